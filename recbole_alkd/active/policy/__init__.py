@@ -1,0 +1,1 @@
+"""Selection policies, one a file. Importing this package registers the built-in ones."""

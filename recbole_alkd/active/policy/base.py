@@ -1,0 +1,69 @@
+"""What a selection policy is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from recbole_alkd.config import SelectionSettings
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The N instances that may be labelled.
+
+    Attributes:
+        sessions: (N,) session tokens.
+        difficulty: () -> (N,) difficulty, larger is harder; computed when first called.
+        entropy: () -> (N,) entropy of the student's scores in nats.
+        disagreement: () -> (N,) how far student and teacher recommender disagree, in [0, 1].
+    """
+
+    sessions: np.ndarray
+    difficulty: Callable[[], np.ndarray]
+    entropy: Callable[[], np.ndarray]
+    disagreement: Callable[[], np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The picks of one round.
+
+    Attributes:
+        picks: (size,) distinct indices into the pool, in the order they were drawn.
+        log_p: (N,) log of the probabilities they were drawn with, or None for a deterministic policy.
+        value, upper, gap: worst-case gain of ``log_p``, the adversary's upper bound on any policy's, and their
+            difference (in units of the assumed gains); None where the policy solves no game.
+        support: how many instances can be drawn at all.
+        filled: how many picks came from outside of the support (``alkd_fill: next``).
+    """
+
+    picks: np.ndarray
+    log_p: np.ndarray | None = None
+    value: float | None = None
+    upper: float | None = None
+    gap: float | None = None
+    support: int | None = None
+    filled: int = 0
+
+
+class Policy:
+    """Base of all policies. A subclass is registered under its ``alkd_policy`` name.
+
+    Its docstring states what it needs and what it guarantees.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, settings: SelectionSettings) -> None:
+        self.settings = settings
+
+    def select(self, pool: Pool, size: int, rng: np.random.Generator) -> Selection:
+        """Choose ``size`` instances. PoolExhausted when the pool, or the policy's support, has fewer."""
+        raise NotImplementedError

@@ -1,0 +1,230 @@
+"""What lets RecBole 1.2.1 run on today's numpy, torch and setuptools, and without Ray.
+
+This is the only module that replaces anything inside RecBole for the sake of compatibility. Each shim names the
+RecBole line it cures and does nothing where that line is already fine. ``apply()`` may be called any number of times.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pickle
+import sys
+import types
+import warnings
+from typing import Any
+
+import numpy as np
+
+RECBOLE_VERSION = "1.2.1"
+_UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_applied = False
+
+
+def apply() -> None:
+    """Install every shim once. Raises ImportError when RecBole or pandas is a version that cannot work."""
+    global _applied
+    if _applied:
+        return
+    _numpy_aliases()
+    _check_versions()
+    _quiet_known_warnings()
+    _keep_anomaly_mode()
+    _quick_start_without_ray()
+    _readable_checkpoints()
+    _applied = True
+
+
+def _check_versions() -> None:
+    import pandas
+    import recbole
+
+    if recbole.__version__ != RECBOLE_VERSION:
+        raise ImportError(
+            f"recbole_alkd needs recbole=={RECBOLE_VERSION}, found {recbole.__version__}: pip install recbole=={RECBOLE_VERSION}"
+        )
+    if int(pandas.__version__.split(".")[0]) >= 3:
+        # dataset.py:1217 and ten more lines call Series.agg(len), which sees the whole Series since pandas 3.
+        raise ImportError(f"RecBole {RECBOLE_VERSION} needs pandas<3, found {pandas.__version__}: pip install 'pandas<3'")
+
+
+def _numpy_aliases() -> None:
+    """configurator.py:630,631,635 read ``np.float_``, ``np.complex_`` and ``np.unicode_``, gone since numpy 2."""
+    for name, value in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
+        if name not in np.__dict__:
+            setattr(np, name, value)
+
+
+def _quiet_known_warnings() -> None:
+    """Two deprecations that RecBole raises in every run and a user can do nothing about."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"recbole\.data\.dataset\.dataset")
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r".*torch\.cuda\.amp\.GradScaler.*")
+
+
+def _keep_anomaly_mode() -> None:
+    """sine.py:25 switches torch's anomaly mode on for the whole process, which doubles the time of every step.
+
+    The parameters after training are the same bit for bit (specs: GRU4Rec and STAMP), so the mode that was set before
+    the import comes back.
+    """
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    importlib.import_module("recbole.model.sequential_recommender")
+    torch.autograd.set_detect_anomaly(before)
+
+
+def _quick_start_without_ray() -> None:
+    """quick_start.py:20 imports ``ray.tune`` for one call of ``tune.report``.
+
+    Ray 2.6.3, which RecBole pins, needs ``pkg_resources`` and that left setuptools in version 81; on other machines Ray
+    is not installed at all. A stand-in serves the import and is taken out of ``sys.modules`` again, so that nobody else
+    finds a Ray that is not one.
+    """
+    if "recbole.quick_start" in sys.modules:
+        return
+    if importlib.util.find_spec("ray") and importlib.util.find_spec("pkg_resources"):
+        importlib.import_module("recbole.quick_start")
+        return
+    ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
+
+    def report(**metrics: Any) -> None:
+        """Outside of a Ray session the real one does no more than warn."""
+
+    tune.report = report  # type: ignore[attr-defined]
+    ray.tune = tune  # type: ignore[attr-defined]
+    real = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "ray" or name.startswith("ray.")}
+    sys.modules["ray"], sys.modules["ray.tune"] = ray, tune
+    try:
+        importlib.import_module("recbole.quick_start")
+    finally:
+        del sys.modules["ray"], sys.modules["ray.tune"]
+        sys.modules.update(real)
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------------------
+#
+# torch>=2.6 reads checkpoints with weights_only=True. trainer.py:307 writes pickle protocol 4, which that reader cannot
+# parse at all, and the pickled Config holds classes. So trainers write protocol 2 and the Config leaves its classes out.
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars as Python ones, at any depth: the safe reader knows no numpy."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def save_checkpoint(state: dict[str, Any], path: str) -> None:
+    """Write ``state`` so that ``torch.load(path, weights_only=True)`` reads it, whole or not at all."""
+    import torch
+
+    part = f"{path}.{os.getpid()}.part"
+    torch.save(state, part, pickle_protocol=2)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: str, map_location: Any = None, trust: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; the safe reader unless ``trust``. ValueError that names the file when it cannot be read."""
+    import torch
+
+    try:
+        # An explicit True wins over TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        if not trust:
+            raise _refusal(path) from error
+    # The user said that this file is theirs (trust_checkpoint: True); the default is to refuse it.
+    return torch.load(path, map_location=map_location, weights_only=False)
+
+
+def _refusal(path: str) -> ValueError:
+    return ValueError(
+        f"checkpoint {path!r} was not written after `import recbole_alkd` (or is damaged) and reading it could run code: "
+        "train it anew, or set `trust_checkpoint: True` if the file is your own"
+    )
+
+
+def _readable_checkpoints() -> None:
+    import torch
+    import yaml
+    from recbole.config import Config
+    from recbole.quick_start import quick_start
+    from recbole.trainer import Trainer
+    from recbole.utils import EvaluatorType, FeatureSource, FeatureType, InputType, ModelType, get_model, set_color
+
+    def config_getstate(self: Config) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for name in ("model_class", "yaml_loader"):
+            state.pop(name, None)
+        return _plain(state)
+
+    def config_setstate(self: Config, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.yaml_loader = self._build_yaml_loader()
+        try:
+            self.model_class = get_model(self.model)
+        except ValueError:  # a model class that was passed as an object; the caller still has it
+            self.model_class = None
+
+    def _save_checkpoint(self: Trainer, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        if not self.config["single_spec"] and self.config["local_rank"] != 0:
+            return
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        state = {
+            "config": self.config,
+            "epoch": epoch,
+            "cur_step": self.cur_step,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": self.model.state_dict(),
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(state, path)
+        if verbose:
+            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+
+    def named(path_of: Any, original: Any) -> Any:
+        """``original`` with the unreadable file named in the error, or read on the user's word."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            path, trust = path_of(*args, **kwargs)
+            if not trust:
+                try:
+                    return original(*args, **kwargs)
+                except pickle.UnpicklingError as error:
+                    raise _refusal(str(path)) from error
+            # torch.load reads this variable when it is called; RecBole's calls leave weights_only open.
+            before = os.environ.get(_UNSAFE)
+            os.environ[_UNSAFE] = "1"
+            try:
+                return original(*args, **kwargs)
+            finally:
+                os.environ.pop(_UNSAFE)
+                if before is not None:
+                    os.environ[_UNSAFE] = before
+
+        wrapped.__doc__, wrapped.__name__ = original.__doc__, original.__name__
+        return wrapped
+
+    def resume_path(self: Trainer, resume_file: str) -> tuple[str, bool]:
+        return resume_file, bool(self.config["trust_checkpoint"])
+
+    def evaluate_path(self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, **_: Any) -> tuple[str, bool]:
+        return model_file or self.saved_model_file, bool(load_best_model and self.config["trust_checkpoint"])
+
+    Config.__getstate__, Config.__setstate__ = config_getstate, config_setstate
+    Trainer._save_checkpoint = _save_checkpoint
+    Trainer.resume_checkpoint = named(resume_path, Trainer.resume_checkpoint)
+    Trainer.evaluate = named(evaluate_path, Trainer.evaluate)
+    loader = named(lambda model_file: (model_file, False), quick_start.load_data_and_model)
+    quick_start.load_data_and_model = loader
+    importlib.import_module("recbole.quick_start").load_data_and_model = loader  # type: ignore[attr-defined]
+    torch.serialization.add_safe_globals(
+        [Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader]
+    )

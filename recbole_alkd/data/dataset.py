@@ -1,0 +1,5 @@
+from recbole.data.dataset import SequentialDataset
+
+
+class ALKDRecDataset(SequentialDataset):
+    pass

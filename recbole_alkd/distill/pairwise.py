@@ -1,0 +1,72 @@
+"""ALKDRec's own loss: weighted pair-wise imitation of the LLM's ranking (paper, Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from recbole_alkd.distill.base import DistillationLoss, DistillBatch
+from recbole_alkd.registry import losses
+
+
+def position_weights(pairs: Sequence[Sequence[float]], length: int) -> Tensor:
+    """Weights of ranks 1 to ``length``: ``[[5, 3], [15, 2], [25, 1]]`` gives 3 up to rank 5, 2 up to 15, 1 up to 25, then 0."""
+    weights = torch.zeros(length)
+    start = 0
+    for end, weight in pairs:
+        weights[start : int(end)] = float(weight)
+        start = int(end)
+    return weights
+
+
+@losses.register("pairwise")
+class Pairwise(DistillationLoss):
+    """-sum_s sum_v alpha_v log sigmoid(S(s, v) - S(s, v')), as a mean over the pairs of the batch weighted by alpha.
+
+    The paper leaves open where the negative v' comes from. ``kd_negatives``: ``in_batch`` (the items that the LLM
+    ranked for the batch's other sessions, those on the own list left out), ``uniform`` (drawn from all items, new in
+    every batch), ``candidates`` (candidates of the same session that the LLM left out of its list, or ranked lower).
+
+    Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, B n) matrix for ``in_batch``, (B, n, c) for ``candidates``.
+    """
+
+    needs = frozenset({"lists"})
+
+    def forward(self, batch: DistillBatch) -> Tensor:
+        distill = self.context.settings.distill
+        lists = batch.lists
+        weights = position_weights(distill.kd_position_weight, lists.shape[1]).to(lists.device) * (lists > 0)
+        session, items = batch.student_session, batch.student_items
+        positive = torch.einsum("bd,bnd->bn", session, items[lists])
+        loss = {"in_batch": self._in_batch, "uniform": self._uniform, "candidates": self._candidates}[distill.kd_negatives](
+            batch, positive, session, items
+        )
+        return (weights * loss).sum() / weights.sum().clamp_min(1e-12)
+
+    def _in_batch(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
+        lists = batch.lists
+        pool = lists[lists > 0]
+        scores = session @ items[pool].T
+        own = torch.zeros(len(lists), self.context.n_items, dtype=torch.bool, device=lists.device).scatter_(1, lists, True)
+        allowed = ~own[:, pool]
+        count = allowed.sum(1).clamp_min(1)
+        margin = softplus(scores.unsqueeze(1) - positive.unsqueeze(2)) * allowed.unsqueeze(1)
+        return margin.sum(2) / count.unsqueeze(1)
+
+    def _uniform(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
+        drawn = torch.randint(1, self.context.n_items, batch.lists.shape, device=batch.lists.device)
+        return softplus(torch.einsum("bd,bnd->bn", session, items[drawn]) - positive)
+
+    def _candidates(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
+        lists, candidates = batch.lists, batch.candidates
+        scores = torch.einsum("bd,bcd->bc", session, items[candidates])
+        same = lists.unsqueeze(2) == candidates.unsqueeze(1)
+        # rank of each candidate in the list; n (behind all) where the LLM left it out
+        rank = torch.where(same.any(1), same.float().argmax(1), lists.shape[1])
+        own = torch.arange(lists.shape[1], device=lists.device)
+        allowed = (rank.unsqueeze(1) > own.view(1, -1, 1)) & (candidates > 0).unsqueeze(1)
+        margin = softplus(scores.unsqueeze(1) - positive.unsqueeze(2)) * allowed
+        return margin.sum(2) / allowed.sum(2).clamp_min(1)

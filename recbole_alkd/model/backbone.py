@@ -1,0 +1,146 @@
+"""One view over a RecBole sequential model: session vectors, item table, scores.
+
+Teacher recommender and student are both seen through it. A model qualifies when its score is an inner product of a
+session vector and an item vector; everything ALKDRec does to a recommender (difficulty, candidates, distillation)
+needs no more than that.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.model.sequential_recommender import GRU4Rec, NARM, STAMP, SASRec
+from torch import Tensor, nn
+
+from recbole_alkd.config import AlkdError, Settings
+from recbole_alkd.registry import backbones
+
+
+class Backbone:
+    """View over a model whose ``forward(item_seq, item_seq_len)`` gives the session vector.
+
+    The item table is what the model's ``item_table()`` returns, or its ``item_embedding``. A backbone that scores
+    differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
+    """
+
+    model_class: type[nn.Module] | None = None
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Session vectors: ``item_seq`` (B, L) of item ids padded with 0 on the right, ``item_seq_len`` (B,) -> (B, d)."""
+        return self.model(item_seq, item_seq_len)
+
+    def item_table(self) -> Tensor:
+        """Score-side item vectors (n_items, d); row 0 belongs to the padding."""
+        if hasattr(self.model, "item_table"):
+            return self.model.item_table()
+        return self.model.item_embedding.weight
+
+    def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Scores of every item, (B, n_items)."""
+        return self.encode(item_seq, item_seq_len) @ self.item_table().T
+
+    def loss(self, interaction: Any) -> Tensor:
+        """The model's own recommendation loss on a RecBole batch, a scalar (mean over the batch)."""
+        return self.model.calculate_loss(interaction)
+
+
+for _stock in (GRU4Rec, NARM, STAMP, SASRec):
+    backbones.register(_stock.__name__)(_stock)
+
+
+def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:
+    """The settings in ``<folder>/model/<name>.yaml`` of the first folder that has it; {} when none has."""
+    for folder in folders:
+        file = folder / "model" / f"{name}.yaml"
+        if file.is_file():
+            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return {}
+
+
+def _property_folders() -> list[Path]:
+    import recbole
+
+    package = Path(__file__).resolve().parents[1]
+    return [Path(recbole.__file__).parent / "properties", package / "properties", package.parent / "properties"]
+
+
+def role_config(config: Any, settings: Settings, role: str) -> Any:
+    """A copy of a RecBole Config as the model of ``role`` ("student" or "teacher") should see it.
+
+    From weak to strong: the run's settings, the model's own YAML, keys of that YAML which the user set for the run,
+    ``student_config`` / ``teacher_config``, and the embedding size (``hidden_size`` too where the YAML has one).
+    """
+    name = getattr(settings.backbone, f"{role}_model")
+    size = getattr(settings.backbone, f"{role}_embedding_size")
+    own = getattr(settings.backbone, f"{role}_config")
+    defaults = model_defaults(name, _property_folders())
+    external = getattr(config, "external_config_dict", {})
+    values = dict(config.final_config_dict)
+    values.update(defaults)
+    values.update({key: external[key] for key in defaults if key in external})
+    values.update({"embedding_size": size} | ({"hidden_size": size} if "hidden_size" in defaults else {}))
+    values.update(own)
+    values["model"] = name
+    viewed = copy.copy(config)
+    viewed.final_config_dict = values
+    return viewed
+
+
+def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> Backbone:
+    """Build the model of ``role`` on ``dataset`` and return the view over it.
+
+    Raises:
+        AlkdError: the name is no registered backbone, or its loss needs negatives that session batches do not carry.
+    """
+    name = getattr(settings.backbone, f"{role}_model")
+    if name not in backbones:
+        raise AlkdError(backbones.unknown(name).replace("student_model", f"{role}_model", 1))
+    entry = backbones.get(name)
+    viewed = role_config(config, settings, role)
+    if viewed["loss_type"] in ("BPR", "BCE"):
+        raise AlkdError(
+            f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, which ALKDRec's batches do not "
+            "carry; allowed: CE, and BPR_INBATCH where the backbone has it"
+        )
+    view = entry if inspect.isclass(entry) and issubclass(entry, Backbone) else Backbone
+    model_class = view.model_class or entry
+    return view(model_class(viewed, dataset).to(config["device"]))
+
+
+class SessionRecommender(SequentialRecommender):
+    """A backbone as a RecBole model, with the masking of session items that ``mask_session_items`` asks for.
+
+    ``role`` says whose settings it reads. The state dict is that of the plain backbone under ``recommender.``.
+    """
+
+    def __init__(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
+        super().__init__(config, dataset)
+        self.mask_session_items = settings.session.mask_session_items
+        self.view = build_backbone(config, dataset, settings, role)
+        self.recommender = self.view.model
+
+    def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        return self.view.encode(item_seq, item_seq_len)
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        return self.view.loss(interaction)
+
+    def predict(self, interaction: Any) -> Tensor:
+        return self.recommender.predict(interaction)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
+        item_seq = interaction[self.ITEM_SEQ]
+        scores = self.view.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
+        if self.mask_session_items:
+            scores = scores.scatter(1, item_seq, -torch.inf)
+        return scores

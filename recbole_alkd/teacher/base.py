@@ -1,0 +1,128 @@
+"""What an LLM teacher is asked, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from recbole_alkd.config import Settings
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One training row that may be labelled, in item tokens.
+
+    ``history`` is oldest first. ``candidates`` stand in the order of the teacher recommender, best first; where the
+    true next item was inserted, it has the last place. A teacher that shows candidates to an LLM in an order shuffles
+    them first (``teacher.prompt.shown_order``), so that no position gives anything away.
+    """
+
+    row: int
+    session: str
+    history: tuple[str, ...]
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoraExample:
+    """A training example of the local LLM: rank ``candidates`` (``target`` among them) after ``history``.
+
+    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted.
+    """
+
+    history: tuple[str, ...]
+    candidates: tuple[str, ...]
+    target: str
+    natural: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first; empty when it failed."""
+
+    ranking: tuple[str, ...]
+    raw: str = ""
+    repairs: Mapping[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    usd: float | None = None
+    status: str = "ok"
+
+
+@dataclass(frozen=True)
+class TeacherContext:
+    """What a teacher may use.
+
+    Attributes:
+        settings: the run's settings.
+        dataset: the data set's name; ``data_path``: the folder with its files.
+        titles: item token -> cleaned title, for every item; empty when the data set has none and the teacher needs none.
+        cache: a folder for adapters and the like, beside the label store.
+        lora_examples: makes the LoRA examples when called (it trains the cross-fitted recommenders), or None.
+        lora_key: a hash of everything that decides those examples, so that an adapter can be found without making them.
+        show_progress: whether to draw progress bars.
+        log_metric: called with (name, value, step) for TensorBoard and W&B.
+        device: the recommender's device, e.g. "cpu" or "cuda".
+    """
+
+    settings: Settings
+    dataset: str
+    data_path: Path
+    titles: Mapping[str, str]
+    cache: Path
+    lora_examples: Callable[[], list[LoraExample]] | None = None
+    lora_key: str = ""
+    show_progress: bool = False
+    log_metric: Callable[[str, float, int], None] | None = None
+    device: str = "cpu"
+
+
+class LLMTeacher:
+    """Base of all teachers. A subclass is registered under its ``llm_teacher`` name.
+
+    The order of calls: ``identity`` and ``prompt`` for the label keys; ``prepare`` once, and only when a label is
+    missing from the store; then ``ask``; ``close`` at the end, always.
+
+    Attributes:
+        needs_titles: whether items without titles are an error.
+    """
+
+    needs_titles: ClassVar[bool] = True
+
+    def __init__(self, context: TeacherContext) -> None:
+        self.context = context
+
+    @property
+    def identity(self) -> str:
+        """Teacher name, model, adapter and scoring settings: all that decides an answer besides the prompt."""
+        raise NotImplementedError
+
+    def can_label(self, sessions: Sequence[str]) -> list[bool]:
+        """Which sessions this teacher has an answer for. All, unless the answers were recorded."""
+        return [True] * len(sessions)
+
+    def prompt(self, instance: Instance) -> str:
+        """The text that decides the answer, as far as text does."""
+        raise NotImplementedError
+
+    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+        """Upper bounds for one request: tokens (prompt and completion) and USD (None: it costs nothing)."""
+        return 0, None
+
+    def prepare(self) -> None:
+        """Load weights, train the adapter: what is only needed when the LLM is really asked."""
+
+    def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+        """Answer every instance, in any order, each as soon as it is known."""
+        raise NotImplementedError
+
+    @property
+    def lora_report(self) -> dict[str, Any] | None:
+        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted}``, or None without LoRA."""
+        return None
+
+    def close(self) -> None:
+        """Give memory and processes back."""
