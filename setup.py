@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 property_folders = sorted(p.name for p in (here / "properties").iterdir() if p.is_dir())
 version = next(
-    line.split('"')[1] for line in (here / "recbole_alkd" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
+    line.split('"')[1]
+    for line in (here / "recbole_alkd" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
 )
 
 setup(

@@ -35,7 +35,9 @@ def run_recbole_alkd(
     return {**result, **getattr(result["test_result"], "report", {})}
 
 
-def objective_function(config_dict: dict[str, Any] | None = None, config_file_list: list[str] | None = None, saved: bool = True) -> dict[str, Any]:
+def objective_function(
+    config_dict: dict[str, Any] | None = None, config_file_list: list[str] | None = None, saved: bool = True
+) -> dict[str, Any]:
     """RecBole's objective for hyper-parameter search. A worker process that imports it by name knows ALKDRec."""
     return quick_start.objective_function(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
 

@@ -19,7 +19,13 @@ def environment(**extra: str) -> dict[str, str]:
 def run(words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a Python command line; nothing is checked."""
     return subprocess.run(
-        [sys.executable, *words], cwd=cwd, env=environment(**extra), capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        [sys.executable, *words],
+        cwd=cwd,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
     )
 
 

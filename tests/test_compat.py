@@ -7,14 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from process import python
 
 from recbole_alkd import compat
-from tests.process import python
 
-STOCK = dict(
-    epochs=1, train_batch_size=4096, MAX_ITEM_LIST_LENGTH=5, embedding_size=4, hidden_size=4, train_neg_sample_args=None,
-    show_progress=False, state="ERROR", user_inter_num_interval="[200,inf)",
-)  # fmt: skip
+STOCK = {
+    "epochs": 1, "train_batch_size": 4096, "MAX_ITEM_LIST_LENGTH": 5, "embedding_size": 4, "hidden_size": 4,
+    "train_neg_sample_args": None, "show_progress": False, "state": "ERROR", "user_inter_num_interval": "[200,inf)",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

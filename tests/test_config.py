@@ -118,13 +118,20 @@ def test_the_command_line_wins_over_the_dict_and_the_dict_over_the_file(monkeypa
     file = tmp_path / "a.yaml"
     file.write_text("budget_labels: 10\nlora_rank: 3\nllm_candidates: 30\n")
     monkeypatch.setattr(sys, "argv", ["run", "--llm_candidates=31"])
-    config = Config(model="ALKDRec", dataset="ml-100k", config_file_list=[str(file)], config_dict={"lora_rank": 4, "llm_candidates": 32})
+    config = Config(
+        model="ALKDRec", dataset="ml-100k", config_file_list=[str(file)], config_dict={"lora_rank": 4, "llm_candidates": 32}
+    )
     assert (config["budget_labels"], config["lora_rank"], config["llm_candidates"]) == (10, 4, 31)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [1", ["bad.yaml", "line 1"]), ("- a\n- b\n", ["bad.yaml", "mapping"]), ("", ["bad.yaml", "mapping"]), ("a: \x00", ["bad.yaml"])],
+    [
+        ("a: [1", ["bad.yaml", "line 1"]),
+        ("- a\n- b\n", ["bad.yaml", "mapping"]),
+        ("", ["bad.yaml", "mapping"]),
+        ("a: \x00", ["bad.yaml"]),
+    ],
 )
 def test_an_unreadable_file_is_named(tmp_path, text, words):
     file = tmp_path / "bad.yaml"
@@ -136,7 +143,7 @@ def test_an_unreadable_file_is_named(tmp_path, text, words):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AlkdError, match="none.yaml"):
+    with pytest.raises(AlkdError, match=r"none\.yaml"):
         Config(model="ALKDRec", dataset="ml-100k", config_file_list=[str(tmp_path / "none.yaml")])
 
 

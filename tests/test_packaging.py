@@ -9,8 +9,7 @@ import tarfile
 import zipfile
 
 import pytest
-
-from tests.process import ROOT, environment
+from process import ROOT, environment
 
 # an installed copy must not be helped by the checkout: an empty path, and a working directory of its own
 CHECK = """
@@ -47,7 +46,9 @@ def yaml_names(folder):
 
 def check(site, home, cwd):
     code = CHECK.format(site=str(site), home=str(home))
-    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=180, env=environment(PYTHONPATH=""))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=180, env=environment(PYTHONPATH="")
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[-1] == "max_min"
 
@@ -91,7 +92,12 @@ import recbole_alkd, recbole_alkd.plugin as plugin
 print(recbole_alkd.__file__, plugin.properties_dir())
 """
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=180, env=environment(PYTHONPATH="")
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment(PYTHONPATH=""),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     file, properties = done.stdout.split()[-2:]

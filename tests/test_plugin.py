@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from process import ROOT, python, run
 
 from recbole_alkd import plugin
-from tests.process import ROOT, python, run
 
 SMALL = {
     "epochs": 2, "train_batch_size": 512, "MAX_ITEM_LIST_LENGTH": 5, "show_progress": False, "state": "ERROR",

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from process import python
 
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
-from tests.process import python
 
 
 def opened(root, digest="abc"):

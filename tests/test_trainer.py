@@ -12,11 +12,11 @@ import time
 
 import pytest
 import torch
+from process import environment, run
+from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.compat import load_checkpoint
-from tests.process import environment, run
-from tests.tiny import write_benchmark
 
 TEACHER = textwrap.dedent(
     """
@@ -126,7 +126,9 @@ def test_stock_models_are_teacher_recommender_and_student(home, name):
 
 def test_from_scratch_and_jointly(home):
     report = go(kd_init="scratch", kd_rec_weight=1.0, kd_weight=0.5)
-    assert report["stages"]["distilled"]["steps"] == report["stages"]["student"]["steps"] // report["stages"]["student"]["epochs"] * 3
+    assert (
+        report["stages"]["distilled"]["steps"] == report["stages"]["student"]["steps"] // report["stages"]["student"]["epochs"] * 3
+    )
 
 
 def test_rounds_share_the_budget(home):
@@ -180,10 +182,14 @@ def command():
     return ["-m", "recbole_alkd.cli", "run", "--dataset=tiny", "--data_path=data", *words]
 
 
+def python_path(home):
+    return os.pathsep.join([str(home), environment()["PYTHONPATH"]])
+
+
 def killed_while(home, condition, **env):
     """Start the command, kill it with SIGKILL as soon as ``condition()`` holds."""
     process = subprocess.Popen(
-        [sys.executable, *command()], cwd=home, env=environment(PYTHONPATH=f"{home}{os.pathsep}{environment()['PYTHONPATH']}", **env),
+        [sys.executable, *command()], cwd=home, env=environment(PYTHONPATH=python_path(home), **env),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -196,7 +202,7 @@ def killed_while(home, condition, **env):
 
 
 def finish(home):
-    done = run(command(), home, PYTHONPATH=f"{home}{os.pathsep}{environment()['PYTHONPATH']}")
+    done = run(command(), home, PYTHONPATH=python_path(home))
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(next((home / "saved").glob("*/result.json")).read_text())
 

@@ -47,6 +47,7 @@ class CombinedLoss(DistillationLoss):
                 raise AlkdError(f"kd_config: {config[name]!r} of {name!r} is not allowed; allowed: a mapping of settings")
         self.losses: list[DistillationLoss] = [losses.get(name)(context, config.get(name, {})) for name in factors]
         self.weights = [factor * loss.options["weight"] for factor, loss in zip(factors.values(), self.losses, strict=True)]
+        self.needs = frozenset().union(*(loss.needs for loss in self.losses))  # type: ignore[misc]  # of this combination
         self.parts = nn.ModuleList(self.losses)  # so that their parameters are found
 
     def epoch_start(self, epoch: int) -> None:

@@ -114,8 +114,15 @@ class TrainingRows:
             for place, row in enumerate(rows)
         ]
 
-    def lists(self, rankings: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Labels as item ids: place of each row in the lists (n,), -1 without a label; lists (m, top_n) and candidates (m, c), 0-padded."""
+    def lists(
+        self, rankings: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels as item ids.
+
+        Returns:
+            The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
+            Both tables are 0-padded.
+        """
         place = torch.full((len(self),), -1, dtype=torch.long)
         place[torch.as_tensor(list(rankings), dtype=torch.long)] = torch.arange(len(rankings))
         lists = torch.zeros(len(rankings), self.settings.teacher.llm_top_n, dtype=torch.long)

@@ -53,13 +53,15 @@ def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy
     ]
     if lora:
         lines.append(
-            f"LoRA: {lora['examples']} examples ({lora['natural']} with the target found by the recommender, {lora['inserted']} inserted), "
+            f"LoRA: {lora['examples']} examples (target found by the recommender in {lora['natural']}, inserted in {lora['inserted']}), "
             f"{lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, {lora['seconds']:.1f} s"
             + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
     if policy["value"] is not None:
-        lines.append(
-            f"policy {name}: worst-case gain {policy['value']:.6g}, upper bound {policy['upper']:.6g}, gap {policy['gap']:.2g} "
-            f"(units of assumed gain), support {policy['support']:,} of {whole['sessions']:,}"
-        )
+        lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")
     return lines
+
+
+def certificate(policy: Mapping[str, Any]) -> str:
+    """The worst-case gain of a policy and the bound that no policy exceeds, in units of the assumed gains."""
+    return f"worst-case gain {policy['value']:.6g}, upper bound {policy['upper']:.6g}, gap {policy['gap']:.2g}"

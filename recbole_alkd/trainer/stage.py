@@ -23,6 +23,7 @@ from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
+from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
 from recbole_alkd.trainer.run_folder import RunFolder
 
@@ -91,6 +92,7 @@ class StageTrainer(Trainer):
 
     def __init__(self, config: Any, model: nn.Module) -> None:
         super().__init__(config, model)
+        self.eval_collector = SingleTargetCollector(config)
         self._loggers = (self.tensorboard, self.wandblogger)
         self._stage: _Stage | None = None
 

@@ -21,7 +21,7 @@ from recbole_alkd.active.policy.base import Selection
 from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
-from recbole_alkd.distill.combined import build_loss, check_needs
+from recbole_alkd.distill.combined import build_loss
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
@@ -30,7 +30,7 @@ from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.labelling import Bill, collect_labels
 from recbole_alkd.trainer.distillation import DistillationTerm
 from recbole_alkd.trainer.instances import TrainingRows
-from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
+from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, certificate, stage_table
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
 from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb
 
@@ -113,12 +113,16 @@ class ALKDRecTrainer(StageTrainer):
         digest = settings_hash({**values, "data": rows.fingerprint()})
         prefix = f"{self.config['model']}-{self.config['dataset']}"
         folder = RunFolder.open(self.checkpoint_dir, prefix, get_local_time(), digest)
-        self.logger.info(set_color("run folder", "blue") + f": {folder.path}" + (" (goes on with an unfinished run)" if folder.resumed else ""))
+        self.logger.info(
+            set_color("run folder", "blue") + f": {folder.path}" + (" (goes on with an unfinished run)" if folder.resumed else "")
+        )
         return folder
 
     # -- labels -------------------------------------------------------------------------------------------------------
 
-    def _llm_teacher(self, rows: TrainingRows, recommender: SessionRecommender, train_data: Any, loop: dict[str, Any]) -> LLMTeacher:
+    def _llm_teacher(
+        self, rows: TrainingRows, recommender: SessionRecommender, train_data: Any, loop: dict[str, Any]
+    ) -> LLMTeacher:
         teacher_class = teachers.get(self.settings.teacher.llm_teacher)
         data_path = Path(self.config["data_path"])
         titles: Mapping[str, str] = {}
@@ -170,11 +174,12 @@ class ALKDRecTrainer(StageTrainer):
         policy = policies.get(selection.alkd_policy)(selection)
         chosen = policy.select(pool, size, np.random.default_rng(stage_seed(self.config["seed"], "select", number)))
         self.selection.append((chosen, [str(s) for s in pool.sessions[chosen.picks]]))
-        self.logger.info(
-            set_color("selection", "blue") + f" round {number}: {len(chosen.picks)} of {len(pool)} instances by {selection.alkd_policy}"
-            + (f", worst-case gain {chosen.value:.6g}, upper bound {chosen.upper:.6g}, gap {chosen.gap:.2g}" if chosen.value is not None else "")
-            + (f", {chosen.filled} from outside of the support" if chosen.filled else "")
-        )  # fmt: skip
+        words = [f"round {number}: {len(chosen.picks)} of {len(pool)} instances by {selection.alkd_policy}"]
+        if chosen.value is not None:
+            words.append(certificate(vars(chosen)))
+        if chosen.filled:
+            words.append(f"{chosen.filled} from outside of the support")
+        self.logger.info(set_color("selection", "blue") + " " + ", ".join(words))
         instances = rows.instances(pool_rows[chosen.picks], recommender, self.device)
         with LabelStore(self.settings.teacher.label_store) as store:
             budget = Budget(labels=size, tokens=self._tokens_left(), usd=self._usd_left())
@@ -197,7 +202,9 @@ class ALKDRecTrainer(StageTrainer):
 
     # -- students -----------------------------------------------------------------------------------------------------
 
-    def _distil(self, fit: Any, name: str, rows: TrainingRows, recommender: Backbone, train_data: Any, **ending: Any) -> StageOutcome:
+    def _distil(
+        self, fit: Any, name: str, rows: TrainingRows, recommender: Backbone, train_data: Any, **ending: Any
+    ) -> StageOutcome:
         """Distil the labels into the student, from where ``kd_init`` says."""
         settings = self.settings.distill
         model = self.alkdrec
@@ -227,9 +234,15 @@ class ALKDRecTrainer(StageTrainer):
             self.seed_stage(name, labelled)
         try:
             return fit(
-                name, model, batches=term.batches(train_data, labelled), loss=partial(term, model), learning_rate=settings.kd_learning_rate,
-                epoch_start=loss.epoch_start, after_step=getattr(loss, "after_step", None), **ending,
-            )  # fmt: skip
+                name,
+                model,
+                batches=term.batches(train_data, labelled),
+                loss=partial(term, model),
+                learning_rate=settings.kd_learning_rate,
+                epoch_start=loss.epoch_start,
+                after_step=loss.after_step,
+                **ending,
+            )
         finally:
             model.kd = None
 
@@ -289,7 +302,10 @@ class ALKDRecTrainer(StageTrainer):
         each = self._pool_size / max(1, len(known))
         prices = [label.usd for label in known if label.usd is not None]
         labels = {
-            **{key: getattr(self.bill, key) for key in ("asked", "reused", "failed", "repaired", "prompt_tokens", "completion_tokens")},
+            **{
+                key: getattr(self.bill, key)
+                for key in ("asked", "reused", "failed", "repaired", "prompt_tokens", "completion_tokens")
+            },
             "usd": self.bill.usd,
             "seconds": round(self.bill.seconds, 3),
             "all_sessions": {
