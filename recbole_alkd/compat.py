@@ -215,9 +215,7 @@ def _readable_checkpoints() -> None:
     def resume_path(self: Trainer, resume_file: str) -> tuple[str, bool]:
         return resume_file, bool(self.config["trust_checkpoint"])
 
-    def evaluate_path(
-        self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, **_: Any
-    ) -> tuple[str, bool]:
+    def evaluate_path(self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, **_: Any) -> tuple[str, bool]:
         return model_file or self.saved_model_file, bool(load_best_model and self.config["trust_checkpoint"])
 
     Config.__getstate__, Config.__setstate__ = config_getstate, config_setstate
@@ -227,4 +225,6 @@ def _readable_checkpoints() -> None:
     loader = named(lambda model_file: (model_file, False), quick_start.load_data_and_model)
     quick_start.load_data_and_model = loader
     importlib.import_module("recbole.quick_start").load_data_and_model = loader  # type: ignore[attr-defined]
-    torch.serialization.add_safe_globals([Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader])
+    torch.serialization.add_safe_globals(
+        [Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader]
+    )

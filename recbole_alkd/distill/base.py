@@ -91,9 +91,7 @@ class DistillBatch:
         """Teacher recommender's scores (B, n_items), no gradient; padding and session items at -inf."""
         with torch.no_grad():
             scores = self._teacher().scores(self.item_seq, self.item_seq_len)
-            return scores.scatter(1, self.item_seq, -torch.inf).index_fill(
-                1, torch.zeros(1, dtype=torch.long, device=scores.device), -torch.inf
-            )
+            return scores.scatter(1, self.item_seq, -torch.inf).index_fill(1, torch.zeros(1, dtype=torch.long, device=scores.device), -torch.inf)
 
     def _teacher(self) -> Backbone:
         if self.context.teacher is None:
