@@ -7,12 +7,14 @@ import json
 import lzma
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from session_files import read_rows, shared_data, write_inter
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.data.reading import MISSING
 from recbole_alkd.data.sessions import make_sessions
 
 PARTS = ("train", "valid", "test")
@@ -359,3 +361,11 @@ def test_online_retail_counts(tmp_path: Path) -> None:
     last = [row for row in read_rows(tmp_path / "online-retail", "train") if row[0] == lines[0][0]][-1]
     assert [*last[1], last[2]] == invoice
     assert (tmp_path / "online-retail" / "online-retail.item").read_bytes() == raw.with_suffix(".item").read_bytes()
+
+
+def test_missing_values_are_those_of_recbole(tmp_path: Path) -> None:
+    # RecBole reads atomic files with pandas; a word that pandas takes for a missing value is no id
+    words = sorted(MISSING | {"none", "Null", "NAN", "na", "0", "-", "nil", "<na>"})
+    (tmp_path / "words.tsv").write_text("\n".join(["a\tb", *(f"{word}\tx" for word in words)]) + "\n")
+    read = pd.read_csv(tmp_path / "words.tsv", sep="\t", dtype=str, engine="python")
+    assert {word for word, missing in zip(words, read["a"].isnull(), strict=True) if missing} == MISSING
