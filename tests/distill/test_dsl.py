@@ -137,5 +137,5 @@ def test_vectors_stay_dense():
 
 
 def test_without_a_recommendation_loss_it_is_refused():
-    with pytest.raises(AlkdError, match="kd_rec_weight: 0.0 is not allowed with kd_loss dsl"):
+    with pytest.raises(AlkdError, match=r"kd_rec_weight: 0\.0 is not allowed with kd_loss dsl"):
         dsl(toy_context())
