@@ -224,7 +224,7 @@ def _readable_checkpoints() -> None:
         return resume_file, bool(self.config["trust_checkpoint"])
 
     def evaluate_path(
-        self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, **_: Any
+        self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
     ) -> tuple[str, bool]:
         return model_file or self.saved_model_file, bool(load_best_model and self.config["trust_checkpoint"])
 

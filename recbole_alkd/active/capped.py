@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recbole_alkd.active.max_min import check_counts, check_shares, log_worst_case
+from recbole_alkd.active.game import Counts, check_counts, check_shares, log_worst_case
 from recbole_alkd.active.sampling import PoolExhausted
 from recbole_alkd.config import AlkdError
 
@@ -83,7 +83,7 @@ def solve_capped(
 class _Lagrangian:
     """The problem at one multiplier; gains ``g`` sorted descending, in units of the smallest."""
 
-    def __init__(self, g: np.ndarray, cap: float, counts: tuple[int, int, int], a: float, b: float) -> None:
+    def __init__(self, g: np.ndarray, cap: float, counts: Counts, a: float, b: float) -> None:
         self.g, self.cap, self.a, self.b = g, cap, a, b
         self.most = cap * g
         _, n_similar, n_incorrect = counts

@@ -1,10 +1,9 @@
 """The exact max-min selection policy for gains that are proportional to each other, with a certificate.
 
-The game of ALKDRec (AAAI 2025), Eq. 3: of N instances ``n_effective`` turn out effective (gain g_s), ``n_similar``
-similar (a g_s) and ``n_incorrect`` incorrect (-b g_s); which ones, an adversary decides. The policy p maximises the
-smallest expected gain. The paper's closed form (Definition 1, Theorems 1-3) is not optimal in general; the solution
-here is, and ``docs/selection.md`` proves it in a page. Everything is computed in log space: gains such as rank^-60 are
-no floats, their logarithms are.
+ALKDRec (AAAI 2025), Eq. 3, in the proportional case: the gains of similar and incorrect labels are fixed shares a and -b of
+those of effective ones (``game``). The paper's closed form (Definition 1, Theorems 1-3) is not optimal in general; the
+solution here is, and ``docs/selection.md`` proves it in a page. Everything is computed in log space: gains such as
+rank^-60 are no floats, their logarithms are.
 
 With g sorted descending and a_i = -b for the first n_incorrect, a for the next n_similar, 1 for the rest:
 A_k = a_1 + ... + a_k, C_k = 1/g_1 + ... + 1/g_k, and
@@ -15,60 +14,17 @@ A_k = a_1 + ... + a_k, C_k = 1/g_1 + ... + 1/g_k, and
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
-
 import numpy as np
 
+from recbole_alkd.active.game import Counts, MaxMinSolution, Strategy, check_counts, check_shares, worst_case_gain
+from recbole_alkd.active.general import solve_general
 from recbole_alkd.config import AlkdError
+
+__all__ = ["MaxMinSolution", "solve_general", "solve_max_min", "worst_case_gain"]
 
 # values whose logarithms differ by less are tied: the rounding of a running log-sum of 10^7 terms stays below
 _TIE = 1e-12
 _EPS = float(np.finfo(np.float64).eps)
-
-Strategy = tuple[np.ndarray, np.ndarray, np.ndarray, float]
-
-
-@dataclass(frozen=True, eq=False)
-class MaxMinSolution:
-    """The optimal policy of one game, in the order of the instances that were given.
-
-    Attributes:
-        log_p: (N,) logarithms of the probabilities, normalised; -inf off the support.
-        cutoff: size of the support. Where several supports are optimal it is the smallest that treats equal gains alike.
-        value_sign, log_abs_value: sign (-1, 0, 1) and logarithm of the size of the value of the game.
-        strategy: () -> the adversary's (effective, similar, incorrect) probabilities, and its upper bound.
-    """
-
-    log_p: np.ndarray
-    cutoff: int
-    value_sign: int
-    log_abs_value: float
-    strategy: Callable[[], Strategy] = field(repr=False)
-
-    @property
-    def value(self) -> float:
-        """Value of the game as a float; 0.0 where it is too small for one."""
-        return self.value_sign * float(np.exp(self.log_abs_value))
-
-    @cached_property
-    def _played(self) -> Strategy:
-        return self.strategy()
-
-    @property
-    def upper(self) -> float:
-        """The most that any policy can gain, in expectation, against ``certificate()``."""
-        return self._played[3]
-
-    def certificate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The adversary's optimal mixed strategy: probabilities (effective, similar, incorrect), each (N,) in [0, 1].
-
-        The three sum to 1 in every row, and over the instances to the three counts. No instance is worth more than the
-        value against it, which proves that no policy gains more.
-        """
-        return self._played[:3]
 
 
 def solve_max_min(
@@ -114,91 +70,12 @@ def solve_max_min(
     return MaxMinSolution(log_p, support.stop - support.start, sign, log_value, strategy)
 
 
-def worst_case_gain(
-    p: np.ndarray,
-    gain: np.ndarray,
-    n_effective: int,
-    n_similar: int,
-    n_incorrect: int,
-    similar: float = 0.5,
-    incorrect: float = 0.5,
-) -> float:
-    """Smallest expected gain of any policy: the adversary sorts p_s g_s and spoils the largest first.
-
-    Args:
-        p: (N,) probabilities >= 0 (or any other weights, such as inclusion probabilities divided by the number of picks).
-        gain: (N,) gains of effective labels, > 0 (0 where they are too small for a float).
-
-    Raises:
-        AlkdError (a ValueError): shapes that differ, negative or non-finite numbers, counts that do not fit.
-    """
-    p, gain = np.asarray(p, dtype=np.float64), np.asarray(gain, dtype=np.float64)
-    if p.ndim != 1 or p.shape != gain.shape:
-        raise AlkdError(f"p and gain: shapes {p.shape} and {gain.shape} were given; allowed: (N,) and (N,)")
-    counts = check_counts(len(p), n_effective, n_similar, n_incorrect)
-    a, b = check_shares(similar, incorrect)
-    for name, values in (("p", p), ("gain", gain)):
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise AlkdError(f"{name}: a value is negative, NaN or infinite; allowed: finite numbers >= 0")
-    return _spoil(p * gain, counts, a, b)
-
-
-def log_worst_case(
-    log_p: np.ndarray, log_gain: np.ndarray, counts: tuple[int, int, int], similar: float = 0.5, incorrect: float = 0.5
-) -> tuple[int, float]:
-    """``worst_case_gain`` in log space: sign and logarithm of its size, for arguments that are no floats themselves."""
-    weight = log_p + log_gain
-    top = weight.max()
-    value = _spoil(np.exp(weight - top), counts, similar, incorrect)
-    return (0, -np.inf) if value == 0 else (int(np.sign(value)), float(np.log(abs(value)) + top))
-
-
-def check_counts(n: int, n_effective: int, n_similar: int, n_incorrect: int) -> tuple[int, int, int]:
-    """The counts as ints; AlkdError unless they are integers >= 0 that sum to ``n`` >= 1."""
-    if n < 1:
-        raise AlkdError("the pool is empty; a selection needs at least one instance")
-    counts = []
-    for name, count in (("n_effective", n_effective), ("n_similar", n_similar), ("n_incorrect", n_incorrect)):
-        try:
-            if isinstance(count, (bool, np.bool_)):
-                raise TypeError
-            counts.append(operator.index(count))
-        except TypeError:
-            raise AlkdError(f"{name}: {count!r} is not allowed; allowed: an integer >= 0") from None
-        if count < 0:
-            raise AlkdError(f"{name}: {count!r} is not allowed; allowed: an integer >= 0")
-    if sum(counts) != n:
-        raise AlkdError(
-            f"n_effective + n_similar + n_incorrect = {' + '.join(map(str, counts))} = {sum(counts)}, "
-            f"and the pool has {n} instances; they must be equal"
-        )
-    return counts[0], counts[1], counts[2]
-
-
-def check_shares(similar: float, incorrect: float) -> tuple[float, float]:
-    """The shares as floats; AlkdError unless 0 <= similar <= 1, incorrect >= 0 and one of them is positive."""
-    if not 0 <= similar <= 1:
-        raise AlkdError(f"similar: {similar!r} is not allowed; allowed: a number in [0, 1]")
-    if not 0 <= incorrect < np.inf:
-        raise AlkdError(f"incorrect: {incorrect!r} is not allowed; allowed: a number >= 0")
-    if similar + incorrect == 0:
-        raise AlkdError("similar and incorrect are both 0; allowed: at least one of them positive")
-    return float(similar), float(incorrect)
-
-
 def _log_sum(values: np.ndarray) -> float:
     """log(sum(exp(values))) of ascending values."""
     return float(values[-1] + np.log(np.exp(values - values[-1]).sum()))
 
 
-def _spoil(weight: np.ndarray, counts: tuple[int, int, int], a: float, b: float) -> float:
-    n_effective, n_similar, _ = counts
-    ascending = np.sort(weight)
-    best, middle = ascending[:n_effective], ascending[n_effective : n_effective + n_similar]
-    return float(best.sum() + a * middle.sum() - b * ascending[n_effective + n_similar :].sum())
-
-
-def _support(loss: np.ndarray, counts: tuple[int, int, int], a: float, b: float) -> tuple[slice, int, float]:
+def _support(loss: np.ndarray, counts: Counts, a: float, b: float) -> tuple[slice, int, float]:
     """The support in sorted order, the sign of the value, and log |A| of the support (value = A / C)."""
     n_effective, n_similar, n_incorrect = counts
     n = len(loss)
@@ -231,7 +108,7 @@ def _support(loss: np.ndarray, counts: tuple[int, int, int], a: float, b: float)
 
 
 def _adversary(
-    loss: np.ndarray, support: slice, sign: int, log_value: float, counts: tuple[int, int, int], a: float, b: float
+    loss: np.ndarray, support: slice, sign: int, log_value: float, counts: Counts, a: float, b: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """The adversary's optimal strategy in sorted order, as P(effective) and the expected gain in units of g, and its bound.
 

@@ -43,6 +43,12 @@ class DistillContext:
     epochs: int
     session_field: str | None = None
 
+    def vector_sizes(self) -> tuple[int, int]:
+        """d_s and d_t, the sizes of the student's and the teacher recommender's vectors."""
+        if self.teacher is None:
+            raise AlkdError("kd_loss: this loss needs a teacher recommender and the run has none")
+        return self.student.item_table().shape[1], self.teacher.item_table().shape[1]
+
 
 class DistillBatch:
     """One batch of B training rows, with what the losses ask for computed when it is asked for.
@@ -84,12 +90,14 @@ class DistillBatch:
     @cached_property
     def student_session(self) -> Tensor:
         """Student session vectors (B, d_s), with gradient."""
-        return self.context.student.encode(self.item_seq, self.item_seq_len)
+        with torch.enable_grad():  # it is kept: the first to ask may be inside of no_grad
+            return self.context.student.encode(self.item_seq, self.item_seq_len)
 
     @cached_property
     def student_items(self) -> Tensor:
         """Student item table (n_items, d_s), with gradient."""
-        return self.context.student.item_table()
+        with torch.enable_grad():
+            return self.context.student.item_table()
 
     @cached_property
     def teacher_session(self) -> Tensor:

@@ -41,7 +41,8 @@ class TrainingRows:
         self.item_seq_len = feat[self.dataset.config["ITEM_LIST_LENGTH_FIELD"]]
         self.target = feat[self.item_field]
         self.tokens = np.asarray(self.dataset.field2id_token[self.item_field])
-        self.sessions = np.asarray(self.dataset.field2id_token[self.uid_field])[feat[self.uid_field].numpy()]
+        self.session_ids = feat[self.uid_field].numpy()
+        self.sessions = np.asarray(self.dataset.field2id_token[self.uid_field])[self.session_ids]
 
     def __len__(self) -> int:
         return len(self.target)
@@ -123,14 +124,16 @@ class TrainingRows:
             The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
             Both tables are 0-padded.
         """
+        token_id = self.dataset.field2token_id[self.item_field]
         place = torch.full((len(self),), -1, dtype=torch.long)
         place[torch.as_tensor(list(rankings), dtype=torch.long)] = torch.arange(len(rankings))
         lists = torch.zeros(len(rankings), self.settings.teacher.llm_top_n, dtype=torch.long)
         shown = torch.zeros(len(rankings), self.settings.teacher.llm_candidates, dtype=torch.long)
         for i, (row, ranking) in enumerate(rankings.items()):
             for table, tokens in ((lists, ranking), (shown, candidates[row])):
-                ids = self.dataset.token2id(self.item_field, list(tokens)) if tokens else []
-                table[i, : len(ids)] = torch.as_tensor(np.asarray(ids, dtype=np.int64))[: table.shape[1]]
+                # recorded rankings may name items that this data set does not have
+                ids = [token_id[token] for token in tokens if token in token_id][: table.shape[1]]
+                table[i, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
         return place, lists, shown
 
     def lora_key(self) -> str:
@@ -146,13 +149,15 @@ class TrainingRows:
         settings = self.settings
         seed = stage_seed(self.dataset.config["seed"], "lora examples")
         rng = np.random.default_rng(seed)
-        names, full = self.dataset.full_sessions()
-        examples = prefix_examples(full, settings.lora.lora_examples, rng)
+        ids, session_of_row = np.unique(self.session_ids, return_inverse=True)
+        full = [self.dataset.session_items(session) for session in ids]
+        wanted = settings.lora.lora_examples
+        examples = prefix_examples(full, wanted, rng, max_per_session=max(4, -(-4 * wanted // len(full))))
         fold_of_session = rng.permutation(len(full)) % settings.lora.lora_folds
-        fold_of_name = dict(zip(names, fold_of_session.tolist(), strict=True))
-        fold_of_row = np.asarray([fold_of_name[name] for name in self.sessions])
+        fold_of_row = fold_of_session[session_of_row]
         views = [fold_view(fold, np.flatnonzero(fold_of_row != fold)) for fold in range(settings.lora.lora_folds)]
-        lists = cross_fitted_lists(full, examples, fold_of_session, views, settings.teacher.llm_candidates)
+        longest = self.dataset.config["MAX_ITEM_LIST_LENGTH"]
+        lists = cross_fitted_lists(full, examples, fold_of_session, views, settings.teacher.llm_candidates, longest)
         targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
         candidates, natural = insert_target(lists.cpu(), targets)
         return [

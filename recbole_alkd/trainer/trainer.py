@@ -127,7 +127,9 @@ class ALKDRecTrainer(StageTrainer):
         data_path = Path(self.config["data_path"])
         titles: Mapping[str, str] = {}
         if teacher_class.needs_titles:
-            titles = load_titles(data_path, self.config["dataset"], rows.item_field, self.settings.session.title_field)
+            titles = load_titles(
+                data_path, self.config["dataset"], rows.item_field, self.settings.session.title_field, items=rows.tokens[1:].tolist()
+            )
 
         def fold_view(fold: int, kept: np.ndarray) -> Backbone:
             """The teacher recommender of one fold: as many epochs as the full one took to its best."""

@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from recbole_alkd.active.gain import counts_from_ratio, log_gain
-from recbole_alkd.active.max_min import log_worst_case, solve_max_min
+from recbole_alkd.active.game import Counts, log_worst_case
+from recbole_alkd.active.max_min import solve_max_min
 from recbole_alkd.active.policy.base import Policy, Pool, Selection
 from recbole_alkd.active.sampling import PoolExhausted, draw
 from recbole_alkd.config import AlkdError
-
-Counts = tuple[int, int, int]
 
 
 class Odds(NamedTuple):

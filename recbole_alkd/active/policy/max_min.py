@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from recbole_alkd.active.capped import solve_capped
+from recbole_alkd.active.game import Counts
 from recbole_alkd.active.max_min import solve_max_min
-from recbole_alkd.active.policy.drawn import Counts, DrawnPolicy, Odds
+from recbole_alkd.active.policy.drawn import DrawnPolicy, Odds
 from recbole_alkd.registry import policies
 
 
