@@ -1,7 +1,8 @@
-"""The recommendation loss that the paper's backbones share."""
+"""The recommendation losses that the paper's backbones share, and the uniform draw of negatives."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -19,3 +20,36 @@ def in_batch_bpr(session: Tensor, target: Tensor) -> Tensor:
     """
     scores = session @ target.T
     return softplus(scores - scores.diagonal().unsqueeze(1)).mean()
+
+
+def sampled_bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """mean of -log sigmoid(positive - negative), scores (B,) of the targets and (B, m) of drawn items."""
+    return softplus(negative - positive.unsqueeze(1)).mean()
+
+
+def sampled_bce(positive: Tensor, negative: Tensor) -> Tensor:
+    """mean of -log sigmoid(positive) + mean of -log(1 - sigmoid(negative)), scores (B,) and (B, m)."""
+    return softplus(-positive).mean() + softplus(negative).mean()
+
+
+def draw_items(excluded: Tensor, count: int, n_items: int) -> Tensor:
+    """Uniform draws, with replacement, from each row's items that are not excluded.
+
+    Args:
+        excluded: (B, e) item ids; 0 and repeated ids do no harm.
+        count: draws a row.
+        n_items: size of the item table, the padding 0 included; items are 1 ... n_items - 1.
+
+    Returns:
+        (B, count) item ids. Memory: O(B (e + count)), nothing of the size of the item table.
+    """
+    excluded = excluded.sort(dim=1).values
+    repeated = torch.zeros_like(excluded, dtype=torch.bool)
+    repeated[:, 1:] = excluded[:, 1:] == excluded[:, :-1]
+    excluded = excluded.masked_fill(repeated | (excluded == 0), n_items).sort(dim=1).values
+    allowed = n_items - 1 - (excluded < n_items).sum(1, keepdim=True)
+    place = (torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * allowed).long()
+    # The i-th smallest excluded id e_i has e_i - i allowed ids below it; place p moves up by one for each e_i - i <= p.
+    below = excluded - torch.arange(1, excluded.shape[1] + 1, device=excluded.device)
+    below = below.masked_fill(excluded == n_items, n_items)
+    return (place + 1 + torch.searchsorted(below, place, right=True)).clamp_max(n_items - 1)
