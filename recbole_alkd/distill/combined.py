@@ -47,14 +47,24 @@ class CombinedLoss(DistillationLoss):
                 raise AlkdError(f"kd_config: {config[name]!r} of {name!r} is not allowed; allowed: a mapping of settings")
         self.losses: list[DistillationLoss] = [losses.get(name)(context, config.get(name, {})) for name in factors]
         self.weights = [factor * loss.options["weight"] for factor, loss in zip(factors.values(), self.losses, strict=True)]
+        self.needs = frozenset().union(*(loss.needs for loss in self.losses))  # type: ignore[misc]  # of this combination
         self.parts = nn.ModuleList(self.losses)  # so that their parameters are found
 
     def epoch_start(self, epoch: int) -> None:
         for loss in self.losses:
             loss.epoch_start(epoch)
 
-    def forward(self, batch: DistillBatch) -> Tensor:
-        return torch.stack([weight * loss(batch) for weight, loss in zip(self.weights, self.losses, strict=True)]).sum()
+    def forward(self, batch: DistillBatch, labelled: DistillBatch | None = None) -> Tensor:
+        """The sum on ``batch``; parts that need lists look at ``labelled`` where it is given.
+
+        Few rows of an ordinary batch have a label, so those that have one can come as a batch of their own.
+        """
+        return torch.stack(
+            [
+                weight * loss(batch if labelled is None or "lists" not in loss.needs else labelled)
+                for weight, loss in zip(self.weights, self.losses, strict=True)
+            ]
+        ).sum()
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         for loss in self.losses:

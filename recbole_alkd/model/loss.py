@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 
 def in_batch_bpr(session: Tensor, target: Tensor) -> Tensor:
@@ -44,12 +44,11 @@ def draw_items(excluded: Tensor, count: int, n_items: int) -> Tensor:
         (B, count) item ids. Memory: O(B (e + count)), nothing of the size of the item table.
     """
     excluded = excluded.sort(dim=1).values
-    repeated = torch.zeros_like(excluded, dtype=torch.bool)
-    repeated[:, 1:] = excluded[:, 1:] == excluded[:, :-1]
-    excluded = excluded.masked_fill(repeated | (excluded == 0), n_items).sort(dim=1).values
-    allowed = n_items - 1 - (excluded < n_items).sum(1, keepdim=True)
-    place = (torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * allowed).long()
-    # The i-th smallest excluded id e_i has e_i - i allowed ids below it; place p moves up by one for each e_i - i <= p.
-    below = excluded - torch.arange(1, excluded.shape[1] + 1, device=excluded.device)
-    below = below.masked_fill(excluded == n_items, n_items)
-    return (place + 1 + torch.searchsorted(below, place, right=True)).clamp_max(n_items - 1)
+    new = excluded > 0
+    new[:, 1:] &= excluded[:, 1:] != excluded[:, :-1]
+    distinct = new.cumsum(1)
+    place = (torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * (n_items - 1 - distinct[:, -1:])).long()
+    # Below the i-th smallest excluded id e_i there are e_i - i allowed ids; place p moves up by one for each e_i - i <= p.
+    passed = torch.searchsorted(excluded - distinct, place, right=True)
+    moved = pad(distinct, (1, 0)).gather(1, passed)
+    return (place + 1 + moved).clamp_max(n_items - 1)
