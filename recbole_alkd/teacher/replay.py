@@ -24,6 +24,7 @@ class ReplayTeacher(LLMTeacher):
     """Answers from ``llm_replay_file``, or from ``NAME.llm.jsonl`` beside the data set's files."""
 
     needs_titles = False
+    ranks_candidates_only = False
 
     @property
     def file(self) -> Path:
