@@ -208,7 +208,9 @@ class LocalTeacher(LLMTeacher):
         return self._report
 
     def close(self) -> None:
+        if self._scorer is None:
+            return
         self._scorer = None
-        gc.collect()
+        gc.collect()  # modules and hooks refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

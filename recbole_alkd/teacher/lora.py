@@ -95,20 +95,22 @@ def train_adapter(
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
-    """``model`` with the adapter in ``folder``, in evaluation mode."""
+    """``model`` with the adapter in ``folder``, in evaluation mode; AlkdError when the folder is damaged."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise AlkdError(
-            f"the adapter in {folder} does not fit the model ({str(error).splitlines()[0]}); delete that folder"
-        ) from None
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise AlkdError(f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder") from None
 
 
 def read_report(folder: Path) -> dict[str, Any]:
     """The report of the training that made the adapter in ``folder``."""
-    return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AlkdError(f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder") from None
 
 
 def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
