@@ -93,11 +93,13 @@ class LLMTeacher:
 
     Attributes:
         needs_titles: whether items without titles are an error.
+        ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
         budget: set before ``ask``; a teacher that sends a second request for an instance reserves it here first.
     """
 
     needs_titles: ClassVar[bool] = True
+    ranks_candidates_only: ClassVar[bool] = True
     chunk: int = 64
     budget: Budget | None = None
 

@@ -218,7 +218,7 @@ class _Collection:
         """Put the answer into the store before anything else is done with it."""
         if answer.status == "unanswered":
             return
-        usable = _is_ranking(answer.ranking, instance)
+        usable = _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only)
         label = Label(
             key=key,
             ranking=answer.ranking if usable and answer.status == "ok" else (),
@@ -272,8 +272,9 @@ class _Collection:
         return Labelling(labels, bill, dict(self.repairs), self.ended, missing)
 
 
-def _is_ranking(ranking: Sequence[str], instance: Instance) -> bool:
-    return len(set(ranking)) == len(ranking) and set(ranking) <= set(instance.candidates)
+def _is_ranking(ranking: Sequence[str], instance: Instance, candidates_only: bool) -> bool:
+    items = set(ranking)
+    return len(items) == len(ranking) and (not candidates_only or items <= set(instance.candidates))
 
 
 def _report(labels: dict[int, Label], bill: Bill, ended: str | None, missing: Sequence[int]) -> None:
