@@ -24,6 +24,8 @@ from recbole_alkd.registry import backbones, losses, policies, teachers
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
     "SessionFPMC": "recbole_alkd.model.session_fpmc",
+    "SessionSTAMP": "recbole_alkd.model.session_stamp",
+    "AttMix": "recbole_alkd.model.attmix",
 }
 _registered = False
 

@@ -31,5 +31,6 @@ def test_same_as_recboles(metrics, several_targets):
     for key in ("rec.topk", "rec.items", "rec.meanrank"):
         assert (key in collected[0]) == (key in collected[1])
         if key in collected[0]:
-            assert torch.equal(collected[0].get(key), collected[1].get(key)) and collected[0].get(key).dtype == collected[1].get(key).dtype
+            stock, lean = collected[0].get(key), collected[1].get(key)
+            assert torch.equal(stock, lean) and stock.dtype == lean.dtype
     assert Evaluator(config).evaluate(collected[0]) == Evaluator(config).evaluate(collected[1])

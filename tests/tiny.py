@@ -98,10 +98,15 @@ def tiny_model(config: Config, dataset: Any, seed: int = 7) -> Any:
 
 def training_rows(dataset: Any) -> Any:
     """All training rows as one RecBole Interaction (session_id, item_id_list, item_id, item_length)."""
-    return copy.copy(dataset).build()[0].inter_feat  # a copy: `build` converts the data set it is called on
+    return training_part(dataset).inter_feat
+
+
+def training_part(dataset: Any) -> Any:
+    """The training part, which is what ``run_recbole`` builds a model on."""
+    return copy.copy(dataset).build()[0]  # a copy: `build` converts the data set it is called on
 
 
 __all__ = [
     "FIELDS", "LENGTH", "NAME", "N_ITEMS", "Settings", "backbones", "create_dataset", "register_stand_ins", "settings_of",
-    "tiny_config", "tiny_model", "tiny_view", "toy_sessions", "training_rows", "write_benchmark",
+    "tiny_config", "tiny_model", "tiny_view", "toy_sessions", "training_part", "training_rows", "write_benchmark",
 ]  # fmt: skip

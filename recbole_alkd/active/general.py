@@ -22,6 +22,8 @@ from recbole_alkd.config import AlkdError
 
 # measured: 4 to 10; rounding may add one
 _MAX_STEPS = 100
+# a similar label that is worth less than this above an incorrect one is worth the same; its inverse is still a float
+_NOTHING = 1e-290
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -79,12 +81,15 @@ class _Game:
     """Gains in the order of the chain: by (g_ef + g_in) / (g_si + g_in), ascending."""
 
     def __init__(self, high: np.ndarray, middle: np.ndarray, loss: np.ndarray, counts: Counts) -> None:
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             ratio = (high + loss) / (middle + loss)
         self.order = np.argsort(ratio, kind="stable")
         self.ratio, self.high, self.middle, self.loss = (c[self.order] for c in (ratio, high, middle, loss))
         self.rise_high, self.rise_middle = self.high + self.loss, self.middle + self.loss
+        self.rise_middle[self.rise_middle < _NOTHING] = 0.0
         self.counts = counts
+        # what the rounding of a sum of N probabilities may hide
+        self.slack = 8 * _EPS * len(high)
 
     def solve(self) -> MaxMinSolution:
         floor = float(-self.loss.min())
@@ -114,7 +119,7 @@ class _Game:
         """Q_z(n_effective) with its maximisers, and the Newton step towards h = 0 (or towards room for n_effective)."""
         n_effective, n_similar, _ = self.counts
         room = z + self.loss
-        full, low = self.high <= z, self.middle > z
+        full, low = self.high <= z, (self.middle > z) & (self.rise_middle > 0)
         kink = ~(full | low)
         most = np.where(full, 1.0, room / self.rise_high)  # e when q = 0
         effective = np.where(full, 1.0, 0.0)  # e when e + q is largest
@@ -124,11 +129,11 @@ class _Game:
         slope = np.zeros_like(room)
 
         possible, free = float(most.sum()), float(effective.sum())
-        if possible < n_effective:
+        if possible < n_effective - self.slack:
             slope[~full] = 1 / self.rise_high[~full]
             return _Chain(most, np.zeros_like(most), slope, (n_effective - possible) / float(slope.sum()))
         slope[low] = 1 / self.rise_middle[low]
-        if free >= n_effective:
+        if free >= n_effective - self.slack:
             # e turns into q one for one
             total = float(similar.sum()) + free - n_effective
             turned = effective * (n_effective / free if free else 0.0)
@@ -146,12 +151,12 @@ class _Game:
             total = float(similar.sum())
         gap = n_similar - total
         steepness = float(slope.sum())
-        return _Chain(effective, similar, slope, gap / steepness if gap > 0 and steepness > 0 else 0.0)
+        return _Chain(effective, similar, slope, gap / steepness if gap > self.slack and steepness > 0 else 0.0)
 
     def _mixed(self, chain: _Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Probabilities in the caller's order. What the counts leave of the similar ones becomes incorrect."""
         total = chain.similar.sum()
         similar = chain.similar * min(1.0, self.counts[1] / total if total else 0.0)
         parts = np.empty((3, len(self.order)))
-        parts[:, self.order] = chain.effective, similar, np.clip(1 - chain.effective - similar, 0, 1)
+        parts[:, self.order] = np.clip((chain.effective, similar, 1 - chain.effective - similar), 0, 1)
         return parts[0], parts[1], parts[2]

@@ -124,7 +124,8 @@ def _adversary(
         level = -b + room * ((total + b * n) / room.sum() if room.any() else 0.0)
         return _spread(level, n_effective, a, b), level, value
     k = support.stop
-    level = sign * np.exp(log_value + loss) if sign else np.zeros(n)
+    # |V| / g_s; behind the support it may be any size, and all that matters is that it is large
+    level = sign * np.exp(np.minimum(log_value + loss, np.log(max(1.0, b)))) if sign else np.zeros(n)
     if k > mixed:
         effective = np.ones(n)
         effective[:k] = _spread(level[:k], k - mixed, a, b)

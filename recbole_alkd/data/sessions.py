@@ -144,7 +144,7 @@ def make_sessions(
         for part, rows in parts.items()
     }
     described = _item_file(source)
-    if described and described.resolve() != (folder / f"{name}.item").resolve():
+    if described:
         files[f"{name}.item"] = partial(_copy, described)
     files[f"{name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_files(folder, files)

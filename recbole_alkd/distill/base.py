@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import losses
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity")
+KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class DistillContext:
         item_seq_field, item_seq_len_field, item_field: its columns.
         epochs: the horizon of schedules, in epochs.
         session_field: its column with the session, or None when every row is a session of its own.
+        teacher_lists: the teacher's top items of rows that batches have asked for, filled by ``DistillBatch.teacher_top``.
     """
 
     settings: Settings
@@ -42,6 +44,7 @@ class DistillContext:
     item_field: str
     epochs: int
     session_field: str | None = None
+    teacher_lists: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
     def vector_sizes(self) -> tuple[int, int]:
         """d_s and d_t, the sizes of the student's and the teacher recommender's vectors."""
@@ -58,6 +61,8 @@ class DistillBatch:
         lists (B, n): LLM rankings as item ids, best first, 0 where a list ends (all 0: a row without a label).
         candidates (B, c): the candidate sets of the same rows, 0-padded.
         negatives (B,): one sampled negative item a row, or None.
+        row (B,): the rows' numbers in ``train_interaction``, or None. With them the frozen teacher ranks each row once and
+            not in every epoch.
 
     ``lists`` and ``candidates`` may be left out when no row has a label; reading them is an AlkdError then.
     """
@@ -71,10 +76,11 @@ class DistillBatch:
         lists: Tensor | None = None,
         candidates: Tensor | None = None,
         negatives: Tensor | None = None,
+        row: Tensor | None = None,
     ) -> None:
         self.context = context
         self.item_seq, self.item_seq_len, self.target = item_seq, item_seq_len, target
-        self._lists, self._candidates, self.negatives = lists, candidates, negatives
+        self._lists, self._candidates, self.negatives, self.row = lists, candidates, negatives, row
 
     def __len__(self) -> int:
         return len(self.target)
@@ -114,19 +120,38 @@ class DistillBatch:
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher recommender's scores (B, n_items), no gradient; padding and session items at -inf."""
-        scores = (self.teacher_session @ self.teacher_items.T).scatter(1, self.item_seq, -torch.inf)
-        scores[:, 0] = -torch.inf
+        scores = self.teacher_session @ self.teacher_items.T
+        scores.scatter_(1, self.item_seq, -torch.inf)[:, 0] = -torch.inf
         return scores
 
-    @cached_property
-    def teacher_unseen(self) -> Tensor:
-        """``teacher_scores`` with the row's target at -inf as well: what the teacher knows beyond the data, (B, n_items)."""
-        return self.teacher_scores.scatter(1, self.target.unsqueeze(1), -torch.inf)
+    def teacher_top(self, k: int, with_target: bool = False, among: Tensor | None = None) -> Tensor:
+        """The teacher's best unseen items, best first: (B, min(k, n)) ids, 0 where a row has fewer.
 
-    def teacher_top(self, k: int) -> Tensor:
-        """The teacher's best items of ``teacher_unseen``, (B, min(k, n_items)) ids, best first; 0 where there are fewer."""
-        value, item = self.teacher_unseen.topk(min(k, self.context.n_items), dim=1)
-        return item.masked_fill(value == -torch.inf, 0)
+        Args:
+            with_target: whether the row's target is among them; without, they are what the teacher adds to the data.
+            among: (n,) ids to choose from, the same object in every batch; all items when None.
+
+        With row numbers the lists are kept from the first time on, unless they take more than 1 GiB for all rows.
+        """
+        k = min(k, self.context.n_items if among is None else len(among))
+        if self.row is None or 4 * k * len(self.context.train_interaction[self.context.item_field]) > KEPT_LISTS:
+            return self._top(k, with_target, among)
+        kept, row = self.context.teacher_lists, self.row.cpu()
+        key = (k, with_target, among if among is None else id(among))
+        if key not in kept:
+            kept[key] = torch.full((len(self.context.train_interaction[self.context.item_field]), k), -1, dtype=torch.int32)
+        if (kept[key][row, 0] < 0).any():
+            kept[key][row] = self._top(k, with_target, among).to("cpu", torch.int32)
+        return kept[key][row].to(self.target.device, torch.long)
+
+    def _top(self, k: int, with_target: bool, among: Tensor | None) -> Tensor:
+        scores = self.teacher_scores
+        if not with_target:
+            scores = scores.scatter(1, self.target.unsqueeze(1), -torch.inf)
+        if among is not None:
+            scores = scores[:, among]
+        value, place = scores.topk(k, dim=1)
+        return (place if among is None else among[place]).masked_fill(value == -torch.inf, 0)
 
     def student_scores(self, items: Tensor) -> Tensor:
         """Student scores of items (B, n) of each row, (B, n), with gradient."""

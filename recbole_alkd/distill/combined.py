@@ -54,8 +54,17 @@ class CombinedLoss(DistillationLoss):
         for loss in self.losses:
             loss.epoch_start(epoch)
 
-    def forward(self, batch: DistillBatch) -> Tensor:
-        return torch.stack([weight * loss(batch) for weight, loss in zip(self.weights, self.losses, strict=True)]).sum()
+    def forward(self, batch: DistillBatch, labelled: DistillBatch | None = None) -> Tensor:
+        """The sum on ``batch``; parts that need lists look at ``labelled`` where it is given.
+
+        Few rows of an ordinary batch have a label, so those that have one can come as a batch of their own.
+        """
+        return torch.stack(
+            [
+                weight * loss(batch if labelled is None or "lists" not in loss.needs else labelled)
+                for weight, loss in zip(self.weights, self.losses, strict=True)
+            ]
+        ).sum()
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         for loss in self.losses:

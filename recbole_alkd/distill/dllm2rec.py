@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch
-from recbole_alkd.distill.ranks import draw_items, rank_weights
+from recbole_alkd.distill.ranks import rank_weights
+from recbole_alkd.model.loss import draw_items
 from recbole_alkd.registry import losses
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.distill.base import DistillBatch
-from recbole_alkd.distill.ranks import draw_items
+from recbole_alkd.model.loss import draw_items
 
 
 def batch_items(batch: DistillBatch) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch
-from recbole_alkd.distill.ranks import draw_items, gumbel_like
+from recbole_alkd.distill.ranks import gumbel_like
+from recbole_alkd.model.loss import draw_items
 from recbole_alkd.registry import losses
 
 

@@ -30,8 +30,7 @@ class TeacherRanking(DistillationLoss):
     limits: ClassVar[dict[str, tuple[float, float]]] = {"top": (1, float("inf"))}
 
     def forward(self, batch: DistillBatch) -> Tensor:
-        score, top = batch.teacher_scores.topk(min(self.options["top"], batch.context.n_items), dim=1)
-        found = score.isfinite().sum(1)
-        place = (torch.rand(len(batch), device=top.device) * found).long()
+        top = batch.teacher_top(self.options["top"], with_target=True)
+        place = (torch.rand(len(batch), device=top.device) * (top > 0).sum(1)).long()
         item = top.gather(1, place.unsqueeze(1)).squeeze(1)
         return in_batch_bpr(batch.student_session, batch.student_items[item])

@@ -70,7 +70,8 @@ class UnbiasedKnowledgeDistillation(DistillationLoss):
 
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
-        self.groups = popularity_groups(item_counts(context), self.options["groups"])
+        device = context.student.item_table().device
+        self.groups = [items.to(device) for items in popularity_groups(item_counts(context), self.options["groups"])]
         self.counts = pair_counts(self.options["pairs"], len(self.groups))
 
     def forward(self, batch: DistillBatch) -> Tensor:
@@ -83,8 +84,7 @@ class UnbiasedKnowledgeDistillation(DistillationLoss):
         """For each group: better items (B, n_g), worse items (B, n_g), and which of these pairs count."""
         drawn = []
         for items, count in zip(self.groups, self.counts, strict=True):
-            items = items.to(batch.target.device)
-            score, place = batch.teacher_unseen[:, items].topk(min(self.options["top"], len(items)), dim=1)
-            first, second, valid = draw_rank_pairs(score.isfinite().sum(1), count, self.options["mu"])
-            drawn.append((items[place.gather(1, first)], items[place.gather(1, second)], valid))
+            top = batch.teacher_top(self.options["top"], among=items)
+            first, second, valid = draw_rank_pairs((top > 0).sum(1), count, self.options["mu"])
+            drawn.append((top.gather(1, first), top.gather(1, second), valid))
         return drawn

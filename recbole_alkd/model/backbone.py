@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.model.sequential_recommender import NARM, STAMP, GRU4Rec, SASRec
 from torch import Tensor, nn
 
 from recbole_alkd.config import AlkdError, Settings, read_yaml
@@ -25,12 +24,16 @@ class Backbone:
 
     The item table is what the model's ``item_table()`` returns, or its ``item_embedding``. A backbone that scores
     differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
+
+    Attributes:
+        model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
     """
 
     model_class: type[nn.Module]
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, config: Any = None) -> None:
         self.model: Any = model
+        self.config = config
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Session vectors: ``item_seq`` (B, L) of item ids padded with 0 on the right, ``item_seq_len`` (B,) -> (B, d)."""
@@ -48,11 +51,7 @@ class Backbone:
 
     def loss(self, interaction: Any) -> Tensor:
         """The model's own recommendation loss on a RecBole batch, a scalar (mean over the batch)."""
-        return self.model.calculate_loss(interaction)
-
-
-for _stock in (GRU4Rec, NARM, STAMP, SASRec):
-    backbones.register(_stock.__name__)(_stock)
+        return self.model.calculate_loss(interaction).reshape(())  # GCSAN's has shape (1,)
 
 
 def view_and_model(name: str) -> tuple[type[Backbone], type[nn.Module]]:
@@ -113,12 +112,12 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
         raise AlkdError(backbones.unknown(name).replace("student_model", f"{role}_model", 1))
     view, model_class = view_and_model(name)
     viewed = role_config(config, settings, role)
-    if viewed["loss_type"] in ("BPR", "BCE"):
+    if viewed["loss_type"] in ("BPR", "BCE") and not getattr(model_class, "draws_negatives", False):
         raise AlkdError(
             f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, which ALKDRec's batches do not "
             "carry; allowed: CE, and BPR_INBATCH where the backbone has it"
         )
-    return view(model_class(viewed, dataset).to(config["device"]))
+    return view(model_class(viewed, dataset).to(config["device"]), viewed)
 
 
 class SessionRecommender(SequentialRecommender):
@@ -140,7 +139,9 @@ class SessionRecommender(SequentialRecommender):
         return self.view.loss(interaction)
 
     def predict(self, interaction: Any) -> Tensor:
-        return self.recommender.predict(interaction)
+        """Scores (B,) of one item a row."""
+        session = self.view.encode(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (session * self.view.item_table()[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.active.difficulty import difficulty
+from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
+from recbole_alkd.active.ratio import classify
 from recbole_alkd.config import AlkdError, Settings, settings_hash, stage_seed
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
+from recbole_alkd.trainer.folds import Folds
 
 # What decides the LoRA examples besides the data: everything that shapes the fold recommenders and their lists.
 LORA_KEYS = (
@@ -68,8 +71,13 @@ class TrainingRows:
             )
         return rows
 
-    def pool(self, rows: np.ndarray, teacher: Backbone, student: Backbone, device: torch.device) -> Pool:
-        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked for."""
+    def pool(
+        self, rows: np.ndarray, teacher: Backbone, student: Backbone, device: torch.device, counts: Counts | None = None
+    ) -> Pool:
+        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked for.
+
+        ``counts``: numbers of effective, similar and incorrect labels to assume, where evidence gives them.
+        """
         index = torch.as_tensor(rows)
         seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
         name = self.settings.selection.alkd_difficulty
@@ -94,6 +102,7 @@ class TrainingRows:
             difficulty=lambda: difficulty(name, teacher, seq, length, target),
             entropy=lambda: batched(entropy),
             disagreement=lambda: batched(disagreement),
+            counts=counts,
         )
 
     def instances(self, rows: np.ndarray, teacher: Backbone, device: torch.device) -> list[Instance]:
@@ -141,25 +150,16 @@ class TrainingRows:
         config = self.dataset.config
         return settings_hash({"data": self.fingerprint(), **{key: config[key] for key in LORA_KEYS}})
 
-    def lora_examples(self, fold_view: Callable[[int, np.ndarray], Backbone]) -> list[LoraExample]:
-        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session.
-
-        ``fold_view(fold, rows)`` trains a recommender on ``rows``, the training rows outside of ``fold``.
-        """
-        settings = self.settings
-        seed = stage_seed(self.dataset.config["seed"], "lora examples")
-        rng = np.random.default_rng(seed)
-        ids, session_of_row = np.unique(self.session_ids, return_inverse=True)
-        full = [self.dataset.session_items(session) for session in ids]
-        wanted = settings.lora.lora_examples
+    def lora_examples(self, folds: Folds) -> list[LoraExample]:
+        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
+        config, wanted = self.dataset.config, self.settings.lora.lora_examples
+        rng = np.random.default_rng(stage_seed(config["seed"], "lora examples"))
+        full = [self.dataset.session_items(session) for session in folds.sessions]
         examples = prefix_examples(full, wanted, rng, max_per_session=max(4, -(-4 * wanted // len(full))))
-        fold_of_session = rng.permutation(len(full)) % settings.lora.lora_folds
-        fold_of_row = fold_of_session[session_of_row]
-        views = [fold_view(fold, np.flatnonzero(fold_of_row != fold)) for fold in range(settings.lora.lora_folds)]
-        longest = self.dataset.config["MAX_ITEM_LIST_LENGTH"]
-        lists = cross_fitted_lists(full, examples, fold_of_session, views, settings.teacher.llm_candidates, longest)
+        size = self.settings.teacher.llm_candidates
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
         targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
-        candidates, natural = insert_target(lists.cpu(), targets)
+        candidates, natural = insert_target(lists, targets)
         return [
             LoraExample(
                 history=tuple(self.tokens[full[s][:p]].tolist()),
@@ -169,3 +169,37 @@ class TrainingRows:
             )
             for i, (s, p) in enumerate(examples)
         ]
+
+    def kinds(self, rows: Sequence[int], rankings: Mapping[int, Sequence[str]], folds: Folds) -> np.ndarray:
+        """Whether the labels of ``rows`` turned out effective, similar or incorrect (``active.ratio.classify``), (m,).
+
+        The recommender's rank of the true next item is that of the fold recommender that never saw the session, among all
+        items outside of it. A row without a usable ranking counts as one that does not hold the item.
+        """
+        index = np.asarray(rows)
+        llm = np.zeros(len(index), dtype=np.int64)
+        for k, row in enumerate(index):
+            ranking = list(rankings.get(int(row), ()))
+            target = str(self.tokens[self.target[row]])
+            llm[k] = ranking.index(target) + 1 if target in ranking else 0
+        recommender = np.zeros(len(index), dtype=np.int64)
+        for fold, view in enumerate(folds.views):
+            mine = np.flatnonzero(folds.fold_of_row[index] == fold)
+            if len(mine):
+                recommender[mine] = self._ranks(view, index[mine])
+        ends = [int(end) for end, _ in self.settings.distill.kd_position_weight]
+        return classify(llm, recommender, ends)
+
+    def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
+        """Rank of the rows' targets among the items outside of their sessions, 1 = best, (m,)."""
+        found = []
+        device = view.item_table().device
+        for part in torch.as_tensor(rows).split(1024):
+            seq, target = self.item_seq[part].to(device), self.target[part].to(device).unsqueeze(1)
+            with torch.no_grad():
+                scores = view.scores(seq, self.item_seq_len[part].to(device))
+            own = scores.gather(1, target)
+            others = scores.scatter(1, seq, -torch.inf)
+            others[:, 0] = -torch.inf
+            found.append(((others > own).sum(1) + 1).cpu().numpy())
+        return np.concatenate(found)

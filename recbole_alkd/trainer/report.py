@@ -53,9 +53,9 @@ def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy
     ]
     if lora:
         lines.append(
-            f"LoRA: {lora['examples']} examples (target found by the recommender in {lora['natural']}, inserted in {lora['inserted']}), "
-            f"{lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, {lora['seconds']:.1f} s"
-            + (" (adapter of an earlier run)" if lora.get("reused") else "")
+            f"LoRA: {lora['examples']} examples (target found by the recommender in {lora['natural']}, inserted in "
+            f"{lora['inserted']}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, "
+            f"{lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
     if policy["value"] is not None:
         lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")

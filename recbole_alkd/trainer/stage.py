@@ -90,17 +90,22 @@ def peak_memory_mb() -> float:
 class StageTrainer(Trainer):
     """RecBole's Trainer, able to run one stage after another."""
 
+    tensorboard: Any
+    wandblogger: Any
+    train_loss_dict: dict[int, float]
+    best_valid_result: Any
+
     def __init__(self, config: Any, model: nn.Module) -> None:
         super().__init__(config, model)
         self.eval_collector = SingleTargetCollector(config)
-        self._loggers = (self.tensorboard, self.wandblogger)
+        self._loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)
         self._stage: _Stage | None = None
 
     def fit_stage(
         self,
         folder: RunFolder,
         name: str,
-        model: nn.Module,
+        model: Any,
         *,
         train_data: Any,
         valid_data: Any,

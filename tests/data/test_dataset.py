@@ -200,6 +200,13 @@ def test_rows_of_one_session_are_put_together(tmp_path: Path, config_of, build) 
     assert token_rows(train) == [("s1", ["a", "b", "c"], "d"), ("s2", ["x"], "y")]
 
 
+def test_list_field_needs_no_alias(tmp_path: Path, config_of, build) -> None:
+    rows = [("s1", "a b c", "d")]
+    write_benchmark(tmp_path / "b", train=rows, valid=rows, test=rows)
+    for part in build(config_of("b", **{**BENCHMARK, "alias_of_item_id": None}, session_augmentation="last")):
+        assert token_rows(part) == [("s1", ["a", "b", "c"], "d")] and part.item_num == 5
+
+
 def test_rows_that_are_no_prefixes_are_refused(tmp_path: Path, config_of, build) -> None:
     rows = [("s1", "a b", "c"), ("s1", "x y", "z")]
     write_benchmark(tmp_path / "b", train=rows, valid=[("s3", "a", "b")], test=[("s4", "a", "b")])
@@ -305,7 +312,7 @@ def test_filters_keep_exact_times(tmp_path: Path, config_of, build) -> None:
 
 @pytest.mark.parametrize("keep", ["first", "last"])
 def test_duplicates_are_those_of_a_session(tmp_path: Path, config_of, build, keep: str) -> None:
-    clicks = [(u, item, START + k) for u in range(6) for k, item in ((1, "b"), (0, "a"), (3, "c"), (2, "a"), (4, "d"))]
+    clicks = [(u, item, START + k) for u in range(6) for k, item in ((1, "b"), (2, "a"), (3, "c"), (0, "a"), (4, "d"))]
     clicks += [(u, item, START + DAY + k) for u in range(6) for k, item in enumerate("abcd")]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
     found = sessions_of(build(config_of("toy", rm_dup_inter=keep, session_min_length=4, session_augmentation="last")))

@@ -51,6 +51,16 @@ def test_a_sum_has_factor_times_the_losss_own_weight(probe):
     torch.testing.assert_close(build_loss(context)(batch), expected)
 
 
+def test_parts_that_need_lists_may_have_a_batch_of_their_own(probe):
+    context = toy_context(kd_loss={"pairwise": 1, "ftd": 1000})
+    plain, labelled = toy_batch(context, labels=False), toy_batch(context, size=4)
+    loss = build_loss(context)
+    expected = loss.losses[0](labelled) + loss.losses[1](plain)
+    torch.testing.assert_close(loss(plain, labelled), expected)
+    assert not torch.allclose(loss(labelled), expected)
+    assert loss.needs == {"lists", "teacher_vectors"}
+
+
 def test_parts_hear_of_epochs_and_steps_and_show_their_parameters(probe):
     loss = build_loss(toy_context(kd_loss={"pairwise": 1, "probe": 1}))
     assert len(list(loss.parameters())) == 2

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_alkd.distill.ranks import draw_items, gumbel_like, rank_weights
+from recbole_alkd.distill.ranks import gumbel_like, rank_weights
+from recbole_alkd.model.loss import draw_items
 
 HALF = torch.zeros(1, dtype=torch.float64)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from loss_tests import LossTests, toy_batch, toy_context
 
-from recbole_alkd.distill.ranks import draw_items
 from recbole_alkd.distill.rd import RankingDistillation
+from recbole_alkd.model.loss import draw_items
 
 
 class TestDynamic(LossTests):

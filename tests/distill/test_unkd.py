@@ -93,7 +93,7 @@ def test_equals_the_loop_and_pairs_stay_in_their_group():
     torch.manual_seed(6)
     drawn = loss.draw(batch)
     student = (batch.student_session @ batch.student_items.T).tolist()
-    teacher = batch.teacher_unseen.tolist()
+    teacher = batch.teacher_scores.tolist()
     total, pairs = 0.0, 0
     for group, (better, worse, valid) in zip(loss.groups, drawn, strict=True):
         for row in range(len(batch)):

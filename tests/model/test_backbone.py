@@ -2,21 +2,24 @@
 
 import pytest
 import torch
-from tiny import create_dataset, settings_of, tiny_config, tiny_model, tiny_view, training_rows
+from tiny import LENGTH, create_dataset, settings_of, tiny_config, tiny_model, tiny_view, training_part
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.model.backbone import Backbone, role_config
 from recbole_alkd.registry import backbones
 
+# Settings that single models need on sessions as short as these.
+EXTRA = {"AttMix": {"last_k": 4}}
+
 
 @pytest.fixture(scope="module")
 def dataset(tiny_path):
-    return create_dataset(tiny_config(tiny_path))
+    return training_part(create_dataset(tiny_config(tiny_path)))
 
 
 @pytest.fixture(scope="module")
 def rows(dataset):
-    return training_rows(dataset)
+    return dataset.inter_feat
 
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
@@ -26,8 +29,8 @@ class TestEveryBackbone:
 
     @pytest.fixture
     def view(self, name, role, tiny_path, dataset):
-        config = tiny_config(tiny_path, **{f"{role}_model": name, f"{role}_embedding_size": 8})
-        return tiny_view(config, dataset, role)
+        own = {f"{role}_model": name, f"{role}_embedding_size": 8, f"{role}_config": EXTRA.get(name, {})}
+        return tiny_view(tiny_config(tiny_path, **own), dataset, role)
 
     def test_scores_are_the_models_own(self, view, rows):
         view.model.eval()
@@ -59,6 +62,61 @@ class TestEveryBackbone:
         before = view.item_table().detach().clone()
         torch.optim.SGD(view.model.parameters(), lr=1.0).step()
         assert not torch.equal(view.item_table(), before)
+
+
+@pytest.mark.parametrize("name", list(backbones))
+def test_sessions_may_all_be_shorter_than_the_maximum(name, tiny_path):
+    """RecBole pads to the longest session of the data; some models have layers as wide as the maximum."""
+    config = tiny_config(tiny_path, student_model=name, student_embedding_size=8, MAX_ITEM_LIST_LENGTH=12)
+    dataset = training_part(create_dataset(config))
+    rows = dataset.inter_feat
+    assert rows["item_id_list"].shape[1] == LENGTH < 12
+    view = tiny_view(config, dataset)
+    loss = view.loss(rows)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(view.scores(rows["item_id_list"], rows["item_length"])).all()
+
+
+def test_bert4rec_trains_at_the_mask_it_predicts_from(tiny_path, dataset, rows):
+    """With only the target masked, the loss is the cross-entropy of the scores."""
+    config = tiny_config(tiny_path, student_model="BERT4Rec", student_embedding_size=8, student_config={"ft_ratio": 1.0})
+    view = tiny_view(config, dataset)
+    view.model.eval()
+    scores = view.scores(rows["item_id_list"], rows["item_length"])
+    torch.testing.assert_close(view.loss(rows), torch.nn.functional.cross_entropy(scores, rows["item_id"]))
+
+
+def test_bert4rec_masks_items_of_the_session_and_the_target(tiny_path, dataset, rows):
+    config = tiny_config(
+        tiny_path, student_model="BERT4Rec", student_embedding_size=8, student_config={"ft_ratio": 0.0, "mask_ratio": 0.5}
+    )
+    view = tiny_view(config, dataset)
+    seen = []
+    view.model.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    torch.manual_seed(0)
+    view.loss(rows)
+    masked = (seen[0] == view.model.mask_token) & (torch.arange(LENGTH) < rows["item_length"].unsqueeze(1))
+    assert masked.any(1).all(), "every row has something to predict"
+    assert (seen[0] == view.model.mask_token).sum() == masked.sum(), "padding is never masked"
+    long = rows["item_length"] == LENGTH
+    assert 0.3 < masked[long].float().mean() < 0.7
+
+
+def test_fearec_finds_the_rows_of_each_target(tiny_path, dataset, rows):
+    model = tiny_view(tiny_config(tiny_path, student_model="FEARec", student_embedding_size=8), dataset).model
+    target = rows["item_id"].tolist()
+    assert {item: place.tolist() for item, place in model.same_item_index.items()} == {
+        item: [i for i, other in enumerate(target) if other == item] for item in set(target)
+    }
+
+
+def test_fearec_with_contrast_is_recboles(tiny_path, dataset, rows):
+    own = {"contrast": "un", "tau": 1.0, "sim": "dot"}
+    config = tiny_config(tiny_path, student_model="FEARec", student_embedding_size=8, student_config=own)
+    view = tiny_view(config, dataset)
+    view.model.eval()
+    plain = torch.nn.functional.cross_entropy(view.scores(rows["item_id_list"], rows["item_length"]), rows["item_id"])
+    assert view.loss(rows) > plain
 
 
 def role_values(tiny_path, role="student", **settings):
@@ -139,7 +197,7 @@ def test_alkdrec_delegates_to_its_backbone(tiny_path, dataset, rows):
     seen = rows["item_id_list"], rows["item_length"]
     assert torch.equal(model(*seen), model.recommender(*seen))
     assert torch.equal(model.calculate_loss(rows), model.recommender.calculate_loss(rows))
-    assert torch.equal(model.predict(rows), model.recommender.predict(rows))
+    torch.testing.assert_close(model.predict(rows), model.recommender.predict(rows))
     assert model.kd is None
 
 
