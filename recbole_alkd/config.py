@@ -284,7 +284,7 @@ def read_settings(values: Mapping[str, Any], known: Iterable[str] = ()) -> Setti
         if key not in FIELDS and is_ours(key, known):
             close = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.0)
             raise AlkdError(f"{key}: no such setting; did you mean {close[0]!r}?")
-    groups = []
+    groups: list[Any] = []
     for group in GROUPS:
         given = {f.name: _check(f.name, values[f.name]) for f in dataclasses.fields(group) if f.name in values}
         groups.append(group(**given))

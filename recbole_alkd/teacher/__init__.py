@@ -1,1 +1,4 @@
 """LLM teachers and their controls. Importing this package registers the built-in ones; no LLM library is loaded."""
+
+from recbole_alkd.teacher import local as local
+from recbole_alkd.teacher import replay as replay

@@ -1,0 +1,109 @@
+"""How hard an instance is for a recommender; larger is harder.
+
+``consistency`` is ALKDRec's (AAAI 2025): df_s = -(1 / |s|) sum over v in s of sigmoid(Encode(s) . e_v), under the teacher
+recommender. ``loss`` and ``rank`` look at the true next item instead. All run in batches of rows; nothing larger than
+(batch, n_items) is held.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.model.backbone import Backbone
+
+# (item_seq, item_seq_len, session vectors, item table, rows of the batch) -> (B,)
+Batch = Callable[[Tensor, Tensor, Tensor, Tensor, slice], Tensor]
+
+
+def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 4096) -> np.ndarray:
+    """Minus the mean sigmoid score of the session's own items, in (-1, 0).
+
+    Args:
+        view: the recommender.
+        item_seq: (N, L) item ids, 0 behind the session's end. A repeated item counts as often as it stands there.
+        item_seq_len: (N,) session lengths, >= 1.
+        batch_size: rows in one forward pass.
+
+    Returns:
+        (N,) float64.
+    """
+
+    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, _: slice) -> Tensor:
+        score = torch.sigmoid(torch.einsum("bd,bld->bl", session, table[rows]))
+        return -(score * (rows > 0)).sum(1) / lengths
+
+    return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
+
+
+def loss_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
+    """-log softmax of the true next item (nats), over all items but the padding. ``target`` (N,) item ids -> (N,) float64."""
+
+    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, part: slice) -> Tensor:
+        scores = session @ table[1:].T
+        return scores.logsumexp(1) - _of_target(scores, target[part])
+
+    return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
+
+
+def rank_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
+    """Rank of the true next item among all items but the padding, 1 = best; ties count half. ``target`` (N,) -> (N,) float64."""
+
+    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, part: slice) -> Tensor:
+        scores = session @ table[1:].T
+        own = _of_target(scores, target[part]).unsqueeze(1)
+        # the target ties with itself: half of 1, made up by the other half
+        return (scores > own).sum(1) + 0.5 * (scores == own).sum(1) + 0.5
+
+    return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
+
+
+DIFFICULTIES: dict[str, Callable[[Backbone, Tensor, Tensor, Tensor], np.ndarray]] = {
+    "consistency": lambda view, item_seq, item_seq_len, target: consistency_difficulty(view, item_seq, item_seq_len),
+    "loss": loss_difficulty,
+    "rank": rank_difficulty,
+}
+
+
+def difficulty(name: str, view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor) -> np.ndarray:
+    """The difficulty of setting ``alkd_difficulty``: consistency, loss or rank. (N, L), (N,), (N,) -> (N,) float64.
+
+    Raises:
+        AlkdError: no such difficulty.
+    """
+    if name not in DIFFICULTIES:
+        close = difflib.get_close_matches(str(name), DIFFICULTIES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise AlkdError(f"alkd_difficulty: {name!r} is not allowed{hint}; allowed: {' | '.join(DIFFICULTIES)}")
+    return DIFFICULTIES[name](view, item_seq, item_seq_len, target)
+
+
+def _of_target(scores: Tensor, target: Tensor) -> Tensor:
+    return scores.gather(1, target.to(scores.device).unsqueeze(1) - 1).squeeze(1)
+
+
+def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Batch) -> np.ndarray:
+    found = np.empty(len(item_seq))
+    with torch.no_grad(), _evaluating(view):
+        table = view.item_table()
+        for start in range(0, len(item_seq), batch_size):
+            part = slice(start, start + batch_size)
+            rows, lengths = item_seq[part].to(table.device), item_seq_len[part].to(table.device)
+            found[part] = batch(rows, lengths, view.encode(rows, lengths), table, part).cpu().numpy()
+    return found
+
+
+@contextmanager
+def _evaluating(view: Backbone) -> Iterator[None]:
+    training = view.model.training
+    view.model.eval()
+    try:
+        yield
+    finally:
+        view.model.train(training)

@@ -1,0 +1,56 @@
+"""A picture of one selection: how difficulty is distributed, where the probabilities lie, what was picked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from recbole_alkd.active.gain import difficulty_ranks
+from recbole_alkd.config import AlkdError
+
+
+def draw_selection(
+    path: str | Path, difficulty: np.ndarray, log_p: np.ndarray | None, picks: np.ndarray, solution_summary: str = ""
+) -> Path:
+    """Write the picture; the file's ending decides the format (.png, .svg, .pdf).
+
+    Args:
+        path: the file.
+        difficulty: (N,) difficulties, larger is harder.
+        log_p: (N,) log probabilities, or None for a deterministic policy.
+        picks: indices into the pool.
+        solution_summary: a line for the title, such as the value, its upper bound and the support.
+
+    Raises:
+        AlkdError: matplotlib is not installed, or it knows no such format.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise AlkdError(f"{path}: a picture needs matplotlib: pip install 'recbole_alkd[bench]'") from None
+    difficulty, picks = np.asarray(difficulty, dtype=np.float64), np.asarray(picks)
+    rank = difficulty_ranks(difficulty)
+    # Figure without pyplot: no global state and no display
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1)
+
+    bins = np.histogram_bin_edges(difficulty, bins=min(60, max(1, len(difficulty))))
+    top.hist(difficulty, bins=bins, color="0.75", label=f"pool ({len(difficulty)})")
+    top.hist(difficulty[picks], bins=bins, color="C0", label=f"picks ({len(picks)})")
+    top.set(xlabel="difficulty (larger is harder)", ylabel="instances", yscale="log")
+    top.legend()
+
+    edges = np.linspace(0.5, len(rank) + 0.5, min(60, len(rank)) + 1)
+    bottom.hist(rank[picks], bins=edges, weights=np.full(len(picks), 1 / max(1, len(picks))), color="C0", label="share of picks")
+    if log_p is not None:
+        p = np.exp(np.asarray(log_p) - np.max(log_p))
+        bottom.hist(rank, bins=edges, weights=p / p.sum(), histtype="step", color="C1", linewidth=1.5, label="probability")
+    bottom.set(xlabel="difficulty rank (1 is the hardest)", ylabel="share in each bin")
+    bottom.legend()
+    figure.suptitle(solution_summary)
+    try:
+        figure.savefig(path, dpi=120)
+    except ValueError as error:
+        raise AlkdError(f"{path}: {str(error).splitlines()[0]}") from None
+    return Path(path)
