@@ -19,7 +19,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.labels.budget import Reservation
@@ -40,6 +40,7 @@ _LONGEST_RAW = 200_000  # characters of an answer that are kept
 _LONGEST_QUOTE = 2_000  # characters of an unusable answer that are shown to the LLM again
 _ASKED_AGAIN = "\n\n=== asked again ===\n\n"
 T = TypeVar("T")
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Instance, Answer] | None]"  # None: all of them are there
 
 
 @teachers.register("api")
@@ -55,7 +56,7 @@ class ApiTeacher(LLMTeacher):
         default = type(self.settings)().llm_model
         if self.settings.llm_model == default:
             raise AlkdError(f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has")
-        self.chunk = max(64, 8 * self.settings.llm_concurrency)
+        self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
         self._price = self._find_price()
         self._hints: str | None = None
@@ -153,15 +154,20 @@ class ApiTeacher(LLMTeacher):
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """``llm_concurrency`` requests are in flight at any time; an answer is given as soon as it is there."""
+        for group in self.ask_in_groups(instances):
+            yield from group
+
+    def ask_in_groups(self, instances: Sequence[Instance]) -> Iterator[list[tuple[Instance, Answer]]]:
         self.prepare()
         assert self._loop is not None
-        answers: queue.SimpleQueue[tuple[Instance, Answer] | None] = queue.SimpleQueue()
+        answers: Answers = queue.SimpleQueue()
         job = asyncio.run_coroutine_threadsafe(self._ask_all(instances, answers), self._loop)
         ended = False
         try:
-            while (item := answers.get()) is not None:
-                yield item
-            ended = True
+            while not ended:
+                group = [answers.get(), *(answers.get() for _ in range(answers.qsize()))]
+                ended = group[-1] is None  # nothing comes behind it
+                yield [pair for pair in group if pair is not None]
             job.result()  # raises what ended it
         finally:
             if not ended:

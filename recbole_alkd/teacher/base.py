@@ -100,6 +100,7 @@ class LLMTeacher:
     Attributes:
         needs_titles: whether items without titles are an error.
         ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
+        instant: whether answers take no time and cost nothing, so that they are stored together.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
         budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
         reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
@@ -109,6 +110,7 @@ class LLMTeacher:
 
     needs_titles: ClassVar[bool] = True
     ranks_candidates_only: ClassVar[bool] = True
+    instant: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None
     reservations: Mapping[int, Reservation] = MappingProxyType({})
@@ -140,6 +142,13 @@ class LLMTeacher:
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """Answer every instance, in any order, each as soon as it is known."""
         raise NotImplementedError
+
+    def ask_in_groups(self, instances: Sequence[Instance]) -> Iterator[list[tuple[Instance, Answer]]]:
+        """``ask``, with the answers that are there at the same moment in one group: one write to the disk stores a group."""
+        if self.instant:
+            yield list(self.ask(instances))
+        else:
+            yield from ([pair] for pair in self.ask(instances))
 
     def stop(self) -> bool:
         """Called when the user interrupts ``ask``: send nothing more. Whether answers that are on their way still come."""

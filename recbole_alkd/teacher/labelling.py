@@ -217,35 +217,54 @@ class _Collection:
         key_of = {instance.row: key for key, instance in wanted.items()}
         start = time.monotonic()
         self.teacher.reservations = {row: reservations[key] for row, key in key_of.items()}
-        answers = self.teacher.ask(list(wanted.values()))
+        groups = self.teacher.ask_in_groups(list(wanted.values()))
         try:
             with _Interrupt(self.teacher.stop) as interrupt:
-                for instance, answer in answers:
-                    key = key_of[instance.row]
+                for group in groups:
+                    answered = [(key_of[instance.row], instance, answer) for instance, answer in group]
                     try:
-                        self._record(key, instance, answer)
+                        self._record(answered)
                     finally:
-                        self._settle(key, answer, reservations.pop(key, None))
-                    bar.update(self.rows[key])
+                        for key, _, answer in answered:
+                            self._settle(key, answer, reservations.pop(key, None))
+                            bar.update(self.rows[key])
                     if interrupt.came and not interrupt.more_to_come:
                         break
                 if interrupt.came:
                     raise KeyboardInterrupt
         finally:
-            if isinstance(answers, Generator):
-                answers.close()  # requests in flight end before their reservations do
+            if isinstance(groups, Generator):
+                groups.close()  # requests in flight end before their reservations do
             for reservation in reservations.values():
                 reservation.release()
             self.bill = dataclasses.replace(self.bill, seconds=self.bill.seconds + time.monotonic() - start)
 
-    def _record(self, key: str, instance: Instance, answer: Answer) -> None:
-        """Put the answer into the store before anything else is done with it."""
-        if answer.status == "unanswered":
-            return
-        usable = _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only)
-        label = Label(
+    def _record(self, answered: Sequence[tuple[str, Instance, Answer]]) -> None:
+        """Put a group of answers into the store before anything else is done with it."""
+        labels, wrong = [], None
+        for key, instance, answer in answered:
+            if answer.status == "unanswered":
+                continue
+            if not _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only):
+                wrong = wrong or (instance, answer)
+                answer = dataclasses.replace(answer, ranking=())
+            labels.append(self._label(key, instance, answer))
+        stored = self.store.put_many(labels)
+        self.known.update({label.key: label for label in labels})
+        if stored < len(labels):  # where another process was first, its label is everyone's
+            self.known.update(self.store.get_many([label.key for label in labels]))
+        if wrong:
+            instance, answer = wrong
+            raise AlkdError(
+                f"llm_teacher: {self.identity!r} answered session {instance.session!r} with a ranking that is not made of "
+                f"distinct candidates: {answer.ranking!r}; it is kept as a failed label"
+            )
+
+    def _label(self, key: str, instance: Instance, answer: Answer) -> Label:
+        usable = answer.status == "ok" and bool(answer.ranking)
+        return Label(
             key=key,
-            ranking=answer.ranking if usable and answer.status == "ok" else (),
+            ranking=answer.ranking if usable else (),
             candidates=instance.candidates,
             raw=answer.raw,
             repairs=answer.repairs,
@@ -253,17 +272,10 @@ class _Collection:
             completion_tokens=answer.completion_tokens,
             seconds=answer.seconds,
             usd=answer.usd,
-            status="ok" if usable and answer.status == "ok" and answer.ranking else "failed",
+            status="ok" if usable else "failed",
             teacher=self.identity,
             time=time.time(),
         )
-        # where another process was first, its label is everyone's
-        self.known[key] = label if self.store.put(label) else self.store.get(key) or label
-        if not usable:
-            raise AlkdError(
-                f"llm_teacher: {self.identity!r} answered session {instance.session!r} with a ranking that is not made of "
-                f"distinct candidates: {answer.ranking!r}; it is kept as a failed label"
-            )
 
     def _settle(self, key: str, answer: Answer, reservation: Reservation | None) -> None:
         rows = self.rows[key]
