@@ -6,6 +6,7 @@ RecBole line it cures and does nothing where that line is already fine. ``apply(
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import pickle
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -129,18 +131,31 @@ def save_checkpoint(state: dict[str, Any], path: str) -> None:
     os.replace(part, path)
 
 
-def load_checkpoint(path: str, map_location: Any = None, trust: bool = False) -> dict[str, Any]:
-    """Read a checkpoint; the safe reader unless ``trust``. ValueError that names the file when it cannot be read."""
+def load_checkpoint(path: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint with the safe reader. ValueError that names the file when that cannot read it."""
     import torch
 
     try:
-        # An explicit True wins over TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment.
+        # an explicit True wins over TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        if not trust:
-            raise _refusal(path) from error
-    # The user said that this file is theirs (trust_checkpoint: True); the default is to refuse it.
-    return torch.load(path, map_location=map_location, weights_only=False)
+        raise _refusal(path) from error
+
+
+@contextlib.contextmanager
+def trusted_loads() -> Iterator[None]:
+    """Inside of this RecBole's own torch.load calls read any checkpoint. Only on the user's word that the file is theirs.
+
+    torch.load looks at this variable when it is called, and RecBole's calls leave ``weights_only`` open.
+    """
+    before = os.environ.get(_UNSAFE)
+    os.environ[_UNSAFE] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_UNSAFE)
+        if before is not None:
+            os.environ[_UNSAFE] = before
 
 
 def _refusal(path: str) -> ValueError:
@@ -199,15 +214,8 @@ def _readable_checkpoints() -> None:
                     return original(*args, **kwargs)
                 except pickle.UnpicklingError as error:
                     raise _refusal(str(path)) from error
-            # torch.load reads this variable when it is called; RecBole's calls leave weights_only open.
-            before = os.environ.get(_UNSAFE)
-            os.environ[_UNSAFE] = "1"
-            try:
+            with trusted_loads():
                 return original(*args, **kwargs)
-            finally:
-                os.environ.pop(_UNSAFE)
-                if before is not None:
-                    os.environ[_UNSAFE] = before
 
         wrapped.__doc__, wrapped.__name__ = original.__doc__, original.__name__
         return wrapped
@@ -215,7 +223,9 @@ def _readable_checkpoints() -> None:
     def resume_path(self: Trainer, resume_file: str) -> tuple[str, bool]:
         return resume_file, bool(self.config["trust_checkpoint"])
 
-    def evaluate_path(self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, **_: Any) -> tuple[str, bool]:
+    def evaluate_path(
+        self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+    ) -> tuple[str, bool]:
         return model_file or self.saved_model_file, bool(load_best_model and self.config["trust_checkpoint"])
 
     Config.__getstate__, Config.__setstate__ = config_getstate, config_setstate
@@ -225,6 +235,4 @@ def _readable_checkpoints() -> None:
     loader = named(lambda model_file: (model_file, False), quick_start.load_data_and_model)
     quick_start.load_data_and_model = loader
     importlib.import_module("recbole.quick_start").load_data_and_model = loader  # type: ignore[attr-defined]
-    torch.serialization.add_safe_globals(
-        [Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader]
-    )
+    torch.serialization.add_safe_globals([Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader])

@@ -214,6 +214,11 @@ _Loader.add_implicit_resolver(
 )
 
 
+def read_yaml(text: str) -> Any:
+    """YAML text as scalars, lists and mappings, with RecBole's numbers (``1e-12`` is a float) and no objects."""
+    return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
 def parse(key: str, text: str) -> Any:
     """The value of a setting that arrived as text (command line, hyper-parameter search). Nothing is evaluated.
 
@@ -224,7 +229,7 @@ def parse(key: str, text: str) -> Any:
     if key in FIELDS and FIELDS[key].metadata["types"] == (str,):
         return text
     try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader: scalars, lists and mappings only
+        return read_yaml(text)
     except yaml.YAMLError as error:
         raise AlkdError(f"{key}: {text!r} cannot be read as YAML: {str(error).splitlines()[0]}") from None
 
@@ -279,7 +284,7 @@ def read_settings(values: Mapping[str, Any], known: Iterable[str] = ()) -> Setti
         if key not in FIELDS and is_ours(key, known):
             close = difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.0)
             raise AlkdError(f"{key}: no such setting; did you mean {close[0]!r}?")
-    groups = []
+    groups: list[Any] = []
     for group in GROUPS:
         given = {f.name: _check(f.name, values[f.name]) for f in dataclasses.fields(group) if f.name in values}
         groups.append(group(**given))

@@ -1,5 +1,307 @@
+"""ALKDRecDataset: sessions and their instances inside RecBole, the ones that ``make_sessions`` would write.
+
+A plain ``.inter`` file is cut into sessions, the sessions are split, and the training part is augmented; benchmark files
+(``benchmark_filename: [train, valid, test]``) hold the split already. Every row of a part carries its number in the field
+``alkd_row``, by which the trainer finds the row's label in a shuffled batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
 from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
+from recbole.utils import FeatureSource, FeatureType
+
+from recbole_alkd.config import FIELDS, AlkdError, read_settings
+from recbole_alkd.data.instances import (
+    PARTS,
+    Instances,
+    check_split,
+    cut_sessions,
+    expand,
+    only_positions,
+    split_sessions,
+    window_index,
+)
+from recbole_alkd.data.reading import read_clicks
+from recbole_alkd.data.sessions import positions_message
+
+ROW_FIELD = "alkd_row"
+ORDER_NAMES = {"RO": "random", "TO": "time"}
+_GATHER = 1 << 16  # rows that are padded at once
+
+
+def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
+    """Ratios (summing to 1) and order ("random" or "time") from RecBole's ``eval_args``.
+
+    Raises:
+        AlkdError: anything but ``split: {RS: [train, valid, test]}, order: RO | TO, group_by: none``.
+    """
+    split, order, group_by = (eval_args.get(key) for key in ("split", "order", "group_by"))
+    wanted = "use split: {RS: [0.6, 0.2, 0.2]}, order: RO (or TO), group_by: none"
+    if not isinstance(split, dict) or list(split) != ["RS"]:
+        raise AlkdError(f"eval_args: split {split!r} would put prefixes of valid and test sessions into training; {wanted}")
+    if group_by not in (None, "none"):
+        raise AlkdError(f"eval_args: group_by {group_by!r} would put prefixes of test sessions into training; {wanted}")
+    if order not in ORDER_NAMES:
+        raise AlkdError(f"eval_args: order {order!r} is not allowed; allowed: RO (at random) | TO (by the time of the last click)")
+    ratios = split["RS"]
+    if isinstance(ratios, list) and all(isinstance(r, (int, float)) for r in ratios) and sum(ratios) > 0:
+        ratios = [r / sum(ratios) for r in ratios]  # RecBole takes [8, 1, 1] as well
+    check_split(ratios, "eval_args, split RS")
+    return ratios, ORDER_NAMES[order]
 
 
 class ALKDRecDataset(SequentialDataset):
-    pass
+    """Sessions as RecBole's users, instances as its rows.
+
+    Fields of a batch: ``USER_ID_FIELD`` (the session), ``ITEM_ID_FIELD + LIST_SUFFIX`` (history, oldest first, padded with 0
+    on the right to the longest one, at most ``MAX_ITEM_LIST_LENGTH``: the last items are kept), ``ITEM_ID_FIELD`` (the target),
+    ``ITEM_LIST_LENGTH_FIELD`` and ``alkd_row``. Nothing else: item titles are read by ``load_titles``, user features and
+    timestamps are no input of a session model.
+
+    RecBole's filters (``val_interval``, ``user_inter_num_interval``, ``item_inter_num_interval``, ``rm_dup_inter``, ...) work on a
+    plain file, with the session as the user. Benchmark files are taken as they are, but for two things: training rows are brought
+    to ``session_augmentation`` (several rows of one session, as ``augmentation="prefix"`` writes them, are one session), and
+    histories are cut. After ``build`` this object holds the rows of all parts one after the other.
+
+    Attributes of a part that ``build`` returns:
+        row_is_last: (rows,) bool, whether the row's target is its session's last item; ``alkd_row`` indexes it.
+
+    Raises:
+        AlkdError: see ``split_settings`` and ``make_sessions``; benchmark files other than three, ``seq_len`` on the list field.
+    """
+
+    row_is_last: np.ndarray
+    inter_feat: Any
+    item_feat: Any
+
+    def __init__(self, config: Any) -> None:
+        self.settings = read_settings({key: config[key] for key in FIELDS if key in config}).session
+        self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+        super().__init__(config)
+
+    # -- loading and filtering
+
+    def _load_inter_feat(self, token: str, dataset_path: str) -> None:
+        if self.benchmark_filename_list is not None:
+            self._load_benchmark(token, dataset_path)
+            return
+        _, order = split_settings(self.config["eval_args"])
+        super()._load_inter_feat(token, dataset_path)
+        self._check_loaded(token, self.uid_field, self.iid_field)
+        path = Path(dataset_path) / f"{token}.inter"
+        separator, encoding = self.config["field_separator"], self.config["encoding"] or "utf-8-sig"
+        unit, window = self.settings.session_time_unit, self.settings.session_window
+        clicks = read_clicks(path, self.uid_field, self.iid_field, self.time_field, unit, separator, encoding)
+        if len(clicks.time) != len(self.inter_feat):
+            raise AlkdError(f"{path}: {len(clicks.time)} rows, of which RecBole reads {len(self.inter_feat)}; is a quote open?")
+        if window is not None:
+            index = pd.Series(window_index(clicks.time, window, unit), index=self.inter_feat.index)
+            self.inter_feat[self.uid_field] = self.inter_feat[self.uid_field] + "@" + index.astype(str)
+        self._time = clicks.time
+        if order == "time":
+            session = pd.factorize(self.inter_feat[self.uid_field])[0]
+            named = session >= 0
+            if only_positions(cut_sessions(session[named], clicks.time[named]), clicks.time[named]):
+                raise AlkdError(positions_message(self.time_field, "eval_args order: RO"))
+
+    def _load_benchmark(self, token: str, dataset_path: str) -> None:
+        if len(self.benchmark_filename_list) != len(PARTS):
+            names = self.benchmark_filename_list
+            raise AlkdError(f"benchmark_filename: {names!r} is not allowed; allowed: three names, [train, valid, test]")
+        if self.list_field in (self.config["seq_len"] or {}):
+            raise AlkdError(
+                f"seq_len: {self.list_field} keeps the first items of a session; use MAX_ITEM_LIST_LENGTH, which keeps the last"
+            )
+        super()._load_inter_feat(token, dataset_path)
+        self._check_loaded(token, self.uid_field, self.list_field, self.iid_field)
+        empty = np.flatnonzero(self.inter_feat[self.list_field].map(len).to_numpy() == 0)
+        if len(empty) or self.inter_feat[[self.uid_field, self.iid_field]].isnull().to_numpy().any():
+            raise AlkdError(f"{token}: benchmark rows without session, history or item ({len(empty)} empty histories); remove them")
+
+    def _check_loaded(self, token: str, *fields: str) -> None:
+        missing = [field for field in fields if field not in self.inter_feat]
+        if missing:
+            raise AlkdError(
+                f"{token}: columns {', '.join(missing)} are not loaded (loaded: {', '.join(self.inter_feat)}); "
+                "set USER_ID_FIELD, ITEM_ID_FIELD and load_col to what the file has"
+            )
+
+    def _load_user_or_item_feat(self, token: str, dataset_path: str, source: FeatureSource, field_name: str) -> pd.DataFrame | None:
+        if source is FeatureSource.USER:  # sessions are the users here, they have no features
+            self.field2source[self.uid_field] = FeatureSource.USER_ID
+            return None
+        return super()._load_user_or_item_feat(token, dataset_path, source, field_name)
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        super()._load_data(token, dataset_path)
+        if self.benchmark_filename_list is not None:
+            self._drop_item_features()
+
+    def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
+        if alias_name == "item_id" and self.list_field in self.field2type:
+            default_value = [*default_value, self.list_field]
+        super()._set_alias(alias_name, default_value)
+
+    def _data_filtering(self) -> None:
+        super()._data_filtering()
+        self._drop_item_features()
+
+    def _remove_duplication(self) -> None:
+        """RecBole's, in exact time order and with ties in file order."""
+        keep = self.config["rm_dup_inter"]
+        if keep is not None:
+            order = np.argsort(self._time[self.inter_feat.index], kind="stable")
+            kept = self.inter_feat.iloc[order].drop_duplicates(subset=[self.uid_field, self.iid_field], keep=keep)
+            self.inter_feat = kept.sort_index()
+
+    def _filter_by_inter_num(self) -> None:
+        """RecBole's, repeated until no session is shorter than ``session_min_length``."""
+        while True:
+            super()._filter_by_inter_num()
+            length = self.inter_feat.groupby(self.uid_field)[self.uid_field].transform("size")
+            short = self.inter_feat.index[length < self.settings.session_min_length]
+            if not len(short):
+                return
+            self.inter_feat.drop(short, inplace=True)
+            if self.inter_feat.empty:
+                least = self.settings.session_min_length
+                raise AlkdError(
+                    f"{self.dataset_name}: no session is left with {least} records (session_min_length); lower it or filter less"
+                )
+
+    def _reset_index(self) -> None:
+        # until here the index still says in which row of the file a click stood
+        self._time = self._time[self.inter_feat.index]
+        super()._reset_index()
+
+    def _drop_item_features(self) -> None:
+        """Item features served RecBole's filters; from here on they would be joined into every batch."""
+        if self.item_feat is None:
+            return
+        for field in set(self.item_feat) - {self.iid_field}:
+            for properties in (self.field2type, self.field2source, self.field2seqlen):
+                properties.pop(field, None)
+        self.item_feat = None
+        self.feat_name_list = [name for name in getattr(self, "feat_name_list", []) if name != "item_feat"]
+        self._rest_fields = np.array([field for field in getattr(self, "_rest_fields", []) if field in self.field2type])
+
+    # -- instances
+
+    def _benchmark_presets(self) -> None:
+        """Lengths and lists are made with the instances."""
+
+    def _change_feat_format(self) -> None:
+        """Turn the loaded rows into instances of all parts (RecBole calls this once, when it splits the data)."""
+        for name in self.feat_name_list:
+            if name != "inter_feat":
+                setattr(self, name, self._dataframe_to_interaction(getattr(self, name)))
+        if self.benchmark_filename_list is None:
+            uid, flat, offsets, parts = self._sessions_of_clicks()
+        else:
+            uid, flat, offsets, parts = self._sessions_of_benchmark()
+        augmentation, longest = self.settings.session_augmentation, self.max_item_list_len
+        rows = [expand(offsets, part, augmentation if k == 0 else "last", longest) for k, part in enumerate(parts)]
+        self._rows_last = [part.last for part in rows]
+        train = np.full(self.user_num, -1)
+        train[uid[parts[0]]] = parts[0]
+        self._full = (train, flat, offsets)
+        for field in set(self.inter_feat) - {self.uid_field, self.iid_field, self.list_field}:
+            self._del_col(self.inter_feat, field)
+        self.inter_feat = self._interaction(uid, flat, rows)
+
+    def _sessions_of_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Session ids (n,), items (N,) session by session, offsets (n + 1,), and the sessions of the three parts."""
+        session, uid = pd.factorize(self.inter_feat[self.uid_field].to_numpy())
+        sessions = cut_sessions(session, self._time)
+        ratios, order = split_settings(self.config["eval_args"])
+        parts = split_sessions(sessions.ended, ratios, order, self.config["seed"])
+        return uid, self.inter_feat[self.iid_field].to_numpy()[sessions.rows], sessions.offsets, parts
+
+    def _sessions_of_benchmark(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The same from (history, label) rows; the training rows of one session are put together again."""
+        uid, histories = self.inter_feat[self.uid_field].to_numpy(), self.inter_feat[self.list_field].to_numpy()
+        length = np.array([len(history) for history in histories]) + 1
+        end = np.cumsum(length)
+        flat = np.empty(end[-1], dtype=np.int64)
+        label = np.zeros(len(flat), dtype=bool)
+        label[end - 1] = True
+        flat[label], flat[~label] = self.inter_feat[self.iid_field].to_numpy(), np.concatenate(histories)
+
+        train_rows = self.file_size_list[0]
+        code = pd.factorize(uid[:train_rows])[0]
+        order, again = np.arange(len(uid)), np.zeros(len(uid), dtype=bool)
+        order[:train_rows] = np.argsort(code, kind="stable")
+        again[1:train_rows] = np.diff(code[order[:train_rows]]) == 0  # the row continues the session of the one before
+        here, before = order[again], order[np.flatnonzero(again) - 1]
+        torn = flat[end[here] - 2] != flat[end[before] - 1]
+        if torn.any():
+            session = str(self.id2token(self.uid_field, uid[here[torn.argmax()]]))
+            raise AlkdError(
+                f"{self.dataset_name}: session {session!r} has training rows that are not prefixes of one session, shortest first; "
+                "give every session an id of its own"
+            )
+        size = np.where(again, 1, length[order])  # a row that continues a session adds its label only
+        start = np.cumsum(size) - size
+        place = np.arange(size.sum()) + np.repeat(end[order] - size - start, size)
+        first = np.flatnonzero(~again)
+        offsets = np.append(start[first], size.sum())
+        sizes = [int((~again[:train_rows]).sum()), *self.file_size_list[1:]]
+        return uid[order][first], flat[place], offsets, np.split(np.arange(len(first)), np.cumsum(sizes)[:2])
+
+    def _interaction(self, uid: np.ndarray, flat: np.ndarray, parts: list[Instances]) -> Interaction:
+        session = np.concatenate([rows.session for rows in parts])
+        begin = np.concatenate([rows.begin for rows in parts])
+        target = np.concatenate([rows.target for rows in parts])
+        length = target - begin
+        width = int(length.max())
+        history = torch.zeros((len(target), width), dtype=torch.int64)
+        for start in range(0, len(target), _GATHER):
+            chosen = slice(start, start + _GATHER)
+            place = begin[chosen, None] + np.arange(width)
+            inside = place < target[chosen, None]
+            history[chosen] = torch.from_numpy(np.where(inside, flat[np.where(inside, place, 0)], 0))
+        for field, kind, size in (
+            (self.list_field, FeatureType.TOKEN_SEQ, width),
+            (self.item_list_length_field, FeatureType.TOKEN, 1),
+            (ROW_FIELD, FeatureType.TOKEN, 1),
+        ):
+            self.set_field_property(field, kind, FeatureSource.INTERACTION, size)
+        return Interaction(
+            {
+                self.uid_field: torch.from_numpy(uid[session].astype(np.int64)),
+                self.list_field: history,
+                self.iid_field: torch.from_numpy(flat[target].astype(np.int64)),
+                self.item_list_length_field: torch.from_numpy(length),
+                ROW_FIELD: torch.cat([torch.arange(len(rows)) for rows in parts]),
+            }
+        )
+
+    def build(self) -> list[ALKDRecDataset]:
+        """The three parts, each with ``row_is_last``."""
+        self._change_feat_format()
+        self._drop_unused_col()
+        parts, start = [], 0
+        for last in self._rows_last:
+            part = self.copy(self.inter_feat[start : start + len(last)])
+            part.row_is_last = last
+            parts.append(part)
+            start += len(last)
+        return parts
+
+    def session_items(self, session: int) -> np.ndarray:
+        """All items of a training session, oldest first, as internal ids; ``session`` is its internal id.
+
+        A benchmark file that was cut when it was written gives what it holds. AlkdError when the session is not in training.
+        """
+        train, flat, offsets = self._full
+        at = train[session]
+        if at < 0:
+            raise AlkdError(f"session {str(self.id2token(self.uid_field, session))!r} is not a training session")
+        return flat[offsets[at] : offsets[at + 1]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.registry import losses
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity")
+KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class DistillContext:
         train_interaction: RecBole Interaction of every training row.
         item_seq_field, item_seq_len_field, item_field: its columns.
         epochs: the horizon of schedules, in epochs.
+        session_field: its column with the session, or None when every row is a session of its own.
+        teacher_lists: the teacher's top items of rows that batches have asked for, filled by ``DistillBatch.teacher_top``.
     """
 
     settings: Settings
@@ -38,6 +43,14 @@ class DistillContext:
     item_seq_len_field: str
     item_field: str
     epochs: int
+    session_field: str | None = None
+    teacher_lists: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    def vector_sizes(self) -> tuple[int, int]:
+        """d_s and d_t, the sizes of the student's and the teacher recommender's vectors."""
+        if self.teacher is None:
+            raise AlkdError("kd_loss: this loss needs a teacher recommender and the run has none")
+        return self.student.item_table().shape[1], self.teacher.item_table().shape[1]
 
 
 class DistillBatch:
@@ -45,9 +58,13 @@ class DistillBatch:
 
     Attributes:
         item_seq (B, L), item_seq_len (B,), target (B,): the rows; 0 pads ``item_seq`` on the right.
-        lists (B, n): LLM rankings as item ids, best first, 0 where a list ends; None for rows without labels.
-        candidates (B, c): the candidate sets of the same rows, 0-padded; None without labels.
+        lists (B, n): LLM rankings as item ids, best first, 0 where a list ends (all 0: a row without a label).
+        candidates (B, c): the candidate sets of the same rows, 0-padded.
         negatives (B,): one sampled negative item a row, or None.
+        row (B,): the rows' numbers in ``train_interaction``, or None. With them the frozen teacher ranks each row once and
+            not in every epoch.
+
+    ``lists`` and ``candidates`` may be left out when no row has a label; reading them is an AlkdError then.
     """
 
     def __init__(
@@ -59,20 +76,34 @@ class DistillBatch:
         lists: Tensor | None = None,
         candidates: Tensor | None = None,
         negatives: Tensor | None = None,
+        row: Tensor | None = None,
     ) -> None:
         self.context = context
         self.item_seq, self.item_seq_len, self.target = item_seq, item_seq_len, target
-        self.lists, self.candidates, self.negatives = lists, candidates, negatives
+        self._lists, self._candidates, self.negatives, self.row = lists, candidates, negatives, row
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def lists(self) -> Tensor:
+        return self._labelled(self._lists)
+
+    @property
+    def candidates(self) -> Tensor:
+        return self._labelled(self._candidates)
 
     @cached_property
     def student_session(self) -> Tensor:
         """Student session vectors (B, d_s), with gradient."""
-        return self.context.student.encode(self.item_seq, self.item_seq_len)
+        with torch.enable_grad():  # it is kept: the first to ask may be inside of no_grad
+            return self.context.student.encode(self.item_seq, self.item_seq_len)
 
     @cached_property
     def student_items(self) -> Tensor:
         """Student item table (n_items, d_s), with gradient."""
-        return self.context.student.item_table()
+        with torch.enable_grad():
+            return self.context.student.item_table()
 
     @cached_property
     def teacher_session(self) -> Tensor:
@@ -89,9 +120,47 @@ class DistillBatch:
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher recommender's scores (B, n_items), no gradient; padding and session items at -inf."""
-        with torch.no_grad():
-            scores = self._teacher().scores(self.item_seq, self.item_seq_len)
-            return scores.scatter(1, self.item_seq, -torch.inf).index_fill(1, torch.zeros(1, dtype=torch.long, device=scores.device), -torch.inf)
+        scores = self.teacher_session @ self.teacher_items.T
+        scores.scatter_(1, self.item_seq, -torch.inf)[:, 0] = -torch.inf
+        return scores
+
+    def teacher_top(self, k: int, with_target: bool = False, among: Tensor | None = None) -> Tensor:
+        """The teacher's best unseen items, best first: (B, min(k, n)) ids, 0 where a row has fewer.
+
+        Args:
+            with_target: whether the row's target is among them; without, they are what the teacher adds to the data.
+            among: (n,) ids to choose from, the same object in every batch; all items when None.
+
+        With row numbers the lists are kept from the first time on, unless they take more than 1 GiB for all rows.
+        """
+        k = min(k, self.context.n_items if among is None else len(among))
+        if self.row is None or 4 * k * len(self.context.train_interaction[self.context.item_field]) > KEPT_LISTS:
+            return self._top(k, with_target, among)
+        kept, row = self.context.teacher_lists, self.row.cpu()
+        key = (k, with_target, among if among is None else id(among))
+        if key not in kept:
+            kept[key] = torch.full((len(self.context.train_interaction[self.context.item_field]), k), -1, dtype=torch.int32)
+        if (kept[key][row, 0] < 0).any():
+            kept[key][row] = self._top(k, with_target, among).to("cpu", torch.int32)
+        return kept[key][row].to(self.target.device, torch.long)
+
+    def _top(self, k: int, with_target: bool, among: Tensor | None) -> Tensor:
+        scores = self.teacher_scores
+        if not with_target:
+            scores = scores.scatter(1, self.target.unsqueeze(1), -torch.inf)
+        if among is not None:
+            scores = scores[:, among]
+        value, place = scores.topk(k, dim=1)
+        return (place if among is None else among[place]).masked_fill(value == -torch.inf, 0)
+
+    def student_scores(self, items: Tensor) -> Tensor:
+        """Student scores of items (B, n) of each row, (B, n), with gradient."""
+        return torch.bmm(self.student_items[items], self.student_session.unsqueeze(2)).squeeze(2)
+
+    def _labelled(self, value: Tensor | None) -> Tensor:
+        if value is None:
+            raise AlkdError("kd_loss: this loss needs the LLM's lists and the batch has none")
+        return value
 
     def _teacher(self) -> Backbone:
         if self.context.teacher is None:
@@ -103,26 +172,32 @@ class DistillationLoss(nn.Module):
     """A term that pulls the student towards its teachers. One subclass a file, registered under its ``kd_loss`` name.
 
     Reduction: ``forward`` returns a mean over the rows of the batch (a sum in the literature is divided by B), so that
-    it adds to RecBole's mean losses with the weight the method's authors gave.
+    it adds to RecBole's mean losses with the weight lambda that the method's authors gave. That weight is the option
+    ``weight``, which every loss has; ``forward`` leaves it out and ``build_loss`` applies it.
+
+    Modules and parameters made in ``__init__`` are trained together with the student and left out of what is saved.
 
     Attributes:
         needs: which of ``NEEDS`` it uses; checked before training starts.
         defaults: its own settings with their default values; ``kd_config: {name: {...}}`` overrides them.
+        limits: the lowest and highest value of settings that are numbers; at least 0 where nothing is said.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
+    limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__()
-        unknown = sorted(set(options) - set(self.defaults))
-        if unknown:
-            raise AlkdError(
-                f"kd_config: {type(self).__name__} has no setting {unknown[0]!r}; allowed: {', '.join(sorted(self.defaults)) or 'none'}"
-            )
-        self.options = {**self.defaults, **options}
-        # a plain attribute: the context holds modules that must stay outside of this one
-        object.__setattr__(self, "context", context)
+        self.context = context
+        known = {"weight": 1.0, **self.defaults}
+        for name, value in options.items():
+            if name not in known:
+                raise AlkdError(f"kd_config: {type(self).__name__} has no setting {name!r}; allowed: {', '.join(sorted(known))}")
+            wanted = _wanted(value, known[name], *self.limits.get(name, (0, math.inf)))
+            if wanted:
+                raise AlkdError(f"kd_config: {type(self).__name__}: {name}: {value!r} is not allowed; allowed: {wanted}")
+        self.options = {**known, **options}
 
     def epoch_start(self, epoch: int) -> None:
         """Called before each epoch (0, 1, ...): annealing, resampling."""
@@ -130,3 +205,27 @@ class DistillationLoss(nn.Module):
     def forward(self, batch: DistillBatch) -> Tensor:
         """The loss of the batch, a scalar."""
         raise NotImplementedError
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called after each ``optimizer.step()``, while the gradients of that step are still there."""
+
+
+def _wanted(value: Any, default: Any, low: float, high: float) -> str | None:
+    """What is allowed, in words, where ``value`` cannot stand for ``default``."""
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "True or False"
+    whole = isinstance(default, int)
+    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and low <= value <= high
+    span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+    return None if good else f"{'an integer' if whole else 'a number'} {span}"
+
+
+def check_needs(names: Iterable[str], available: Collection[str]) -> None:
+    """AlkdError unless ``available`` (of ``NEEDS``) serves every loss in ``names``; to be called before training starts."""
+    for name in names:
+        missing = [need for need in NEEDS if need in losses.get(name).needs and need not in available]
+        if missing:
+            raise AlkdError(
+                f"kd_loss: {name!r} needs {' and '.join(missing)}, which this run does not have; "
+                f"it has: {', '.join(n for n in NEEDS if n in available) or 'nothing'}"
+            )

@@ -29,8 +29,10 @@ class Pairwise(DistillationLoss):
     The paper leaves open where the negative v' comes from. ``kd_negatives``: ``in_batch`` (the items that the LLM
     ranked for the batch's other sessions, those on the own list left out), ``uniform`` (drawn from all items, new in
     every batch), ``candidates`` (candidates of the same session that the LLM left out of its list, or ranked lower).
+    A pair without a negative (a batch of one session, the last candidate) has loss 0.
 
-    Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, B n) matrix for ``in_batch``, (B, n, c) for ``candidates``.
+    Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, n, u) tensor and its gradient for ``in_batch``, u <= B n
+    the number of distinct items in ``lists``; (B, n, c) for ``candidates``; (B, n, d) for ``uniform``.
     """
 
     needs = frozenset({"lists"})
@@ -47,14 +49,11 @@ class Pairwise(DistillationLoss):
         return (weights * loss).sum() / weights.sum().clamp_min(1e-12)
 
     def _in_batch(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
-        lists = batch.lists
-        pool = lists[lists > 0]
-        scores = session @ items[pool].T
-        own = torch.zeros(len(lists), self.context.n_items, dtype=torch.bool, device=lists.device).scatter_(1, lists, True)
-        allowed = ~own[:, pool]
-        count = allowed.sum(1).clamp_min(1)
-        margin = softplus(scores.unsqueeze(1) - positive.unsqueeze(2)) * allowed.unsqueeze(1)
-        return margin.sum(2) / count.unsqueeze(1)
+        # one column for each distinct item, weighted by how often it is listed: the same sum as over all B n entries
+        pool, place, count = torch.unique(batch.lists, return_inverse=True, return_counts=True)
+        often = (count * (pool > 0)).to(positive.dtype).expand(len(place), -1).scatter(1, place, 0.0)
+        margin = softplus((session @ items[pool].T).unsqueeze(1) - positive.unsqueeze(2))
+        return torch.bmm(margin, often.unsqueeze(2)).squeeze(2) / often.sum(1, keepdim=True).clamp_min(1)
 
     def _uniform(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
         drawn = torch.randint(1, self.context.n_items, batch.lists.shape, device=batch.lists.device)

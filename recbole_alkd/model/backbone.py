@@ -8,17 +8,14 @@ needs no more than that.
 from __future__ import annotations
 
 import copy
-import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.model.sequential_recommender import GRU4Rec, NARM, STAMP, SASRec
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError, Settings
+from recbole_alkd.config import AlkdError, Settings, read_yaml
 from recbole_alkd.registry import backbones
 
 
@@ -27,12 +24,16 @@ class Backbone:
 
     The item table is what the model's ``item_table()`` returns, or its ``item_embedding``. A backbone that scores
     differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
+
+    Attributes:
+        model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
     """
 
-    model_class: type[nn.Module] | None = None
+    model_class: type[nn.Module]
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, config: Any = None) -> None:
+        self.model: Any = model
+        self.config = config
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Session vectors: ``item_seq`` (B, L) of item ids padded with 0 on the right, ``item_seq_len`` (B,) -> (B, d)."""
@@ -50,11 +51,15 @@ class Backbone:
 
     def loss(self, interaction: Any) -> Tensor:
         """The model's own recommendation loss on a RecBole batch, a scalar (mean over the batch)."""
-        return self.model.calculate_loss(interaction)
+        return self.model.calculate_loss(interaction).reshape(())  # GCSAN's has shape (1,)
 
 
-for _stock in (GRU4Rec, NARM, STAMP, SASRec):
-    backbones.register(_stock.__name__)(_stock)
+def view_and_model(name: str) -> tuple[type[Backbone], type[nn.Module]]:
+    """The view and the RecBole model class behind a registered name, which may be either of the two."""
+    entry = backbones.get(name)
+    if issubclass(entry, Backbone):
+        return entry, entry.model_class
+    return Backbone, entry
 
 
 def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:
     for folder in folders:
         file = folder / "model" / f"{name}.yaml"
         if file.is_file():
-            return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            return read_yaml(file.read_text(encoding="utf-8")) or {}
     return {}
 
 
@@ -77,12 +82,13 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     """A copy of a RecBole Config as the model of ``role`` ("student" or "teacher") should see it.
 
     From weak to strong: the run's settings, the model's own YAML, keys of that YAML which the user set for the run,
-    ``student_config`` / ``teacher_config``, and the embedding size (``hidden_size`` too where the YAML has one).
+    ``student_embedding_size`` / ``teacher_embedding_size`` (as ``hidden_size`` too where the YAML has one), and
+    ``student_config`` / ``teacher_config``.
     """
     name = getattr(settings.backbone, f"{role}_model")
     size = getattr(settings.backbone, f"{role}_embedding_size")
     own = getattr(settings.backbone, f"{role}_config")
-    defaults = model_defaults(name, _property_folders())
+    defaults = model_defaults(view_and_model(name)[1].__name__, _property_folders())
     external = getattr(config, "external_config_dict", {})
     values = dict(config.final_config_dict)
     values.update(defaults)
@@ -104,16 +110,14 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
     name = getattr(settings.backbone, f"{role}_model")
     if name not in backbones:
         raise AlkdError(backbones.unknown(name).replace("student_model", f"{role}_model", 1))
-    entry = backbones.get(name)
+    view, model_class = view_and_model(name)
     viewed = role_config(config, settings, role)
-    if viewed["loss_type"] in ("BPR", "BCE"):
+    if viewed["loss_type"] in ("BPR", "BCE") and not getattr(model_class, "draws_negatives", False):
         raise AlkdError(
             f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, which ALKDRec's batches do not "
             "carry; allowed: CE, and BPR_INBATCH where the backbone has it"
         )
-    view = entry if inspect.isclass(entry) and issubclass(entry, Backbone) else Backbone
-    model_class = view.model_class or entry
-    return view(model_class(viewed, dataset).to(config["device"]))
+    return view(model_class(viewed, dataset).to(config["device"]), viewed)
 
 
 class SessionRecommender(SequentialRecommender):
@@ -126,7 +130,7 @@ class SessionRecommender(SequentialRecommender):
         super().__init__(config, dataset)
         self.mask_session_items = settings.session.mask_session_items
         self.view = build_backbone(config, dataset, settings, role)
-        self.recommender = self.view.model
+        self.recommender: Any = self.view.model
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return self.view.encode(item_seq, item_seq_len)
@@ -135,7 +139,9 @@ class SessionRecommender(SequentialRecommender):
         return self.view.loss(interaction)
 
     def predict(self, interaction: Any) -> Tensor:
-        return self.recommender.predict(interaction)
+        """Scores (B,) of one item a row."""
+        session = self.view.encode(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (session * self.view.item_table()[interaction[self.ITEM_ID]]).sum(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""

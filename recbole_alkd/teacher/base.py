@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from recbole_alkd.config import Settings
+from recbole_alkd.labels.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,11 @@ class LoraExample:
 
 @dataclass(frozen=True)
 class Answer:
-    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first; empty when it failed."""
+    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first; empty when it failed.
+
+    ``status`` is "ok", "failed" (an answer came and no ranking could be read from it) or "unanswered" (no answer came:
+    nothing is stored, and the next run asks again).
+    """
 
     ranking: tuple[str, ...]
     raw: str = ""
@@ -66,6 +71,9 @@ class TeacherContext:
         show_progress: whether to draw progress bars.
         log_metric: called with (name, value, step) for TensorBoard and W&B.
         device: the recommender's device, e.g. "cpu" or "cuda".
+        hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the LLM to
+            summarise into hints; None: there are no hints.
+        hint_key: a hash of everything that decides those cases, as ``lora_key``.
     """
 
     settings: Settings
@@ -78,6 +86,8 @@ class TeacherContext:
     show_progress: bool = False
     log_metric: Callable[[str, float, int], None] | None = None
     device: str = "cpu"
+    hint_cases: Callable[[], list[Instance]] | None = None
+    hint_key: str = ""
 
 
 class LLMTeacher:
@@ -88,9 +98,15 @@ class LLMTeacher:
 
     Attributes:
         needs_titles: whether items without titles are an error.
+        ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
+        chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
+        budget: set before ``ask``; a teacher that sends a second request for an instance reserves it here first.
     """
 
     needs_titles: ClassVar[bool] = True
+    ranks_candidates_only: ClassVar[bool] = True
+    chunk: int = 64
+    budget: Budget | None = None
 
     def __init__(self, context: TeacherContext) -> None:
         self.context = context

@@ -1,0 +1,190 @@
+"""Raw clicks -> sessions -> split -> augmentation -> RecBole's atomic files.
+
+The protocol of ALKDRec (AAAI 2025): a session is what one user clicks within one day, with five records or more; sessions
+are split 6:2:2 at random; the last item is held out. What is written is read by every stock RecBole sequential model
+(``benchmark_filename: [train, valid, test]``), so that baselines see the same instances.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.data.instances import (
+    AUGMENTATIONS,
+    ORDERS,
+    PARTS,
+    Instances,
+    check_split,
+    cut_sessions,
+    expand,
+    only_positions,
+    session_codes,
+    split_sessions,
+    window_index,
+)
+from recbole_alkd.data.reading import TIME_UNITS, open_text, read_clicks
+from recbole_alkd.data.writing import write_files
+
+
+def make_sessions(
+    inter: str | Path,
+    out: str | Path,
+    *,
+    user_field: str = "user_id",
+    item_field: str = "item_id",
+    time_field: str = "timestamp",
+    session_field: str | None = None,
+    window: int | None = 86400,
+    min_length: int = 5,
+    max_length: int = 50,
+    split: Sequence[float] = (0.6, 0.2, 0.2),
+    order: str = "random",
+    augmentation: str = "prefix",
+    seed: int = 2020,
+    time_unit: str | None = None,
+) -> dict[str, int]:
+    """Turn raw clicks into session files for RecBole.
+
+    Args:
+        inter: a RecBole ``.inter`` file, plain or ``.gz`` / ``.xz``.
+        out: folder of the new data set; its base name NAME is the data set's name (RecBole's ``data_path/NAME`` layout).
+        user_field, item_field, time_field: columns of ``inter``.
+        session_field: column that is the session already; the user and ``window`` are then left out.
+        window: seconds; a session is a user's clicks with the same floor(timestamp / window), in UTC. None: the user
+            is the session.
+        min_length: sessions with fewer records are left out.
+        max_length: histories keep their last ``max_length`` items.
+        split: shares of the sessions in train, valid and test.
+        order: "random", or "time": by the session's last click, earliest in train.
+        augmentation: training rows; "prefix": one for every item after the first, "last": one a session. Valid and test
+            always have one row a session, whose target is the last item.
+        seed: of the random split.
+        time_unit: unit of the timestamps, s, ms, us or ns. None: whole seconds, a fraction is an error.
+
+    Returns:
+        Counts, the ones in ``NAME.sessions.json``: rows of the file, rows without an id (left out, as RecBole does), sessions
+        found, left out and kept, their interactions and items, sessions and rows of every part.
+
+    Writes ``NAME.{train,valid,test}.inter`` (session_id, item_id_list, item_id), ``NAME.sessions.json`` (counts and
+    settings) and ``NAME.item`` when there is one beside ``inter``.
+
+    Raises:
+        AlkdError: a setting, column, timestamp or file that cannot be used, or nothing left to write.
+    """
+    source, folder = Path(inter), Path(out)
+    settings: dict[str, Any] = {
+        "user_field": user_field,
+        "item_field": item_field,
+        "time_field": time_field,
+        "session_field": session_field,
+        "window": None if session_field else window,
+        "min_length": min_length,
+        "max_length": max_length,
+        "split": split,
+        "order": order,
+        "augmentation": augmentation,
+        "seed": seed,
+        "time_unit": time_unit,
+    }
+    _check(settings)
+    name = folder.name or folder.resolve().name
+    clicks = read_clicks(source, session_field or user_field, item_field, time_field, time_unit)
+    named = (clicks.user >= 0) & (clicks.item >= 0)
+    user, item, time = clicks.user[named], clicks.item[named], clicks.time[named]
+    windows = np.zeros_like(time) if settings["window"] is None else window_index(time, settings["window"], time_unit)
+    session = session_codes(user, windows)
+    long = np.bincount(session, minlength=1) >= min_length
+    if not long.any():
+        raise AlkdError(
+            f"{source}: nothing to write, none of {session.max(initial=-1) + 1} sessions has {min_length} records (min_length)"
+        )
+    first = np.unique(session, return_index=True)[1][long]
+    tokens = [clicks.users[code] for code in user[first]]
+    if settings["window"] is not None:
+        tokens = [f"{token}@{index}" for token, index in zip(tokens, windows[first], strict=True)]
+
+    kept = long[session]
+    session, item, time = np.cumsum(long)[session[kept]] - 1, item[kept], time[kept]
+    sessions = cut_sessions(session, time)
+    if order == "time" and only_positions(sessions, time):
+        raise AlkdError(positions_message(time_field, "order='random'"))
+    items = [clicks.items[code] for code in item[sessions.rows]]
+    for token in set(items):
+        if " " in token:
+            raise AlkdError(f"{source}: {item_field} {token!r} holds a space, which separates items in RecBole's lists; rename it")
+
+    split_parts = split_sessions(sessions.ended, split, order, seed)
+    parts = {
+        part: expand(sessions.offsets, chosen, augmentation if part == "train" else "last", max_length)
+        for part, chosen in zip(PARTS, split_parts, strict=True)
+    }
+    counts = {
+        "rows": len(named),
+        "rows_without_id": int((~named).sum()),
+        "sessions_found": len(long),
+        "sessions_too_short": int((~long).sum()),
+        "sessions": len(tokens),
+        "interactions": len(items),
+        "items": len(set(items)),
+        **{f"{part}_sessions": len(chosen) for part, chosen in zip(PARTS, split_parts, strict=True)},
+        **{f"{part}_rows": len(rows) for part, rows in parts.items()},
+    }
+    record = {"name": name, "input": source.name, "settings": settings, "counts": counts}
+    files: dict[str, Callable[[TextIO], object]] = {
+        f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows, item_field=item_field)
+        for part, rows in parts.items()
+    }
+    described = _item_file(source)
+    if described:
+        files[f"{name}.item"] = partial(_copy, described)
+    files[f"{name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_files(folder, files)
+    return counts
+
+
+def positions_message(time_field: str, instead: str) -> str:
+    """Why sessions cannot be split by time, and what to do."""
+    return (
+        f"{time_field}: every session's times are its positions (0, 1, 2, ... or 1, 2, 3, ...), not a clock, so sessions cannot be "
+        f"split by time; use {instead}, or a {time_field} that says when"
+    )
+
+
+def _check(settings: dict[str, Any]) -> None:
+    least = {"min_length": 2, "max_length": 1, "seed": 0} | ({} if settings["window"] is None else {"window": 1})
+    for key, low in least.items():
+        value = settings[key]
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise AlkdError(f"{key}: {value!r} is not allowed; allowed: an integer of at least {low}")
+    for key, choices in {"order": ORDERS, "augmentation": AUGMENTATIONS, "time_unit": (None, *TIME_UNITS)}.items():
+        if settings[key] not in choices:
+            raise AlkdError(f"{key}: {settings[key]!r} is not allowed; allowed: {' | '.join(str(c) for c in choices)}")
+    check_split(settings["split"], "split")
+
+
+def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Instances, item_field: str) -> None:
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow(["session_id:token", f"{item_field}_list:token_seq", f"{item_field}:token"])
+    columns = (rows.session.tolist(), rows.begin.tolist(), rows.target.tolist())
+    writer.writerows((tokens[s], " ".join(items[begin:target]), items[target]) for s, begin, target in zip(*columns, strict=True))
+
+
+def _item_file(source: Path) -> Path | None:
+    """The ``.item`` file beside ``source``, plain or compressed."""
+    stem = source.name.removesuffix(source.suffix if source.suffix in (".gz", ".xz") else "").removesuffix(".inter")
+    found = (source.with_name(f"{stem}.item{ending}") for ending in ("", ".gz", ".xz"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def _copy(described: Path, stream: TextIO) -> None:
+    with open_text(described) as text:
+        shutil.copyfileobj(text, stream)

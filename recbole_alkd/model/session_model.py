@@ -1,0 +1,76 @@
+"""What the paper's three backbones share: two item tables, inner-product scores, and a choice of losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.model.loss import draw_items, in_batch_bpr, sampled_bce, sampled_bpr
+
+LOSSES = ("BPR_INBATCH", "CE", "BPR", "BCE")
+
+
+def last_items(item_seq: Tensor, item_seq_len: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The same sessions in exactly ``width`` columns, their last items where they are longer: (B, width), (B,)."""
+    if item_seq.shape[1] <= width:
+        return pad(item_seq, (0, width - item_seq.shape[1])), item_seq_len
+    start = (item_seq_len - width).clamp_min(0).unsqueeze(1)
+    columns = start + torch.arange(width, device=item_seq.device)
+    return item_seq.gather(1, columns), item_seq_len.clamp_max(width)
+
+
+class SessionModel(SequentialRecommender):
+    """A RecBole sequential model; a subclass adds ``forward``: (B, L) items, (B,) lengths -> (B, d) session vectors.
+
+    Settings: ``embedding_size`` (d) and ``loss_type``, one of
+
+    - ``BPR_INBATCH`` (the paper's): the targets of the batch's other rows are the negatives;
+    - ``CE``: softmax over all items;
+    - ``BPR``, ``BCE``: against ``loss_negatives`` items a row, drawn uniformly outside of the session and the target.
+
+    The last two draw their negatives themselves, so a batch carries none with any of them (``train_neg_sample_args: ~``),
+    and the model trains the same under RecBole's stock trainer and inside ALKDRec.
+    """
+
+    input_type = InputType.POINTWISE
+    draws_negatives = True
+
+    def __init__(self, config: Any, dataset: Any, tie: bool = False) -> None:
+        super().__init__(config, dataset)
+        self.loss_type = config["loss_type"]
+        if self.loss_type not in LOSSES:
+            raise AlkdError(
+                f"loss_type: {self.loss_type!r} is not allowed for {type(self).__name__}; allowed: {' | '.join(LOSSES)}"
+            )
+        self.loss_negatives = config["loss_negatives"] or 1
+        size = config["embedding_size"]
+        self.input_embedding = nn.Embedding(self.n_items, size, padding_idx=0)
+        self.output_embedding = self.input_embedding if tie else nn.Embedding(self.n_items, size)
+
+    def item_table(self) -> Tensor:
+        """Score-side item vectors (n_items, d)."""
+        return self.output_embedding.weight
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        item_seq, target = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        session, table = self.forward(item_seq, interaction[self.ITEM_SEQ_LEN]), self.item_table()
+        if self.loss_type == "CE":
+            return nn.functional.cross_entropy(session @ table.T, target)
+        if self.loss_type == "BPR_INBATCH":
+            return in_batch_bpr(session, table[target])
+        drawn = draw_items(torch.cat([item_seq, target.unsqueeze(1)], dim=1), self.loss_negatives, self.n_items)
+        negative = torch.einsum("bd,bmd->bm", session, table[drawn])
+        return (sampled_bpr if self.loss_type == "BPR" else sampled_bce)((session * table[target]).sum(1), negative)
+
+    def predict(self, interaction: Any) -> Tensor:
+        session = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return (session * self.item_table()[interaction[self.ITEM_ID]]).sum(1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        return self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN]) @ self.item_table().T

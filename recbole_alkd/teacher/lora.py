@@ -1,0 +1,170 @@
+"""LoRA of a local causal LM: learn to score the true next item above the other candidates.
+
+The loss of an example is list-wise, the cross-entropy of the target under the softmax of the candidates' scores (see
+``scorers``). With ``title`` scores an adapter that has learned nothing gives the zero-shot ranking, where training starts.
+LoRA is this package's addition to the paper, whose LLM is only prompted.
+
+With more than one epoch, a tenth of the examples is held out; training ends when their loss has risen, and the adapter of
+the best epoch is kept. A training that was killed goes on from its last checkpoint, with the same losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recbole_alkd.config import AlkdError, Settings
+from recbole_alkd.teacher.base import LoraExample
+
+if TYPE_CHECKING:
+    from recbole_alkd.teacher.scorers import Scorer
+
+REPORT = "alkd_lora.json"
+LogMetric = Callable[[str, float, int], None]
+
+
+def train_adapter(
+    scorer: Scorer,
+    make_examples: Callable[[], Sequence[LoraExample]],
+    settings: Settings,
+    folder: Path,
+    *,
+    show_progress: bool = False,
+    log_metric: LogMetric | None = None,
+) -> bool:
+    """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format, when it is complete.
+
+    ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
+    loss_last (means over the first and the last tenth of the steps), loss_held_out (of each epoch), seconds, natural and
+    inserted (targets), settings.
+
+    Returns:
+        False when another process, which was waited for, has made the adapter meanwhile.
+
+    Raises:
+        AlkdError: fewer than ``lora_examples`` examples, or fewer seen in training; no module called as ``lora_targets``
+            says; a loss that is not finite; accelerate is not installed.
+    """
+    from filelock import FileLock, Timeout
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise AlkdError("lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logging.getLogger(__name__).info("another process is training this adapter: waiting for it")
+        lock.acquire()
+    try:
+        if folder.is_dir():
+            return False
+        _train(scorer, make_examples(), settings, folder, show_progress, log_metric)
+        return True
+    finally:
+        lock.release()
+
+
+def _train(
+    scorer: Scorer,
+    examples: Sequence[LoraExample],
+    settings: Settings,
+    folder: Path,
+    show_progress: bool,
+    log_metric: LogMetric | None,
+) -> None:
+    from recbole_alkd.teacher.lora_trainer import build_trainer, checked_report, last_checkpoint
+
+    lora, seed = settings.lora, settings.teacher.llm_seed
+    if len(examples) < lora.lora_examples:
+        raise AlkdError(
+            f"lora_examples: {lora.lora_examples} are wanted and only {len(examples)} were made; allowed: at most {len(examples)}"
+        )
+    scorer.prepare({item for example in examples for item in example.candidates})
+    work = folder.with_name(f".{folder.name}.partial")
+    with kept_random_state():
+        torch.manual_seed(seed)
+        plain = scorer.model
+        scorer.model = _add_adapter(plain, settings)
+        try:
+            trainer = build_trainer(scorer, examples, settings, work / "checkpoints", show_progress, log_metric)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of the libraries to each other
+                trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+            report = checked_report(trainer, examples, settings)
+            report["settings"] = asdict(lora) | {"llm_model": settings.teacher.llm_model, "llm_seed": seed}
+            scorer.model.save_pretrained(work / "adapter")
+            (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            os.replace(work / "adapter", folder)
+        except AlkdError:
+            shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
+            raise
+        finally:
+            scorer.model = scorer.model.unload().eval()
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """``model`` with the adapter in ``folder``, in evaluation mode; AlkdError when the folder is damaged."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise AlkdError(f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder") from None
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of the training that made the adapter in ``folder``."""
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AlkdError(f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder") from None
+
+
+def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside of it ``model`` computes as the LM without an adapter."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Random numbers drawn inside do not move the generators outside (the Trainer seeds all of them)."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def _add_adapter(model: Any, settings: Settings) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    lora = settings.lora
+    config = LoraConfig(
+        r=lora.lora_rank,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise AlkdError(f"lora_targets: {lora.lora_targets}: {str(error).splitlines()[0]}") from None

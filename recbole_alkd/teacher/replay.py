@@ -1,0 +1,105 @@
+"""`replay`: rankings that an LLM gave before, read from a file, as the paper's authors publish theirs of GPT-4.
+
+The file has one JSON object a line: ``{"session_id": "7", "ranking": ["318", "260", ...]}``; other keys are ignored. The
+recorded list decides: which candidates its LLM was shown is usually unknown, so a ranking may hold items that are not
+among ``Instance.candidates``. Of all teachers only this one does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+
+
+@teachers.register("replay")
+class ReplayTeacher(LLMTeacher):
+    """Answers from ``llm_replay_file``, or from ``NAME.llm.jsonl`` beside the data set's files."""
+
+    needs_titles = False
+    ranks_candidates_only = False
+    ranks_candidates_only = False
+
+    @property
+    def file(self) -> Path:
+        named = self.context.settings.teacher.llm_replay_file
+        return Path(named) if named else self.context.data_path / f"{self.context.dataset}.llm.jsonl"
+
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return self.file.read_bytes()
+        except OSError as error:
+            raise AlkdError(
+                f"llm_replay_file: {str(self.file)!r} cannot be read ({error.strerror}); llm_teacher 'replay' needs a file "
+                'of recorded rankings, one {"session_id": ..., "ranking": [...]} a line'
+            ) from None
+
+    @cached_property
+    def recorded(self) -> Mapping[str, tuple[str, ...]]:
+        """Session -> the recorded list, as it stands in the file. Empty lists count as not recorded."""
+        return {session: ranking for session, ranking in _read(self.file, self._content) if ranking}
+
+    @property
+    def identity(self) -> str:
+        return f"replay|{hashlib.sha256(self._content).hexdigest()[:16]}|top_n={self.context.settings.teacher.llm_top_n}"
+
+    def can_label(self, sessions: Sequence[str]) -> list[bool]:
+        return [session in self.recorded for session in sessions]
+
+    def prompt(self, instance: Instance) -> str:
+        """Only the session decides: its recorded ranking does not depend on the candidates of this run."""
+        return f"recorded ranking of session {instance.session}"
+
+    def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+        for instance in instances:
+            yield instance, self._answer(instance)
+
+    def _answer(self, instance: Instance) -> Answer:
+        ranking = self.recorded.get(instance.session)
+        if ranking is None:
+            return Answer((), status="failed", raw=f"no ranking is recorded for session {instance.session}")
+        repairs: dict[str, int] = {}
+
+        def keep(items: Sequence[str], why: str, dropped: Any) -> list[str]:
+            kept = [item for item in items if not dropped(item)]
+            if len(kept) < len(items):
+                repairs[why] = len(items) - len(kept)
+            return kept
+
+        items = list(dict.fromkeys(ranking))
+        if len(items) < len(ranking):
+            repairs["duplicate"] = len(ranking) - len(items)
+        titles, session = self.context.titles, set(instance.history)
+        if titles:  # which names every item of the data set
+            items = keep(items, "unknown", lambda item: item not in titles)
+        items = keep(items, "in_session", lambda item: item in session)
+        items = items[: self.context.settings.teacher.llm_top_n]
+        return Answer(tuple(items), raw=json.dumps(ranking), repairs=repairs, status="ok" if items else "failed")
+
+
+def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
+    seen: dict[str, int] = {}
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise AlkdError(f"{file}, line {number}: not readable as JSON: {error}") from None
+        session, ranking = (record.get("session_id"), record.get("ranking")) if isinstance(record, dict) else (None, None)
+        if not isinstance(session, (str, int)) or not isinstance(ranking, list):
+            raise AlkdError(f'{file}, line {number}: {{"session_id": ..., "ranking": [item, ...]}} is expected')
+        if not all(isinstance(item, (str, int)) for item in ranking):
+            raise AlkdError(f"{file}, line {number}: a ranking holds item ids only (text or integers)")
+        if str(session) in seen:
+            raise AlkdError(f"{file}, line {number}: session {str(session)!r} stands in line {seen[str(session)]} already")
+        seen[str(session)] = number
+        yield str(session), tuple(map(str, ranking))

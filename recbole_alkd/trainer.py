@@ -1,5 +1,0 @@
-from recbole.trainer import Trainer
-
-
-class ALKDRecTrainer(Trainer):
-    pass

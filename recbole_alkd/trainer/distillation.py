@@ -1,0 +1,62 @@
+"""The distillation stage: which batches it sees, and the loss it takes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_alkd.config import DistillSettings
+from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
+
+
+class DistillationTerm:
+    """``kd_rec_weight`` x recommendation loss + ``kd_weight`` x distillation loss.
+
+    Pure fine-tuning on lists (``kd_rec_weight: 0`` and a loss that needs lists only) goes over the labelled rows. Every
+    other case goes over all training rows, and a loss that needs lists gets a batch of labelled rows of its own beside
+    each of them, since few rows of an ordinary batch have a label.
+    """
+
+    def __init__(self, loss: DistillationLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor] | None) -> None:
+        self.loss, self.context, self.labels = loss, context, labels
+        self.settings: DistillSettings = context.settings.distill
+        self.needs_lists = "lists" in loss.needs
+        self.over_labels = self.needs_lists and loss.needs == {"lists"} and not self.settings.kd_rec_weight
+        self._labelled: Iterator[Any] | None = None
+
+    def batches(self, train_data: Any, labelled: Any) -> Any:
+        """What an epoch goes over: the labelled loader or the training loader."""
+        if self.over_labels:
+            return labelled
+        if self.needs_lists:
+            self._labelled = _forever(labelled)
+        return train_data
+
+    def __call__(self, model: Any, interaction: Any) -> Tensor:
+        total = interaction[self.context.item_field].new_zeros((), dtype=torch.float)
+        if self.settings.kd_rec_weight:
+            total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
+        if self.needs_lists and not self.over_labels:
+            interaction = next(self._labelled).to(interaction[self.context.item_field].device)  # type: ignore[arg-type]
+        return total + self.settings.kd_weight * self.loss(self._batch(interaction))
+
+    def _batch(self, interaction: Any) -> DistillBatch:
+        context = self.context
+        lists = candidates = None
+        if self.needs_lists and self.labels is not None:
+            place, all_lists, all_candidates = self.labels
+            device = interaction[context.item_field].device
+            at = place[interaction["alkd_row"].cpu()]
+            lists, candidates = all_lists[at].to(device), all_candidates[at].to(device)
+        return DistillBatch(
+            context, interaction[context.item_seq_field], interaction[context.item_seq_len_field], interaction[context.item_field],
+            lists=lists, candidates=candidates,
+        )  # fmt: skip
+
+
+def _forever(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader

@@ -1,0 +1,205 @@
+"""From training rows to what policies and LLM teachers see, and from labels back to tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_alkd.active.difficulty import difficulty
+from recbole_alkd.active.game import Counts
+from recbole_alkd.active.policy.base import Pool
+from recbole_alkd.active.ratio import classify
+from recbole_alkd.config import AlkdError, Settings, settings_hash, stage_seed
+from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.teacher.base import Instance, LoraExample
+from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
+from recbole_alkd.trainer.folds import Folds
+
+# What decides the LoRA examples besides the data: everything that shapes the fold recommenders and their lists.
+LORA_KEYS = (
+    "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
+    "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
+    "session_augmentation", "llm_candidates", "lora_examples", "lora_folds",
+)  # fmt: skip
+
+
+class TrainingRows:
+    """The training part of a data set, seen row by row.
+
+    Attributes:
+        item_seq (n, L), item_seq_len (n,), target (n,): the rows on the CPU.
+    """
+
+    def __init__(self, train_data: Any, settings: Settings) -> None:
+        self.dataset = train_data._dataset
+        self.settings = settings
+        feat = self.dataset.inter_feat
+        self.uid_field, self.item_field = self.dataset.uid_field, self.dataset.iid_field
+        self.item_seq = feat[self.item_field + self.dataset.config["LIST_SUFFIX"]]
+        self.item_seq_len = feat[self.dataset.config["ITEM_LIST_LENGTH_FIELD"]]
+        self.target = feat[self.item_field]
+        self.tokens = np.asarray(self.dataset.field2id_token[self.item_field])
+        self.session_ids = feat[self.uid_field].numpy()
+        self.sessions = np.asarray(self.dataset.field2id_token[self.uid_field])[self.session_ids]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def fingerprint(self) -> str:
+        """A hash of every training row in tokens."""
+        digest = hashlib.sha256("\x1f".join(self.tokens.tolist()).encode())
+        digest.update("\x1f".join(self.sessions.tolist()).encode())
+        for column in (self.item_seq, self.item_seq_len, self.target):
+            digest.update(column.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def pool_rows(self, can_label: Callable[[Sequence[str]], list[bool]]) -> np.ndarray:
+        """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits. AlkdError when there are none."""
+        rows = np.arange(len(self))
+        if self.settings.selection.alkd_pool == "last":
+            rows = rows[np.asarray(self.dataset.row_is_last)]
+        rows = rows[np.asarray(can_label(self.sessions[rows].tolist()), dtype=bool)]
+        if not len(rows):
+            raise AlkdError(
+                f"the pool is empty: llm_teacher {self.settings.teacher.llm_teacher!r} can label none of the training sessions "
+                "(for replay: are the recorded session ids those of this data set?)"
+            )
+        return rows
+
+    def pool(
+        self, rows: np.ndarray, teacher: Backbone, student: Backbone, device: torch.device, counts: Counts | None = None
+    ) -> Pool:
+        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked for.
+
+        ``counts``: numbers of effective, similar and incorrect labels to assume, where evidence gives them.
+        """
+        index = torch.as_tensor(rows)
+        seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
+        name = self.settings.selection.alkd_difficulty
+
+        def batched(function: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+            with torch.no_grad():
+                parts = [function(seq[i : i + 1024], length[i : i + 1024]).cpu() for i in range(0, len(seq), 1024)]
+            return torch.cat(parts).double().numpy()
+
+        def entropy(s: Tensor, n: Tensor) -> Tensor:
+            log_p = torch.log_softmax(student.scores(s, n)[:, 1:], dim=1)
+            return -(log_p.exp() * log_p).sum(1)
+
+        def disagreement(s: Tensor, n: Tensor) -> Tensor:
+            size = min(20, len(self.tokens) - 1)
+            ours = student.scores(s, n)[:, 1:].topk(size).indices
+            theirs = teacher.scores(s, n)[:, 1:].topk(size).indices
+            return 1 - (ours.unsqueeze(2) == theirs.unsqueeze(1)).any(2).float().mean(1)
+
+        return Pool(
+            sessions=self.sessions[rows],
+            difficulty=lambda: difficulty(name, teacher, seq, length, target),
+            entropy=lambda: batched(entropy),
+            disagreement=lambda: batched(disagreement),
+            counts=counts,
+        )
+
+    def instances(self, rows: np.ndarray, teacher: Backbone, device: torch.device) -> list[Instance]:
+        """What the LLM teacher is asked about ``rows``: history and candidates in tokens."""
+        settings = self.settings.teacher
+        index = torch.as_tensor(rows, dtype=torch.long)
+        seq, length = self.item_seq[index].to(device), self.item_seq_len[index].to(device)
+        candidates = top_candidates(teacher, seq, length, settings.llm_candidates)
+        if settings.llm_inject_target:
+            candidates, _ = insert_target(candidates, self.target[index].to(candidates.device))
+        shown = self.tokens[candidates.cpu().numpy()]
+        return [
+            Instance(
+                row=int(row),
+                session=str(self.sessions[row]),
+                history=tuple(self.tokens[self.item_seq[row, : self.item_seq_len[row]].numpy()].tolist()),
+                candidates=tuple(shown[place].tolist()),
+            )
+            for place, row in enumerate(rows)
+        ]
+
+    def lists(
+        self, rankings: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels as item ids.
+
+        Returns:
+            The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
+            Both tables are 0-padded.
+        """
+        token_id = self.dataset.field2token_id[self.item_field]
+        place = torch.full((len(self),), -1, dtype=torch.long)
+        place[torch.as_tensor(list(rankings), dtype=torch.long)] = torch.arange(len(rankings))
+        lists = torch.zeros(len(rankings), self.settings.teacher.llm_top_n, dtype=torch.long)
+        shown = torch.zeros(len(rankings), self.settings.teacher.llm_candidates, dtype=torch.long)
+        for i, (row, ranking) in enumerate(rankings.items()):
+            for table, tokens in ((lists, ranking), (shown, candidates[row])):
+                # recorded rankings may name items that this data set does not have
+                ids = [token_id[token] for token in tokens if token in token_id][: table.shape[1]]
+                table[i, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        return place, lists, shown
+
+    def lora_key(self) -> str:
+        """A hash of all that decides the LoRA examples."""
+        config = self.dataset.config
+        return settings_hash({"data": self.fingerprint(), **{key: config[key] for key in LORA_KEYS}})
+
+    def lora_examples(self, folds: Folds) -> list[LoraExample]:
+        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
+        config, wanted = self.dataset.config, self.settings.lora.lora_examples
+        rng = np.random.default_rng(stage_seed(config["seed"], "lora examples"))
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        examples = prefix_examples(full, wanted, rng, max_per_session=max(4, -(-4 * wanted // len(full))))
+        size = self.settings.teacher.llm_candidates
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
+        targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
+        candidates, natural = insert_target(lists, targets)
+        return [
+            LoraExample(
+                history=tuple(self.tokens[full[s][:p]].tolist()),
+                candidates=tuple(self.tokens[candidates[i].numpy()].tolist()),
+                target=str(self.tokens[full[s][p]]),
+                natural=bool(natural[i]),
+            )
+            for i, (s, p) in enumerate(examples)
+        ]
+
+    def kinds(self, rows: Sequence[int], rankings: Mapping[int, Sequence[str]], folds: Folds) -> np.ndarray:
+        """Whether the labels of ``rows`` turned out effective, similar or incorrect (``active.ratio.classify``), (m,).
+
+        The recommender's rank of the true next item is that of the fold recommender that never saw the session, among all
+        items outside of it. A row without a usable ranking counts as one that does not hold the item.
+        """
+        index = np.asarray(rows)
+        llm = np.zeros(len(index), dtype=np.int64)
+        for k, row in enumerate(index):
+            ranking = list(rankings.get(int(row), ()))
+            target = str(self.tokens[self.target[row]])
+            llm[k] = ranking.index(target) + 1 if target in ranking else 0
+        recommender = np.zeros(len(index), dtype=np.int64)
+        for fold, view in enumerate(folds.views):
+            mine = np.flatnonzero(folds.fold_of_row[index] == fold)
+            if len(mine):
+                recommender[mine] = self._ranks(view, index[mine])
+        ends = [int(end) for end, _ in self.settings.distill.kd_position_weight]
+        return classify(llm, recommender, ends)
+
+    def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
+        """Rank of the rows' targets among the items outside of their sessions, 1 = best, (m,)."""
+        found = []
+        device = view.item_table().device
+        for part in torch.as_tensor(rows).split(1024):
+            seq, target = self.item_seq[part].to(device), self.target[part].to(device).unsqueeze(1)
+            with torch.no_grad():
+                scores = view.scores(seq, self.item_seq_len[part].to(device))
+            own = scores.gather(1, target)
+            others = scores.scatter(1, seq, -torch.inf)
+            others[:, 0] = -torch.inf
+            found.append(((others > own).sum(1) + 1).cpu().numpy())
+        return np.concatenate(found)

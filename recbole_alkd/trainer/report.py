@@ -1,0 +1,67 @@
+"""What a run says at its end: the table of stages, the bill, and the same as data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from texttable import Texttable
+
+STAGES = {
+    "teacher": "teacher recommender",
+    "student": "student",
+    "student_longer": "student, trained longer",
+    "distilled": "student, distilled",
+}
+
+
+class TestResult(OrderedDict):  # type: ignore[type-arg]
+    """The distilled student's test metrics, as RecBole returns them, with the run's whole report beside them."""
+
+    __test__ = False  # no test class, whatever its name
+    report: dict[str, Any]
+
+
+def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
+    """The table of one part ("valid" or "test"): a row a stage, a column a metric."""
+    metrics = list(stages["distilled"][part] or {})
+    table = Texttable(max_width=0)
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * (len(metrics) + 2))
+    table.set_cols_align(["l", "r"] + ["r"] * len(metrics))
+    table.header([part, "parameters", *metrics])
+    for name, words in STAGES.items():
+        values = stages[name][part]
+        table.add_row([words, f"{stages[name]['parameters']:,}", *(f"{values[metric]:.4f}" for metric in metrics)])
+    return table.draw()
+
+
+def money(usd: float | None) -> str:
+    return "no USD price" if usd is None else f"{usd:.4f} USD"
+
+
+def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy: Mapping[str, Any], name: str) -> list[str]:
+    """The bill and the certificate in words."""
+    whole = labels["all_sessions"]
+    lines = [
+        f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, {labels['repaired']} repaired; "
+        f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, {labels['seconds']:.1f} s, "
+        f"{money(labels['usd'])}",
+        f"labelling all {whole['sessions']:,} sessions of the pool would have cost about {whole['tokens']:,} tokens, "
+        f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
+    ]
+    if lora:
+        lines.append(
+            f"LoRA: {lora['examples']} examples (target found by the recommender in {lora['natural']}, inserted in "
+            f"{lora['inserted']}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, "
+            f"{lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
+        )
+    if policy["value"] is not None:
+        lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")
+    return lines
+
+
+def certificate(policy: Mapping[str, Any]) -> str:
+    """The worst-case gain of a policy and the bound that no policy exceeds, in units of the assumed gains."""
+    return f"worst-case gain {policy['value']:.6g}, upper bound {policy['upper']:.6g}, gap {policy['gap']:.2g}"

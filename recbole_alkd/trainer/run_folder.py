@@ -1,0 +1,77 @@
+"""The folder of one run: finished stages, the selection, the result. A killed run goes on in the folder it left.
+
+``<checkpoint_dir>/<model>-<dataset>-<time>-<settings hash>/`` holds one file a finished stage and ``result.json`` at the
+end. A run with the same settings on the same data takes over an unfinished folder that no living process holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from recbole_alkd.compat import load_checkpoint, save_checkpoint
+
+RESULT = "result.json"
+
+
+class RunFolder:
+    """An open (locked) run folder. ``resumed`` tells whether an earlier, unfinished run left it."""
+
+    def __init__(self, path: Path, lock: IO[str], resumed: bool) -> None:
+        self.path, self._lock, self.resumed = path, lock, resumed
+
+    @classmethod
+    def open(cls, checkpoint_dir: str, prefix: str, time: str, digest: str) -> RunFolder:
+        """Take over the newest unfinished folder of ``prefix`` and ``digest``, or make a new one."""
+        root = Path(checkpoint_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        found = [p for p in root.glob(f"{prefix}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
+        for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+            lock = _try_lock(path)
+            if lock:
+                return cls(path, lock, resumed=True)
+        for number in range(1, 1000):
+            # two runs that start within the same second must not share a folder
+            path = root / (f"{prefix}-{time}-{digest}" if number == 1 else f"{prefix}-{time}.{number}-{digest}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            lock = _try_lock(path)
+            if lock:
+                return cls(path, lock, resumed=False)
+        raise OSError(f"no free run folder for {prefix} in {root}")
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """What ``save_stage`` stored, or None when that stage has not finished."""
+        file = self.path / f"{name}.stage.pth"
+        return load_checkpoint(str(file)) if file.is_file() else None
+
+    def save_stage(self, name: str, content: dict[str, Any]) -> None:
+        save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file, whole or not at all."""
+        file = self.path / name
+        part = file.with_name(f"{name}.{os.getpid()}.part")
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(part, file)
+        return file
+
+    def close(self) -> None:
+        """Let go of the lock; the folder stays."""
+        self._lock.close()
+
+
+def _try_lock(folder: Path) -> IO[str] | None:
+    """A lock that the system takes back when the process dies, however it dies."""
+    handle = open(folder / ".lock", "w")  # noqa: SIM115  (kept open for as long as the run lasts)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle

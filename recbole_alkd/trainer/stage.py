@@ -1,0 +1,223 @@
+"""One trainer, several stages: RecBole's fit loop run once for each model or loss that ALKDRec trains.
+
+A stage has a model, a loss, batches, its own seed and its own early stopping. Its best state is kept in memory, and in
+the run folder once it has finished, so that a killed run does not train it again.
+"""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole.trainer import Trainer
+from recbole.utils import init_seed, set_color
+from torch import nn
+
+from recbole_alkd.compat import save_checkpoint
+from recbole_alkd.config import stage_seed
+from recbole_alkd.trainer.collector import SingleTargetCollector
+from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
+from recbole_alkd.trainer.run_folder import RunFolder
+
+
+@dataclass
+class StageOutcome:
+    """What a stage leaves behind.
+
+    Attributes:
+        state: state dict of the best validation step (of the last step without validation data).
+        valid: RecBole's validation metrics there, or None.
+        best_epoch, best_step: where that was, in epochs and in optimizer steps (both from 1).
+        steps, epochs: how far the stage went.
+        seconds: wall time. peak_mb: largest memory of the process until then, MiB.
+    """
+
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    valid: dict[str, float] | None = None
+    best_epoch: int = 0
+    best_step: int = 0
+    steps: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+
+
+@dataclass
+class _Stage:
+    """The stage that is running."""
+
+    name: str
+    loss: Callable[[Any], torch.Tensor]
+    batches: Any
+    epoch_start: Callable[[int], None] | None
+    after_step: Callable[[Any], None] | None
+    outcome: StageOutcome
+
+
+class CycledBatches:
+    """``steps`` batches an epoch from a loader that is begun anew whenever it ends."""
+
+    def __init__(self, loader: Any, steps: int) -> None:
+        self.loader, self.steps = loader, steps
+        self._batches = self._forever()
+
+    def _forever(self) -> Iterator[Any]:
+        while True:
+            yield from self.loader
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        for _ in range(self.steps):
+            yield next(self._batches)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)  # macOS counts bytes, Linux KiB
+
+
+class StageTrainer(Trainer):
+    """RecBole's Trainer, able to run one stage after another."""
+
+    tensorboard: Any
+    wandblogger: Any
+    train_loss_dict: dict[int, float]
+    best_valid_result: Any
+
+    def __init__(self, config: Any, model: nn.Module) -> None:
+        super().__init__(config, model)
+        self.eval_collector = SingleTargetCollector(config)
+        self._loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)
+        self._stage: _Stage | None = None
+
+    def fit_stage(
+        self,
+        folder: RunFolder,
+        name: str,
+        model: Any,
+        *,
+        train_data: Any,
+        valid_data: Any,
+        loss: Callable[[Any], torch.Tensor] | None = None,
+        batches: Any = None,
+        epochs: int | None = None,
+        stopping_step: int | None = None,
+        learning_rate: float | None = None,
+        epoch_start: Callable[[int], None] | None = None,
+        after_step: Callable[[Any], None] | None = None,
+        checkpoint: bool = False,
+        **fit: Any,
+    ) -> StageOutcome:
+        """Train ``model`` as stage ``name``, or load the finished stage from ``folder``; its best state is in the model.
+
+        Args:
+            loss: loss of a batch; the model's own when None.
+            batches: what an epoch goes over; ``train_data`` when None.
+            epochs, stopping_step, learning_rate: the run's settings when None.
+            epoch_start: called with the epoch's number (from 0); after_step: with the optimizer, after each step.
+            checkpoint: whether RecBole's own checkpoint is written too (by the last stage, when the user wants one).
+            fit: verbose, show_progress, callback_fn of RecBole's fit.
+        """
+        self.model = model
+        stored = folder.stage(name)
+        if stored is not None:
+            outcome = StageOutcome(**stored)
+            model.load_state_dict(outcome.state)
+            self.logger.info(set_color("stage", "blue") + f" {name}: finished by an earlier run, loaded from {folder.path}")
+            return outcome
+        self.seed_stage(name, train_data, batches)
+        self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=learning_rate or self.learning_rate)
+        self.epochs = self.config["epochs"] if epochs is None else epochs
+        self.eval_step = min(self.config["eval_step"], self.epochs)
+        self.stopping_step = self.config["stopping_step"] if stopping_step is None else stopping_step
+        self.start_epoch = self.cur_step = 0
+        self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
+        self.best_valid_result = None
+        self.train_loss_dict = {}
+        self.tensorboard = StageTensorBoard(self._loggers[0], name, hparams=checkpoint)
+        self.wandblogger = StageWandb(self._loggers[1], name)
+        outcome = StageOutcome()
+        self._stage = _Stage(name, loss or model.calculate_loss, batches or train_data, epoch_start, after_step, outcome)
+        self.logger.info(set_color("stage", "blue") + f" {name}: training begins")
+        begin = perf_counter()
+        # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
+        super().fit(train_data, valid_data, saved=True, **fit)
+        outcome.valid = {key: float(value) for key, value in self.best_valid_result.items()} if self.best_valid_result else None
+        outcome.seconds = round(perf_counter() - begin, 3)
+        outcome.peak_mb = peak_memory_mb()
+        self._stage = None
+        model.load_state_dict(outcome.state, strict=False)  # what only training needs (the kd slot) is not in the state
+        if checkpoint:  # before the stage counts as finished, so that a resumed run finds the checkpoint too
+            self._write_checkpoint(outcome)
+        folder.save_stage(name, asdict(outcome))
+        return outcome
+
+    def seed_stage(self, name: str, *loaders: Any) -> None:
+        """Seed every generator a stage draws from, so that a restarted stage repeats itself."""
+        seed = stage_seed(self.config["seed"], name)
+        init_seed(seed, self.config["reproducibility"])
+        for loader in loaders:
+            loader = getattr(loader, "loader", loader)
+            if hasattr(loader, "generator"):
+                loader.generator.manual_seed(seed)
+
+    def row_loader(self, train_data: Any, rows: Iterable[int], batch_size: int) -> TrainDataLoader:
+        """RecBole's training loader over some rows of the training part, shuffled."""
+        dataset = train_data._dataset
+        config = copy.copy(self.config)
+        config.final_config_dict = {**self.config.final_config_dict, "train_batch_size": batch_size}
+        part = dataset.copy(dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)])
+        return TrainDataLoader(config, part, None, shuffle=True)
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
+        stage = self._stage
+        if stage is None:
+            return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        if stage.epoch_start:
+            stage.epoch_start(epoch_idx)
+        hook = None
+        if stage.after_step:
+            call = stage.after_step
+            hook = self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: call(optimizer))
+        try:
+            losses = super()._train_epoch(stage.batches, epoch_idx, stage.loss, show_progress)
+        finally:
+            if hook:
+                hook.remove()
+        stage.outcome.epochs = epoch_idx + 1
+        stage.outcome.steps += len(stage.batches)
+        return losses
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        stage = self._stage
+        if stage is None:
+            super()._save_checkpoint(epoch, verbose, **kwargs)
+            return
+        state = self.model.state_dict()
+        stage.outcome.state = {key: value.detach().cpu().clone() for key, value in state.items() if not key.startswith("kd.")}
+        stage.outcome.best_epoch, stage.outcome.best_step = stage.outcome.epochs, stage.outcome.steps
+
+    def _write_checkpoint(self, outcome: StageOutcome) -> None:
+        """RecBole's checkpoint of the distilled student, which ``load_data_and_model`` reads."""
+        state = {
+            "config": self.config,
+            "epoch": outcome.best_epoch - 1,
+            "cur_step": 0,
+            "best_valid_score": float(self.best_valid_score),
+            "state_dict": outcome.state,
+            "other_parameter": self.model.other_parameter(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(state, self.saved_model_file)
+        self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")

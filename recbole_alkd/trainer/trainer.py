@@ -1,0 +1,255 @@
+"""ALKDRecTrainer: teacher recommender -> student -> rounds of (select -> ask -> distil), and the control beside them.
+
+Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI 2025).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
+from torch import nn
+
+from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
+from recbole_alkd.data.titles import load_titles
+from recbole_alkd.distill.base import DistillContext
+from recbole_alkd.distill.combined import build_loss
+from recbole_alkd.model.alkdrec import ALKDRec
+from recbole_alkd.model.backbone import Backbone, SessionRecommender
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
+from recbole_alkd.trainer.distillation import DistillationTerm
+from recbole_alkd.trainer.folds import Folds
+from recbole_alkd.trainer.instances import TrainingRows
+from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
+from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
+from recbole_alkd.trainer.run_folder import RESULT, RunFolder
+from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb
+
+# RecBole settings that do not change a result, and so do not make another run of it.
+VOLATILE = {
+    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
+    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
+    "config_files", "data_path", "worker",
+}  # fmt: skip
+
+
+class ALKDRecTrainer(StageTrainer):
+    """RecBole trainer of ALKDRec.
+
+    ``fit`` trains every stage and returns the distilled student's best validation score and result. ``evaluate`` on the
+    test data evaluates every stage, prints the table, and writes ``result.json`` into the run folder.
+    """
+
+    folder: RunFolder
+    rounds: LabelRounds
+
+    def __init__(self, config: Any, model: ALKDRec) -> None:
+        if not config["single_spec"]:
+            raise AlkdError("nproc: ALKDRec runs in one process (its LLM teacher may use every device); allowed: 1")
+        super().__init__(config, model)
+        self.settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        self.alkdrec = model
+        self.outcomes: dict[str, StageOutcome] = {}
+        self.models: dict[str, nn.Module] = {}
+        self._lora: dict[str, Any] | None = None
+        self._valid_data: Any = None
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> tuple[float, Any]:
+        """Run every stage. Arguments and result as RecBole's ``Trainer.fit``; both speak of the distilled student."""
+        self._valid_data = valid_data
+        rows = TrainingRows(train_data, self.settings)
+        self.folder = self._open_folder(rows)
+        self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
+        loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
+
+        def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
+            return self.fit_stage(self.folder, name, model, **{**loop, **how})
+
+        self._seed("teacher init")
+        recommender = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
+        self.models = dict.fromkeys(STAGES, self.alkdrec) | {"teacher": recommender}
+        self.outcomes["teacher"] = fit("teacher", recommender)
+        recommender.eval().requires_grad_(False)
+        self.outcomes["student"] = fit("student", self.alkdrec)
+
+        folds = self._folds(rows, train_data, fit)
+        llm = self._llm_teacher(rows, folds, show_progress)
+        try:
+            self.rounds = LabelRounds(
+                rows, recommender.view, self.alkdrec.view, llm, folds, self.config["seed"], self.device, show_progress
+            )
+            count = self.settings.selection.alkd_rounds
+            for number in range(1, count + 1):
+                self.rounds.run(number)
+                name = "distilled" if number == count else f"distilled_{number}"
+                ending = {"callback_fn": callback_fn, "checkpoint": saved} if number == count else {}
+                self.outcomes[name] = self._distil(fit, name, rows, recommender.view, train_data, **ending)
+        finally:
+            self._lora = llm.lora_report
+            llm.close()
+        self.outcomes["student_longer"] = self._train_longer(fit, train_data)
+        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
+        self.model = self.alkdrec
+        self.best_valid_result = valid = self.outcomes["distilled"].valid
+        self.best_valid_score = calculate_valid_score(valid, self.valid_metric) if valid else -1
+        return self.best_valid_score, valid
+
+    def _seed(self, *names: object) -> None:
+        init_seed(stage_seed(self.config["seed"], *names), self.config["reproducibility"])
+
+    def _open_folder(self, rows: TrainingRows) -> RunFolder:
+        values = {key: value for key, value in self.config.final_config_dict.items() if key not in VOLATILE}
+        digest = settings_hash({**values, "data": rows.fingerprint()})
+        prefix = f"{self.config['model']}-{self.config['dataset']}"
+        folder = RunFolder.open(self.checkpoint_dir, prefix, get_local_time(), digest)
+        note = " (goes on with an unfinished run)" if folder.resumed else ""
+        self.logger.info(set_color("run folder", "blue") + f": {folder.path}{note}")
+        return folder
+
+    def _folds(self, rows: TrainingRows, train_data: Any, fit: Any) -> Folds:
+        def train_fold(fold: int, kept: np.ndarray) -> Backbone:
+            """The teacher recommender without one fold, for as many epochs as the full one took to its best."""
+            self._seed("fold init", fold)
+            model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
+            loader = self.row_loader(train_data, kept, self.config["train_batch_size"])
+            epochs = max(1, self.outcomes["teacher"].best_epoch)
+            fit(f"teacher_fold{fold}", model, valid_data=None, batches=loader, epochs=epochs)
+            return model.eval().requires_grad_(False).view
+
+        rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
+        return Folds(rows.session_ids, self.settings.lora.lora_folds, rng, train_fold)
+
+    def _llm_teacher(self, rows: TrainingRows, folds: Folds, show_progress: bool) -> LLMTeacher:
+        teacher_class = teachers.get(self.settings.teacher.llm_teacher)
+        data_path, dataset = Path(self.config["data_path"]), self.config["dataset"]
+        titles: Mapping[str, str] = {}
+        if teacher_class.needs_titles:
+            items = rows.tokens[1:].tolist()
+            titles = load_titles(data_path, dataset, rows.item_field, self.settings.session.title_field, items)
+        return teacher_class(
+            TeacherContext(
+                settings=self.settings,
+                dataset=dataset,
+                data_path=data_path,
+                titles=titles,
+                cache=Path(self.settings.teacher.label_store).parent,
+                lora_examples=partial(rows.lora_examples, folds),
+                lora_key=rows.lora_key(),
+                show_progress=show_progress,
+                log_metric=teacher_log(*self._loggers),
+                device=str(self.device),
+            )
+        )
+
+    def _distil(
+        self, fit: Any, name: str, rows: TrainingRows, recommender: Backbone, train_data: Any, **ending: Any
+    ) -> StageOutcome:
+        """Distil the labels into the student, from where ``kd_init`` says."""
+        settings, model = self.settings.distill, self.alkdrec
+        if settings.kd_init == "student":
+            model.load_state_dict(self.outcomes["student"].state)
+        else:
+            self._seed("scratch")
+            model.load_state_dict(type(model)(self.config, train_data._dataset).state_dict())
+        context = DistillContext(
+            settings=self.settings,
+            student=model.view,
+            teacher=recommender,
+            n_items=model.n_items,
+            train_interaction=train_data._dataset.inter_feat,
+            item_seq_field=model.ITEM_SEQ,
+            item_seq_len_field=model.ITEM_SEQ_LEN,
+            item_field=model.ITEM_ID,
+            epochs=self.config["epochs"],
+            session_field=model.USER_ID,
+        )
+        self._seed(name, "loss")
+        loss = build_loss(context).to(self.device)
+        term = DistillationTerm(loss, context, rows.lists(self.rounds.rankings(), self.rounds.candidates()))
+        pairs = settings.kd_batch_size or self.config["train_batch_size"]
+        labelled = self.row_loader(train_data, list(self.rounds.labels), max(1, pairs // self.settings.teacher.llm_top_n))
+        labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
+        model.kd = loss
+        try:
+            return fit(
+                name,
+                model,
+                batches=term.batches(train_data, labelled),
+                loss=partial(term, model),
+                learning_rate=settings.kd_learning_rate,
+                epoch_start=loss.epoch_start,
+                after_step=loss.after_step,
+                **ending,
+            )
+        finally:
+            model.kd = None
+
+    def _train_longer(self, fit: Any, train_data: Any) -> StageOutcome:
+        """The control: the plain student trained on for as many steps as distillation took, with as many evaluations."""
+        distilled = self.outcomes["distilled"]
+        self.alkdrec.load_state_dict(self.outcomes["student"].state)
+        return fit(
+            "student_longer",
+            self.alkdrec,
+            batches=CycledBatches(train_data, max(1, distilled.steps // max(1, distilled.epochs))),
+            epochs=distilled.epochs,
+            stopping_step=distilled.epochs,
+            learning_rate=self.settings.distill.kd_learning_rate,
+        )
+
+    @torch.no_grad()
+    def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False) -> Any:
+        """As RecBole's ``Trainer.evaluate``. After ``fit``, test data gives the whole report (``TestResult.report``)."""
+        whole_report = "distilled" in self.outcomes and self._stage is None and eval_data is not self._valid_data and not model_file
+        if not (whole_report and eval_data):
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        stages: dict[str, dict[str, Any]] = {}
+        for name in STAGES:
+            outcome, self.model = self.outcomes[name], self.models[name]
+            self.model.load_state_dict(outcome.state)
+            test = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
+            stages[name] = {
+                "valid": outcome.valid or {},
+                "test": {key: float(value) for key, value in test.items()},
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                **{key: getattr(outcome, key) for key in ("best_epoch", "best_step", "steps", "epochs", "seconds", "peak_mb")},
+            }
+        self.model = self.alkdrec
+        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
+        result = TestResult(stages["distilled"]["test"])
+        result.report = {
+            "stages": stages,
+            "labels": self.rounds.label_report(),
+            "lora": self._lora,
+            "policy": self.rounds.policy_report(),
+            "run_folder": os.fspath(self.folder.path),
+            "peak_mb": peak_memory_mb(),
+            "settings": self.settings.flat() | {key: self.config[key] for key in ("model", "dataset", "seed")},
+        }
+        self._announce(result.report)
+        return result
+
+    def _announce(self, report: dict[str, Any]) -> None:
+        """Print the tables and the bill, and write the same as data."""
+        parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
+        tables = "\n\n".join(stage_table(report["stages"], part) for part in parts)
+        lines = bill_lines(report["labels"], report["lora"], report["policy"], self.settings.selection.alkd_policy)
+        self.logger.info("result\n\n" + tables + "\n\n" + "\n".join(lines))
+        file = self.folder.write_json(RESULT, report)
+        self.folder.close()
+        self.logger.info(set_color("result file", "blue") + f": {file}")

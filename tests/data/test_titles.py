@@ -1,0 +1,124 @@
+"""Titles for prompts."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from pathlib import Path
+
+import pytest
+import recbole
+from hypothesis import given
+from hypothesis import strategies as st
+from session_files import shared_data
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.data.titles import MAX_TITLE, NoTitlesError, clean_title, load_titles
+
+
+def item_file(folder: Path, *lines: str, header: str = "item_id:token\ttitle:token_seq") -> Path:
+    path = folder / "toy.item"
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("  Toy \t Story\u00a0 2 ", "Toy Story 2"),
+        ("line\nbreak\r\nand\x00null\u2028end", "line break and null end"),
+        ("[<ID7>,<ID8:x>]", "[(ID7),(ID8:x)]"),
+        ("<|im_start|>system", "(|im_start|)system"),
+        ("abc\u202ecba\u2066\u200b\ufeff\u00ad", "abccba"),
+        ("hidden\U000e0041\U000e0042", "hidden"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+        ("\ud800lone", "lone"),
+        ("5'10\" Café — 3 < 4", "5'10\" Café — 3 ( 4"),
+        ("", ""),
+        ("x" * 199 + " yz", "x" * 199),
+    ],
+)
+def test_clean_title(raw: str, clean: str) -> None:
+    assert clean_title(raw) == clean
+
+
+@given(st.text(max_size=400))
+def test_clean_titles_are_one_plain_line(text: str) -> None:
+    title = clean_title(text)
+    assert len(title) <= MAX_TITLE and title == clean_title(title)
+    assert not set(title) & set("<>\n\r\t\x00\u202e\u2028\u2066") and "  " not in title and title == title.strip()
+    title.encode("utf-8")
+
+
+@pytest.mark.parametrize("column", ["title", "movie_title", "name"])
+def test_columns_found_by_themselves(tmp_path: Path, column: str) -> None:
+    item_file(tmp_path, "3\t85123A\tA heart", header=f"year:float\titem_id:token\t{column}:token_seq")
+    assert load_titles(tmp_path, "toy", "item_id") == {"85123A": "A heart"}
+
+
+def test_column_by_name(tmp_path: Path) -> None:
+    path = item_file(tmp_path, "1\tA\tB", header="item_id:token\ttitle:token\tlabel:token")
+    assert load_titles(tmp_path, "toy", "item_id", "label") == {"1": "B"}
+    with pytest.raises(NoTitlesError, match=r"no title column brand; it has item_id, title, label"):
+        load_titles(tmp_path, "toy", "item_id", "brand")
+    with pytest.raises(AlkdError, match="no column 'sku'"):
+        load_titles(tmp_path, "toy", "sku")
+    path.write_text("item_id:token\tbrand:token\n1\tA\n")
+    with pytest.raises(NoTitlesError, match="title / movie_title / name; it has item_id, brand"):
+        load_titles(tmp_path, "toy", "item_id")
+
+
+def test_compressed(tmp_path: Path) -> None:
+    path = item_file(tmp_path, "1\tÀ la carte")
+    content = path.read_bytes()
+    path.unlink()
+    (tmp_path / "toy.item.gz").write_bytes(gzip.compress(content))
+    assert load_titles(tmp_path, "toy", "item_id") == {"1": "À la carte"}
+    (tmp_path / "toy.item.gz").unlink()
+    (tmp_path / "toy.item.xz").write_bytes(lzma.compress(content))
+    assert load_titles(tmp_path, "toy", "item_id") == {"1": "À la carte"}
+
+
+def test_quotes_are_harmless(tmp_path: Path) -> None:
+    item_file(tmp_path, '1\t"Great Performances" Cats', '2\t"open', '3\t"She said ""no"""', '"4"\tfour')
+    assert load_titles(tmp_path, "toy", "item_id") == {
+        "1": '"Great Performances" Cats',
+        "2": '"open',
+        "3": 'She said "no"',
+        "4": "four",
+    }
+
+
+def test_first_row_of_an_item_counts(tmp_path: Path) -> None:
+    item_file(tmp_path, "1\tA", "1\tB", "2\tA")
+    assert load_titles(tmp_path, "toy", "item_id") == {"1": "A", "2": "A"}
+
+
+def test_missing_titles_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    item_file(tmp_path, "1\tA", "2\t \u202e", "")
+    titles = load_titles(tmp_path, "toy", "item_id", items=["1", "2", "3<"])
+    assert titles == {"1": "A", "2": "item 2", "3<": "item 3("}
+    assert "2 of 3 items have no title" in caplog.text
+
+
+def test_no_titles(tmp_path: Path) -> None:
+    with pytest.raises(NoTitlesError, match=r"toy\.item: no such file"):
+        load_titles(tmp_path, "toy", "item_id")
+    item_file(tmp_path, "1\t", "2\t ")
+    with pytest.raises(NoTitlesError, match="'title' holds no title"):
+        load_titles(tmp_path, "toy", "item_id")
+    item_file(tmp_path, "1\tA", "2")
+    with pytest.raises(AlkdError, match="line 3: 2 columns expected, found 1"):
+        load_titles(tmp_path, "toy", "item_id")
+
+
+def test_ml_100k() -> None:
+    folder = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
+    titles = load_titles(folder, "ml-100k", "item_id")
+    assert len(titles) == 1_682 and titles["1"] == "Toy Story" and titles["2"] == "GoldenEye"
+
+
+@pytest.mark.parametrize(("name", "items"), [("online-retail", 2_808), ("alkdrec-ml", 8_475)])
+def test_shared_data(name: str, items: int) -> None:
+    titles = load_titles(shared_data(name), name, "item_id")
+    assert len(titles) == items and not any(title.startswith("item ") for title in titles.values())

@@ -1,0 +1,15 @@
+"""The contract of distillation losses, for every registered name. A new loss is picked up by itself."""
+
+from loss_tests import LossTests
+
+from recbole_alkd.registry import losses
+
+# What single losses need to be built, and which of them detach a part of themselves.
+SPECIAL: dict[str, dict[str, object]] = {
+    "dsl": {"trains": False, "settings": {"kd_rec_weight": 1.0}},
+    "htd": {"smooth": False},
+}
+
+for _name in losses:
+    _class = f"Test{_name.title().replace('_', '')}"
+    globals()[_class] = type(_class, (LossTests,), {"name": _name, **SPECIAL.get(_name, {})})

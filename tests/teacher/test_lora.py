@@ -1,0 +1,254 @@
+"""LoRA: it learns, only the adapter moves, every example is seen, and what is written can be loaded again."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_llm import context, tiny_llm
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher import lora
+from recbole_alkd.teacher.base import Instance, LoraExample
+from recbole_alkd.teacher.models import load_causal_lm
+from recbole_alkd.teacher.scorers import TitleScorer
+
+# what is chosen next is always of the family of the last item, and one of each family is offered
+FAMILIES = "abcdef"
+ITEMS = {f"{family}{k}": f"{family * 3} {k}" for family in FAMILIES for k in range(4)}
+
+
+def examples(count, seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for k in range(count):
+        family = str(rng.choice(list(FAMILIES)))
+        target, *history = (f"{family}{n}" for n in rng.permutation(4)[:3])
+        others = [f"{f}{rng.integers(4)}" for f in FAMILIES if f != family]
+        candidates = tuple(str(item) for item in rng.permutation([*others, target]))
+        made.append(LoraExample(tuple(history), candidates, target, natural=k % 4 != 0))
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
+
+
+def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, **values):
+    values = {
+        "lora": True,
+        "lora_examples": wanted,
+        "lora_batch_size": 4,
+        "lora_learning_rate": 1e-2,
+        "llm_candidates": 6,
+        "llm_top_n": 6,
+        **values,
+    }
+    own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: examples(made), "log_metric": log_metric}
+    return teachers.get("local")(context(model, tmp_path, values, **own))
+
+
+def accuracy(one, asked):
+    instances = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(asked)]
+    first = {instance.row: answer.ranking[0] for instance, answer in one.ask(instances)}
+    return np.mean([first[k] == e.target for k, e in enumerate(asked)])
+
+
+def adapter_of(one):
+    return one.lora_report["adapter"]
+
+
+def test_it_learns_what_can_be_learned(model, tmp_path):
+    held_out = examples(40, seed=9)
+    plain = teacher(model, tmp_path, lora=False)
+    tuned = teacher(model, tmp_path, made=160, wanted=160, lora_learning_rate=2e-2)
+    tuned.prepare()
+    report = tuned.lora_report
+    assert report["loss_last"] < 0.5 * report["loss_first"]
+    assert accuracy(tuned, held_out) > max(0.8, accuracy(plain, held_out) + 0.3)
+
+
+def test_the_report_counts(model, tmp_path):
+    logged = []
+    one = teacher(model, tmp_path, made=18, wanted=18, log_metric=lambda *entry: logged.append(entry))
+    assert one.lora_report is None
+    one.prepare()
+    report = one.lora_report
+    assert report["examples"] == 18
+    assert report["steps"] == 5  # the last of 2 examples
+    assert (report["natural"], report["inserted"]) == (13, 5)
+    assert report["reused"] is False
+    assert report["settings"]["lora_rank"] == 16
+    assert [(name, step) for name, _, step in logged] == [("lora/loss", step) for step in range(1, 6)]
+    assert report["loss_first"] == pytest.approx(logged[0][1])
+    assert report["loss_last"] == pytest.approx(logged[-1][1])
+
+
+def test_training_starts_from_the_scores_without_an_adapter(model, tmp_path):
+    logged = []
+    one = teacher(model, tmp_path, log_metric=lambda *entry: logged.append(entry[1]), made=4, wanted=4)
+    one.prepare()
+    plain = teacher(model, tmp_path, lora=False)
+    losses = []
+    for e, (_, answer) in ((e, next(plain.ask([Instance(0, "s", e.history, e.candidates)]))) for e in examples(4)):
+        scores = json.loads(answer.raw)
+        total = np.logaddexp.reduce(list(scores.values()))
+        losses.append(total - scores[e.target])
+    assert logged[0] == pytest.approx(np.mean(losses), abs=1e-3)
+
+
+def test_an_adapter_is_found_again_and_scores_the_same(model, tmp_path):
+    asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(6, seed=5))]
+    first = teacher(model, tmp_path)
+    wanted = {i.row: a.raw for i, a in first.ask(asked)}
+    again = teacher(model, tmp_path, made=0)  # no example could be made now
+    assert again.identity == first.identity
+    assert {i.row: a.raw for i, a in again.ask(asked)} == wanted
+    assert again.lora_report == {**first.lora_report, "reused": True}
+
+
+def test_the_adapter_is_peft_s_own_format(model, tmp_path):
+    from peft import PeftModel
+
+    one = teacher(model, tmp_path)
+    one.prepare()
+    base, _ = load_causal_lm(str(model), "cpu", "float32")
+    loaded = PeftModel.from_pretrained(base, adapter_of(one)).eval()
+    e = examples(1, seed=3)[0]
+    case = one._scorer.case(Instance(0, "s", e.history, e.candidates))
+    with torch.no_grad():
+        wanted = one._scorer.scores([case])[0]
+        one._scorer.model = loaded
+        assert torch.equal(one._scorer.scores([case])[0], wanted)
+
+
+def test_only_the_adapter_is_trained(model, tmp_path):
+    one = teacher(model, tmp_path)
+    one.prepare()
+    before, _ = load_causal_lm(str(model), "cpu", "float32")
+    base = one._scorer.model.get_base_model().state_dict()
+    for name, value in before.state_dict().items():
+        parts = name.split(".")
+        wrapped = ".".join([*parts[:-1], "base_layer", parts[-1]])
+        assert torch.equal(base[wrapped if wrapped in base else name], value), name
+    written = load_file(f"{adapter_of(one)}/adapter_model.safetensors")
+    assert written and all("lora_" in name for name in written)
+    assert any(value.abs().max() > 0 for name, value in written.items() if "lora_B" in name)
+
+
+def test_the_null_is_taken_without_the_adapter(model, tmp_path):
+    one, plain = teacher(model, tmp_path), teacher(model, tmp_path, lora=False)
+    one.prepare()
+    plain.prepare()
+    one._scorer._null.clear()
+    assert torch.equal(one._scorer.null(list(ITEMS)), plain._scorer.null(list(ITEMS)))
+
+
+def test_the_same_seed_gives_the_same_adapter(model, tmp_path):
+    written = []
+    for name, seed in (("x", 1), ("y", 1), ("z", 2)):
+        random.seed(name)
+        torch.manual_seed(len(written))
+        one = teacher(model, tmp_path / name, llm_seed=seed, lora_dropout=0.1)
+        one.prepare()
+        written.append(load_file(f"{adapter_of(one)}/adapter_model.safetensors"))
+    x, y, z = written
+    assert all(torch.equal(x[name], y[name]) for name in x)
+    assert not all(torch.equal(x[name], z[name]) for name in x)
+
+
+def test_random_numbers_outside_are_left_alone(model, tmp_path):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    def seed():
+        random.seed(4)
+        np.random.seed(4)
+        torch.manual_seed(4)
+
+    seed()
+    wanted = draw()
+    seed()
+    teacher(model, tmp_path).prepare()
+    assert draw() == wanted
+
+
+def test_too_few_examples_are_an_error(model, tmp_path):
+    with pytest.raises(AlkdError, match="lora_examples: 16 are wanted and only 15 were made"):
+        teacher(model, tmp_path, made=15).prepare()
+
+
+def test_a_training_that_ends_early_is_an_error_and_leaves_nothing(model, tmp_path, monkeypatch):
+    from transformers import TrainerCallback
+
+    from recbole_alkd.teacher import lora_trainer
+
+    original = lora_trainer.build_trainer
+
+    def stops_early(*args):
+        class Stop(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                control.should_training_stop = True
+
+        trainer = original(*args)
+        trainer.add_callback(Stop())
+        return trainer
+
+    monkeypatch.setattr(lora_trainer, "build_trainer", stops_early)
+    one = teacher(model, tmp_path)
+    with pytest.raises(AlkdError, match="saw 4 examples instead of 16 in each of 1 epochs"):
+        one.prepare()
+    assert [path for path in (tmp_path / "alkd_labels" / "adapters").iterdir() if path.is_dir()] == []
+
+
+def test_a_loss_that_is_no_number_is_an_error(model, tmp_path, monkeypatch):
+    original = TitleScorer.scores
+    monkeypatch.setattr(TitleScorer, "scores", lambda *args: [part * float("nan") for part in original(*args)])
+    with pytest.raises(AlkdError, match="loss is nan in step 1"):
+        teacher(model, tmp_path).prepare()
+
+
+def test_wrong_targets_are_named(model, tmp_path):
+    with pytest.raises(AlkdError, match=r"lora_targets: \['q_prj'\]"):
+        teacher(model, tmp_path, lora_targets=["q_prj"]).prepare()
+
+
+def test_lora_without_sessions_is_an_error(model, tmp_path):
+    with pytest.raises(AlkdError, match="lora: True needs training sessions"):
+        teachers.get("local")(context(model, tmp_path, {"lora": True}, titles=ITEMS)).prepare()
+
+
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json", lora.REPORT])
+@pytest.mark.parametrize("content", [b"", b"not what it should be", None])
+def test_a_damaged_adapter_is_named(model, tmp_path, file, content):
+    one = teacher(model, tmp_path, made=4, wanted=4)
+    one.prepare()
+    path = Path(adapter_of(one), file)
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(AlkdError, match="delete that folder") as error:
+        teacher(model, tmp_path, made=4, wanted=4).prepare()
+    assert "\n" not in str(error.value)
+    assert str(path.parent) in str(error.value)
+
+
+def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys):
+    teacher(model, tmp_path).prepare()
+    assert "LoRA" not in capsys.readouterr().err
+    one = teachers.get("local")(
+        context(
+            model,
+            tmp_path,
+            {"lora": True, "lora_examples": 8},
+            titles=ITEMS,
+            lora_examples=lambda: examples(8),
+            show_progress=True,
+        )
+    )
+    one.prepare()
+    shown = capsys.readouterr().err
+    assert "8/8" in shown and "loss=" in shown
