@@ -51,8 +51,8 @@ def recbole_keys() -> frozenset[str]:
         names.update(getattr(argument_list, f"{group}_arguments"))
     for path in Path(recbole.__file__).parent.glob("properties/**/*.yaml"):
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names.update(key for key in content or {} if isinstance(key, str) and key not in FIELDS)
-    return frozenset(names)
+        names.update(key for key in content or {} if isinstance(key, str))
+    return frozenset(names - set(FIELDS))  # RecBole's list of data set arguments holds ours once they are registered
 
 
 @contextlib.contextmanager
@@ -108,8 +108,9 @@ def register() -> None:
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
     recbole.data.dataset.ALKDRecDataset = ALKDRecDataset
-    # a data set that `save_dataset` wrote is reused only while these keys are unchanged
-    argument_list.dataset_arguments.extend(key for key in SESSION_KEYS if key not in argument_list.dataset_arguments)
+    # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well
+    arguments = argument_list.dataset_arguments
+    arguments.extend(key for key in (*SESSION_KEYS, "eval_args") if key not in arguments)
     _teach_config()
     _registered = True
 

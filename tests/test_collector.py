@@ -10,7 +10,7 @@ from recbole.evaluator import Collector, Evaluator
 from recbole_alkd.trainer.collector import SingleTargetCollector
 
 
-@pytest.mark.parametrize("metrics", [["Recall", "NDCG", "MRR"], ["Hit", "ItemCoverage", "MAP"], ["GAUC", "Recall"]])
+@pytest.mark.parametrize("metrics", [["Recall", "NDCG", "MRR"], ["Hit", "MAP", "Precision"], ["GAUC", "Recall"]])
 @pytest.mark.parametrize("several_targets", [False, True])
 def test_same_as_recboles(metrics, several_targets):
     config = Config(model="ALKDRec", dataset="ml-100k", config_dict={"metrics": metrics, "topk": [3, 7], "use_gpu": False})
@@ -18,7 +18,7 @@ def test_same_as_recboles(metrics, several_targets):
     collected = []
     for kind in (Collector, SingleTargetCollector):
         collector = kind(config)
-        collector.data_struct.set("data.num_items", 50)
+        collector.data_struct.set("data.num_items", torch.tensor(50))
         generator = torch.Generator().manual_seed(1)
         for size in (5, 1, 8):
             scores = torch.randint(0, 20, (size, 50), generator=generator).float()  # with ties

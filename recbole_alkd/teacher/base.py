@@ -71,6 +71,9 @@ class TeacherContext:
         show_progress: whether to draw progress bars.
         log_metric: called with (name, value, step) for TensorBoard and W&B.
         device: the recommender's device, e.g. "cpu" or "cuda".
+        hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the LLM to
+            summarise into hints; None: there are no hints.
+        hint_key: a hash of everything that decides those cases, as ``lora_key``.
     """
 
     settings: Settings
@@ -83,6 +86,8 @@ class TeacherContext:
     show_progress: bool = False
     log_metric: Callable[[str, float, int], None] | None = None
     device: str = "cpu"
+    hint_cases: Callable[[], list[Instance]] | None = None
+    hint_key: str = ""
 
 
 class LLMTeacher:

@@ -28,6 +28,9 @@ SLOTS: dict[str, frozenset[str]] = {
     "generate.system": frozenset(),
     "generate.hints": frozenset({"hints"}),
     "generate.user": frozenset({"hints", "history", "candidates", "top_n"}),
+    "hints.system": frozenset(),
+    "hints.case": frozenset({"number", "history", "candidates"}),
+    "hints.user": frozenset({"cases"}),
 }
 
 

@@ -26,5 +26,5 @@ class SingleTargetCollector(Collector):
         if self.register.need("rec.items"):
             self.data_struct.update_tensor("rec.items", top)
         if self.register.need("rec.topk"):
-            hits = (top == positive_i.to(top.device).unsqueeze(1)).int()
+            hits = (top == positive_i.to(top.device).unsqueeze(1)).long()  # as the sum over RecBole's matrix
             self.data_struct.update_tensor("rec.topk", torch.cat((hits, torch.ones_like(hits[:, :1])), dim=1))

@@ -11,7 +11,7 @@ from tiny_llm import TITLES, context, instances, tiny_llm
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher import local
+from recbole_alkd.teacher import local, scorers
 from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.models import load_causal_lm
 from recbole_alkd.teacher.prompt import shown_order
@@ -125,8 +125,7 @@ def test_a_session_is_scored_the_same_whatever_else_is_asked(model, tmp_path):
 def test_tokens_are_those_forwarded_and_within_the_estimate(model, tmp_path):
     one = teacher(model, tmp_path)
     for instance, answer in one.ask(instances()):
-        tree = one._scorer.tree(instance.history, instance.candidates)
-        assert answer.prompt_tokens == len(tree.tokens)
+        assert answer.prompt_tokens == one._scorer.case(instance).tokens
         assert answer.prompt_tokens <= one.estimate(instance)[0]
         assert one.estimate(instance)[1] is None
         assert answer.seconds > 0
@@ -165,9 +164,9 @@ def test_threads_are_given_back(model, tmp_path):
     before = torch.get_num_threads()
     one = teacher(model, tmp_path, llm_threads=2)
     seen = []
-    original = local.log_likelihoods
+    original = scorers.log_likelihoods
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args))
+        patch.setattr(scorers, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args))
         for _ in one.ask(instances()):
             assert torch.get_num_threads() == before
     assert set(seen) == {2}
@@ -195,7 +194,7 @@ def test_an_item_without_title_is_named(model, tmp_path):
 
 
 def test_scores_that_are_no_numbers_fail_the_label(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(local.TitleScorer, "scores", lambda *_: [torch.tensor([1.0, float("nan"), 0.0])])
+    monkeypatch.setattr(scorers.TitleScorer, "scores", lambda *_: [torch.tensor([1.0, float("nan"), 0.0])])
     found = answers(model, tmp_path, [instances()[1]])
     assert found[3].status == "failed"
     assert found[3].ranking == ()

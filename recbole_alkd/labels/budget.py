@@ -1,0 +1,141 @@
+"""The budget of one run: limits in labels, tokens and US dollars that no request can exceed.
+
+An upper bound is reserved before a request leaves and replaced by what it really took when the answer is there. What
+is spent plus what is reserved never passes a limit, however many requests are in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from decimal import Decimal
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Labels, tokens and US dollars; None where there is no limit."""
+
+    labels: int | None
+    tokens: int | None
+    usd: float | None
+
+
+class Reservation:
+    """What one request may take at most. Ends with exactly one call of ``settle`` or ``release``."""
+
+    def __init__(self, budget: Budget, wanted: dict[str, Decimal]) -> None:
+        self._budget, self._wanted = budget, wanted
+
+    def settle(self, tokens: int = 0, usd: float | None = None, labels: int = 1) -> None:
+        """Replace the reservation by what was taken. ``labels=0``: paid for, but no ranking came of it."""
+        self._budget._end(self, _amounts(labels, tokens, usd))
+
+    def release(self) -> None:
+        """Give everything back: the request never left, or nothing was charged for it."""
+        self._budget._end(self, _amounts(0, 0, None))
+
+
+class Budget:
+    """The limits of one run, shared by all its threads.
+
+    Sums are decimal, so that ten times 0.1 USD is 1 USD.
+
+    Args:
+        labels: rankings the run may use, reused ones included.
+        tokens: tokens it may spend on new ones; None: no limit.
+        usd: US dollars it may spend on new ones; None: no limit.
+    """
+
+    def __init__(self, labels: int, tokens: int | None = None, usd: float | None = None) -> None:
+        self._limits = {
+            "labels": Decimal(labels),
+            "tokens": None if tokens is None else Decimal(tokens),
+            "usd": None if usd is None else _money(usd),
+        }
+        self._spent = dict.fromkeys(self._limits, Decimal(0))
+        self._held = dict.fromkeys(self._limits, Decimal(0))
+        self._open: set[Reservation] = set()
+        self._lock = threading.Lock()
+        self._refusal: tuple[str, str] | None = None
+
+    def reserve(self, tokens: int = 0, usd: float | None = None, labels: int = 1) -> Reservation | None:
+        """Set aside what a request may take at most, or None when a limit would be passed (see ``ended``).
+
+        Args:
+            tokens: upper bound, prompt and completion together.
+            usd: upper bound; None when nothing is charged.
+            labels: rankings it will yield; 0 for a second try of the same instance.
+        """
+        wanted = _amounts(labels, tokens, usd)
+        with self._lock:
+            for name, limit in self._limits.items():
+                if limit is not None and self._spent[name] + self._held[name] + wanted[name] > limit:
+                    self._refusal = name, self._sentence(name, limit, wanted[name])
+                    return None
+            for name, value in wanted.items():
+                self._held[name] += value
+            self._refusal = None
+            reservation = Reservation(self, wanted)
+            self._open.add(reservation)
+            return reservation
+
+    def _end(self, reservation: Reservation, taken: dict[str, Decimal]) -> None:
+        with self._lock:
+            if reservation not in self._open:
+                raise ValueError("this reservation has been settled or released before")
+            self._open.remove(reservation)
+            for name, value in taken.items():
+                self._held[name] -= reservation._wanted[name]
+                self._spent[name] += value
+
+    def _sentence(self, name: str, limit: Decimal, wanted: Decimal) -> str:
+        taken, held = self._spent[name], self._held[name]
+        flight = f" and {held:f} reserved by requests in flight" if held else ""
+        left = max(Decimal(0), limit - taken - held)
+        return f"budget_{name}: {taken:f} of {limit:f} spent{flight}, {left:f} left, the next request may take {wanted:f}"
+
+    @property
+    def ended(self) -> str | None:
+        """The limit that refused the last reservation ("labels", "tokens" or "usd"), or None."""
+        return self._refusal[0] if self._refusal else None
+
+    @property
+    def refusal(self) -> str | None:
+        """One sentence on the last refusal: the limit, what is spent, what is left, what was wanted. None without one."""
+        return self._refusal[1] if self._refusal else None
+
+    @property
+    def spent(self) -> Amount:
+        """What has been taken by settled reservations."""
+        with self._lock:
+            return _amount(self._spent)
+
+    @property
+    def left(self) -> Amount:
+        """What can still be reserved. Zero, never negative."""
+        with self._lock:
+            return _amount(
+                {
+                    name: None if limit is None else max(Decimal(0), limit - self._spent[name] - self._held[name])
+                    for name, limit in self._limits.items()
+                }
+            )
+
+
+def _money(usd: float) -> Decimal:
+    return Decimal(repr(float(usd)))
+
+
+def _amounts(labels: int, tokens: int, usd: float | None) -> dict[str, Decimal]:
+    amounts = {"labels": Decimal(labels), "tokens": Decimal(int(tokens)), "usd": Decimal(0) if usd is None else _money(usd)}
+    for name, value in amounts.items():
+        if value.is_nan() or value < 0:
+            raise ValueError(f"{name}: {value} is not allowed; allowed: a number of at least 0")
+    return amounts
+
+
+def _amount(values: dict[str, Decimal] | dict[str, Decimal | None]) -> Amount:
+    labels, tokens, usd = (values[name] for name in ("labels", "tokens", "usd"))
+    return Amount(
+        None if labels is None else int(labels), None if tokens is None else int(tokens), None if usd is None else float(usd)
+    )

@@ -1,0 +1,307 @@
+"""The durable store of labels: one SQLite file for every run, process and policy.
+
+A label is one LLM ranking of one instance. Labels cost money or hours, so the store keeps three promises: when ``put``
+returns, the label survives a killed process and a power cut; a key is stored once, whoever comes first; any number of
+processes may read and write at the same time. SQLite in WAL mode with ``synchronous=FULL`` does the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from recbole_alkd.config import AlkdError
+
+STATUSES = ("ok", "failed")
+BUSY_SECONDS = 60.0
+_APPLICATION_ID = 0x414C4B44  # "ALKD": tells a label store from any other SQLite file
+_PAGE = 500
+
+
+class LabelStoreError(AlkdError):
+    """A file that cannot be used as a label store."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One LLM ranking of one instance.
+
+    Attributes:
+        key: see ``label_key``.
+        ranking: distinct candidate tokens, best first; empty when the answer was unusable.
+        candidates: the tokens the LLM chose from, in the order of the instance.
+        raw: the answer as it came.
+        repairs: what the parser had to mend, and how often.
+        prompt_tokens, completion_tokens: as counted by whoever was asked.
+        seconds: from request to answer.
+        usd: US dollars paid; None where there is no price (a local LLM, a control).
+        status: "ok", or "failed" when no ranking could be read from the answer.
+        teacher: ``LLMTeacher.identity``.
+        time: when the answer came, in seconds since 1970 (UTC).
+
+    Raises:
+        AlkdError: a key that is no text or empty, an unknown status, an item token that is no text.
+    """
+
+    key: str
+    ranking: tuple[str, ...]
+    candidates: tuple[str, ...] = ()
+    raw: str = ""
+    repairs: Mapping[str, int] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    usd: float | None = None
+    status: str = "ok"
+    teacher: str = ""
+    time: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ranking", tuple(self.ranking))
+        object.__setattr__(self, "candidates", tuple(self.candidates))
+        object.__setattr__(self, "repairs", dict(self.repairs))
+        if not (isinstance(self.key, str) and self.key):
+            raise AlkdError(f"label key: {self.key!r} is not allowed; allowed: text that is not empty")
+        if self.status not in STATUSES:
+            raise AlkdError(f"status of label {self.key}: {self.status!r} is not allowed; allowed: {' | '.join(STATUSES)}")
+        for token in self.ranking + self.candidates:
+            if not isinstance(token, str):
+                raise AlkdError(f"label {self.key}: the item token {token!r} is not text")
+
+
+def label_key(history: Sequence[str], candidates: Sequence[str], prompt: str, teacher: str) -> str:
+    """The key of a label: 64 hex digits that are the same only for the same question to the same teacher.
+
+    Args:
+        history: item tokens of the instance, oldest first.
+        candidates: candidate tokens in order.
+        prompt: the text that decides the answer.
+        teacher: ``LLMTeacher.identity``: teacher, model, adapter and scoring settings.
+    """
+    question = json.dumps([list(history), list(candidates), prompt, teacher])  # JSON: no two questions share a text
+    return hashlib.sha256(question.encode()).hexdigest()
+
+
+# MIGRATIONS[v] are the statements that take a store from schema version v to v + 1.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE labels (
+            id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, status TEXT NOT NULL, teacher TEXT NOT NULL,
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL,
+            ranking TEXT NOT NULL, candidates TEXT NOT NULL, repairs TEXT NOT NULL, raw TEXT NOT NULL)""",
+        "CREATE INDEX labels_status ON labels (status)",  # counting 1e6 labels must not read their answers
+        # failed answers that an ok one has replaced: they were paid for, so the bill still needs them
+        """CREATE TABLE failures (
+            key TEXT NOT NULL, teacher TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+            seconds REAL NOT NULL, usd REAL, time REAL, raw TEXT NOT NULL)""",
+        "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
+    ),
+)
+
+_COLUMNS = "key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd, status, teacher, time"
+# the raw answer arrives as bytes: an LLM's JSON can hold half of a surrogate pair, which is no valid UTF-8
+_INSERT = f"INSERT INTO labels ({_COLUMNS}) VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+_FAILURE = "key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw"
+
+
+class LabelStore:
+    """Labels by key, in one SQLite file that is made when it does not exist, with its folder.
+
+    Use it as a context manager, or call ``close``. One object may be shared by threads; another process opens its own.
+    The file must be on a local disk: WAL mode needs shared memory.
+
+    A failed label keeps its key from being asked again by the next run. A later ok answer for the same key replaces it
+    (``put`` returns True) and the failed one moves aside, so that what it cost stays on the bill. An ok label is never
+    replaced.
+
+    Example:
+        >>> with LabelStore("alkd_labels/labels.sqlite") as store:
+        ...     store.put(Label(key="k", ranking=("85123A", "22423")))
+        True
+
+    Raises:
+        LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self._lock = threading.RLock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise LabelStoreError(f"label_store: {str(self.path)!r} cannot be opened: {error}") from error
+        self._db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogatepass")
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self._db.close()
+            what = "is not a label store" if "not a database" in str(error) else "cannot be used as a label store"
+            raise LabelStoreError(f"label_store: {str(self.path)!r} {what}: {error}") from error
+        except LabelStoreError:
+            self._db.close()
+            raise
+
+    def _open(self) -> None:
+        self._db.execute("PRAGMA synchronous = FULL")
+        version = self._version()
+        if version < len(MIGRATIONS):
+            self._use_wal()
+            with self.transaction():
+                # another process may have been faster
+                for statements in MIGRATIONS[self._version() :]:
+                    for statement in statements:
+                        self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    def _version(self) -> int:
+        application, version, tables = self._db.execute(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_application_id, pragma_user_version"
+        ).fetchone()
+        if application != _APPLICATION_ID and (tables or application or version):
+            raise LabelStoreError(f"label_store: {str(self.path)!r} is an SQLite file but not a label store; give another path")
+        if version > len(MIGRATIONS):
+            raise LabelStoreError(
+                f"label_store: {str(self.path)!r} has schema version {version}; this release of recbole_alkd knows versions "
+                f"up to {len(MIGRATIONS)}: use a newer release"
+            )
+        return version
+
+    def _use_wal(self) -> None:
+        # the switch to WAL needs the file for itself for a moment, and SQLite does not always wait for that
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection, inside of one write transaction: all of it is stored durably, or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def get(self, key: str) -> Label | None:
+        """The label of ``key``, ok or failed, or None."""
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Sequence[str]) -> dict[str, Label]:
+        """The labels of those ``keys`` that are stored."""
+        found = {}
+        for start in range(0, len(keys), _PAGE):
+            page = list(keys[start : start + _PAGE])
+            marks = ", ".join("?" * len(page))
+            for row in self._rows(f"SELECT {_COLUMNS} FROM labels WHERE key IN ({marks})", page):
+                found[row[0]] = _label(row)
+        return found
+
+    def put(self, label: Label) -> bool:
+        """Store ``label``; durable on return.
+
+        Returns:
+            True when it was stored; False when the key exists, whose label then stays as it is (first wins). The one
+            exception is an ok label for a key that has only failed: it replaces the failed label.
+        """
+        return self.put_many([label]) == 1
+
+    def put_many(self, labels: Iterable[Label]) -> int:
+        """Store ``labels`` in one transaction; durable on return. How many were stored; see ``put`` for the others."""
+        rows = [(label, _row(label)) for label in labels]
+        with self.transaction() as db:
+            return sum(_insert(db, label, row) for label, row in rows)
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all labels, sorted. Reads an index only."""
+        last = ""
+        while page := self._rows("SELECT key FROM labels WHERE key > ? ORDER BY key LIMIT 50000", [last]):
+            yield from (key for (key,) in page)
+            last = page[-1][0]
+
+    def __iter__(self) -> Iterator[Label]:
+        """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
+        last = 0  # by pages: an open cursor would keep the write-ahead log from being folded back into the file
+        while page := self._rows(f"SELECT {_COLUMNS}, id FROM labels WHERE id > ? ORDER BY id LIMIT {_PAGE}", [last]):
+            yield from map(_label, page)
+            last = page[-1][-1]
+
+    def counts(self) -> dict[str, int]:
+        """How many labels there are, by status: ``{"ok": n, "failed": n}``."""
+        return {**dict.fromkeys(STATUSES, 0), **dict(self._rows("SELECT status, count(*) FROM labels GROUP BY status"))}
+
+    def __len__(self) -> int:
+        return sum(self.counts().values())
+
+    def __contains__(self, key: object) -> bool:
+        return bool(self._rows("SELECT 1 FROM labels WHERE key = ?", [key])) if isinstance(key, str) else False
+
+    def close(self) -> None:
+        """Close the file. Everything that was put is there already."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> LabelStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _insert(db: sqlite3.Connection, label: Label, row: tuple[Any, ...]) -> bool:
+    stored = db.execute(_INSERT, row).rowcount == 1
+    if not stored and label.status == "ok":
+        failed = "FROM labels WHERE key = ? AND status = 'failed'"
+        if db.execute(f"INSERT INTO failures ({_FAILURE}) SELECT {_FAILURE} {failed}", [label.key]).rowcount:
+            db.execute(f"DELETE {failed}", [label.key])
+            stored = db.execute(_INSERT, row).rowcount == 1
+    db.execute("DELETE FROM claims WHERE key = ?", [label.key])
+    return stored
+
+
+def _row(label: Label) -> tuple[Any, ...]:
+    return (
+        label.key,
+        json.dumps(label.ranking),
+        json.dumps(label.candidates),
+        label.raw.encode("utf-8", "surrogatepass"),
+        json.dumps(label.repairs),
+        int(label.prompt_tokens),
+        int(label.completion_tokens),
+        float(label.seconds),
+        None if label.usd is None else float(label.usd),
+        label.status,
+        label.teacher,
+        None if label.time is None else float(label.time),
+    )
+
+
+def _label(row: tuple[Any, ...]) -> Label:
+    key, ranking, candidates, raw, repairs, *rest = row
+    return Label(key, json.loads(ranking), json.loads(candidates), raw, json.loads(repairs), *rest[:7])

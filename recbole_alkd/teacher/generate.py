@@ -1,0 +1,114 @@
+"""``llm_scoring: generate``: an instruction-following LM reads the ranking prompt and writes the ranking.
+
+The prompt is the paper's in what it holds (Module 1): role, hints, session, candidates. The answer is parsed as any other
+LLM's. A model of 135M parameters cannot follow it; it is meant for larger ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.teacher.base import Answer, Instance
+from recbole_alkd.teacher.likelihood import Tokens, build_tree
+from recbole_alkd.teacher.parse import parse_ranking
+from recbole_alkd.teacher.prompt import ranking_request
+from recbole_alkd.teacher.scorers import Case, Scorer
+
+_OPENING = "[<ID"  # how an answer in the form that is asked for begins
+_HINT_TOKENS = 400
+
+
+class GenerateScorer(Scorer):
+    """Writes rankings; with LoRA, it is trained to begin them with the true next item."""
+
+    hints = ""
+
+    def case(self, instance: Instance) -> Case:
+        return Case((build_tree(self._chat(self._request(instance)), []),))
+
+    def training_case(self, instance: Instance, epoch: int) -> Case:
+        """The likelihood of each candidate as the first of the list."""
+        prefix = [*self._chat(self._request(instance)), *self._encode(_OPENING)]
+        return Case((build_tree(prefix, [self._encode(f"{item}>") for item in instance.candidates]),))
+
+    def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
+        return parts[0]
+
+    def answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
+        """``raw`` is what the LM wrote."""
+        prompts = [tuple(case.trees[0].tokens.tolist()) for case in cases]
+        longest = max(len(self._ideal(instance)) for instance in instances)
+        found = []
+        for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest + 16), strict=True):
+            parsed = parse_ranking(text, instance.candidates, self.settings.llm_top_n, self.titles)
+            found.append(
+                Answer(
+                    parsed.items,
+                    raw=text,
+                    repairs=parsed.repairs,
+                    prompt_tokens=case.tokens,
+                    completion_tokens=count,
+                    status="ok" if parsed.items else "failed",
+                )
+            )
+        return found
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The LM's answer to other messages, such as those that ask for hints."""
+        return self._write([self._chat(messages)], _HINT_TOKENS)[0][0]
+
+    def _request(self, instance: Instance) -> tuple[dict[str, str], ...]:
+        return ranking_request(self.prompt, instance, self.titles, self.settings, self.hints).messages
+
+    def _ideal(self, instance: Instance) -> Tokens:
+        """Tokens of an answer in the form that is asked for, with the longest ids."""
+        ids = sorted(instance.candidates, key=len, reverse=True)[: self.settings.llm_top_n]
+        return self._encode("[" + ", ".join(f"<ID{item}>" for item in ids) + "]")
+
+    def _chat(self, messages: Sequence[Mapping[str, str]]) -> Tokens:
+        if self.tokenizer.chat_template is None:
+            raise AlkdError(
+                f"llm_scoring: 'generate' needs a model with a chat template, which {self.settings.llm_model} has not; "
+                "allowed with this model: title | index"
+            )
+        # models that can think before they answer are asked not to; other templates ignore the switch
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        return self._encode(text)
+
+    def _write(self, prompts: Sequence[Tokens], limit: int) -> list[tuple[str, int]]:
+        """Greedy continuations of at most ``limit`` tokens, and their numbers of tokens."""
+        from transformers import GenerationConfig
+
+        width = max(len(prompt) for prompt in prompts)
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room and width + limit > room:
+            raise AlkdError(
+                f"llm_candidates: {self.settings.llm_candidates} candidates make a prompt of {width} tokens, and {limit} for the "
+                f"answer, more than the {room} that {self.settings.llm_model} can read; lower llm_candidates or llm_history"
+            )
+        ends: Any = self.model.generation_config.eos_token_id
+        stops = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        ids = torch.full((len(prompts), width), padding)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = torch.tensor(prompt), 1
+        device = next(self.model.parameters()).device
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=limit,
+            pad_token_id=padding,
+            eos_token_id=sorted(end for end in stops if end is not None),
+        )
+        with torch.inference_mode():
+            written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
+        texts = []
+        for row in written[:, width:].tolist():
+            length = next((k for k, token in enumerate(row) if token in stops), len(row))
+            texts.append((self.tokenizer.decode(row[:length], skip_special_tokens=True), min(length + 1, len(row))))
+        return texts

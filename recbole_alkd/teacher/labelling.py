@@ -1,0 +1,288 @@
+"""Turns chosen instances into labels: looked up first, asked only where missing, stored as each answer comes.
+
+This is the one place where any teacher is asked for rankings, the controls included, so every one of them goes through
+the same store and the same budget (paper, Module 2: the subset B of Eq. 1 and its rankings).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.budget import Budget, Reservation
+from recbole_alkd.labels.claims import Claims
+from recbole_alkd.labels.store import Label, LabelStore, label_key
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What labels took.
+
+    Attributes:
+        asked: instances the teacher was asked about in this run.
+        reused: rankings that came from the store.
+        failed: instances without a ranking: unusable answers (of this run or an earlier one), requests that never
+            got an answer.
+        repaired: rankings of this run that the parser had to mend.
+        prompt_tokens, completion_tokens: of the answers of this run.
+        usd: US dollars of this run; None when answers came and none of them has a price.
+        seconds: wall time of the asking, ``prepare`` left out.
+    """
+
+    asked: int = 0
+    reused: int = 0
+    failed: int = 0
+    repaired: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Bill) -> Bill:
+        """The bill of two rounds."""
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self) if f.name != "usd"}
+        asked = [bill.usd for bill in (self, other) if bill.asked]
+        priced = [usd for usd in asked if usd is not None]
+        return Bill(**sums, usd=sum(priced) if priced or not asked else None)
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """The labels of one call of ``collect_labels``.
+
+    Attributes:
+        labels: row -> ok label, in the order of the instances.
+        bill: what they took.
+        repairs: how often the parser mended what, summed over the answers of this run.
+        ended: one sentence on the limit that ended the asking before all was asked, or None.
+        missing: rows of the instances that were never asked, or whose request got no answer: the next run asks them.
+    """
+
+    labels: dict[int, Label]
+    bill: Bill
+    repairs: dict[str, int] = field(default_factory=dict)
+    ended: str | None = None
+    missing: tuple[int, ...] = ()
+
+
+def collect_labels(
+    teacher: LLMTeacher,
+    instances: Sequence[Instance],
+    store: LabelStore,
+    budget: Budget,
+    *,
+    show_progress: bool,
+    retry_failed: bool = False,
+) -> Labelling:
+    """The labels of ``instances``: from the store where it has them, from the teacher where it does not.
+
+    ``teacher.prepare`` is called once, and only when a label is missing. Every answer is stored durably as it comes.
+    Reused labels count towards ``budget_labels`` and cost nothing; where the instances outnumber what is left of
+    ``budget_labels``, the first ones are taken. What another process is asking at this moment is not asked again but
+    waited for. Failed labels are final unless ``retry_failed``; an answer with the status "unanswered" is not stored.
+
+    Raises:
+        AlkdError: the teacher ranked what is no candidate, or one candidate twice.
+        KeyboardInterrupt: passed on; all labels that came are in the store, and the log says how many.
+    """
+    return _Collection(teacher, instances, store, budget, show_progress, retry_failed).run()
+
+
+class _Collection:
+    """The state of one ``collect_labels``."""
+
+    def __init__(
+        self,
+        teacher: LLMTeacher,
+        instances: Sequence[Instance],
+        store: LabelStore,
+        budget: Budget,
+        show_progress: bool,
+        retry_failed: bool,
+    ) -> None:
+        self.teacher, self.store, self.budget, self.retry_failed = teacher, store, budget, retry_failed
+        self.all_rows = [instance.row for instance in instances]
+        left = budget.left.labels
+        self.instances = list(instances) if left is None else list(instances[:left])
+        self.identity = teacher.identity
+        self.keys = [label_key(i.history, i.candidates, teacher.prompt(i), self.identity) for i in self.instances]
+        self.rows = Counter(self.keys)  # instances with the same key are asked once
+        self.known: dict[str, Label] = {}
+        self.missing: dict[str, Instance] = {}
+        for key, instance in zip(self.keys, self.instances, strict=True):
+            self.missing.setdefault(key, instance)
+        self.repairs: Counter[str] = Counter()
+        self.bill = Bill()
+        self.ended: str | None = None
+        self.show_progress = show_progress
+
+    def run(self) -> Labelling:
+        try:
+            self._look_up()
+            if self.missing:
+                self._ask_all()
+        except KeyboardInterrupt:
+            logger.warning(
+                "interrupted: %d rankings are kept in %s, %d of them new; the next run goes on from there",
+                len(self._labels()), self.store.path, self.bill.asked,
+            )  # fmt: skip
+            raise
+        return self._result()
+
+    def _look_up(self) -> None:
+        """Move what is in the store from ``missing`` to ``known``."""
+        for key, label in self.store.get_many(list(self.missing)).items():
+            if label.status == "failed" and self.retry_failed:
+                continue
+            self.known[key] = label
+            del self.missing[key]
+            if label.status == "ok":
+                self.bill = dataclasses.replace(self.bill, reused=self.bill.reused + self.rows[key])
+                reservation = self.budget.reserve(labels=self.rows[key])
+                if reservation:  # always, unless another thread uses the same budget
+                    reservation.settle(labels=self.rows[key])
+
+    def _ask_all(self) -> None:
+        prepared = waiting = False
+        done = sum(self.rows[key] for key in self.known)
+        with (
+            Claims(self.store, retry_failed=self.retry_failed) as claims,
+            # the bar starts at what the store had, so that its rate and remaining time are those of the asking
+            tqdm(total=len(self.instances), initial=done, desc="Labelling", unit="label", disable=not self.show_progress) as bar,
+        ):
+            while self.missing:
+                mine = claims.take(self.missing, self.teacher.chunk)
+                if not mine:
+                    if not waiting:
+                        logger.info("another process is asking for %d of these labels: waiting for it", len(self.missing))
+                        waiting = True
+                    time.sleep(0.2)
+                    self._look_up()
+                    bar.update(sum(self.rows[key] for key in self.known) - bar.n)
+                    continue
+                reservations = self._reserve(mine)
+                claims.release(mine[len(reservations) :])
+                if not reservations:
+                    self.ended = self.budget.refusal
+                    self._look_up()  # what other processes have stored meanwhile is free
+                    return
+                if not prepared:
+                    self.teacher.prepare()
+                    prepared = True
+                self._ask({key: self.missing.pop(key) for key in reservations}, reservations, bar)
+                # a request that got no answer is left to the next run
+                claims.release(key for key in mine if key not in self.known)
+
+    def _reserve(self, keys: Sequence[str]) -> dict[str, Reservation]:
+        """A reservation for each of ``keys`` up to the first that does not fit."""
+        reservations: dict[str, Reservation] = {}
+        for key in keys:
+            tokens, usd = self.teacher.estimate(self.missing[key])
+            reservation = self.budget.reserve(tokens, usd, labels=self.rows[key])
+            if reservation is None:
+                break
+            reservations[key] = reservation
+        return reservations
+
+    def _ask(self, wanted: dict[str, Instance], reservations: dict[str, Reservation], bar: tqdm) -> None:
+        key_of = {instance.row: key for key, instance in wanted.items()}
+        start = time.monotonic()
+        self.teacher.budget = self.budget
+        answers = self.teacher.ask(list(wanted.values()))
+        try:
+            for instance, answer in answers:
+                key = key_of[instance.row]
+                try:
+                    self._record(key, instance, answer)
+                finally:
+                    self._settle(key, answer, reservations.pop(key, None))
+                bar.update(self.rows[key])
+        finally:
+            if isinstance(answers, Generator):
+                answers.close()  # requests in flight end before their reservations do
+            for reservation in reservations.values():
+                reservation.release()
+            self.bill = dataclasses.replace(self.bill, seconds=self.bill.seconds + time.monotonic() - start)
+
+    def _record(self, key: str, instance: Instance, answer: Answer) -> None:
+        """Put the answer into the store before anything else is done with it."""
+        if answer.status == "unanswered":
+            return
+        usable = _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only)
+        label = Label(
+            key=key,
+            ranking=answer.ranking if usable and answer.status == "ok" else (),
+            candidates=instance.candidates,
+            raw=answer.raw,
+            repairs=answer.repairs,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            seconds=answer.seconds,
+            usd=answer.usd,
+            status="ok" if usable and answer.status == "ok" and answer.ranking else "failed",
+            teacher=self.identity,
+            time=time.time(),
+        )
+        # where another process was first, its label is everyone's
+        self.known[key] = label if self.store.put(label) else self.store.get(key) or label
+        if not usable:
+            raise AlkdError(
+                f"llm_teacher: {self.identity!r} answered session {instance.session!r} with a ranking that is not made of "
+                f"distinct candidates: {answer.ranking!r}; it is kept as a failed label"
+            )
+
+    def _settle(self, key: str, answer: Answer, reservation: Reservation | None) -> None:
+        rows, bill = self.rows[key], self.bill
+        ranked = key in self.known and self.known[key].status == "ok"
+        if reservation:
+            reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=rows if ranked else 0)
+        self.bill = dataclasses.replace(
+            bill,
+            asked=bill.asked + rows,
+            repaired=bill.repaired + (rows if ranked and answer.repairs else 0),
+            prompt_tokens=bill.prompt_tokens + answer.prompt_tokens,
+            completion_tokens=bill.completion_tokens + answer.completion_tokens,
+        )
+        self.bill = dataclasses.replace(self.bill, usd=(bill + Bill(asked=1, usd=answer.usd)).usd)
+        self.repairs.update(answer.repairs)
+
+    def _labels(self) -> dict[int, Label]:
+        pairs = ((i.row, self.known.get(key)) for i, key in zip(self.instances, self.keys, strict=True))
+        return {row: label for row, label in pairs if label is not None and label.status == "ok"}
+
+    def _result(self) -> Labelling:
+        labels = self._labels()
+        waiting = sum(self.rows[key] for key in self.missing)  # never asked: the budget ended first
+        bill = dataclasses.replace(self.bill, failed=len(self.instances) - waiting - len(labels))
+        known = {i.row for i, key in zip(self.instances, self.keys, strict=True) if key in self.known}
+        missing = tuple(row for row in self.all_rows if row not in known)
+        if self.ended is None and len(self.all_rows) > len(self.instances):
+            self.ended = f"budget_labels: only {len(self.instances)} of {len(self.all_rows)} instances fit what was left"
+        _report(labels, bill, self.ended, missing)
+        return Labelling(labels, bill, dict(self.repairs), self.ended, missing)
+
+
+def _is_ranking(ranking: Sequence[str], instance: Instance, candidates_only: bool) -> bool:
+    items = set(ranking)
+    return len(items) == len(ranking) and (not candidates_only or items <= set(instance.candidates))
+
+
+def _report(labels: dict[int, Label], bill: Bill, ended: str | None, missing: Sequence[int]) -> None:
+    cost = "no price" if bill.usd is None else f"{bill.usd:.4f} USD"
+    logger.info(
+        "labels: %d rankings (%d instances asked now, %d from the store), %d failed, %d repaired, %d tokens, %s, %.1f s",
+        len(labels), bill.asked, bill.reused, bill.failed, bill.repaired,
+        bill.prompt_tokens + bill.completion_tokens, cost, bill.seconds,
+    )  # fmt: skip
+    if ended:
+        logger.warning("labelling ended before all was asked: %s; %d instances are without a label", ended, len(missing))

@@ -1,0 +1,294 @@
+"""Finds every place in an LLM's answer that names an item, by id or by title.
+
+This is the lower half of ``parse.py``: it says what is named where, and how surely; which of these places make up the
+ranking is decided there. Everything is one pass over the text, so that a 10 MB answer costs seconds, not days.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A place that names an item, or seems to.
+
+    Attributes:
+        start, end: where it stands.
+        tokens: the candidates it can mean, usually one; empty for an id that was not offered.
+        marked: written as an id: ``<ID7>``, ``ID7``, ``"id": 7``, ``<7>``.
+        element: a list element by itself, such as the 7 in ``5, 7, 12``.
+        how: the repair it needs: "case", "title", or None.
+        inside: index of the bracketed list around it, or -1.
+        cut: behind an opened ``<`` or quote at the very end of the text, so that it may be half an id.
+    """
+
+    start: int
+    end: int
+    tokens: tuple[str, ...]
+    marked: bool = False
+    element: bool = False
+    how: str | None = None
+    inside: int = -1
+    cut: bool = False
+
+
+_DIGITS = {code: str(unicodedata.decimal(chr(code))) for code in range(128, 0x20000) if chr(code).isdecimal()}
+_INVISIBLE = dict.fromkeys([0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+
+
+@functools.cache
+def _many_marks() -> re.Pattern[str]:
+    # normalising sorts a run of combining marks in quadratic time; Unicode's stream-safe format allows 30 in a row
+    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.combining(unicodedata.normalize("NFKD", chr(c))[0]))
+    return re.compile(f"([{marks}]{{30}})[{marks}]+")
+
+
+def normal(text: str) -> str:
+    """``text`` after NFKC, with the digits of every script as 0-9 and without invisible characters."""
+    if text.isascii():
+        return text
+    size = len(text)
+    text = unicodedata.normalize("NFKC", _many_marks().sub(r"\1", text.translate(_INVISIBLE)))
+    return text[: 2 * size].translate(_DIGITS)  # one character can become 18
+
+
+_STRUCTURE = frozenset("[](){}<>,;:\"'`")  # an id with one of these, or with a space, is looked for as a whole
+_SEPARATORS = frozenset("[](){},;|<>:.=→")
+_BULLETS = " \t>*#|(_•+-"
+_QUIET = " \t\"'`*_"
+_JOINING = frozenset(["and", "then", "or"])
+ID_WORDS = frozenset(["id", "itemid", "item_id"])
+NO_ID_WORDS = frozenset(
+    ["rank", "ranking", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "order", "rating", "year"]
+)
+_SPACED_DASH = re.compile(r"\s[-–—]|[-–—]\s")
+_TITLE_BEHIND = re.compile(r"[\s\"'`*_]*[:(|–—-]|>[ \t]+\Z")  # "5: Heat", "5 - Heat", "<ID5> Heat"
+_TITLE_END = re.compile(r"[,;|\n\]]")
+_ANGLE_END = re.compile(r"[>\n]")
+
+
+class Ids:
+    """The candidates by their normalised ids, and the pattern of what may be an id in a text."""
+
+    def __init__(self, candidates: Sequence[str]) -> None:
+        self.exact: dict[str, list[str]] = {}
+        folded: dict[str, list[str]] = {}
+        for token in dict.fromkeys(candidates):
+            name = normal(token).strip()
+            if name:
+                self.exact.setdefault(name, []).append(token)
+                folded.setdefault(name.casefold(), []).append(token)
+        # 85123A and 85123a are two items where both are candidates
+        self.folded = {name: tokens for name, tokens in folded.items() if len(tokens) == 1}
+        self.are_numbers = all(name.isdigit() for name in self.exact)
+        odd = [name for name in self.exact if any(c.isspace() or c in _STRUCTURE for c in name)]
+        plain = set(self.exact).difference(odd)
+        self.edges = "_" + "".join(sorted({c for name in plain for c in name if not (c.isalnum() or c == "_")}))
+        # where no id needs other letters than these, a number between Chinese characters is a word by itself
+        letter = ("0-9A-Za-z" if all(name.isascii() for name in self.exact) else r"\w") + re.escape(self.edges)
+        # words without a digit are passed over as fast as can be, unless an id has none either
+        digit = "" if any(not any(c.isdigit() for c in name) for name in plain) else rf"(?=[{letter}]*[0-9])"
+        word = rf"(?<![{letter}]){digit}[{letter}]+"
+        whole = "|".join(map(re.escape, sorted(odd, key=len, reverse=True)))
+        self.pattern = re.compile(rf"(?<!\w)(?:(?i:id)[_#-]?)?(?:{whole})(?!\w)|{word}" if odd else word)
+
+    def find(self, word: str) -> tuple[tuple[str, ...], str | None]:
+        """The tokens that ``word`` can mean, and "case" where its upper and lower case is off."""
+        for name in (word, word.strip(self.edges)):
+            if name in self.exact:
+                return tuple(self.exact[name]), None
+            if name.casefold() in self.folded:
+                return tuple(self.folded[name.casefold()]), "case"
+        return (), None
+
+
+class Lists:
+    """The outermost square brackets of a text. ``unclosed``: the last one never ends."""
+
+    def __init__(self, text: str) -> None:
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        depth = 0
+        for bracket in re.finditer(r"[\[\]]", text):
+            if bracket.group() == "[":
+                if not depth:
+                    self.starts.append(bracket.start())
+                depth += 1
+            elif depth:
+                depth -= 1
+                if not depth:
+                    self.ends.append(bracket.end())
+        self.unclosed = depth > 0
+        if self.unclosed:
+            self.ends.append(len(text))
+
+    def at(self, place: int) -> int:
+        """The index of the list around ``place``, or -1."""
+        index = bisect.bisect_right(self.starts, place) - 1
+        return index if index >= 0 and place < self.ends[index] else -1
+
+
+@dataclass
+class _Word:
+    """A word with what stands around it, as far as 64 characters on either side."""
+
+    text: str
+    start: int
+    end: int
+    left: str  # from the word before
+    right: str  # to the word behind
+    last: str  # the word before, lower case; "" where there is none
+    following: str  # the word behind, lower case
+
+    @property
+    def opens_line(self) -> bool:
+        return (not self.last or "\n" in self.left) and not self.left.rpartition("\n")[2].strip(_BULLETS)
+
+
+_BESIDE = re.compile(r"(\W*)(\w*)")
+
+
+def _words(text: str, pattern: re.Pattern[str]) -> Iterator[_Word]:
+    for match in pattern.finditer(text):
+        start, end = match.span()
+        left = _BESIDE.match(text[max(0, start - 64) : start][::-1])
+        right = _BESIDE.match(text[end : end + 64])
+        assert left and right  # the pattern matches every text
+        yield _Word(match.group(), start, end, left[1][::-1], right[1], left[2][::-1].casefold(), right[2].casefold())
+
+
+def id_mentions(text: str, ids: Ids, brackets: Lists) -> Iterator[Mention]:
+    """Every place in a normalised ``text`` that names an id, offered or not, in order."""
+    counter, numbered, title_until = 0, -1, 0
+    for word in _words(text, ids.pattern):
+        tokens, how, marked = _find(word.text, ids)
+        angle = word.left.endswith("<") and (word.text.startswith("ID") or word.right[:1] in ("", ">", ":"))
+        if not (tokens or angle or any(c.isdigit() for c in word.text)):
+            continue  # a word of prose
+        behind_id = word.last in ID_WORDS and len(word.left) <= 6 and not word.left.strip(" \"':=#<-")
+        marked = marked or angle or behind_id
+        if not marked and word.text.isdigit():
+            if _is_list_number(word, counter):
+                counter, numbered = int(word.text), word.end
+                continue
+            if _is_other_number(word):
+                continue
+        if not marked and word.start < title_until:
+            continue
+        element = _is_element(word, word.start - len(word.left) == numbered, ids)
+        if not (tokens or marked or (element and (word.text.isdigit() or not ids.are_numbers))):
+            continue
+        if (marked or element) and _TITLE_BEHIND.match(word.right):
+            # numbers in the title behind an id are no ids
+            stop = (_ANGLE_END if word.left.endswith("<") else _TITLE_END).search(text, word.end, word.end + 1000)
+            title_until = stop.start() if stop else word.end + 1000
+        cut = word.end == len(text) and word.left[-1:] in ("<", '"', "'")
+        yield Mention(word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut)
+
+
+def _find(word: str, ids: Ids) -> tuple[tuple[str, ...], str | None, bool]:
+    """The tokens, the repair, and whether the word carries the mark ID."""
+    has_mark = len(word) > 2 and word[:2].casefold() == "id"
+    if has_mark:
+        tokens, how = ids.find(word[2:].lstrip("_-#"))
+        if tokens:
+            return tokens, how, True
+    tokens, how = ids.find(word)
+    return tokens, how, has_mark and not tokens and any(c.isdigit() for c in word)
+
+
+def _is_element(word: _Word, numbered: bool, ids: Ids) -> bool:
+    """Whether ``word`` stands by itself between separators; ``numbered``: behind a list number."""
+    left, right = _apart(word.left, word.last), _apart(word.right, word.following)
+    heads_list = word.right.strip(_QUIET) == "," and bool(ids.find(word.following)[0])  # such as 5 in "take 5, 7, 12"
+    return (left and right) or heads_list or (numbered and word.following.isdigit())  # "1. 5 2. 7"
+
+
+def _is_list_number(word: _Word, counter: int) -> bool:
+    """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``; ``counter`` was the last one."""
+    if len(word.text) > 4:
+        return False
+    value = int(word.text)
+    in_turn = value == counter + 1 or (value == 1 and word.opens_line)
+    mark = word.right.lstrip(" \t*_")[:1]
+    joined = word.right in (".", ")") and word.following[:1].isdigit()  # 12.5
+    if word.opens_line and mark in (".", ")"):
+        return in_turn or not joined
+    if word.opens_line and in_turn and word.following and "\n" not in word.right:
+        return mark not in (",", ";", ">", "]") and (mark != "" or not word.following.isdigit())
+    if word.right.startswith('":') or (word.right == '"' and not word.following and counter > 0):
+        return in_turn  # {"1": "85123A", "2"...
+    return in_turn and counter > 0 and mark in (".", ")") and word.left[-1:].isspace() and not joined
+
+
+def _is_other_number(word: _Word) -> bool:
+    """Whether the digits of ``word`` are a rank, a year or half of a decimal number."""
+    if word.last in NO_ID_WORDS and len(word.left) <= 6 and "\n" not in word.left:
+        return True
+    if len(word.text) == 4 and word.text[:2] in ("19", "20") and word.left.endswith("(") and word.right.startswith(")"):
+        return True
+    return (word.left == "." and word.last.isdigit()) or (word.right == "." and word.following.isdigit())
+
+
+def _apart(gap: str, neighbour: str) -> bool:
+    """Whether ``gap`` sets a list element apart from ``neighbour``, the word on its other side ("" at the text's end)."""
+    if not neighbour or "\n" in gap or neighbour in _JOINING or _SPACED_DASH.search(gap):
+        return True
+    return not _SEPARATORS.isdisjoint(gap)
+
+
+_TITLE_WORDS = 40
+_WORD = re.compile(r"\w+")
+_YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
+_ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|il|das|der|die|el|los)$", re.DOTALL)
+
+
+class Titles:
+    """The candidates by the words of their titles. ``Matrix, The (1999)`` is also found as ``The Matrix``."""
+
+    def __init__(self, titles: Mapping[str, str], candidates: Sequence[str]) -> None:
+        self.by_words: dict[tuple[str, ...], list[str]] = {}
+        for token in dict.fromkeys(candidates):
+            for name in _forms(normal(titles.get(token, "")[:2000]).casefold()):
+                words = tuple(_WORD.findall(name)[:_TITLE_WORDS])
+                if words and token not in self.by_words.setdefault(words, []):
+                    self.by_words[words].append(token)
+        self.beginnings = {words[:length] for words in self.by_words for length in range(1, len(words) + 1)}
+        firsts = "|".join(map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True)))
+        self.first = re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
+
+    def find(self, text: str) -> tuple[str, ...]:
+        """The tokens whose title is ``text``."""
+        return tuple(self.by_words.get(tuple(_WORD.findall(text[:2000].casefold())[:_TITLE_WORDS]), ()))
+
+
+def _forms(title: str) -> list[str]:
+    bare = _YEAR.sub("", title)
+    article = _ARTICLE.match(bare)
+    moved = f"{article[2]} {article[1]}" if article else bare
+    return [title, bare, moved, moved + title[len(bare) :]]
+
+
+def title_mentions(text: str, titles: Titles, brackets: Lists) -> Iterator[Mention]:
+    """Every place in a normalised ``text`` where a title stands, the longest where several start."""
+    behind = 0
+    for first in titles.first.finditer(text):
+        start = first.start()
+        if start < behind:
+            continue
+        words: tuple[str, ...] = ()
+        tokens: list[str] = []
+        for word in _WORD.finditer(text, start):
+            words += (word.group().casefold(),)
+            if words not in titles.beginnings:
+                break
+            if words in titles.by_words:
+                behind, tokens = word.end(), titles.by_words[words]
+        if tokens:
+            yield Mention(start, behind, tuple(tokens), how="title", inside=brackets.at(start))

@@ -1,0 +1,186 @@
+"""How a causal LM scores candidates: by their titles or by index letters, with or without a LoRA adapter.
+
+``title``: the score of a candidate is
+
+    log p(title | prompt, titles of the session) - log p(title | prompt)
+
+in nats, the pointwise mutual information of title and session; without the second term, which the LM without its adapter
+gives, long and rare titles would lose to short and common ones. Nothing depends on the order of the candidates.
+
+``index``: candidates are listed with letters, and the score is the log-probability of the letter as the next token, among
+the letters (as LlamaRec and FIRST do). Small models favour letters whatever stands beside them, so the candidates are
+shown in several shuffled orders and the log-probabilities averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.teacher.base import Answer, Instance
+from recbole_alkd.teacher.likelihood import Tokens, TokenTree, build_tree, log_likelihoods
+from recbole_alkd.teacher.lora import without_adapter
+from recbole_alkd.teacher.prompt import Prompt, shown_order, title_of, title_prefix
+
+LETTERS = string.ascii_uppercase + string.ascii_lowercase
+ORDERS = 3  # in which candidates are shown for `index`
+_NULL_CHUNK = 64  # titles in one forward pass without a session
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is forwarded for one session: one tree, or one for each order of the candidates, and what is subtracted."""
+
+    trees: tuple[TokenTree, ...]
+    null: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(tree.tokens) for tree in self.trees)
+
+
+class Scorer:
+    """Base of the scorers.
+
+    Args:
+        model, tokenizer: as ``load_causal_lm`` gives them; ``model`` may be set to a PEFT model around it later.
+        titles: item token -> title, of all items.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, titles: Mapping[str, str], settings: TeacherSettings) -> None:
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.titles, self.settings = titles, settings
+        self._line_end = self._encode("a\n")[len(self._encode("a")) :]
+        texts = sorted(set(titles.values()))
+        ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        self._tokens = {text: tuple(tokens[: settings.llm_title_tokens]) for text, tokens in zip(texts, ids, strict=True)}
+        self._head = self._encode(title_prefix(prompt, []), start=True)
+
+    def prepare(self, items: Iterable[str]) -> None:
+        """Compute what does not depend on sessions for ``items``, before cases are made of them."""
+
+    def case(self, instance: Instance) -> Case:
+        """What is asked for ``instance``."""
+        raise NotImplementedError
+
+    def answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
+        """An answer for every case, in one batch. ``raw`` is JSON, the score of every candidate."""
+        with torch.inference_mode():
+            found = [scores.tolist() for scores in self.scores(cases)]
+        return [self._answer(*one) for one in zip(instances, cases, found, strict=True)]
+
+    def _answer(self, instance: Instance, case: Case, scores: list[float]) -> Answer:
+        score_of = dict(zip(instance.candidates, scores, strict=True))
+        raw = json.dumps({item: round(score, 4) for item, score in score_of.items()})
+        if any(math.isnan(score) for score in scores):  # as half precision can give
+            return Answer((), raw=raw, prompt_tokens=case.tokens, status="failed")
+        # items with the same title have the same score; the order of the candidates must not decide between them
+        place = {item: k for k, item in enumerate(shown_order(instance, self.settings.llm_seed))}
+        ranking = sorted(instance.candidates, key=lambda item: (-score_of[item], place[item]))
+        return Answer(tuple(ranking[: self.settings.llm_top_n]), raw=raw, prompt_tokens=case.tokens)
+
+    def training_case(self, instance: Instance, epoch: int) -> Case:
+        """The same for a training example, in one pass."""
+        return self.case(instance)
+
+    def scores(self, cases: Sequence[Case]) -> list[Tensor]:
+        """(N,) score of every candidate of every case, in nats; with gradients if they are enabled."""
+        found = iter(log_likelihoods(self.model, [tree for case in cases for tree in case.trees]))
+        return [self._combine([next(found) for _ in case.trees], case) for case in cases]
+
+    def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
+        raise NotImplementedError
+
+    def title_tokens(self, items: Iterable[str]) -> list[Tokens]:
+        """The first ``llm_title_tokens`` tokens of the items' titles."""
+        return [self._tokens[title_of(item, self.titles)] for item in items]
+
+    def _session(self, history: Sequence[str]) -> list[int]:
+        """Tokens of the prompt's first line and of the last ``llm_history`` titles, one a line."""
+        lines = self.title_tokens(history[-self.settings.llm_history :])
+        return [*self._head, *(token for line in lines for token in (*line, *self._line_end))]
+
+    def _encode(self, text: str, start: bool = False) -> Tokens:
+        ids = self.tokenizer(text, add_special_tokens=start)["input_ids"]
+        if start and ids and ids[-1] == self.tokenizer.eos_token_id:
+            ids = ids[:-1]
+        return tuple(ids)
+
+
+class TitleScorer(Scorer):
+    """PMI of title and session."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        # fixed groups, so that a title's null does not depend, in the last bits, on what else a run asks for
+        distinct = sorted(set(self._tokens.values()))
+        self._chunks = [distinct[k : k + _NULL_CHUNK] for k in range(0, len(distinct), _NULL_CHUNK)]
+        self._chunk_of = {title: k for k, chunk in enumerate(self._chunks) for title in chunk}
+        self._null: dict[Tokens, float] = {}
+
+    def case(self, instance: Instance) -> Case:
+        tree = build_tree(self._session(instance.history), self.title_tokens(instance.candidates))
+        return Case((tree,), self.null(instance.candidates))
+
+    def prepare(self, items: Iterable[str]) -> None:
+        self.null(list(items))
+
+    def null(self, items: Sequence[str]) -> Tensor:
+        """(N,) log-likelihood of the items' titles without a session, by the LM without its adapter."""
+        titles = self.title_tokens(items)
+        for k in sorted({self._chunk_of[title] for title in titles if title not in self._null}):
+            with torch.no_grad(), without_adapter(self.model):
+                found = log_likelihoods(self.model, [build_tree(self._head, self._chunks[k])])[0]
+            self._null.update(zip(self._chunks[k], found.tolist(), strict=True))
+        return torch.tensor([self._null[title] for title in titles])
+
+    def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
+        assert case.null is not None
+        return parts[0] - case.null.to(parts[0].device)
+
+
+class IndexScorer(Scorer):
+    """Log-probability of the candidate's letter among the letters, averaged over shuffled orders."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        if self.settings.llm_candidates > len(LETTERS):
+            raise AlkdError(
+                f"llm_candidates: {self.settings.llm_candidates} is more than the {len(LETTERS)} letters of llm_scoring 'index'; "
+                f"allowed: at most {len(LETTERS)}"
+            )
+        options = [self._encode(f" {letter}") for letter in LETTERS[: self.settings.llm_candidates]]
+        if len({option[:-1] for option in options}) > 1 or len({option[-1] for option in options}) < len(options):
+            raise AlkdError(
+                f"llm_scoring: 'index' needs a token for each letter, which the tokenizer of {self.settings.llm_model} has not; "
+                "allowed with this model: title | generate"
+            )
+        # what a tokenizer puts before a letter (often nothing) ends the prompt
+        self._before, self._letters = options[0][:-1], [option[-1] for option in options]
+
+    def case(self, instance: Instance) -> Case:
+        return Case(tuple(self._tree(instance, order) for order in range(ORDERS)))
+
+    def training_case(self, instance: Instance, epoch: int) -> Case:
+        return Case((self._tree(instance, epoch),))
+
+    def _tree(self, instance: Instance, order: int) -> TokenTree:
+        shown = shown_order(instance, self.settings.llm_seed + order)
+        lines = [self._encode(self.prompt["index.options"] + "\n")]
+        for letter, title in zip(LETTERS, self.title_tokens(shown), strict=False):
+            lines.append((*self._encode(f" {letter}:"), *title, *self._line_end))
+        lines.append((*self._encode(self.prompt["index.ask"]), *self._before))
+        letter_of = dict(zip(shown, self._letters, strict=False))
+        prefix = [*self._session(instance.history), *(token for line in lines for token in line)]
+        return build_tree(prefix, [(letter_of[item],) for item in instance.candidates])
+
+    def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
+        return torch.stack([part.log_softmax(0) for part in parts]).mean(0)
