@@ -53,6 +53,7 @@ class LabelRounds:
         self.bill = Bill()
         self._asked: list[int] = []
         self._selections: list[tuple[str, Selection, list[str]]] = []
+        self._pool: Pool | None = None
         self._ratio: RatioEstimate | None = None
         self._bounds: CountBounds | None = None
 
@@ -80,6 +81,19 @@ class LabelRounds:
             self._bounds = self._bounds.after(self._kinds(picked))
             logger.info(set_color("ratio", "blue") + f": the rest of the pool has {self._bounds.counts} at worst")
 
+    def select_all(self) -> None:
+        """Select the whole budget in one round and ask nobody."""
+        selection = self.settings.selection
+        if selection.alkd_ratio == "pilot":
+            raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
+        self._select("round 1", selection.alkd_policy, selection.budget_labels)
+
+    @property
+    def last_selection(self) -> tuple[Pool, Selection]:
+        """The pool that was selected from last, and what was selected."""
+        assert self._pool is not None
+        return self._pool, self._selections[-1][1]
+
     def _pilot(self) -> None:
         """Label a uniform sample of the pool and bound the counts of effective and incorrect labels with it."""
         selection = self.settings.selection
@@ -100,7 +114,7 @@ class LabelRounds:
         left = np.setdiff1d(self.pool_rows, self._asked, assume_unique=True)
         self.student.model.eval()
         counts = self._bounds.counts if self._bounds else None
-        pool: Pool = self.rows.pool(left, self.recommender, self.student, self.device, counts)
+        self._pool = pool = self.rows.pool(left, self.recommender, self.student, self.device, counts)
         rng = np.random.default_rng(stage_seed(self.seed, "select", name))
         chosen = policies.get(policy)(self.settings.selection).select(pool, size, rng)
         self._selections.append((name, chosen, [str(session) for session in pool.sessions[chosen.picks]]))
