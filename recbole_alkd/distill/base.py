@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.registry import losses
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity")
 KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have
@@ -190,14 +189,19 @@ class DistillationLoss(nn.Module):
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__()
         self.context = context
-        known = {"weight": 1.0, **self.defaults}
+        self.options = self.checked(context.settings, options)
+
+    @classmethod
+    def checked(cls, settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` over ``defaults``. AlkdError where one is unknown or out of range, or the run cannot have this loss."""
+        known = {"weight": 1.0, **cls.defaults}
         for name, value in options.items():
             if name not in known:
-                raise AlkdError(f"kd_config: {type(self).__name__} has no setting {name!r}; allowed: {', '.join(sorted(known))}")
-            wanted = _wanted(value, known[name], *self.limits.get(name, (0, math.inf)))
+                raise AlkdError(f"kd_config: {cls.__name__} has no setting {name!r}; allowed: {', '.join(sorted(known))}")
+            wanted = _wanted(value, known[name], *cls.limits.get(name, (0, math.inf)))
             if wanted:
-                raise AlkdError(f"kd_config: {type(self).__name__}: {name}: {value!r} is not allowed; allowed: {wanted}")
-        self.options = {**known, **options}
+                raise AlkdError(f"kd_config: {cls.__name__}: {name}: {value!r} is not allowed; allowed: {wanted}")
+        return {**known, **options}
 
     def epoch_start(self, epoch: int) -> None:
         """Called before each epoch (0, 1, ...): annealing, resampling."""
@@ -218,14 +222,3 @@ def _wanted(value: Any, default: Any, low: float, high: float) -> str | None:
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and low <= value <= high
     span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
     return None if good else f"{'an integer' if whole else 'a number'} {span}"
-
-
-def check_needs(names: Iterable[str], available: Collection[str]) -> None:
-    """AlkdError unless ``available`` (of ``NEEDS``) serves every loss in ``names``; to be called before training starts."""
-    for name in names:
-        missing = [need for need in NEEDS if need in losses.get(name).needs and need not in available]
-        if missing:
-            raise AlkdError(
-                f"kd_loss: {name!r} needs {' and '.join(missing)}, which this run does not have; "
-                f"it has: {', '.join(n for n in NEEDS if n in available) or 'nothing'}"
-            )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.registry import losses
 
@@ -66,11 +66,15 @@ class DynamicSparseLearning(DistillationLoss):
 
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
-        if not context.settings.distill.kd_rec_weight > 0:
-            raise AlkdError("kd_rec_weight: 0.0 is not allowed with kd_loss dsl, which trains by the recommendation loss alone")
         self.masked: list[tuple[nn.Parameter, Tensor]] = []
         self.ratio = self.options["ratio"]
         self.steps = 0
+
+    @classmethod
+    def checked(cls, settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
+        if not settings.distill.kd_rec_weight > 0:
+            raise AlkdError("kd_rec_weight: 0.0 is not allowed with kd_loss dsl, which trains by the recommendation loss alone")
+        return super().checked(settings, options)
 
     def epoch_start(self, epoch: int) -> None:
         first, last = self.options["ratio"], self.options["ratio_end"]

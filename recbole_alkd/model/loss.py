@@ -47,7 +47,9 @@ def draw_items(excluded: Tensor, count: int, n_items: int) -> Tensor:
     new = excluded > 0
     new[:, 1:] &= excluded[:, 1:] != excluded[:, :-1]
     distinct = new.cumsum(1)
-    place = (torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * (n_items - 1 - distinct[:, -1:])).long()
+    place = (
+        torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * (n_items - 1 - distinct[:, -1:])
+    ).long()
     # Below the i-th smallest excluded id e_i there are e_i - i allowed ids; place p moves up by one for each e_i - i <= p.
     passed = torch.searchsorted(excluded - distinct, place, right=True)
     moved = pad(distinct, (1, 0)).gather(1, passed)

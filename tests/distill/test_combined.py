@@ -6,7 +6,7 @@ from loss_tests import toy_batch, toy_context
 from torch import nn
 
 from recbole_alkd.config import AlkdError, read_settings
-from recbole_alkd.distill import DistillationLoss, build_loss, check_needs, wanted_losses
+from recbole_alkd.distill import DistillationLoss, build_loss, check_losses, check_needs, wanted_losses
 from recbole_alkd.distill.pairwise import Pairwise
 from recbole_alkd.registry import losses
 
@@ -78,6 +78,7 @@ def test_parts_hear_of_epochs_and_steps_and_show_their_parameters(probe):
         ({"kd_loss": {"pairwise": 0}}, "kd_loss: weight 0 of 'pairwise' is not allowed; allowed: a number above 0"),
         ({"kd_loss": {"pairwise": "1"}}, "kd_loss: weight '1' of 'pairwise'"),
         ({"kd_loss": {"pairwise": True}}, "kd_loss: weight True of 'pairwise'"),
+        ({"kd_loss": "dsl"}, r"kd_rec_weight: 0\.0 is not allowed with kd_loss dsl"),
         ({"kd_config": {"nope": {}}}, "kd_config: 'nope' is not a known distillation loss"),
         ({"kd_config": {"pairwise": 3}}, "kd_config: 3 of 'pairwise' is not allowed; allowed: a mapping"),
         ({"kd_loss": "probe", "kd_config": {"probe": {"height": 0}}}, "height: 0 is not allowed; allowed: an integer from 1 to 9"),
@@ -87,10 +88,17 @@ def test_parts_hear_of_epochs_and_steps_and_show_their_parameters(probe):
         ({"kd_loss": "probe", "kd_config": {"probe": {"weight": float("nan")}}}, "weight: nan is not allowed"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(probe, settings, message):
-    with pytest.raises(AlkdError, match=message) as error:
-        build_loss(toy_context(**settings))
-    assert "\n" not in str(error.value)
+def test_what_cannot_be_is_said_in_one_line_before_anything_is_trained(probe, settings, message):
+    for check in (check_losses, lambda checked: build_loss(toy_context(**settings))):
+        with pytest.raises(AlkdError, match=message) as error:
+            check(read_settings(settings))
+        assert "\n" not in str(error.value)
+
+
+def test_settings_of_a_loss_that_is_not_asked_for_do_no_harm():
+    check_losses(read_settings({"kd_config": {"unkd": {"groups": 4}}}))
+    with pytest.raises(AlkdError, match="needs teacher_vectors"):
+        check_losses(read_settings({"kd_loss": "ftd"}), available={"lists"})
 
 
 def test_wanted_losses():

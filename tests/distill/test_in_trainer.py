@@ -1,0 +1,47 @@
+"""Every loss and every backbone through a whole run: RecBole's data, all stages, the saved student."""
+
+import pytest
+import torch
+from test_trainer import go, home  # noqa: F401  (a fixture)
+
+from recbole_alkd import AlkdError
+from recbole_alkd.compat import load_checkpoint
+from recbole_alkd.registry import backbones, losses
+
+
+def saved_student(path):
+    (checkpoint,) = path.glob("saved/*/ALKDRec.pth")
+    return load_checkpoint(str(checkpoint))["state_dict"]
+
+
+@pytest.mark.parametrize(("name", "init"), [*((name, "scratch") for name in losses), ("de", "student"), ("dsl", "student")])
+def test_a_loss_trains_and_leaves_a_plain_student(home, name, init):  # noqa: F811
+    report = go(kd_loss=name, kd_rec_weight=1.0, kd_init=init, student_embedding_size=4, epochs=2)
+    assert report["stages"]["distilled"]["test"]
+    state = saved_student(home)
+    assert {key: tuple(value.shape) for key, value in state.items()} == {
+        "recommender.input_embedding.weight": (31, 4),
+        "recommender.output_embedding.weight": (31, 4),
+    }
+    share = sum(int((value == 0).sum()) for value in state.values()) / sum(value.numel() for value in state.values())
+    assert 0.3 < share < 0.7 if name == "dsl" else share < 0.1
+
+
+def test_several_losses_add_up_in_a_run(home):  # noqa: F811
+    report = go(kd_loss={"pairwise": 1, "ftd": 10, "unkd": 0.5}, kd_rec_weight=1.0)
+    assert all(torch.isfinite(torch.tensor(value)) for value in report["stages"]["distilled"]["test"].values())
+
+
+def test_a_loss_that_cannot_train_alone_says_so(home):  # noqa: F811
+    with pytest.raises(AlkdError, match=r"kd_rec_weight: 0\.0 is not allowed with kd_loss dsl"):
+        go(kd_loss="dsl")
+
+
+@pytest.mark.parametrize("name", list(backbones))
+def test_a_backbone_is_teacher_and_student(home, name):  # noqa: F811
+    extra = {"last_k": 4} if name == "AttMix" else {}
+    report = go(
+        student_model=name, teacher_model=name, student_config=extra, teacher_config=extra,
+        student_embedding_size=4, teacher_embedding_size=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0, epochs=1,
+    )  # fmt: skip
+    assert report["stages"]["distilled"]["test"]
