@@ -1,7 +1,7 @@
 """The console command ``recbole-alkd`` and the script ``run_recbole_alkd.py``.
 
-``run`` takes RecBole's arguments (``--model=ALKDRec --dataset=ml-100k --config_files "a.yaml b.yaml" --any_key=value``).
-The other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
+``run`` and ``select`` take RecBole's arguments (``--dataset=ml-100k --config_files "a.yaml b.yaml" --any_key=value``). The
+other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from recbole_alkd.config import AlkdError
 
 
-def _main(command: Callable[[], int | None]) -> None:
+def _main(command: Callable[[], int | None]) -> NoReturn:
     """Run a command; what a user can mend is one line on stderr and exit code 2, not a traceback."""
     try:
         code = command()
@@ -33,6 +34,19 @@ def run_main(argv: Sequence[str] | None = None) -> None:
     _main(_run)
 
 
+def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse ``sys.argv`` and leave the settings (``--key=value``) in it, where RecBole reads them."""
+    parser.add_argument("--dataset", "-d", default=None, help="data set name, e.g. ml-100k; NAME in data_path/NAME/NAME.inter")
+    parser.add_argument("--config_files", default=None, help='YAML files, separated by spaces: "a.yaml b.yaml"')
+    args, rest = parser.parse_known_args()
+    for word in rest:
+        if not (word.startswith("--") and "=" in word):
+            raise AlkdError(f"argument {word!r} is not understood; settings are written as --key=value")
+    sys.argv = [sys.argv[0], *rest]
+    args.config_files = args.config_files.split() if args.config_files else None
+    return args
+
+
 def _run() -> None:
     from recbole_alkd.quick_start import run_recbole_alkd
 
@@ -42,28 +56,42 @@ def _run() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", "-m", default="ALKDRec", help="model name (default: ALKDRec)")
-    parser.add_argument("--dataset", "-d", default=None, help="data set name, e.g. ml-100k; NAME in data_path/NAME/NAME.inter")
-    parser.add_argument("--config_files", default=None, help='YAML files, separated by spaces: "a.yaml b.yaml"')
-    args, rest = parser.parse_known_args()
-    for word in rest:
-        if not (word.startswith("--") and "=" in word):
-            raise AlkdError(f"argument {word!r} is not understood; settings are written as --key=value")
-    # RecBole reads the settings from sys.argv; what argparse took must not reach it in another spelling
-    sys.argv = [sys.argv[0], *rest]
-    run_recbole_alkd(args.model, args.dataset, args.config_files.split() if args.config_files else None)
+    args = _recbole_arguments(parser)
+    run_recbole_alkd(args.model, args.dataset, args.config_files)
+
+
+def _select() -> None:
+    from recbole_alkd.quick_start import select_instances
+
+    parser = argparse.ArgumentParser(
+        prog="recbole-alkd select",
+        description="Select the sessions that an LLM should label, without any LLM. Any setting may follow as --key=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", required=True, help="JSON file for the picks and the certificate")
+    parser.add_argument("--picture", default=None, help="image file (.png, .svg, .pdf) of difficulty, probabilities and picks")
+    args = _recbole_arguments(parser)
+    result = select_instances(args.out, args.dataset, args.config_files, picture=args.picture)
+    print(f"{len(result['picks'])} of {result['pool']} sessions written to {args.out}; use them with")
+    print(f"--alkd_policy=listed --alkd_picks={args.out}#picks")
+
+
+# Commands whose settings RecBole reads from sys.argv by itself.
+RECBOLE_COMMANDS = {"run": _run, "select": _select}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """``recbole-alkd COMMAND ...``."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] == "run":
-        run_main(words[1:])
-        return
+    if words and words[0] in RECBOLE_COMMANDS:
+        sys.argv = [sys.argv[0], *words[1:]]
+        _main(RECBOLE_COMMANDS[words[0]])
     from recbole_alkd.data.cli import add_sessions_command
 
     parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
+    commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
     add_sessions_command(commands)
     args = parser.parse_args(words)
     sys.argv = sys.argv[:1]

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import quick_start
+from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
+from recbole_alkd.active.picture import draw_selection
 from recbole_alkd.compat import trusted_loads
+from recbole_alkd.trainer.report import certificate
+from recbole_alkd.trainer.rounds import CERTIFICATE
+from recbole_alkd.trainer.run_folder import write_json
 
 
 def run_recbole_alkd(
@@ -33,6 +41,43 @@ def run_recbole_alkd(
         model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict, saved=saved
     )
     return {**result, **getattr(result["test_result"], "report", {})}
+
+
+def select_instances(
+    out: str,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    picture: str | None = None,
+) -> dict[str, Any]:
+    """Select ``budget_labels`` training sessions without any LLM.
+
+    Args:
+        out: JSON file for the selection; ``alkd_policy: listed`` with ``alkd_picks: OUT#picks`` takes it up.
+        dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
+        picture: image file (.png, .svg, .pdf) of difficulty, probabilities and picks; needs the extra ``bench``.
+
+    Returns:
+        What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
+    """
+    config = Config(model="ALKDRec", dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    rounds = trainer.select(train_data, valid_data, show_progress=config["show_progress"])
+    report = rounds.policy_report()
+    names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
+    result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
+    if picture:
+        pool, chosen = rounds.last_selection
+        words = f"{config['alkd_policy']}: {len(chosen.picks)} of {len(pool)}"
+        words += f", {certificate(vars(chosen))}" if chosen.value is not None else ""
+        draw_selection(picture, pool.difficulty(), chosen.log_p, chosen.picks, words)
+    write_json(Path(out), result)
+    return result
 
 
 def objective_function(

@@ -22,7 +22,7 @@ from recbole_alkd.model.backbone import Backbone
 Batch = Callable[[Tensor, Tensor, Tensor, Tensor, slice], Tensor]
 
 
-def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 4096) -> np.ndarray:
+def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024) -> np.ndarray:
     """Minus the mean sigmoid score of the session's own items, in (-1, 0).
 
     Args:

@@ -17,7 +17,6 @@ import logging
 import os
 import random
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.teacher.base import LoraExample
+from recbole_alkd.teacher.models import quiet
 
 if TYPE_CHECKING:
     from recbole_alkd.teacher.scorers import Scorer
@@ -48,7 +48,7 @@ def train_adapter(
     """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format, when it is complete.
 
     ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
-    loss_last (means over the first and the last tenth of the steps), loss_held_out (of each epoch), seconds, natural and
+    loss_last (means over the first and the last quarter of the steps), loss_held_out (of each epoch), seconds, natural and
     inserted (targets), settings.
 
     Returns:
@@ -95,15 +95,13 @@ def _train(
         )
     scorer.prepare({item for example in examples for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
-    with kept_random_state():
+    with kept_random_state(), quiet():
         torch.manual_seed(seed)
         plain = scorer.model
         scorer.model = _add_adapter(plain, settings)
         try:
             trainer = build_trainer(scorer, examples, settings, work / "checkpoints", show_progress, log_metric)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # of the libraries to each other
-                trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+            trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
             report = checked_report(trainer, examples, settings)
             report["settings"] = asdict(lora) | {"llm_model": settings.teacher.llm_model, "llm_seed": seed}
             scorer.model.save_pretrained(work / "adapter")
@@ -123,7 +121,8 @@ def load_adapter(model: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        with quiet():
+            return PeftModel.from_pretrained(model, str(folder)).eval()
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise AlkdError(f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder") from None
 

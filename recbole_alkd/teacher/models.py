@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
 def _from_pretrained(folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet():
+    with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options), tokenizer
 
@@ -176,7 +177,7 @@ def _unpack(source: Path, target: Path) -> None:
     # newer releases keep GGUF weights packed unless told otherwise; older ones know only the unpacked form
     packed = getattr(transformers, "GgufConfig", None)
     options = {"quantization_config": packed(dequantize=True)} if packed else {}
-    with _quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
+    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
         model = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32, **options)
         config = transformers.LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
         # an object that was loaded from GGUF refuses `save_pretrained`; a fresh one with its weights does not
@@ -187,15 +188,17 @@ def _unpack(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and notices of a load that takes a second."""
+def quiet() -> Iterator[None]:
+    """Without the libraries' own progress bars, and without what they have to tell each other about future releases."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

@@ -25,7 +25,6 @@ class ReplayTeacher(LLMTeacher):
 
     needs_titles = False
     ranks_candidates_only = False
-    ranks_candidates_only = False
 
     @property
     def file(self) -> Path:

@@ -52,7 +52,9 @@ class LabelRounds:
         self.labels: dict[int, Label] = {}
         self.bill = Bill()
         self._asked: list[int] = []
+        self._ended: str | None = None  # why the budget ended the asking
         self._selections: list[tuple[str, Selection, list[str]]] = []
+        self._pool: Pool | None = None
         self._ratio: RatioEstimate | None = None
         self._bounds: CountBounds | None = None
 
@@ -73,12 +75,27 @@ class LabelRounds:
         selection = self.settings.selection
         if number == 1 and selection.alkd_ratio == "pilot":
             self._pilot()
+        if self._ended:
+            logger.warning(f"round {number}: nothing is asked, {self._ended}")
+            return
         size = -(-(selection.budget_labels - len(self._asked)) // (selection.alkd_rounds - number + 1))
-        picked = self._select(f"round {number}", selection.alkd_policy, size)
-        self._ask(picked)
+        asked = self._ask(self._select(f"round {number}", selection.alkd_policy, size))
         if self._bounds:
-            self._bounds = self._bounds.after(self._kinds(picked))
+            self._bounds = self._bounds.after(self._kinds(asked))
             logger.info(set_color("ratio", "blue") + f": the rest of the pool has {self._bounds.counts} at worst")
+
+    def select_all(self) -> None:
+        """Select the whole budget in one round and ask nobody."""
+        selection = self.settings.selection
+        if selection.alkd_ratio == "pilot":
+            raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
+        self._select("round 1", selection.alkd_policy, selection.budget_labels)
+
+    @property
+    def last_selection(self) -> tuple[Pool, Selection]:
+        """The pool that was selected from last, and what was selected."""
+        assert self._pool is not None
+        return self._pool, self._selections[-1][1]
 
     def _pilot(self) -> None:
         """Label a uniform sample of the pool and bound the counts of effective and incorrect labels with it."""
@@ -88,9 +105,7 @@ class LabelRounds:
                 f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels ({selection.budget_labels}); "
                 "allowed: less than that"
             )
-        picked = self._select("pilot", "random", selection.alkd_pilot)
-        self._ask(picked)
-        seen = self._kinds(picked)
+        seen = self._kinds(self._ask(self._select("pilot", "random", selection.alkd_pilot)))
         self._ratio = estimate_ratio(seen, self.pool_size, selection.alkd_confidence)
         self._bounds = self._ratio.bounds.after(seen)
         logger.info(set_color("ratio", "blue") + f": {self._ratio}")
@@ -100,7 +115,7 @@ class LabelRounds:
         left = np.setdiff1d(self.pool_rows, self._asked, assume_unique=True)
         self.student.model.eval()
         counts = self._bounds.counts if self._bounds else None
-        pool: Pool = self.rows.pool(left, self.recommender, self.student, self.device, counts)
+        self._pool = pool = self.rows.pool(left, self.recommender, self.student, self.device, counts)
         rng = np.random.default_rng(stage_seed(self.seed, "select", name))
         chosen = policies.get(policy)(self.settings.selection).select(pool, size, rng)
         self._selections.append((name, chosen, [str(session) for session in pool.sessions[chosen.picks]]))
@@ -112,8 +127,8 @@ class LabelRounds:
         logger.info(set_color("selection", "blue") + " " + ", ".join(words))
         return left[chosen.picks]
 
-    def _ask(self, picked: np.ndarray) -> None:
-        """Labels for the rows ``picked``, from the store or the LLM teacher."""
+    def _ask(self, picked: np.ndarray) -> np.ndarray:
+        """Labels for the rows ``picked``, from the store or the LLM teacher; gives back the rows that have an answer."""
         instances = self.rows.instances(picked, self.recommender, self.device)
         limits = self.settings.selection
         tokens, usd = self.bill.prompt_tokens + self.bill.completion_tokens, self.bill.usd or 0.0
@@ -127,16 +142,19 @@ class LabelRounds:
             found = collect_labels(self.llm, instances, store, budget, show_progress=self.show_progress)
         self.labels.update(found.labels)
         self.bill = self.bill + found.bill
-        self._asked.extend(picked.tolist())
+        self._ended = found.ended
+        asked = np.setdiff1d(picked, found.missing, assume_unique=True)
+        self._asked.extend(asked.tolist())
         if not self.labels:
             ended = f" ({found.ended})" if found.ended else ""
             raise AlkdError(
                 f"llm_teacher {self.settings.teacher.llm_teacher!r} gave no usable label for {len(instances)} instances, "
                 f"{found.bill.failed} failed{ended}: nothing to distil; the label store is {path}"
             )
+        return asked
 
-    def _kinds(self, picked: np.ndarray) -> tuple[int, int, int]:
-        return count_kinds(self.rows.kinds(picked.tolist(), self.rankings(), self.folds))
+    def _kinds(self, asked: np.ndarray) -> tuple[int, int, int]:
+        return count_kinds(self.rows.kinds(asked.tolist(), self.rankings(), self.folds))
 
     def policy_report(self) -> dict[str, Any]:
         """Certificate of the first round (which faces the whole pool), the picks of all, and what became of the ratio."""

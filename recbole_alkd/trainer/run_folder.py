@@ -54,16 +54,19 @@ class RunFolder:
         save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
 
     def write_json(self, name: str, content: Any) -> Path:
-        """Write a JSON file, whole or not at all."""
-        file = self.path / name
-        part = file.with_name(f"{name}.{os.getpid()}.part")
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, file)
-        return file
+        return write_json(self.path / name, content)
 
     def close(self) -> None:
         """Let go of the lock; the folder stays."""
         self._lock.close()
+
+
+def write_json(file: Path, content: Any) -> Path:
+    """Write a JSON file, whole or not at all."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(part, file)
+    return file
 
 
 def _try_lock(folder: Path) -> IO[str] | None:

@@ -6,7 +6,7 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_loss
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
-from recbole_alkd.registry import teachers
+from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.trainer.distillation import DistillationTerm
 from recbole_alkd.trainer.folds import Folds
@@ -72,33 +72,20 @@ class ALKDRecTrainer(StageTrainer):
     ) -> tuple[float, Any]:
         """Run every stage. Arguments and result as RecBole's ``Trainer.fit``; both speak of the distilled student."""
         self._valid_data = valid_data
+        fit = self._begin(train_data, valid_data, verbose, show_progress)
         rows = TrainingRows(train_data, self.settings)
-        self.folder = self._open_folder(rows)
-        self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
-        loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
-
-        def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
-            return self.fit_stage(self.folder, name, model, **{**loop, **how})
-
-        self._seed("teacher init")
-        recommender = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
-        self.models = dict.fromkeys(STAGES, self.alkdrec) | {"teacher": recommender}
-        self.outcomes["teacher"] = fit("teacher", recommender)
-        recommender.eval().requires_grad_(False)
+        recommender = self._recommender(fit, train_data)
         self.outcomes["student"] = fit("student", self.alkdrec)
-
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, folds, show_progress)
         try:
-            self.rounds = LabelRounds(
-                rows, recommender.view, self.alkdrec.view, llm, folds, self.config["seed"], self.device, show_progress
-            )
+            self.rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
             count = self.settings.selection.alkd_rounds
             for number in range(1, count + 1):
                 self.rounds.run(number)
                 name = "distilled" if number == count else f"distilled_{number}"
                 ending = {"callback_fn": callback_fn, "checkpoint": saved} if number == count else {}
-                self.outcomes[name] = self._distil(fit, name, rows, recommender.view, train_data, **ending)
+                self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **ending)
         finally:
             self._lora = llm.lora_report
             llm.close()
@@ -108,6 +95,48 @@ class ALKDRecTrainer(StageTrainer):
         self.best_valid_result = valid = self.outcomes["distilled"].valid
         self.best_valid_score = calculate_valid_score(valid, self.valid_metric) if valid else -1
         return self.best_valid_score, valid
+
+    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> LabelRounds:
+        """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
+
+        Trains the teacher recommender, and the student where the policy looks at it. A later run with the same settings
+        goes on from there.
+        """
+        fit = self._begin(train_data, valid_data, True, show_progress)
+        rows = TrainingRows(train_data, self.settings)
+        recommender = self._recommender(fit, train_data)
+        if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
+            fit("student", self.alkdrec)
+        folds = self._folds(rows, train_data, fit)
+        llm = self._llm_teacher(rows, folds, show_progress)
+        rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
+        rounds.select_all()
+        self.folder.close()
+        return rounds
+
+    def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
+        """Open the run folder; gives back ``fit_stage`` for this run's data."""
+        self.folder = self._open_folder(TrainingRows(train_data, self.settings))
+        self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
+        loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
+
+        def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
+            return self.fit_stage(self.folder, name, model, **{**loop, **how})
+
+        return fit
+
+    def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
+        """The trained and frozen teacher recommender."""
+        self._seed("teacher init")
+        model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
+        self.models = dict.fromkeys(STAGES, self.alkdrec) | {"teacher": model}
+        self.outcomes["teacher"] = fit("teacher", model)
+        return model.eval().requires_grad_(False).view
+
+    def _label_rounds(
+        self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
+    ) -> LabelRounds:
+        return LabelRounds(rows, recommender, self.alkdrec.view, llm, folds, self.config["seed"], self.device, show_progress)
 
     def _seed(self, *names: object) -> None:
         init_seed(stage_seed(self.config["seed"], *names), self.config["reproducibility"])
@@ -181,8 +210,7 @@ class ALKDRecTrainer(StageTrainer):
         self._seed(name, "loss")
         loss = build_loss(context).to(self.device)
         term = DistillationTerm(loss, context, rows.lists(self.rounds.rankings(), self.rounds.candidates()))
-        pairs = settings.kd_batch_size or self.config["train_batch_size"]
-        labelled = self.row_loader(train_data, list(self.rounds.labels), max(1, pairs // self.settings.teacher.llm_top_n))
+        labelled = self.row_loader(train_data, list(self.rounds.labels), self._label_batch())
         labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
         model.kd = loss
         try:
@@ -198,6 +226,15 @@ class ALKDRecTrainer(StageTrainer):
             )
         finally:
             model.kd = None
+
+    def _label_batch(self) -> int:
+        """Labelled sessions a step, from ``kd_batch_size`` in (session, item) pairs."""
+        pairs = self.settings.distill.kd_batch_size
+        count = len(self.rounds.labels)
+        if pairs is None:
+            # few labels still make an epoch of ten steps, between two looks at the validation data
+            pairs = min(self.config["train_batch_size"], count * self.settings.teacher.llm_top_n // 10)
+        return min(count, max(1, pairs // self.settings.teacher.llm_top_n))
 
     def _train_longer(self, fit: Any, train_data: Any) -> StageOutcome:
         """The control: the plain student trained on for as many steps as distillation took, with as many evaluations."""

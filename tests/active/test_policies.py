@@ -44,9 +44,6 @@ def select(name, difficulty, size=1, counts=None, **settings):
     return make(name, **settings).select(game_pool(difficulty, counts), size, np.random.default_rng(0))
 
 
-# -- games
-
-
 def test_no_policy_beats_max_min():
     """1,000 random games: the worst case of max_min is the largest, and is what it says."""
     rng = np.random.default_rng(1)
@@ -115,9 +112,6 @@ def test_rad_bc_cuts_the_papers_pool_at_two_thirds():
     assert select("rad_bc", -np.arange(12_054.0)).support / 12_054 == pytest.approx(0.660, abs=5e-4)
 
 
-# -- budgets beyond the support, and pps
-
-
 def test_a_budget_beyond_the_support_is_an_error():
     difficulty = -np.arange(100.0)
     with pytest.raises(PoolExhausted) as error:
@@ -162,9 +156,6 @@ def test_pps_of_a_policy_that_cannot_be_capped(name):
         select(name, -np.arange(100.0), 60, alkd_draw="pps")
 
 
-# -- counts
-
-
 def test_counts_of_the_pool_overrule_the_ratio():
     difficulty = np.random.default_rng(0).random(30)
     assert select("max_min", difficulty, counts=(30, 0, 0)).value == pytest.approx(1.0)
@@ -189,9 +180,6 @@ def test_deterministic_policies_take_the_extremes():
         column = pool.entropy() if name == "uncertainty" else pool.disagreement()
         picks = make(name).select(pool, 5, np.random.default_rng(0)).picks
         assert picks.tolist() == np.argsort(-column)[:5].tolist()
-
-
-# -- listed
 
 
 def listed(tmp_path, content, key="", size=2, **settings):

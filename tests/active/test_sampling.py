@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
+from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
 from recbole_alkd.active.sampling import InclusionAboveOne, PoolExhausted, draw
 from recbole_alkd.config import AlkdError
 
@@ -92,6 +93,22 @@ def test_gumbel_does_not():
         times[draw(np.log(p), 14, rng)] += 1
     inclusion = 14 * p
     assert np.abs(times / 5_000 - inclusion).max() > 20 * np.sqrt((inclusion * (1 - inclusion)).max() / 5_000)
+
+
+@pytest.mark.parametrize(("mu", "size", "n", "kept"), [(1, 500, 12_054, 0.967), (10, 500, 12_054, 0.955), (10, 500, 7_393, 0.915)])
+def test_what_drawing_without_repetition_costs(mu, size, n, kept):
+    """Worst case of the mean gain of a pick over the value, from inclusion probabilities given the other arrivals."""
+    gain, counts = -mu * np.log(np.arange(1, n + 1)), (n // 10, n // 2, n - n // 10 - n // 2)
+    solution = solve_max_min(gain, *counts)
+    p, rng, rounds = np.exp(solution.log_p[: solution.cutoff]), np.random.default_rng(0), 200
+    inclusion = np.zeros(n)
+    for _ in range(rounds):
+        arrival = rng.exponential(size=len(p)) / p
+        last, next_ = np.partition(arrival, (size - 1, size))[[size - 1, size]]
+        inclusion[: len(p)] -= np.expm1(-p * np.where(arrival <= last, next_, last)) / rounds
+    assert inclusion.sum() == pytest.approx(size, rel=0.01)
+    reached = worst_case_gain(inclusion / inclusion.sum(), np.exp(gain), *counts)
+    assert reached / solution.value == pytest.approx(kept, abs=0.002)
 
 
 def test_pps_order_is_random():

@@ -1,6 +1,7 @@
 """LoRA: it learns, only the adapter moves, every example is seen, and what is written can be loaded again."""
 
 import json
+import multiprocessing
 import random
 from pathlib import Path
 
@@ -59,6 +60,11 @@ def accuracy(one, asked):
     return np.mean([first[k] == e.target for k, e in enumerate(asked)])
 
 
+def loss_of(answer, target, temperature=8):  # the default of llm_title_tokens
+    scores = {item: score / temperature for item, score in json.loads(answer.raw).items()}
+    return np.logaddexp.reduce(list(scores.values())) - scores[target]
+
+
 def adapter_of(one):
     return one.lora_report["adapter"]
 
@@ -96,9 +102,7 @@ def test_training_starts_from_the_scores_without_an_adapter(model, tmp_path):
     plain = teacher(model, tmp_path, lora=False)
     losses = []
     for e, (_, answer) in ((e, next(plain.ask([Instance(0, "s", e.history, e.candidates)]))) for e in examples(4)):
-        scores = json.loads(answer.raw)
-        total = np.logaddexp.reduce(list(scores.values()))
-        losses.append(total - scores[e.target])
+        losses.append(loss_of(answer, e.target))
     assert logged[0] == pytest.approx(np.mean(losses), abs=1e-3)
 
 
@@ -252,3 +256,107 @@ def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys):
     one.prepare()
     shown = capsys.readouterr().err
     assert "8/8" in shown and "loss=" in shown
+
+
+class Killed(BaseException):
+    """What no handler catches, as a kill."""
+
+
+def killed_at(monkeypatch, step):
+    from transformers import TrainerCallback
+
+    from recbole_alkd.teacher import lora_trainer
+
+    original = lora_trainer.build_trainer
+
+    def dies(*args):
+        class Die(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == step:
+                    raise Killed
+
+        trainer = original(*args)
+        trainer.add_callback(Die())
+        return trainer
+
+    monkeypatch.setattr(lora_trainer, "build_trainer", dies)
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(1, 7), (3, 17)])
+def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeypatch, epochs, step):
+    values = {"made": 44, "wanted": 44, "lora_epochs": epochs, "lora_dropout": 0.1, "lora_learning_rate": 1e-3}
+    wanted: list = []
+    whole = teacher(model, tmp_path / "whole", log_metric=lambda *entry: wanted.append(entry), **values)
+    whole.prepare()
+
+    found: list = []
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        killed_at(patch, step)
+        teacher(model, tmp_path, log_metric=lambda *entry: found.append(entry), **values).prepare()
+    (partial,) = (tmp_path / "alkd_labels" / "adapters").glob(".*.partial")
+    newest = max((partial / "checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    half = newest.with_name("checkpoint-999")  # what a kill in the middle of a checkpoint leaves
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{")
+    before = len(found)
+    again = teacher(model, tmp_path, log_metric=lambda *entry: found.append(entry), **values)
+    again.prepare()
+    assert found[before][2] > 1  # it did not begin again
+    assert {(name, n): value for name, value, n in found} == {(name, n): value for name, value, n in wanted}
+    a, b = (load_file(f"{adapter_of(one)}/adapter_model.safetensors") for one in (whole, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    seconds = again.lora_report.pop("seconds")
+    assert 0 < seconds < 600
+    for one in (whole, again):
+        for key in ("seconds", "adapter"):
+            one.lora_report.pop(key, None)
+    assert again.lora_report == whole.lora_report
+    assert not partial.exists()
+
+
+def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
+    logged: list = []
+    values = {"lora_epochs": 9, "lora_learning_rate": 0.1, "log_metric": lambda *entry: logged.append(entry)}
+    one = teacher(model, tmp_path, made=40, wanted=40, **values)
+    one.prepare()
+    report = one.lora_report
+    held_out = [value for name, value, _ in logged if name == "lora/loss_held_out"]
+    assert report["held_out"] == 4
+    assert report["loss_held_out"] == pytest.approx(held_out)
+    assert report["epochs"] == len(held_out) < 9
+    assert report["steps"] == 9 * report["epochs"]
+    assert held_out[-1] >= min(held_out[:-1])
+    # what is kept is the best epoch's adapter: its held-out loss, recomputed
+    from recbole_alkd.teacher.lora_trainer import split_rows
+
+    rows = split_rows(40, one.context.settings)[1]
+    losses = []
+    for e in (examples(40)[row] for row in rows):
+        ((_, answer),) = one.ask([Instance(0, "s", e.history, e.candidates)])
+        losses.append(loss_of(answer, e.target))
+    assert np.mean(losses) == pytest.approx(min(held_out), abs=1e-3)
+
+
+def test_held_out_examples_are_a_tenth_and_only_where_epochs_repeat(model, tmp_path):
+    from recbole_alkd.teacher.lora_trainer import split_rows
+
+    one = teacher(model, tmp_path).context.settings
+    assert split_rows(50, one) == (list(range(50)), [])
+    several = teacher(model, tmp_path, lora_epochs=2).context.settings
+    train, held_out = split_rows(50, several)
+    assert len(held_out) == 5
+    assert sorted(train + held_out) == list(range(50))
+
+
+def _train_in_a_process(model, tmp_path):
+    one = teacher(model, tmp_path, made=24, wanted=24)
+    one.prepare()
+    return one.lora_report
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_trains(model, tmp_path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        reports = pool.starmap(_train_in_a_process, [(model, tmp_path)] * 2)
+    assert sorted(report.pop("reused") for report in reports) == [False, True]
+    assert reports[0] == reports[1]

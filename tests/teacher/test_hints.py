@@ -1,0 +1,142 @@
+"""Hints: asked for once, parsed, kept under a key of what decides them, and shown in the prompts."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_llm import TITLES, context, instances, tiny_llm
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher.generate import GenerateScorer
+from recbole_alkd.teacher.hints import MAX_HINT, MAX_HINTS, find_hints, hint_key, hint_messages, parse_hints
+from recbole_alkd.teacher.prompt import load_prompt
+
+ANSWER = """Here are the rules:
+1. **Sequels** follow what they continue.
+   This holds for franchises too.
+
+2) People stay in a genre <ID7>.
+- Old films follow old films.
+That is all."""
+HINTS = (
+    "Sequels follow what they continue. This holds for franchises too.",
+    "People stay in a genre (ID7).",
+    "Old films follow old films. That is all.",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
+
+
+def with_cases(model, tmp_path, cases=None, key="c", **values):
+    return context(model, tmp_path, {"llm_scoring": "generate", **values}, hint_cases=cases or instances, hint_key=key)
+
+
+def test_points_are_read():
+    assert parse_hints(ANSWER) == HINTS
+
+
+@pytest.mark.parametrize(
+    ("text", "hints"),
+    [
+        ("", ()),
+        ("No rules here, sorry.", ()),
+        ("1. one\n1. one\n2. two", ("one", "two")),
+        ("<think>1. a thought</think>1. a rule", ("a rule",)),
+        ("<think>1. a thought that never ends", ()),
+        ("**1.** bold number", ("bold number",)),
+        ("(3) in brackets\n4: colon", ("in brackets", "colon")),
+        ("1.5 stars are rare", ()),
+        ("1. " + "x" * 1000, ("x" * MAX_HINT,)),
+        ("\n".join(f"{k}. rule {k}" for k in range(1, 30)), tuple(f"rule {k}" for k in range(1, MAX_HINTS + 1))),
+    ],
+)
+def test_other_answers_are_read_too(text, hints):
+    assert parse_hints(text) == hints
+
+
+@given(st.text(alphabet=st.sampled_from("1.)-* \n<>abc{}"), max_size=200))
+def test_hints_are_always_safe_lines(text):
+    hints = parse_hints(text)
+    assert len(hints) <= MAX_HINTS
+    for hint in hints:
+        assert 0 < len(hint) <= MAX_HINT
+        assert not set(hint) & set("<>\n")
+
+
+def test_the_question_shows_every_case():
+    system, user = hint_messages(load_prompt("movies", ""), instances(), TITLES)
+    assert system["role"] == "system"
+    for number, case in enumerate(instances(), start=1):
+        assert f"Case {number}\n" in user["content"]
+        for item in case.history + case.candidates:
+            assert f"- {TITLES[item]}\n" in user["content"]
+
+
+def test_hints_are_asked_for_once(model, tmp_path):
+    asked = []
+
+    def chat(messages):
+        asked.append(messages)
+        return ANSWER
+
+    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
+    key = hint_key(ctx, prompt, "an LLM")
+    lines = "\n".join(f"{k}. {hint}" for k, hint in enumerate(HINTS, start=1))
+    assert find_hints(ctx, prompt, key, chat) == lines
+    assert find_hints(ctx, prompt, key, chat) == lines
+    assert len(asked) == 1
+    (file,) = (tmp_path / "alkd_labels" / "hints").iterdir()
+    assert json.loads(file.read_text(encoding="utf-8"))["raw"] == ANSWER
+    file.write_text("{", encoding="utf-8")
+    with pytest.raises(AlkdError, match=r"no readable hints .*delete that file"):
+        find_hints(ctx, prompt, key, chat)
+
+
+def test_the_key_is_of_what_decides_the_hints(model, tmp_path):
+    prompt = load_prompt("movies", "")
+    keys = [
+        hint_key(with_cases(model, tmp_path), prompt, "an LLM"),
+        hint_key(with_cases(model, tmp_path), prompt, "another"),
+        hint_key(with_cases(model, tmp_path, key="d"), prompt, "an LLM"),
+        hint_key(with_cases(model, tmp_path, llm_seed=1), prompt, "an LLM"),
+        hint_key(with_cases(model, tmp_path), load_prompt("games", ""), "an LLM"),
+        hint_key(with_cases(model, tmp_path, llm_hints=False), prompt, "an LLM"),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[-1] == hint_key(context(model, tmp_path), prompt, "an LLM") == "none"
+
+
+def test_without_hints_nobody_is_asked(model, tmp_path):
+    assert find_hints(context(model, tmp_path), load_prompt("movies", ""), "none", lambda _: pytest.fail("asked")) == ""
+
+
+def test_an_llm_without_hints_is_not_asked_again(model, tmp_path, caplog):
+    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
+    key = hint_key(ctx, prompt, "an LLM")
+    assert find_hints(ctx, prompt, key, lambda _: "I cannot.") == ""
+    assert "no hints that can be used" in caplog.text
+    assert find_hints(ctx, prompt, key, lambda _: pytest.fail("asked again")) == ""
+
+
+def test_hints_stand_in_the_prompts_of_the_local_teacher(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(GenerateScorer, "chat", lambda self, messages: ANSWER)
+    one = teachers.get("local")(with_cases(model, tmp_path))
+    one.prepare()
+    read = one._scorer.tokenizer.decode(one._scorer.case(instances()[0]).trees[0].tokens.tolist())
+    assert f"1. {HINTS[0]}\n2. {HINTS[1]}\n" in read
+    other = teachers.get("local")(with_cases(model, tmp_path, key="d"))
+    assert one.identity != other.identity
+
+
+def test_likelihoods_have_no_hints(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(GenerateScorer, "chat", lambda *_: pytest.fail("asked"))
+    with_hints, without = (
+        teachers.get("local")(with_cases(model, tmp_path, llm_scoring="title", llm_hints=on)) for on in (True, False)
+    )
+    with_hints.prepare()
+    assert with_hints.identity == without.identity
