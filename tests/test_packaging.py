@@ -28,7 +28,9 @@ print(Config(model="ALKDRec", dataset="ml-100k")["alkd_policy"])
 def source(tmp_path_factory):
     """A copy of what is tracked or new in the checkout, so that building leaves nothing behind in it."""
     copy = tmp_path_factory.mktemp("source") / "project"
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "log", "log_tensorboard", "saved", "alkd_labels")
+    ignore = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "build", "dist", "log", "log_tensorboard", "saved", "alkd_labels"
+    )
     shutil.copytree(ROOT, copy, ignore=ignore)
     return copy
 
