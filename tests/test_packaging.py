@@ -89,6 +89,7 @@ def test_editable(source, tmp_path):
     code = f"""
 import site, sys
 sys.path.extend({[p for p in sys.path if p.endswith("site-packages")]!r})
+sys.path.insert(0, {str(tmp_path / "site")!r})  # its finder before the running environment's of the same name
 site.addsitedir({str(tmp_path / "site")!r})
 import recbole_alkd, recbole_alkd.plugin as plugin
 print(recbole_alkd.__file__, plugin.properties_dir())
