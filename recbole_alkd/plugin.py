@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings
-from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.distill.combined import check_losses
+from recbole_alkd.registry import backbones, policies, teachers
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -83,9 +84,7 @@ def check_names(settings: Settings) -> None:
             raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
     policies.get(settings.selection.alkd_policy)
     teachers.get(settings.teacher.llm_teacher)
-    wanted = settings.distill.kd_loss
-    for name in wanted if isinstance(wanted, dict) else [wanted]:
-        losses.get(name)
+    check_losses(settings)
 
 
 def register() -> None:

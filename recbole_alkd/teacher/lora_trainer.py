@@ -39,10 +39,11 @@ class ListwiseTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         losses, cases = [], []
+        epoch = int(self.state.epoch or 0) if model.training else 0  # held-out losses are of the same cases every time
         chosen = [(int(row), self.examples[int(row)]) for row in inputs["rows"]]
         for row, example in chosen:
             instance = Instance(row, str(row), example.history, example.candidates)
-            cases.append(self.scorer.training_case(instance, int(self.state.epoch or 0)))
+            cases.append(self.scorer.training_case(instance, epoch))
         for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
             target = torch.tensor([example.candidates.index(example.target)], device=scores.device)
             losses.append(cross_entropy(scores[None] / self.scorer.temperature, target))

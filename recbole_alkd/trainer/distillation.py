@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.config import DistillSettings
-from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
+from recbole_alkd.distill.base import DistillBatch, DistillContext
+from recbole_alkd.distill.combined import CombinedLoss
 
 
 class DistillationTerm:
@@ -20,7 +21,7 @@ class DistillationTerm:
     each of them, since few rows of an ordinary batch have a label.
     """
 
-    def __init__(self, loss: DistillationLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor] | None) -> None:
+    def __init__(self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor]) -> None:
         self.loss, self.context, self.labels = loss, context, labels
         self.settings: DistillSettings = context.settings.distill
         self.needs_lists = "lists" in loss.needs
@@ -39,22 +40,30 @@ class DistillationTerm:
         total = interaction[self.context.item_field].new_zeros((), dtype=torch.float)
         if self.settings.kd_rec_weight:
             total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
-        if self.needs_lists and not self.over_labels:
-            interaction = next(self._labelled).to(interaction[self.context.item_field].device)  # type: ignore[arg-type]
-        return total + self.settings.kd_weight * self.loss(self._batch(interaction))
+        batch, labelled = self._batch(interaction), None
+        if self._labelled is not None:
+            labelled = self._batch(next(self._labelled).to(interaction[self.context.item_field].device))
+        return total + self.settings.kd_weight * self.loss(batch, labelled)
 
     def _batch(self, interaction: Any) -> DistillBatch:
         context = self.context
         lists = candidates = None
-        if self.needs_lists and self.labels is not None:
+        if self.needs_lists:
             place, all_lists, all_candidates = self.labels
             device = interaction[context.item_field].device
             at = place[interaction["alkd_row"].cpu()]
-            lists, candidates = all_lists[at].to(device), all_candidates[at].to(device)
+            # an ordinary batch has rows without a label: place -1, an empty list
+            has = (at >= 0).unsqueeze(1)
+            lists, candidates = (all_lists[at] * has).to(device), (all_candidates[at] * has).to(device)
         return DistillBatch(
-            context, interaction[context.item_seq_field], interaction[context.item_seq_len_field], interaction[context.item_field],
-            lists=lists, candidates=candidates,
-        )  # fmt: skip
+            context,
+            interaction[context.item_seq_field],
+            interaction[context.item_seq_len_field],
+            interaction[context.item_field],
+            lists=lists,
+            candidates=candidates,
+            row=interaction["alkd_row"],
+        )
 
 
 def _forever(loader: Any) -> Iterator[Any]:

@@ -234,7 +234,8 @@ class ALKDRecTrainer(StageTrainer):
         if pairs is None:
             # few labels still make an epoch of ten steps, between two looks at the validation data
             pairs = min(self.config["train_batch_size"], count * self.settings.teacher.llm_top_n // 10)
-        return min(count, max(1, pairs // self.settings.teacher.llm_top_n))
+        # two at least: a session's in-batch negatives come from the others
+        return min(count, max(2, pairs // self.settings.teacher.llm_top_n))
 
     def _train_longer(self, fit: Any, train_data: Any) -> StageOutcome:
         """The control: the plain student trained on for as many steps as distillation took, with as many evaluations."""

@@ -450,19 +450,20 @@ def test_ctrl_c_waits_for_what_is_on_its_way(tmp_path: Path, store: LabelStore, 
         with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
             label(teacher, store, 40)
         assert signal.getsignal(signal.SIGINT) is before
-        assert len(store) == len(server.requests) == 8  # every answer that was paid for
+        assert len(store) == len(server.requests)  # every answer that was paid for
+        assert 4 <= len(store) < 40
     assert "rankings are kept in" in caplog.text
 
 
 def test_the_second_ctrl_c_leaves_at_once(tmp_path: Path, store: LabelStore) -> None:
-    with ChatServer(lambda number, body: {"sleep": 3} if number else None) as server:
+    with ChatServer(lambda number, body: {"sleep": 60} if number else None) as server:
         teacher = make(server, tmp_path, llm_concurrency=2)
-        for seconds in (0.5, 0.8):
+        for seconds in (1.5, 2.0):
             threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             label(teacher, store, 10)
-        assert time.monotonic() - start < 2.5
+        assert time.monotonic() - start < 30  # far from the 60 s of the answers on their way
         assert len(store) == 1
         with store.transaction() as db:
             assert db.execute("SELECT count(*) FROM claims").fetchone() == (0,)
