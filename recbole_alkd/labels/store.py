@@ -207,7 +207,8 @@ class LabelStore:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of one SELECT, outside of a transaction."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
@@ -221,7 +222,7 @@ class LabelStore:
         for start in range(0, len(keys), _PAGE):
             page = list(keys[start : start + _PAGE])
             marks = ", ".join("?" * len(page))
-            for row in self._rows(f"{_SELECT} WHERE key IN ({marks})", page):
+            for row in self.query(f"{_SELECT} WHERE key IN ({marks})", page):
                 found[row[0]] = _label(row)
         return found
 
@@ -244,26 +245,26 @@ class LabelStore:
     def keys(self) -> Iterator[str]:
         """The keys of all labels, sorted. Reads an index only."""
         last = ""
-        while page := self._rows("SELECT key FROM labels WHERE key > ? ORDER BY key LIMIT 50000", [last]):
+        while page := self.query("SELECT key FROM labels WHERE key > ? ORDER BY key LIMIT 50000", [last]):
             yield from (key for (key,) in page)
             last = page[-1][0]
 
     def __iter__(self) -> Iterator[Label]:
         """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
         last = 0  # by pages: an open cursor would keep the write-ahead log from being folded back into the file
-        while page := self._rows(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
+        while page := self.query(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
             yield from map(_label, page)
             last = page[-1][-1]
 
     def counts(self) -> dict[str, int]:
         """How many labels there are, by status: ``{"ok": n, "failed": n}``."""
-        return {**dict.fromkeys(STATUSES, 0), **dict(self._rows("SELECT status, count(*) FROM labels GROUP BY status"))}
+        return {**dict.fromkeys(STATUSES, 0), **dict(self.query("SELECT status, count(*) FROM labels GROUP BY status"))}
 
     def __len__(self) -> int:
         return sum(self.counts().values())
 
     def __contains__(self, key: object) -> bool:
-        return bool(self._rows("SELECT 1 FROM labels WHERE key = ?", [key])) if isinstance(key, str) else False
+        return bool(self.query("SELECT 1 FROM labels WHERE key = ?", [key])) if isinstance(key, str) else False
 
     def close(self) -> None:
         """Close the file. Everything that was put is there already."""

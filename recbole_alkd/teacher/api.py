@@ -26,7 +26,7 @@ from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.chat_client import ChatClient, Messages, NoReplyError, RefusedError, Reply
+from recbole_alkd.teacher.chat_client import ChatClient, Messages, NoReplyError, RefusedError, Reply, read_completion
 from recbole_alkd.teacher.parse import ParsedRanking, parse_ranking
 from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request
@@ -112,10 +112,29 @@ class ApiTeacher(LLMTeacher):
         usd = self._price.usd(prompt_tokens, completion_tokens) if self._price else None
         return prompt_tokens + completion_tokens, usd
 
+    def expect(self, instance: Instance) -> tuple[int, float | None]:
+        """Four bytes a token, which is about right for English titles, and two for the ids of the answer."""
+        prompt = len(self.prompt(instance).encode("utf-8", "surrogatepass")) // 4
+        return self._cost(prompt, _list_bytes(instance, self.settings.llm_top_n) // 2)
+
+    @property
+    def batch_share(self) -> float:
+        """What a request in a batch file costs, as a share of the price."""
+        return self._price.batch if self._price else 1.0
+
     # -- asking ----------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Start the client; find the hints or ask for them."""
+        self._start()
+        self.find_hints()
+
+    def find_hints(self) -> None:
+        """The hints that are kept, or new ones; the server is only asked when there are none yet."""
+        if self._hints is None:
+            self._hints = hints.find_hints(self.context, self._prompt, self._hint_key, self._ask_for_hints)
+
+    def _start(self) -> None:
         if self._client is not None:
             return
         key = _key(self.settings)
@@ -123,7 +142,6 @@ class ApiTeacher(LLMTeacher):
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-teacher", daemon=True)
         self._thread.start()
         self._client = self._run(self._new_client(key))
-        self._hints = hints.find_hints(self.context, self._prompt, self._hint_key, self._ask_for_hints)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
@@ -134,6 +152,7 @@ class ApiTeacher(LLMTeacher):
         return ChatClient(s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute)
 
     def _ask_for_hints(self, messages: Messages) -> str:
+        self._start()
         tokens = max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
         reservation = None
         if self.budget:
@@ -265,6 +284,17 @@ class ApiTeacher(LLMTeacher):
             if error.charged:
                 forfeit()
             raise
+
+    def read_answer(self, instance: Instance, body: object) -> Answer:
+        """The answer in a chat completion that came some other way, as in a batch file. At the full price.
+
+        Raises:
+            ValueError: ``body`` is no chat completion.
+        """
+        reply = read_completion(body)
+        parsed = parse_ranking(reply.text, instance.candidates, self.settings.llm_top_n, self.context.titles)
+        answer = Answer(parsed.items, reply.text[:_LONGEST_RAW], parsed.repairs, status="ok" if parsed.items else "failed")
+        return self._paid(answer, reply, self.messages(instance), self.answer_tokens(instance))
 
     async def _parse(self, reply: Reply, instance: Instance) -> ParsedRanking:
         parse = partial(parse_ranking, reply.text, instance.candidates, self.settings.llm_top_n, self.context.titles)

@@ -136,6 +136,10 @@ class LLMTeacher:
         """Upper bounds for one request: tokens (prompt and completion) and USD (None: it costs nothing)."""
         return 0, None
 
+    def expect(self, instance: Instance) -> tuple[int, float | None]:
+        """What one request will take, about: tokens and USD. The upper bound where nothing better is known."""
+        return self.estimate(instance)
+
     def prepare(self) -> None:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""
 

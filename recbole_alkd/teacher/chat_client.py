@@ -222,22 +222,31 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _read(content: bytes) -> Reply:
-    """The answer in the body of a response."""
     try:
-        body = json.loads(content)
+        return read_completion(json.loads(content))
+    except (ValueError, RecursionError):
+        raise _TryAgainError(f"a response that is no chat completion: {content[:100]!r}", charged=True) from None
+
+
+def read_completion(body: Any) -> Reply:
+    """The answer in a chat completion.
+
+    Raises:
+        ValueError: ``body`` is none.
+    """
+    try:
         choice = body["choices"][0]
-        message, cut = choice["message"], choice.get("finish_reason") == "length"
-        text = message.get("content")
+        text, cut = choice["message"].get("content"), choice.get("finish_reason") == "length"
         if isinstance(text, list):  # parts, as some servers answer
             text = "".join(part.get("text") or "" for part in text)
         usage = body.get("usage") or {}
         counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
-        details = usage.get("prompt_tokens_details") or {}
-        cached = details.get("cached_tokens") or 0
-        if not isinstance(text, (str, type(None))) or not all(_is_count(c) or c is None for c in counts) or not _is_count(cached):
-            raise TypeError
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _TryAgainError(f"a response that is no chat completion: {content[:100]!r}", charged=True) from None
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("no chat completion") from None
+    good = isinstance(text, (str, type(None))) and all(_is_count(c) or c is None for c in counts) and _is_count(cached)
+    if not good:
+        raise ValueError("no chat completion")
     return Reply(text or "", counts[0], counts[1], cached, cut)
 
 

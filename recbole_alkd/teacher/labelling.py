@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any
 
 from tqdm import tqdm
 
@@ -24,6 +20,7 @@ from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.claims import Claims
 from recbole_alkd.labels.store import Label, LabelStore, label_key
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+from recbole_alkd.teacher.interrupt import Interrupt
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +74,14 @@ class Labelling:
     repairs: dict[str, int] = field(default_factory=dict)
     ended: str | None = None
     missing: tuple[int, ...] = ()
+
+
+def questions_of(teacher: LLMTeacher, instances: Sequence[Instance]) -> dict[str, Instance]:
+    """Label key -> the first instance that asks for it, in the order of the instances."""
+    identity, questions = teacher.identity, dict[str, Instance]()
+    for instance in instances:
+        questions.setdefault(label_key(instance.history, instance.candidates, teacher.prompt(instance), identity), instance)
+    return questions
 
 
 def collect_labels(
@@ -219,7 +224,7 @@ class _Collection:
         self.teacher.reservations = {row: reservations[key] for row, key in key_of.items()}
         groups = self.teacher.ask_in_groups(list(wanted.values()))
         try:
-            with _Interrupt(self.teacher.stop) as interrupt:
+            with Interrupt(self.teacher.stop) as interrupt:
                 for group in groups:
                     answered = [(key_of[instance.row], instance, answer) for instance, answer in group]
                     try:
@@ -315,36 +320,6 @@ class _Collection:
             self.ended = f"budget_labels: only {len(self.instances)} of {len(self.all_rows)} instances fit what was left"
         _report(labels, bill, self.ended, missing)
         return Labelling(labels, bill, dict(self.repairs), self.ended, missing)
-
-
-class _Interrupt:
-    """While it is entered, the first Ctrl-C is only noted, so that an answer is never lost between the LLM and the store.
-
-    The second one is a KeyboardInterrupt, as is every one outside of the main thread, where signals cannot be caught.
-
-    Attributes:
-        came: whether there was one. more_to_come: what ``stop``, which was called then, returned.
-    """
-
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self.came = self.more_to_come = False
-        self._stop = stop
-        self._before: Any = None
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.came = True
-        signal.signal(signal.SIGINT, self._before)
-        self.more_to_come = self._stop()
-        logger.warning("interrupted: waiting for the answers that are on their way; press Ctrl-C again to leave them")
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
 
 
 def _is_ranking(ranking: Sequence[str], instance: Instance, candidates_only: bool) -> bool:

@@ -1,0 +1,108 @@
+"""The console command ``recbole-alkd store``: look into a label store, move labels between stores and files."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.labels import tools
+from recbole_alkd.labels.store import STATUSES, LabelStore
+
+
+def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
+    """Mount ``store`` on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs it."""
+    parser = subparsers.add_parser("store", help="look into a label store; export, import, verify, merge labels")
+    commands = parser.add_subparsers(dest="store_command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        command.add_argument("--store", type=Path, default=Path(TeacherSettings().label_store), metavar="FILE", help="%(default)s")
+        command.set_defaults(run=run)
+        return command
+
+    listing = add("list", _list, "one line for every label, in the order of storing")
+    listing.add_argument("--status", choices=STATUSES)
+    listing.add_argument("--teacher", metavar="TEXT", help="only teachers whose name holds this text")
+    listing.add_argument("--limit", type=int, metavar="N", help="the first N")
+    add("stats", _stats, "labels, tokens and US dollars of every teacher")
+    export = add("export", _export, "write all labels to a file")
+    export.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
+    export.add_argument("--status", choices=STATUSES)
+    importing = add("import", _import, "put the labels of an exported file into the store; a key that exists stays")
+    importing.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
+    add("verify", _verify, "check the file and every label")
+    merging = add("merge", _merge, "put the labels of another store into this one; a key that exists stays")
+    merging.add_argument("other", type=Path, help="the other store")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """``recbole-alkd store ARGV``; the exit code: 1 when ``verify`` finds something."""
+    parser = argparse.ArgumentParser(prog="recbole-alkd")
+    add_store_command(parser.add_subparsers(required=True))
+    args = parser.parse_args(["store", *argv])
+    return args.run(args) or 0
+
+
+def _list(args: argparse.Namespace) -> None:
+    with tools.open_existing(args.store) as store:
+        for line in islice(tools.list_labels(store, args.status, args.teacher), args.limit):
+            usd = "-" if line.usd is None else f"{line.usd:.6f}"
+            tokens = f"{line.prompt_tokens}+{line.completion_tokens}"
+            print(f"{line.key[:16]}  {_when(line.time)}  {line.status:6}  {tokens:>11}  {usd:>10}  {line.teacher}")
+
+
+def _stats(args: argparse.Namespace) -> None:
+    with tools.open_existing(args.store) as store:
+        found = tools.stats(store)
+    ok, failed = sum(teacher.ok for teacher in found), sum(teacher.failed for teacher in found)
+    print(f"{args.store}: {ok:,} ok, {failed:,} failed, {args.store.stat().st_size / 1e6:,.1f} MB")
+    for teacher in found:
+        usd = "no price" if teacher.usd is None else f"{teacher.usd:,.4f} USD"
+        replaced = f", {teacher.replaced:,} failed ones replaced" if teacher.replaced else ""
+        print(
+            f"\n{teacher.teacher or '(no teacher)'}\n"
+            f"  {teacher.ok:,} ok, {teacher.failed:,} failed{replaced}\n"
+            f"  {teacher.prompt_tokens:,} prompt + {teacher.completion_tokens:,} completion tokens, {usd}, "
+            f"{teacher.seconds:,.1f} s\n"
+            f"  {_when(teacher.first)} to {_when(teacher.last)}"
+        )
+
+
+def _export(args: argparse.Namespace) -> None:
+    with tools.open_existing(args.store) as store:
+        print(f"{tools.export_labels(store, args.file, args.status):,} labels written to {args.file}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    with LabelStore(args.store) as store:
+        _report(tools.import_labels(store, args.file), args.file, args.store)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    with tools.open_existing(args.store) as store:
+        problems = tools.verify(store)
+        count = 0 if problems else len(store)
+    print("\n".join(problems) if problems else f"{args.store}: {count:,} labels, all is well")
+    return 1 if problems else 0
+
+
+def _merge(args: argparse.Namespace) -> None:
+    if args.other.resolve() == args.store.resolve():
+        raise AlkdError(f"store {str(args.other)!r}: it cannot be merged into itself")
+    with tools.open_existing(args.other) as other, LabelStore(args.store) as store:
+        _report(tools.merge(store, other), args.other, args.store)
+
+
+def _report(counts: tuple[int, int], source: Path, target: Path) -> None:
+    read, stored = counts
+    print(f"{stored:,} of {read:,} labels of {source} are new in {target}")
+
+
+def _when(seconds: float | None) -> str:
+    return "-" * 16 if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))

@@ -1,0 +1,301 @@
+"""Looking into a label store, and moving labels between stores and files. ``recbole-alkd store`` is made of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.store import STATUSES, Label, LabelStore
+
+_PAGE = 2000  # labels in one transaction or one Parquet row group
+_FIELDS = tuple(field.name for field in dataclasses.fields(Label))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A label without its answer, for listings."""
+
+    key: str
+    status: str
+    teacher: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None
+    time: float | None
+
+
+@dataclass(frozen=True)
+class TeacherStats:
+    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced; their cost is included."""
+
+    teacher: str
+    ok: int
+    failed: int
+    replaced: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    usd: float | None
+    first: float | None
+    last: float | None
+
+
+def list_labels(store: LabelStore, status: str | None = None, teacher: str | None = None) -> Iterator[Line]:
+    """The labels in the order in which they were stored.
+
+    Args:
+        status: only these ("ok" or "failed").
+        teacher: only those whose teacher's name holds this text.
+    """
+    last, number = 0, 20_000
+    while True:
+        page = store.query(
+            """SELECT key, status, name, prompt_tokens, completion_tokens, seconds, usd, time, labels.id
+            FROM labels JOIN teachers ON teachers.id = labels.teacher
+            WHERE labels.id > ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR instr(name, ?3) > 0)
+            ORDER BY labels.id LIMIT ?4""",
+            [last, status, teacher, number],
+        )
+        yield from (Line(*row[:-1]) for row in page)
+        if len(page) < number:
+            return
+        last = page[-1][-1]
+
+
+def stats(store: LabelStore) -> list[TeacherStats]:
+    """What the labels of every teacher took, the teacher with the most labels first."""
+    rows = store.query(
+        """SELECT name, sum(status = 'ok'), sum(status = 'failed'), sum(status = 'replaced'), sum(prompt_tokens),
+            sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time)
+        FROM (
+            SELECT teacher, status, prompt_tokens, completion_tokens, seconds, usd, time FROM labels UNION ALL
+            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures
+        ) JOIN teachers ON teachers.id = teacher GROUP BY teacher ORDER BY count(*) DESC, name"""
+    )
+    return [TeacherStats(*row) for row in rows]
+
+
+def verify(store: LabelStore) -> list[str]:
+    """What is wrong with the file or with single labels, one sentence each; empty when all is well."""
+    problems = [f"file: {text}" for (text,) in store.query("PRAGMA integrity_check") if text != "ok"]
+    if problems:
+        return problems  # rows of a damaged file are not worth reading
+    for name, sql in (
+        ("label without an answer", "SELECT key FROM labels WHERE id NOT IN (SELECT id FROM answers)"),
+        ("label without a teacher", "SELECT key FROM labels WHERE teacher NOT IN (SELECT id FROM teachers)"),
+        ("answer without a label", "SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels)"),
+    ):
+        problems += [f"{name}: {value}" for (value,) in store.query(sql)]
+    last = 0
+    while page := store.query(
+        """SELECT labels.id, key, status, ranking, candidates, repairs FROM labels JOIN answers ON answers.id = labels.id
+        WHERE labels.id > ? ORDER BY labels.id LIMIT ?""",
+        [last, _PAGE],
+    ):
+        problems += [f"label {row[1]}: {problem}" for row in page if (problem := _problem(*row[2:]))]
+        last = page[-1][0]
+    return problems
+
+
+def _problem(status: str, ranking: str, candidates: str, repairs: str) -> str | None:
+    try:
+        items, offered, mended = json.loads(ranking), json.loads(candidates), json.loads(repairs)
+    except ValueError:
+        return "not readable as JSON"
+    if not all(isinstance(part, list) and all(isinstance(token, str) for token in part) for part in (items, offered)):
+        return "ranking and candidates must be lists of item tokens"
+    if not isinstance(mended, dict):
+        return "repairs must be a mapping"
+    if status not in STATUSES:
+        return f"status {status!r} is not allowed; allowed: {' | '.join(STATUSES)}"
+    if len(set(items)) < len(items):
+        return "an item is ranked twice"
+    if (status == "ok") != bool(items):
+        return "ok without a ranking" if status == "ok" else "failed with a ranking"
+    return None
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+def export_labels(store: LabelStore, file: Path, status: str | None = None) -> int:
+    """Write the labels to ``file``: JSON Lines (.jsonl) or Parquet (.parquet, needs pyarrow). How many.
+
+    The file appears when it is complete. Every label keeps all fields of ``Label``; in Parquet ``repairs`` is JSON.
+    """
+    writer = _by_suffix(file, {".jsonl": _write_jsonl, ".parquet": _write_parquet})
+    labels = (label for label in store if status in (None, label.status))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    os.close(handle)
+    try:
+        count = writer(Path(name), labels)
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return count
+
+
+def import_labels(store: LabelStore, file: Path) -> tuple[int, int]:
+    """Put the labels of a file that ``export_labels`` wrote into the store. (read, stored): a key that exists stays.
+
+    Raises:
+        AlkdError: a line that is no label. Nothing of the file is stored then.
+    """
+    reader = _by_suffix(file, {".jsonl": _read_jsonl, ".parquet": _read_parquet})
+    for _ in reader(file):  # all of it is checked first
+        pass
+    return _put_all(store, reader(file))
+
+
+def merge(store: LabelStore, other: LabelStore) -> tuple[int, int]:
+    """Put the labels of ``other`` into ``store``. (read, stored): a key that exists stays, unless only ``other``'s is ok."""
+    counts = _put_all(store, other)
+    rows = other.query(
+        """SELECT name, key, prompt_tokens, completion_tokens, seconds, usd, time, raw
+        FROM failures JOIN teachers ON teachers.id = teacher"""
+    )
+    with store.transaction() as db:
+        for name, *row in rows:
+            db.execute("INSERT OR IGNORE INTO teachers (name) VALUES (?)", [name])
+            db.execute(
+                """INSERT INTO failures (teacher, key, prompt_tokens, completion_tokens, seconds, usd, time, raw)
+                SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, CAST(?7 AS TEXT) FROM teachers WHERE name = ?8
+                AND NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1 AND time IS ?6 AND raw = CAST(?7 AS TEXT))""",
+                [*row[:-1], row[-1].encode("utf-8", "surrogatepass"), name],
+            )
+    return counts
+
+
+def _put_all(store: LabelStore, labels: Iterable[Label]) -> tuple[int, int]:
+    read = stored = 0
+    rest = iter(labels)
+    while page := list(islice(rest, _PAGE)):
+        read, stored = read + len(page), stored + store.put_many(page)
+    return read, stored
+
+
+def _by_suffix(file: Path, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    try:
+        return known[file.suffix.lower()]
+    except KeyError:
+        raise AlkdError(f"file {str(file)!r}: its name ends with {file.suffix!r}; allowed: {' | '.join(known)}") from None
+
+
+def _write_jsonl(file: Path, labels: Iterable[Label]) -> int:
+    count = 0
+    with file.open("w", encoding="utf-8") as stream:
+        for label in labels:
+            # ASCII, so that half a surrogate pair in an answer survives
+            stream.write(json.dumps(dataclasses.asdict(label)) + "\n")
+            count += 1
+        stream.flush()
+        os.fsync(stream.fileno())
+    return count
+
+
+def _read_jsonl(file: Path) -> Iterator[Label]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield _from_text(f"{file}, line {number}", line)
+    except (OSError, UnicodeDecodeError) as error:
+        raise AlkdError(f"file {str(file)!r} cannot be read: {error}") from None
+
+
+def _from_text(place: str, text: str) -> Label:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise AlkdError(f"{place}: not readable as JSON: {error}") from None
+    return _from_values(place, values)
+
+
+def _from_values(place: str, values: Any) -> Label:
+    if not isinstance(values, dict) or not {"key", "ranking"} <= values.keys() <= set(_FIELDS):
+        raise AlkdError(f"{place}: no label; needed are key and ranking, allowed: {', '.join(_FIELDS)}")
+    lists = [values["ranking"], values.get("candidates", [])]
+    counts = [values.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    numbers = [values.get("seconds", 0.0), values.get("usd") or 0.0, values.get("time") or 0.0]
+    texts = [values.get("raw", ""), values.get("teacher", "")]
+    good = (
+        all(isinstance(part, list) for part in lists)
+        and all(isinstance(count, int) for count in counts)
+        and all(isinstance(number, (int, float)) for number in numbers)
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(values.get("repairs", {}), dict)
+    )
+    if not good:
+        raise AlkdError(f"{place}: a value is of the wrong type")
+    try:
+        return Label(**values)
+    except AlkdError as error:
+        raise AlkdError(f"{place}: {error}") from None
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise AlkdError("Parquet files need pyarrow: pip install pyarrow; or use a .jsonl file") from None
+    return pyarrow
+
+
+def _write_parquet(file: Path, labels: Iterable[Label]) -> int:
+    pyarrow = _pyarrow()
+    text, count, real = pyarrow.string(), pyarrow.int64(), pyarrow.float64()
+    types = {
+        **dict.fromkeys(("key", "raw", "repairs", "status", "teacher"), text),
+        **dict.fromkeys(("ranking", "candidates"), pyarrow.list_(text)),
+        **dict.fromkeys(("prompt_tokens", "completion_tokens"), count),
+        **dict.fromkeys(("seconds", "usd", "time"), real),
+    }
+    schema, rest, total = pyarrow.schema([(name, types[name]) for name in _FIELDS]), iter(labels), 0
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while page := list(islice(rest, _PAGE)):
+            rows = []
+            for label in page:
+                # Arrow's text is valid UTF-8; half a surrogate pair becomes a question mark
+                raw = label.raw.encode("utf-8", "replace").decode()
+                rows.append({**vars(label), "raw": raw, "repairs": json.dumps(label.repairs)})
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+            total += len(page)
+    return total
+
+
+def _read_parquet(file: Path) -> Iterator[Label]:
+    pyarrow = _pyarrow()
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            number = 0
+            for batch in table.iter_batches(_PAGE):
+                for values in batch.to_pylist():
+                    number += 1
+                    place = f"{file}, row {number}"
+                    try:
+                        repairs = json.loads(values.get("repairs") or "{}")
+                    except ValueError as error:
+                        raise AlkdError(f"{place}: repairs: not readable as JSON: {error}") from None
+                    yield _from_values(place, {**values, "repairs": repairs})
+    except (OSError, pyarrow.ArrowException) as error:
+        raise AlkdError(f"file {str(file)!r} cannot be read: {error}") from None
+
+
+def open_existing(path: Path) -> LabelStore:
+    """The store at ``path``; AlkdError where there is none, in place of a new one."""
+    if not path.is_file():
+        raise AlkdError(f"label_store: there is no file {str(path)!r}")
+    return LabelStore(path)

@@ -1,0 +1,42 @@
+"""What labels would cost, before anything is asked (``recbole-alkd label --dry-run``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.teacher.base import Instance, LLMTeacher
+from recbole_alkd.teacher.labelling import questions_of
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What labels would take, before anything is asked; hints and second tries are not in it.
+
+    Attributes:
+        wanted: instances. known: those whose label, ok or failed, is in the store. missing: those that would be asked.
+        tokens, usd: what the missing ones take, about; most_tokens, most_usd: upper bounds. USD None: no price.
+    """
+
+    wanted: int
+    known: int
+    missing: int
+    tokens: int
+    usd: float | None
+    most_tokens: int
+    most_usd: float | None
+
+
+def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore) -> Estimate:
+    """What ``collect_labels`` would ask and spend without a limit. Nothing is loaded, asked or stored."""
+    questions = questions_of(teacher, instances)
+    known = store.get_many(list(questions))
+    missing = [instance for key, instance in questions.items() if key not in known]
+    sums: list[tuple[int, float | None]] = []
+    for bound in (teacher.expect, teacher.estimate):
+        amounts = [bound(instance) for instance in missing]
+        prices = [usd for _, usd in amounts if usd is not None]
+        sums.append((sum(tokens for tokens, _ in amounts), math.fsum(prices) if prices or not missing else None))
+    return Estimate(len(instances), len(questions) - len(missing), len(missing), *sums[0], *sums[1])
