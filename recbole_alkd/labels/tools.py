@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.store import STATUSES, Label, LabelStore
@@ -19,8 +19,7 @@ _PAGE = 2000  # labels in one transaction or one Parquet row group
 _FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A label without its answer, for listings."""
 
     key: str
@@ -56,17 +55,21 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
         status: only these ("ok" or "failed").
         teacher: only those whose teacher's name holds this text.
     """
-    last, number = 0, 20_000
+    names = dict(store.query("SELECT id, name FROM teachers"))
+    wanted = [number for number, name in names.items() if teacher is None or teacher in name]
+    of_teacher = "" if teacher is None else f"AND teacher IN ({', '.join(map(str, wanted))})"
+    last, size = 0, 20_000
     while True:
         page = store.query(
-            """SELECT key, status, name, prompt_tokens, completion_tokens, seconds, usd, time, labels.id
-            FROM labels JOIN teachers ON teachers.id = labels.teacher
-            WHERE labels.id > ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR instr(name, ?3) > 0)
-            ORDER BY labels.id LIMIT ?4""",
-            [last, status, teacher, number],
+            f"""SELECT key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time, id FROM labels
+            WHERE id > ? AND (? IS NULL OR status = ?) {of_teacher}
+            ORDER BY id LIMIT {size}""",
+            [last, status, status],
         )
-        yield from (Line(*row[:-1]) for row in page)
-        if len(page) < number:
+        names = dict(store.query("SELECT id, name FROM teachers"))  # another process may have added one
+        for key, state, number, *numbers, _ in page:
+            yield Line(key, state, names[number], *numbers)
+        if len(page) < size:
             return
         last = page[-1][-1]
 

@@ -253,15 +253,29 @@ class Titles:
     """The candidates by the words of their titles. ``Matrix, The (1999)`` is also found as ``The Matrix``."""
 
     def __init__(self, titles: Mapping[str, str], candidates: Sequence[str]) -> None:
-        self.by_words: dict[tuple[str, ...], list[str]] = {}
-        for token in dict.fromkeys(candidates):
-            for name in _forms(normal(titles.get(token, "")[:2000]).casefold()):
+        self._titles, self._candidates = titles, candidates
+
+    @functools.cached_property
+    def by_words(self) -> dict[tuple[str, ...], list[str]]:
+        """The words of a title -> the candidates that have it. Made when first needed: most answers name ids."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for token in dict.fromkeys(self._candidates):
+            for name in _forms(normal(self._titles.get(token, "")[:2000]).casefold()):
                 words = tuple(_WORD.findall(name)[:_TITLE_WORDS])
-                if words and token not in self.by_words.setdefault(words, []):
-                    self.by_words[words].append(token)
-        self.beginnings = {words[:length] for words in self.by_words for length in range(1, len(words) + 1)}
+                if words and token not in found.setdefault(words, []):
+                    found[words].append(token)
+        return found
+
+    @functools.cached_property
+    def beginnings(self) -> set[tuple[str, ...]]:
+        """The first words of every title, for any number of them."""
+        return {words[:length] for words in self.by_words for length in range(1, len(words) + 1)}
+
+    @functools.cached_property
+    def first(self) -> re.Pattern[str]:
+        """Where a title may start."""
         firsts = "|".join(map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True)))
-        self.first = re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
+        return re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
 
     def find(self, text: str) -> tuple[str, ...]:
         """The tokens whose title is ``text``."""

@@ -95,9 +95,11 @@ def _from_text(text: str, ids: Ids, titles: Titles | None, top_n: int) -> list[M
         _bracketed(mentions),
         [m for m in mentions if m.marked],
         [m for m in mentions if m.marked or m.element],
-        list(islice(title_mentions(text, titles, brackets), _MOST)) if titles else [],
     ]
-    chosen = _first_that_lasts(readings, top_n) or [m for m in mentions if m.tokens]
+    chosen = _first_that_lasts(readings, top_n)
+    if titles and 2 * len(_names(chosen)) < top_n:  # else titles cannot name more than twice as many
+        chosen = _first_that_lasts([chosen, list(islice(title_mentions(text, titles, brackets), _MOST))], top_n)
+    chosen = chosen or [m for m in mentions if m.tokens]
     return _without_cut(chosen, brackets, ids)
 
 
