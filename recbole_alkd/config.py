@@ -91,6 +91,7 @@ class BackboneSettings:
     teacher_embedding_size: int = _setting(100, int, check=_at_least(1))
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
+    stage_cache: str | None = _setting(None, str)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class DistillSettings:
     """How the student learns from the labels."""
 
     kd_loss: Any = _setting("pairwise", str, dict)
+    kd_lists: str = _setting("llm", str, choices=("llm", "shuffled", "permuted", "target"))
     kd_init: str = _setting("student", str, choices=("student", "scratch"))
     kd_weight: float = _setting(1.0, float, int, check=_above(0))
     kd_rec_weight: float = _setting(0.0, float, int, check=_at_least(0))

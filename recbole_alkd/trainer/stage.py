@@ -25,7 +25,7 @@ from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
-from recbole_alkd.trainer.run_folder import RunFolder
+from recbole_alkd.trainer.run_folder import StageFolder
 
 
 @dataclass
@@ -103,7 +103,7 @@ class StageTrainer(Trainer):
 
     def fit_stage(
         self,
-        folder: RunFolder,
+        folder: StageFolder,
         name: str,
         model: Any,
         *,
