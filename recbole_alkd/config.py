@@ -242,9 +242,12 @@ def parse(key: str, text: str) -> Any:
 
     ``None``, ``~`` and an empty text are null. A setting that only takes text is taken as it stands.
     """
+    is_text = key in FIELDS and FIELDS[key].metadata["types"] == (str,)
+    if is_text and FIELDS[key].default is not None:
+        return text  # `null` is the name of a teacher
     if text.strip() in ("", "~", "None", "null"):
         return None
-    if key in FIELDS and FIELDS[key].metadata["types"] == (str,):
+    if is_text:
         return text
     try:
         return read_yaml(text)

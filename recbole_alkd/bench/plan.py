@@ -1,16 +1,16 @@
 """A plan: datasets x backbones x arms x seeds, read from YAML and checked before anything runs.
 
-    name: losses                     # names the report
-    datasets: [alkdrec-ml]           # or {NAME: {setting: value}}
-    backbones: [SessionFPMC]         # or {NAME: {setting: value}}; teacher recommender and student
-    seeds: [2020, 2021, 2022]
-    reference: student               # the arm that the others are compared with
-    metrics: [ndcg@10, recall@10]    # the first decides
-    settings: {budget_labels: 500}   # for all runs
-    arms:
-      - student
-      - loss:rd
-      - {name: more labels, arm: alkdrec, settings: {budget_labels: 1000}}
+name: losses                     # names the report
+datasets: [alkdrec-ml]           # or {NAME: {setting: value}}
+backbones: [SessionFPMC]         # or {NAME: {setting: value}}; teacher recommender and student
+seeds: [2020, 2021, 2022]
+reference: student               # the arm that the others are compared with
+metrics: [ndcg@10, recall@10]    # the first decides
+settings: {budget_labels: 500}   # for all runs
+arms:
+  - student
+  - loss:rd
+  - {name: more labels, arm: alkdrec, settings: {budget_labels: 1000}}
 """
 
 from __future__ import annotations

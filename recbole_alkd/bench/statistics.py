@@ -23,8 +23,8 @@ class Comparison:
     Attributes:
         difference: mean over seeds of (arm - reference). relative: as a share of the reference's mean.
         low, high: bootstrap interval at 95 % over sessions and seeds.
-        p: of the paired t-test over seeds (nan with one seed). p_holm: after Holm's correction, where one was made.
-        detectable: the smallest true difference that this t-test finds with a probability of 80 % (nan with one seed).
+        p: of the paired t-test over seeds (nan where it cannot be made). p_holm: after Holm's correction, where one was made.
+        detectable: the smallest true difference that this t-test finds with a probability of 80 % (nan likewise).
         seeds, sessions: what it rests on.
     """
 
@@ -69,11 +69,14 @@ def compare(arm: Sequence[np.ndarray], reference: Sequence[np.ndarray], crossed:
 
 
 def paired_t(differences: np.ndarray) -> float:
-    """p of the two-sided paired t-test on (seeds,) differences. All equal: 1 when they are 0, else 0; nan with one seed."""
-    if len(differences) < 2:
-        return float("nan")
+    """p of the two-sided paired t-test on (seeds,) differences; 1 when all are 0.
+
+    nan where there is no deviation to test against: one seed, or the same difference for every seed.
+    """
+    if not differences.any():
+        return 1.0
     if np.ptp(differences) == 0:
-        return 1.0 if differences[0] == 0 else 0.0
+        return float("nan")
     return float(stats.ttest_1samp(differences, 0.0).pvalue)
 
 
@@ -125,11 +128,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def detectable_difference(differences: np.ndarray, level: float = LEVEL, power: float = POWER) -> float:
     """The true difference at which the t-test on as many seeds, with the deviation seen here, rejects with ``power``."""
     n = len(differences)
-    if n < 2:
+    if np.ptp(differences) == 0:
         return float("nan")
     critical = stats.t.ppf(1 - level / 2, n - 1)
 
     def missing(shift: float) -> float:
-        return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)) - power
+        # the other tail underflows to nan where it is 0
+        other = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift))
+        return float(stats.nct.sf(critical, n - 1, shift) + other) - power
 
-    return float(brentq(missing, 0, 200) * np.std(differences, ddof=1) / np.sqrt(n))
+    high = critical
+    while missing(high) < 0:
+        high *= 1.5
+    return float(brentq(missing, 0, high) * np.std(differences, ddof=1) / np.sqrt(n))
