@@ -60,6 +60,15 @@ def _names(value: Any) -> str | None:
     return None if value and all(isinstance(v, str) and v for v in value) else "a list of names, at least one"
 
 
+def _environment_name(value: Any) -> str | None:
+    if re.fullmatch(r"[A-Za-z_]\w*", value) and not value.startswith("sk_"):
+        return None
+    # whoever puts the key itself here must not find it in a log
+    raise AlkdError(
+        "llm_api_key_env: the value (not shown, it may be a key) is no name of an environment variable, such as OPENAI_API_KEY"
+    )
+
+
 @dataclass(frozen=True)
 class SessionSettings:
     """How clicks become sessions and sessions become instances."""
@@ -84,6 +93,7 @@ class BackboneSettings:
     student_bytes: int | None = _setting(None, int, check=_at_least(1))
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
+    stage_cache: str | None = _setting(None, str)
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,13 @@ class TeacherSettings:
     llm_dtype: str | None = _setting(None, str, choices=("float32", "bfloat16", "float16"))
     llm_batch_size: int | None = _setting(None, int, check=_at_least(1))
     llm_threads: int | None = _setting(None, int, check=_at_least(1))
+    llm_base_url: str | None = _setting(None, str)
+    llm_api_key_env: str | None = _setting(None, str, check=_environment_name)
+    llm_concurrency: int = _setting(8, int, check=_at_least(1))
+    llm_requests_per_minute: int | None = _setting(None, int, check=_at_least(1))
+    llm_timeout: float = _setting(120.0, float, int, check=_above(0))
+    llm_max_tokens: int | None = _setting(None, int, check=_at_least(1))
+    llm_price_file: str | None = _setting(None, str)
     label_store: str = _setting("alkd_labels/labels.sqlite", str)
     label_engine: str = _setting("local", str, choices=("local", "ray"))
 
@@ -151,6 +168,7 @@ class DistillSettings:
     """How the student learns from the labels."""
 
     kd_loss: Any = _setting("pairwise", str, dict)
+    kd_lists: str = _setting("llm", str, choices=("llm", "shuffled", "permuted", "target"))
     kd_init: str = _setting("student", str, choices=("student", "scratch"))
     kd_weight: float = _setting(1.0, float, int, check=_above(0))
     kd_rec_weight: float = _setting(0.0, float, int, check=_at_least(0))

@@ -19,6 +19,8 @@ from typing import Any
 import yaml
 
 from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings
+from recbole_alkd.distill.combined import check_losses, wanted_losses
+from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
 
 MODELS = {
@@ -84,17 +86,12 @@ def check_names(settings: Settings) -> None:
             raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
     policies.get(settings.selection.alkd_policy)
     teachers.get(settings.teacher.llm_teacher)
-    wanted = settings.distill.kd_loss
-    names = list(wanted) if isinstance(wanted, dict) else [wanted]
-    for name in names:
-        losses.get(name)
-    _check_vectors(settings, names)
+    check_losses(settings)
+    _check_vectors(settings)
 
 
-def _check_vectors(settings: Settings, kd_losses: list[str]) -> None:
+def _check_vectors(settings: Settings) -> None:
     """AlkdError where a backbone without vectors stands in a place that needs them."""
-    from recbole_alkd.model.backbone import view_and_model
-
     student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
     with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
     if not view_and_model(student)[0].has_vectors:
@@ -103,7 +100,7 @@ def _check_vectors(settings: Settings, kd_losses: list[str]) -> None:
             f"allowed: {with_vectors}"
         )
     if not view_and_model(teacher)[0].has_vectors:
-        for name in kd_losses:
+        for name in wanted_losses(settings):
             if "teacher_vectors" in losses.get(name).needs:
                 raise AlkdError(
                     f"kd_loss: {name!r} needs teacher_vectors, which teacher_model {teacher!r} does not have; "

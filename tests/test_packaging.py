@@ -28,7 +28,9 @@ print(Config(model="ALKDRec", dataset="ml-100k")["alkd_policy"])
 def source(tmp_path_factory):
     """A copy of what is tracked or new in the checkout, so that building leaves nothing behind in it."""
     copy = tmp_path_factory.mktemp("source") / "project"
-    ignore = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "log", "log_tensorboard", "saved", "alkd_labels")
+    ignore = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "build", "dist", "log", "log_tensorboard", "saved", "alkd_labels"
+    )
     shutil.copytree(ROOT, copy, ignore=ignore)
     return copy
 
@@ -87,6 +89,7 @@ def test_editable(source, tmp_path):
     code = f"""
 import site, sys
 sys.path.extend({[p for p in sys.path if p.endswith("site-packages")]!r})
+sys.path.insert(0, {str(tmp_path / "site")!r})  # its finder before the running environment's of the same name
 site.addsitedir({str(tmp_path / "site")!r})
 import recbole_alkd, recbole_alkd.plugin as plugin
 print(recbole_alkd.__file__, plugin.properties_dir())

@@ -223,6 +223,7 @@ def _wanted(value: Any, default: Any, low: float, high: float) -> str | None:
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
     whole = isinstance(default, int)
-    good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and low <= value <= high
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    good = number and math.isfinite(value) and low <= value <= high
     span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
     return None if good else f"{'an integer' if whole else 'a number'} {span}"

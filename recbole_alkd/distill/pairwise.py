@@ -29,7 +29,8 @@ class Pairwise(DistillationLoss):
     The paper leaves open where the negative v' comes from. ``kd_negatives``: ``in_batch`` (the items that the LLM
     ranked for the batch's other sessions, those on the own list left out), ``uniform`` (drawn from all items, new in
     every batch), ``candidates`` (candidates of the same session that the LLM left out of its list, or ranked lower).
-    A pair without a negative (a batch of one session, the last candidate) has loss 0.
+    A batch with the list of one session only has no other list, and ``in_batch`` draws as ``uniform`` does. A pair without
+    a negative (the last candidate) has loss 0.
 
     Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, n, u) tensor and its gradient for ``in_batch``, u <= B n
     the number of distinct items in ``lists``; (B, n, c) for ``candidates``; (B, n, d) for ``uniform``.
@@ -49,6 +50,8 @@ class Pairwise(DistillationLoss):
         return (weights * loss).sum() / weights.sum().clamp_min(1e-12)
 
     def _in_batch(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
+        if int((batch.lists > 0).any(1).sum()) < 2:
+            return self._uniform(batch, positive, session, items)
         # one column for each distinct item, weighted by how often it is listed: the same sum as over all B n entries
         pool, place, count = torch.unique(batch.lists, return_inverse=True, return_counts=True)
         often = (count * (pool > 0)).to(positive.dtype).expand(len(place), -1).scatter(1, place, 0.0)

@@ -34,6 +34,14 @@ class Reservation:
         """Give everything back: the request never left, or nothing was charged for it."""
         self._budget._end(self, _amounts(0, 0, None))
 
+    def extend(self, tokens: int, usd: float | None = None) -> bool:
+        """Reserve as much more for a second request; False, and nothing changes, when a limit would be passed."""
+        return self._budget._extend(self, _amounts(0, tokens, usd))
+
+    def forfeit(self, tokens: int, usd: float | None = None) -> None:
+        """Count a part of the reservation as spent: the request broke off, and nobody knows whether it was charged."""
+        self._budget._forfeit(self, _amounts(0, tokens, usd))
+
 
 class Budget:
     """The limits of one run, shared by all its threads.
@@ -68,16 +76,39 @@ class Budget:
         """
         wanted = _amounts(labels, tokens, usd)
         with self._lock:
-            for name, limit in self._limits.items():
-                if limit is not None and self._spent[name] + self._held[name] + wanted[name] > limit:
-                    self._refusal = name, self._sentence(name, limit, wanted[name])
-                    return None
-            for name, value in wanted.items():
-                self._held[name] += value
-            self._refusal = None
+            if not self._hold(wanted):
+                return None
             reservation = Reservation(self, wanted)
             self._open.add(reservation)
             return reservation
+
+    def _hold(self, wanted: dict[str, Decimal]) -> bool:
+        for name, limit in self._limits.items():
+            if limit is not None and self._spent[name] + self._held[name] + wanted[name] > limit:
+                self._refusal = name, self._sentence(name, limit, wanted[name])
+                return False
+        for name, value in wanted.items():
+            self._held[name] += value
+        self._refusal = None
+        return True
+
+    def _extend(self, reservation: Reservation, more: dict[str, Decimal]) -> bool:
+        with self._lock:
+            if reservation not in self._open or not self._hold(more):
+                return False
+            for name, value in more.items():
+                reservation._wanted[name] += value
+            return True
+
+    def _forfeit(self, reservation: Reservation, part: dict[str, Decimal]) -> None:
+        with self._lock:
+            if reservation not in self._open:
+                raise ValueError("this reservation has been settled or released before")
+            for name, value in part.items():
+                lost = min(value, reservation._wanted[name])
+                reservation._wanted[name] -= lost
+                self._held[name] -= lost
+                self._spent[name] += lost
 
     def _end(self, reservation: Reservation, taken: dict[str, Decimal]) -> None:
         with self._lock:

@@ -96,23 +96,25 @@ def label_key(history: Sequence[str], candidates: Sequence[str], prompt: str, te
 # MIGRATIONS[v] are the statements that take a store from schema version v to v + 1.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
+        # what is counted and summed stands apart from the bulk of the answers, so that a million labels are listed in seconds
         """CREATE TABLE labels (
-            id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, status TEXT NOT NULL, teacher TEXT NOT NULL,
-            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL,
-            ranking TEXT NOT NULL, candidates TEXT NOT NULL, repairs TEXT NOT NULL, raw TEXT NOT NULL)""",
-        "CREATE INDEX labels_status ON labels (status)",  # counting 1e6 labels must not read their answers
+            id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, status TEXT NOT NULL, teacher INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL)""",
+        """CREATE TABLE answers (
+            id INTEGER PRIMARY KEY, ranking TEXT NOT NULL, candidates TEXT NOT NULL, repairs TEXT NOT NULL, raw TEXT NOT NULL)""",
+        "CREATE TABLE teachers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
+        "CREATE INDEX labels_status ON labels (status)",
         # failed answers that an ok one has replaced: they were paid for, so the bill still needs them
         """CREATE TABLE failures (
-            key TEXT NOT NULL, teacher TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+            key TEXT NOT NULL, teacher INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
             seconds REAL NOT NULL, usd REAL, time REAL, raw TEXT NOT NULL)""",
         "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     ),
 )
 
-_COLUMNS = "key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd, status, teacher, time"
-# the raw answer arrives as bytes: an LLM's JSON can hold half of a surrogate pair, which is no valid UTF-8
-_INSERT = f"INSERT INTO labels ({_COLUMNS}) VALUES (?, ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
-_FAILURE = "key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw"
+_JOINED = "labels JOIN answers ON answers.id = labels.id JOIN teachers ON teachers.id = labels.teacher"
+_SELECT = f"""SELECT key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd, status,
+    teachers.name, time, labels.id FROM {_JOINED}"""
 
 
 class LabelStore:
@@ -219,7 +221,7 @@ class LabelStore:
         for start in range(0, len(keys), _PAGE):
             page = list(keys[start : start + _PAGE])
             marks = ", ".join("?" * len(page))
-            for row in self._rows(f"SELECT {_COLUMNS} FROM labels WHERE key IN ({marks})", page):
+            for row in self._rows(f"{_SELECT} WHERE key IN ({marks})", page):
                 found[row[0]] = _label(row)
         return found
 
@@ -236,6 +238,7 @@ class LabelStore:
         """Store ``labels`` in one transaction; durable on return. How many were stored; see ``put`` for the others."""
         rows = [(label, _row(label)) for label in labels]
         with self.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(label.teacher,) for label, _ in rows})
             return sum(_insert(db, label, row) for label, row in rows)
 
     def keys(self) -> Iterator[str]:
@@ -248,7 +251,7 @@ class LabelStore:
     def __iter__(self) -> Iterator[Label]:
         """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
         last = 0  # by pages: an open cursor would keep the write-ahead log from being folded back into the file
-        while page := self._rows(f"SELECT {_COLUMNS}, id FROM labels WHERE id > ? ORDER BY id LIMIT {_PAGE}", [last]):
+        while page := self._rows(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
             yield from map(_label, page)
             last = page[-1][-1]
 
@@ -274,32 +277,48 @@ class LabelStore:
         self.close()
 
 
-def _insert(db: sqlite3.Connection, label: Label, row: tuple[Any, ...]) -> bool:
-    stored = db.execute(_INSERT, row).rowcount == 1
-    if not stored and label.status == "ok":
-        failed = "FROM labels WHERE key = ? AND status = 'failed'"
-        if db.execute(f"INSERT INTO failures ({_FAILURE}) SELECT {_FAILURE} {failed}", [label.key]).rowcount:
-            db.execute(f"DELETE {failed}", [label.key])
-            stored = db.execute(_INSERT, row).rowcount == 1
+def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tuple[Any, ...]]) -> bool:
+    if label.status == "ok":
+        # where the key has a failed label, it moves aside
+        moved = db.execute(
+            """INSERT INTO failures SELECT key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw
+            FROM labels JOIN answers ON answers.id = labels.id WHERE key = ? AND status = 'failed'""",
+            [label.key],
+        )
+        if moved.rowcount:
+            db.execute("DELETE FROM answers WHERE id = (SELECT id FROM labels WHERE key = ?)", [label.key])
+            db.execute("DELETE FROM labels WHERE key = ?", [label.key])
+    numbers, texts = row
+    inserted = db.execute(
+        """INSERT INTO labels (key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time)
+        VALUES (?, ?, (SELECT id FROM teachers WHERE name = ?), ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING""",
+        numbers,
+    )
+    if inserted.rowcount:
+        # the raw answer comes as bytes: an LLM's JSON can hold half of a surrogate pair, which is no valid UTF-8
+        db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, CAST(? AS TEXT))", (inserted.lastrowid, *texts))
     db.execute("DELETE FROM claims WHERE key = ?", [label.key])
-    return stored
+    return inserted.rowcount == 1
 
 
-def _row(label: Label) -> tuple[Any, ...]:
-    return (
+def _row(label: Label) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    numbers = (
         label.key,
-        json.dumps(label.ranking),
-        json.dumps(label.candidates),
-        label.raw.encode("utf-8", "surrogatepass"),
-        json.dumps(label.repairs),
+        label.status,
+        label.teacher,
         int(label.prompt_tokens),
         int(label.completion_tokens),
         float(label.seconds),
         None if label.usd is None else float(label.usd),
-        label.status,
-        label.teacher,
         None if label.time is None else float(label.time),
     )
+    texts = (
+        json.dumps(label.ranking),
+        json.dumps(label.candidates),
+        json.dumps(label.repairs),
+        label.raw.encode("utf-8", "surrogatepass"),
+    )
+    return numbers, texts
 
 
 def _label(row: tuple[Any, ...]) -> Label:

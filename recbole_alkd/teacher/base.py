@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from recbole_alkd.config import Settings
-from recbole_alkd.labels.budget import Budget
+from recbole_alkd.labels.budget import Budget, Reservation
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,21 @@ class LLMTeacher:
     Attributes:
         needs_titles: whether items without titles are an error.
         ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
+        instant: whether answers take no time and cost nothing, so that they are stored together.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
-        budget: set before ``ask``; a teacher that sends a second request for an instance reserves it here first.
+        budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
+        reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
+            for an instance extends the reservation first.
+        preparation: what ``prepare`` asked of an LLM at a price; its tokens and USD go on the bill. None: nothing.
     """
 
     needs_titles: ClassVar[bool] = True
     ranks_candidates_only: ClassVar[bool] = True
+    instant: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None
+    reservations: Mapping[int, Reservation] = MappingProxyType({})
+    preparation: Answer | None = None
 
     def __init__(self, context: TeacherContext) -> None:
         self.context = context
@@ -134,6 +142,17 @@ class LLMTeacher:
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """Answer every instance, in any order, each as soon as it is known."""
         raise NotImplementedError
+
+    def ask_in_groups(self, instances: Sequence[Instance]) -> Iterator[list[tuple[Instance, Answer]]]:
+        """``ask``, with the answers that are there at the same moment in one group: one write to the disk stores a group."""
+        if self.instant:
+            yield list(self.ask(instances))
+        else:
+            yield from ([pair] for pair in self.ask(instances))
+
+    def stop(self) -> bool:
+        """Called when the user interrupts ``ask``: send nothing more. Whether answers that are on their way still come."""
+        return False
 
     @property
     def lora_report(self) -> dict[str, Any] | None:

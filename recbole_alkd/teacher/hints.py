@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.teacher.models import new_folder
 from recbole_alkd.teacher.prompt import Prompt, title_of
 
 MAX_HINTS = 10
@@ -41,17 +39,18 @@ def find_hints(context: TeacherContext, prompt: Prompt, key: str, chat: Chat) ->
     if key == "none" or context.hint_cases is None:
         return ""
     log = logging.getLogger(__name__)
-    file = context.cache / "hints" / f"{key}.json"
-    if not file.is_file():
+    file = context.cache / "hints" / key / "hints.json"
+    if not file.parent.is_dir():
         raw = chat(hint_messages(prompt, context.hint_cases(), context.titles))
         hints = parse_hints(raw)
         if not hints:
             log.warning("the LLM gave no hints that can be used; its prompts have none")
-        _write(file, json.dumps({"hints": hints, "raw": raw}, ensure_ascii=False, indent=1))
+        with new_folder(file.parent) as work:  # of several processes the first one counts
+            (work / file.name).write_text(json.dumps({"hints": hints, "raw": raw}, ensure_ascii=False, indent=1), encoding="utf-8")
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))["hints"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlkdError(f"{file}: no readable hints ({error}); delete that file") from None
+        raise AlkdError(f"{file.parent}: no readable hints ({error}); delete that folder") from None
     lines = "\n".join(f"{number}. {hint}" for number, hint in enumerate(kept, start=1))
     log.info("hints of the LLM (%s):\n%s", file, lines or "(none)")
     return lines
@@ -87,17 +86,3 @@ def parse_hints(text: str) -> tuple[str, ...]:
             hints[-1] += " " + line
     cleaned = (" ".join(hint.replace("**", "").replace("<", "(").replace(">", ")").split())[:MAX_HINT] for hint in hints)
     return tuple(dict.fromkeys(hint for hint in cleaned if hint))[:MAX_HINTS]
-
-
-def _write(file: Path, text: str) -> None:
-    """All of it or nothing; of several processes the first one counts."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.link(name, file)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -123,6 +127,7 @@ class _Collection:
             self.missing.setdefault(key, instance)
         self.repairs: Counter[str] = Counter()
         self.bill = Bill()
+        self.priced = False  # whether any answer had a price
         self.ended: str | None = None
         self.show_progress = show_progress
 
@@ -170,18 +175,32 @@ class _Collection:
                     self._look_up()
                     bar.update(sum(self.rows[key] for key in self.known) - bar.n)
                     continue
+                if not prepared and self._fits(mine[0]):
+                    self._prepare()
+                    prepared = True
                 reservations = self._reserve(mine)
                 claims.release(mine[len(reservations) :])
                 if not reservations:
                     self.ended = self.budget.refusal
                     self._look_up()  # what other processes have stored meanwhile is free
                     return
-                if not prepared:
-                    self.teacher.prepare()
-                    prepared = True
                 self._ask({key: self.missing.pop(key) for key in reservations}, reservations, bar)
                 # a request that got no answer is left to the next run
                 claims.release(key for key in mine if key not in self.known)
+
+    def _fits(self, key: str) -> bool:
+        """Whether the budget allows one request at all: nothing is loaded or trained otherwise."""
+        reservations = self._reserve([key])
+        for reservation in reservations.values():
+            reservation.release()
+        return bool(reservations)
+
+    def _prepare(self) -> None:
+        self.teacher.budget = self.budget
+        self.teacher.prepare()
+        asked = self.teacher.preparation
+        if asked:
+            self._pay(asked)
 
     def _reserve(self, keys: Sequence[str]) -> dict[str, Reservation]:
         """A reservation for each of ``keys`` up to the first that does not fit."""
@@ -197,31 +216,55 @@ class _Collection:
     def _ask(self, wanted: dict[str, Instance], reservations: dict[str, Reservation], bar: tqdm) -> None:
         key_of = {instance.row: key for key, instance in wanted.items()}
         start = time.monotonic()
-        self.teacher.budget = self.budget
-        answers = self.teacher.ask(list(wanted.values()))
+        self.teacher.reservations = {row: reservations[key] for row, key in key_of.items()}
+        groups = self.teacher.ask_in_groups(list(wanted.values()))
         try:
-            for instance, answer in answers:
-                key = key_of[instance.row]
-                try:
-                    self._record(key, instance, answer)
-                finally:
-                    self._settle(key, answer, reservations.pop(key, None))
-                bar.update(self.rows[key])
+            with _Interrupt(self.teacher.stop) as interrupt:
+                for group in groups:
+                    answered = [(key_of[instance.row], instance, answer) for instance, answer in group]
+                    try:
+                        self._record(answered)
+                    finally:
+                        for key, _, answer in answered:
+                            self._settle(key, answer, reservations.pop(key, None))
+                            bar.update(self.rows[key])
+                    if interrupt.came and not interrupt.more_to_come:
+                        break
+                if interrupt.came:
+                    raise KeyboardInterrupt
         finally:
-            if isinstance(answers, Generator):
-                answers.close()  # requests in flight end before their reservations do
+            if isinstance(groups, Generator):
+                groups.close()  # requests in flight end before their reservations do
             for reservation in reservations.values():
                 reservation.release()
             self.bill = dataclasses.replace(self.bill, seconds=self.bill.seconds + time.monotonic() - start)
 
-    def _record(self, key: str, instance: Instance, answer: Answer) -> None:
-        """Put the answer into the store before anything else is done with it."""
-        if answer.status == "unanswered":
-            return
-        usable = _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only)
-        label = Label(
+    def _record(self, answered: Sequence[tuple[str, Instance, Answer]]) -> None:
+        """Put a group of answers into the store before anything else is done with it."""
+        labels, wrong = [], None
+        for key, instance, answer in answered:
+            if answer.status == "unanswered":
+                continue
+            if not _is_ranking(answer.ranking, instance, self.teacher.ranks_candidates_only):
+                wrong = wrong or (instance, answer)
+                answer = dataclasses.replace(answer, ranking=())
+            labels.append(self._label(key, instance, answer))
+        stored = self.store.put_many(labels)
+        self.known.update({label.key: label for label in labels})
+        if stored < len(labels):  # where another process was first, its label is everyone's
+            self.known.update(self.store.get_many([label.key for label in labels]))
+        if wrong:
+            instance, answer = wrong
+            raise AlkdError(
+                f"llm_teacher: {self.identity!r} answered session {instance.session!r} with a ranking that is not made of "
+                f"distinct candidates: {answer.ranking!r}; it is kept as a failed label"
+            )
+
+    def _label(self, key: str, instance: Instance, answer: Answer) -> Label:
+        usable = answer.status == "ok" and bool(answer.ranking)
+        return Label(
             key=key,
-            ranking=answer.ranking if usable and answer.status == "ok" else (),
+            ranking=answer.ranking if usable else (),
             candidates=instance.candidates,
             raw=answer.raw,
             repairs=answer.repairs,
@@ -229,32 +272,34 @@ class _Collection:
             completion_tokens=answer.completion_tokens,
             seconds=answer.seconds,
             usd=answer.usd,
-            status="ok" if usable and answer.status == "ok" and answer.ranking else "failed",
+            status="ok" if usable else "failed",
             teacher=self.identity,
             time=time.time(),
         )
-        # where another process was first, its label is everyone's
-        self.known[key] = label if self.store.put(label) else self.store.get(key) or label
-        if not usable:
-            raise AlkdError(
-                f"llm_teacher: {self.identity!r} answered session {instance.session!r} with a ranking that is not made of "
-                f"distinct candidates: {answer.ranking!r}; it is kept as a failed label"
-            )
 
     def _settle(self, key: str, answer: Answer, reservation: Reservation | None) -> None:
-        rows, bill = self.rows[key], self.bill
+        rows = self.rows[key]
         ranked = key in self.known and self.known[key].status == "ok"
         if reservation:
             reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=rows if ranked else 0)
+        self._pay(answer)
+        self.bill = dataclasses.replace(
+            self.bill,
+            asked=self.bill.asked + rows,
+            repaired=self.bill.repaired + (rows if ranked and answer.repairs else 0),
+        )
+        self.repairs.update(answer.repairs)
+
+    def _pay(self, answer: Answer) -> None:
+        bill = self.bill
+        if answer.usd is not None or not self.priced:
+            self.priced = answer.usd is not None
+            bill = dataclasses.replace(bill, usd=(bill.usd or 0.0) + answer.usd if answer.usd is not None else None)
         self.bill = dataclasses.replace(
             bill,
-            asked=bill.asked + rows,
-            repaired=bill.repaired + (rows if ranked and answer.repairs else 0),
             prompt_tokens=bill.prompt_tokens + answer.prompt_tokens,
             completion_tokens=bill.completion_tokens + answer.completion_tokens,
         )
-        self.bill = dataclasses.replace(self.bill, usd=(bill + Bill(asked=1, usd=answer.usd)).usd)
-        self.repairs.update(answer.repairs)
 
     def _labels(self) -> dict[int, Label]:
         pairs = ((i.row, self.known.get(key)) for i, key in zip(self.instances, self.keys, strict=True))
@@ -270,6 +315,36 @@ class _Collection:
             self.ended = f"budget_labels: only {len(self.instances)} of {len(self.all_rows)} instances fit what was left"
         _report(labels, bill, self.ended, missing)
         return Labelling(labels, bill, dict(self.repairs), self.ended, missing)
+
+
+class _Interrupt:
+    """While it is entered, the first Ctrl-C is only noted, so that an answer is never lost between the LLM and the store.
+
+    The second one is a KeyboardInterrupt, as is every one outside of the main thread, where signals cannot be caught.
+
+    Attributes:
+        came: whether there was one. more_to_come: what ``stop``, which was called then, returned.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.came = self.more_to_come = False
+        self._stop = stop
+        self._before: Any = None
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.came = True
+        signal.signal(signal.SIGINT, self._before)
+        self.more_to_come = self._stop()
+        logger.warning("interrupted: waiting for the answers that are on their way; press Ctrl-C again to leave them")
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is not None:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
 
 def _is_ranking(ranking: Sequence[str], instance: Instance, candidates_only: bool) -> bool:

@@ -48,7 +48,7 @@ def train_adapter(
     """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format, when it is complete.
 
     ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
-    loss_last (means over the first and the last tenth of the steps), loss_held_out (of each epoch), seconds, natural and
+    loss_last (means over the first and the last quarter of the steps), loss_held_out (of each epoch), seconds, natural and
     inserted (targets), settings.
 
     Returns:

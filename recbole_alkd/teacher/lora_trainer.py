@@ -39,13 +39,14 @@ class ListwiseTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         losses, cases = [], []
+        epoch = int(self.state.epoch or 0) if model.training else 0  # held-out losses are of the same cases every time
         chosen = [(int(row), self.examples[int(row)]) for row in inputs["rows"]]
         for row, example in chosen:
             instance = Instance(row, str(row), example.history, example.candidates)
-            cases.append(self.scorer.training_case(instance, int(self.state.epoch or 0)))
+            cases.append(self.scorer.training_case(instance, epoch))
         for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
             target = torch.tensor([example.candidates.index(example.target)], device=scores.device)
-            losses.append(cross_entropy(scores[None], target))
+            losses.append(cross_entropy(scores[None] / self.scorer.temperature, target))
         loss: Tensor = torch.stack(losses).mean()
         if not torch.isfinite(loss):
             raise AlkdError(f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; try a lower lora_learning_rate")
@@ -175,14 +176,14 @@ def checked_report(trainer: ListwiseTrainer, examples: Sequence[LoraExample], se
     seen = examples_seen(trainer.state, len(rows), settings)
     if seen != len(rows) * epochs:
         raise AlkdError(f"LoRA saw {seen} examples instead of {len(rows)} in each of {epochs} epochs")
-    tenth = max(1, len(losses) // 10)
+    quarter = max(1, len(losses) // 4)
     return {
         "examples": len(examples),
         "held_out": len(held_out),
         "epochs": epochs,
         "steps": trainer.state.global_step,
-        "loss_first": float(np.mean(losses[:tenth])),
-        "loss_last": float(np.mean(losses[-tenth:])),
+        "loss_first": float(np.mean(losses[:quarter])),
+        "loss_last": float(np.mean(losses[-quarter:])),
         "loss_held_out": judged,
         "seconds": max(entry.get("seconds", 0.0) for entry in history),
         "natural": sum(example.natural for example in examples),

@@ -41,8 +41,15 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
         dtype: "float32", "bfloat16" or "float16"; None: ``best_dtype``.
 
     Raises:
-        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had.
+        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise AlkdError(
+            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: cpu, cuda or cuda:N, counted "
+            "among the GPUs that gpu_id lets RecBole see"
+        ) from None
     folder = str(_bundled_folder()) if name == BUNDLED else name
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
     try:

@@ -18,6 +18,7 @@ class NullTeacher(LLMTeacher):
     """The first ``llm_top_n`` of the candidates, shuffled by ``llm_seed`` and the session."""
 
     needs_titles = False
+    instant = True
 
     @property
     def identity(self) -> str:

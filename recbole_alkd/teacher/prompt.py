@@ -28,6 +28,7 @@ SLOTS: dict[str, frozenset[str]] = {
     "generate.system": frozenset(),
     "generate.hints": frozenset({"hints"}),
     "generate.user": frozenset({"hints", "history", "candidates", "top_n"}),
+    "generate.again": frozenset({"top_n"}),
     "hints.system": frozenset(),
     "hints.case": frozenset({"number", "history", "candidates"}),
     "hints.user": frozenset({"cases"}),

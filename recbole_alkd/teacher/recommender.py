@@ -17,6 +17,7 @@ class RecommenderTeacher(LLMTeacher):
     """The first ``llm_top_n`` candidates as they stand. An inserted target stands last, as it would be ranked."""
 
     needs_titles = False
+    instant = True
 
     @property
     def identity(self) -> str:

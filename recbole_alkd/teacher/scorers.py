@@ -64,6 +64,11 @@ class Scorer:
         self._tokens = {text: tuple(tokens[: settings.llm_title_tokens]) for text, tokens in zip(texts, ids, strict=True)}
         self._head = self._encode(title_prefix(prompt, []), start=True)
 
+    @property
+    def temperature(self) -> float:
+        """What scores are divided by in the softmax of the LoRA loss. It leaves rankings as they are."""
+        return 1.0
+
     def prepare(self, items: Iterable[str]) -> None:
         """Compute what does not depend on sessions for ``items``, before cases are made of them."""
 
@@ -129,6 +134,12 @@ class TitleScorer(Scorer):
     def case(self, instance: Instance) -> Case:
         tree = build_tree(self._session(instance.history), self.title_tokens(instance.candidates))
         return Case((tree,), self.null(instance.candidates))
+
+    @property
+    def temperature(self) -> float:
+        """The PMI of a title is a sum over its tokens, and as log-odds far too sure of itself: its softmax is taken in nats
+        per token of a title of full length, or the loss would be about little but the scale of the scores."""
+        return float(self.settings.llm_title_tokens)
 
     def prepare(self, items: Iterable[str]) -> None:
         self.null(list(items))

@@ -32,6 +32,8 @@ DECAY = 0.5
 class TextTeacher(LLMTeacher):
     """TF-IDF of titles, fused with the teacher recommender's order."""
 
+    instant = True
+
     @property
     def identity(self) -> str:
         settings = self.context.settings.teacher

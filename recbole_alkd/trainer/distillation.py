@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_alkd.config import DistillSettings
-from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
+from recbole_alkd.distill.base import DistillBatch, DistillContext
+from recbole_alkd.distill.combined import CombinedLoss
 
 
 class DistillationTerm:
@@ -20,7 +22,7 @@ class DistillationTerm:
     each of them, since few rows of an ordinary batch have a label.
     """
 
-    def __init__(self, loss: DistillationLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor] | None) -> None:
+    def __init__(self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor]) -> None:
         self.loss, self.context, self.labels = loss, context, labels
         self.settings: DistillSettings = context.settings.distill
         self.needs_lists = "lists" in loss.needs
@@ -39,22 +41,56 @@ class DistillationTerm:
         total = interaction[self.context.item_field].new_zeros((), dtype=torch.float)
         if self.settings.kd_rec_weight:
             total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
-        if self.needs_lists and not self.over_labels:
-            interaction = next(self._labelled).to(interaction[self.context.item_field].device)  # type: ignore[arg-type]
-        return total + self.settings.kd_weight * self.loss(self._batch(interaction))
+        batch, labelled = self._batch(interaction), None
+        if self._labelled is not None:
+            labelled = self._batch(next(self._labelled).to(interaction[self.context.item_field].device))
+        return total + self.settings.kd_weight * self.loss(batch, labelled)
 
     def _batch(self, interaction: Any) -> DistillBatch:
         context = self.context
         lists = candidates = None
-        if self.needs_lists and self.labels is not None:
+        if self.needs_lists:
             place, all_lists, all_candidates = self.labels
             device = interaction[context.item_field].device
             at = place[interaction["alkd_row"].cpu()]
-            lists, candidates = all_lists[at].to(device), all_candidates[at].to(device)
+            # an ordinary batch has rows without a label: place -1, an empty list
+            has = (at >= 0).unsqueeze(1)
+            lists, candidates = (all_lists[at] * has).to(device), (all_candidates[at] * has).to(device)
         return DistillBatch(
-            context, interaction[context.item_seq_field], interaction[context.item_seq_len_field], interaction[context.item_field],
-            lists=lists, candidates=candidates,
-        )  # fmt: skip
+            context,
+            interaction[context.item_seq_field],
+            interaction[context.item_seq_len_field],
+            interaction[context.item_field],
+            lists=lists,
+            candidates=candidates,
+            row=interaction["alkd_row"],
+        )
+
+
+def control_lists(
+    kind: str,
+    rankings: Mapping[int, Sequence[str]],
+    targets: Callable[[Sequence[int]], Sequence[str]],
+    rng: np.random.Generator,
+) -> Mapping[int, Sequence[str]]:
+    """Row -> list that is distilled instead of the label, for controls that say what a gain is made of.
+
+    Args:
+        kind: ``llm`` (the labels as they are); ``shuffled`` (each list in a random order: what is left when the LLM's order
+            is taken away); ``permuted`` (every row gets the list of another one: what any lists would give); ``target``
+            (the true next item alone: what more training on the same sessions gives).
+        rankings: row -> label.
+        targets: rows -> their true next items.
+    """
+    rows = list(rankings)
+    if kind == "shuffled":
+        return {row: [rankings[row][i] for i in rng.permutation(len(rankings[row]))] for row in rows}
+    if kind == "permuted":
+        order = rng.permutation(len(rows))  # one cycle through all rows, so that none keeps its own list
+        return {rows[a]: rankings[rows[b]] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    if kind == "target":
+        return {row: [target] for row, target in zip(rows, targets(rows), strict=True)}
+    return rankings
 
 
 def _forever(loader: Any) -> Iterator[Any]:

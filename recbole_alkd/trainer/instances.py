@@ -145,6 +145,10 @@ class TrainingRows:
                 table[i, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
         return place, lists, shown
 
+    def target_tokens(self, rows: Sequence[int]) -> list[str]:
+        """The true next items of ``rows``, as tokens."""
+        return self.tokens[self.target[torch.as_tensor(rows, dtype=torch.long)].numpy()].tolist()
+
     def lora_key(self) -> str:
         """A hash of all that decides the LoRA examples."""
         config = self.dataset.config

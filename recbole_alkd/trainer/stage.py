@@ -25,7 +25,7 @@ from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
-from recbole_alkd.trainer.run_folder import RunFolder
+from recbole_alkd.trainer.run_folder import StageFolder
 from recbole_alkd.trainer.session_knn import fit_table
 
 
@@ -104,7 +104,7 @@ class StageTrainer(Trainer):
 
     def fit_stage(
         self,
-        folder: RunFolder,
+        folder: StageFolder,
         name: str,
         model: Any,
         *,
@@ -167,7 +167,7 @@ class StageTrainer(Trainer):
         return outcome
 
     def _fit_table_stage(
-        self, folder: RunFolder, name: str, model: Any, train_data: Any, valid_data: Any, fit: dict[str, Any]
+        self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any, fit: dict[str, Any]
     ) -> StageOutcome:
         """A stage of one step: the backbone counts instead of descending."""
         begin = perf_counter()

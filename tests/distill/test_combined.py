@@ -86,6 +86,8 @@ def test_parts_hear_of_epochs_and_steps_and_show_their_parameters(probe):
         ({"kd_loss": "probe", "kd_config": {"probe": {"height": True}}}, "height: True is not allowed"),
         ({"kd_loss": "probe", "kd_config": {"probe": {"sharp": 1}}}, "sharp: 1 is not allowed; allowed: True or False"),
         ({"kd_loss": "probe", "kd_config": {"probe": {"weight": float("nan")}}}, "weight: nan is not allowed"),
+        ({"kd_loss": "probe", "kd_config": {"probe": {"weight": float("inf")}}}, "weight: inf is not allowed"),
+        ({"kd_loss": "probe", "kd_config": {"probe": {"weight": "1"}}}, "weight: '1' is not allowed; allowed: a number"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_before_anything_is_trained(probe, settings, message):

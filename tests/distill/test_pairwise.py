@@ -127,8 +127,17 @@ def test_equal_scores_give_ln_2(negatives):
     assert float(Pairwise(context, {})(batch).detach()) == pytest.approx(math.log(2))
 
 
-def test_one_session_has_no_in_batch_negative():
-    assert float(Pairwise(toy_context(), {})(toy_batch(toy_context(), size=1)).detach()) == 0.0
+def test_one_session_alone_still_learns_from_drawn_negatives():
+    lists, _ = toy_lists(9)
+    lists[1:] = 0
+    values = []
+    for negatives in ("in_batch", "uniform"):
+        context = toy_context(kd_negatives=negatives)
+        torch.manual_seed(0)
+        values.append(Pairwise(context, {})(toy_batch(context, lists=lists)))
+    torch.testing.assert_close(*values)
+    values[0].backward()
+    assert float(values[0].detach()) > 0
 
 
 def test_position_weights_are_the_papers():

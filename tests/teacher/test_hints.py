@@ -90,10 +90,11 @@ def test_hints_are_asked_for_once(model, tmp_path):
     assert find_hints(ctx, prompt, key, chat) == lines
     assert find_hints(ctx, prompt, key, chat) == lines
     assert len(asked) == 1
-    (file,) = (tmp_path / "alkd_labels" / "hints").iterdir()
+    (folder,) = (tmp_path / "alkd_labels" / "hints").iterdir()
+    (file,) = folder.iterdir()
     assert json.loads(file.read_text(encoding="utf-8"))["raw"] == ANSWER
     file.write_text("{", encoding="utf-8")
-    with pytest.raises(AlkdError, match=r"no readable hints .*delete that file"):
+    with pytest.raises(AlkdError, match=r"no readable hints .*delete that folder"):
         find_hints(ctx, prompt, key, chat)
 
 

@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import json
 import weakref
+from typing import ClassVar
 
 import pytest
 import torch
+from teacher_tests import TeacherTests
 from tiny_llm import TITLES, context, instances, tiny_llm
 
 from recbole_alkd.config import AlkdError
@@ -35,6 +37,24 @@ def loaded():
 def teacher(model, tmp_path, **values):
     own = {key: values.pop(key) for key in ("titles", "lora_key") if key in values}
     return teachers.get("local")(context(model, tmp_path, values, **own))
+
+
+class TestTitle(TeacherTests):
+    """The laws of every teacher, with a random model."""
+
+    name = "local"
+    values: ClassVar = {"llm_dtype": "float32"}
+
+    @pytest.fixture(autouse=True)
+    def _tiny(self, model):
+        self.model = str(model)
+
+    def make(self, folder, **values):
+        return super().make(folder, **{"llm_model": self.model, **values})
+
+
+class TestIndex(TestTitle):
+    values: ClassVar = {"llm_dtype": "float32", "llm_scoring": "index"}
 
 
 def answers(model, tmp_path, asked=None, **values):

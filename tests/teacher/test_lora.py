@@ -60,6 +60,11 @@ def accuracy(one, asked):
     return np.mean([first[k] == e.target for k, e in enumerate(asked)])
 
 
+def loss_of(answer, target, temperature=8):  # the default of llm_title_tokens
+    scores = {item: score / temperature for item, score in json.loads(answer.raw).items()}
+    return np.logaddexp.reduce(list(scores.values())) - scores[target]
+
+
 def adapter_of(one):
     return one.lora_report["adapter"]
 
@@ -97,9 +102,7 @@ def test_training_starts_from_the_scores_without_an_adapter(model, tmp_path):
     plain = teacher(model, tmp_path, lora=False)
     losses = []
     for e, (_, answer) in ((e, next(plain.ask([Instance(0, "s", e.history, e.candidates)]))) for e in examples(4)):
-        scores = json.loads(answer.raw)
-        total = np.logaddexp.reduce(list(scores.values()))
-        losses.append(total - scores[e.target])
+        losses.append(loss_of(answer, e.target))
     assert logged[0] == pytest.approx(np.mean(losses), abs=1e-3)
 
 
@@ -330,8 +333,7 @@ def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
     losses = []
     for e in (examples(40)[row] for row in rows):
         ((_, answer),) = one.ask([Instance(0, "s", e.history, e.candidates)])
-        scores = json.loads(answer.raw)
-        losses.append(np.logaddexp.reduce(list(scores.values())) - scores[e.target])
+        losses.append(loss_of(answer, e.target))
     assert np.mean(losses) == pytest.approx(min(held_out), abs=1e-3)
 
 

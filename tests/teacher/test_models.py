@@ -40,6 +40,12 @@ def test_a_name_that_cannot_be_had_says_what_to_do(name, offline):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(device):
+    with pytest.raises(AlkdError, match=rf"llm_device: '{device}' cannot be used here .*gpu_id"):
+        load_causal_lm(BUNDLED, device)
+
+
 def test_a_folder_without_a_model_is_named(tmp_path, offline):
     with pytest.raises(AlkdError, match=r"llm_model: '.*' cannot be loaded"):
         load_causal_lm(str(tmp_path))

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from teacher_tests import TeacherTests, some_instances
 
 from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.registry import teachers
@@ -18,6 +19,17 @@ RECORDS = [
     {"session_id": "s5", "ranking": ["h", "zz"]},
 ]
 TITLES = {item: item.upper() for item in ("a", "b", "c", "d", "h", "12")}
+
+
+class TestReplay(TeacherTests):
+    """The laws of every teacher; its rankings are recorded here for the sessions that they ask about."""
+
+    name = "replay"
+
+    def make(self, folder, **values):
+        lines = [json.dumps({"session_id": i.session, "ranking": list(i.candidates)}) for i in some_instances()]
+        (folder / "ml-tiny.llm.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        return super().make(folder, **values)
 
 
 def teacher(tmp_path, content=None, titles=None, **values):

@@ -1,0 +1,322 @@
+"""`api`: any LLM behind an OpenAI-compatible server ranks the candidates, as GPT-4 does in the paper (Module 1).
+
+The prompt is the paper's in what it holds: role, hints, session, candidates; temperature 0. Requests run side by side in
+an event loop of their own, so that answers are stored while others are on their way. Nothing is sent that the budget
+does not cover with an upper bound, which takes every byte for a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.labels.budget import Reservation
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher import hints
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
+from recbole_alkd.teacher.chat_client import ChatClient, Messages, NoReplyError, RefusedError, Reply
+from recbole_alkd.teacher.parse import ParsedRanking, parse_ranking
+from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
+from recbole_alkd.teacher.prompt import load_prompt, ranking_request
+
+logger = logging.getLogger(__name__)
+
+OPENAI = "https://api.openai.com/v1"
+_HINT_TOKENS = 1000
+_TEMPLATE = 64  # tokens that a server's chat template may add
+_LONGEST_RAW = 200_000  # characters of an answer that are kept
+_LONGEST_QUOTE = 2_000  # characters of an unusable answer that are shown to the LLM again
+_ASKED_AGAIN = "\n\n=== asked again ===\n\n"
+T = TypeVar("T")
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Instance, Answer] | None]"  # None: all of them are there
+
+
+@teachers.register("api")
+class ApiTeacher(LLMTeacher):
+    """The model ``llm_model`` behind ``llm_base_url``.
+
+    An answer without a usable ranking is asked for once more, more strictly; after that it is recorded as failed.
+    """
+
+    def __init__(self, context: TeacherContext) -> None:
+        super().__init__(context)
+        self.settings = context.settings.teacher
+        default = type(self.settings)().llm_model
+        if self.settings.llm_model == default:
+            raise AlkdError(f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has")
+        self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
+        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
+        self._price = self._find_price()
+        self._hints: str | None = None
+        self._told_of_cut = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: ChatClient | None = None
+
+    def _find_price(self) -> Price | None:
+        file = Path(self.settings.llm_price_file) if self.settings.llm_price_file else default_price_file()
+        prices, model = read_prices(file), self.settings.llm_model
+        if model not in prices and self.context.settings.selection.budget_usd is not None:
+            close = difflib.get_close_matches(model, prices, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise AlkdError(
+                f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint}; add it there, or set llm_price_file"
+            )
+        return prices.get(model)
+
+    # -- what decides an answer ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _hint_key(self) -> str:
+        return hints.hint_key(self.context, self._prompt, f"api|{self.settings.llm_model}")
+
+    @property
+    def identity(self) -> str:
+        """The model is known by its name; the server's address is not a part of it, because it may move."""
+        s = self.settings
+        return (
+            f"api|{s.llm_model}|temperature=0|max_tokens={s.llm_max_tokens or 'auto'}|hints={self._hint_key}|"
+            f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}"
+        )
+
+    def prompt(self, instance: Instance) -> str:
+        """The prompt without its hints, which are known by their key."""
+        return ranking_request(self._prompt, instance, self.context.titles, self.settings).text
+
+    def messages(self, instance: Instance) -> Messages:
+        """The chat that is sent. ``prepare`` comes first, as the hints are in it."""
+        return ranking_request(self._prompt, instance, self.context.titles, self.settings, self._hints or "").messages
+
+    def answer_tokens(self, instance: Instance) -> int:
+        """Tokens that an answer may have."""
+        return self.settings.llm_max_tokens or _list_bytes(instance, self.settings.llm_top_n) + _TEMPLATE
+
+    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+        prompt = _bound(self.messages(instance))
+        if self._hints is None and self._hint_key != "none":
+            prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
+        return self._cost(prompt, self.answer_tokens(instance))
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> tuple[int, float | None]:
+        usd = self._price.usd(prompt_tokens, completion_tokens) if self._price else None
+        return prompt_tokens + completion_tokens, usd
+
+    # -- asking ----------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Start the client; find the hints or ask for them."""
+        if self._client is not None:
+            return
+        key = _key(self.settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="api-teacher", daemon=True)
+        self._thread.start()
+        self._client = self._run(self._new_client(key))
+        self._hints = hints.find_hints(self.context, self._prompt, self._hint_key, self._ask_for_hints)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _new_client(self, key: str | None) -> ChatClient:
+        s = self.settings
+        return ChatClient(s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute)
+
+    def _ask_for_hints(self, messages: Messages) -> str:
+        tokens = max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
+        reservation = None
+        if self.budget:
+            reservation = self.budget.reserve(*self._cost(_bound(messages), tokens), labels=0)
+            if reservation is None:
+                raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
+        try:
+            reply = self._run(self._chat(messages, tokens, reservation, "the hints"))
+        except NoReplyError as error:
+            if reservation:
+                reservation.release()
+            raise AlkdError(f"llm_hints: {self.settings.llm_model} gave no hints: {error}") from None
+        answer = self._paid(Answer((), raw=reply.text), reply, messages, tokens)
+        if reservation:
+            reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=0)
+        self.preparation = answer
+        return reply.text
+
+    def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+        """``llm_concurrency`` requests are in flight at any time; an answer is given as soon as it is there."""
+        for group in self.ask_in_groups(instances):
+            yield from group
+
+    def ask_in_groups(self, instances: Sequence[Instance]) -> Iterator[list[tuple[Instance, Answer]]]:
+        self.prepare()
+        assert self._loop is not None
+        answers: Answers = queue.SimpleQueue()
+        job = asyncio.run_coroutine_threadsafe(self._ask_all(instances, answers), self._loop)
+        ended = False
+        try:
+            while not ended:
+                group = [answers.get(), *(answers.get() for _ in range(answers.qsize()))]
+                ended = group[-1] is None  # nothing comes behind it
+                yield [pair for pair in group if pair is not None]
+            job.result()  # raises what ended it
+        finally:
+            if not ended:
+                job.cancel()
+                while answers.get() is not None:
+                    pass
+
+    def stop(self) -> bool:
+        if self._loop is not None and self._client is not None:
+            self._loop.call_soon_threadsafe(self._client.stop)
+        return True
+
+    def close(self) -> None:
+        if self._loop is None:
+            return
+        if self._client is not None:
+            self._run(self._client.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._loop = self._client = None
+
+    async def _ask_all(self, instances: Sequence[Instance], answers: queue.SimpleQueue[tuple[Instance, Answer] | None]) -> None:
+        client = self._client
+        assert client is not None
+        waiting = deque(instances)
+
+        async def work() -> None:
+            try:
+                while waiting and not client.stopped:
+                    instance = waiting.popleft()
+                    answers.put((instance, await self._answer(instance)))
+            except BaseException:
+                client.stop()  # the others finish what they have sent, and it is stored
+                raise
+
+        try:
+            ends = await asyncio.gather(*(work() for _ in range(self.settings.llm_concurrency)), return_exceptions=True)
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
+        finally:
+            answers.put(None)
+
+    async def _answer(self, instance: Instance) -> Answer:
+        began = time.perf_counter()
+        messages, tokens = self.messages(instance), self.answer_tokens(instance)
+        reservation, name = self.reservations.get(instance.row), f"session {instance.session}"
+        try:
+            reply = await self._chat(messages, tokens, reservation, name)
+        except NoReplyError as error:
+            logger.warning("%s: no label: %s", name, error)
+            usd = 0.0 if self._price else None
+            return Answer((), raw=str(error), usd=usd, status="failed" if isinstance(error, RefusedError) else "unanswered")
+        parsed = await self._parse(reply, instance)
+        answer = self._paid(Answer((), raw=reply.text[:_LONGEST_RAW]), reply, messages, tokens)
+        repairs = dict(parsed.repairs)
+        if not parsed.items:
+            # once more, more strictly; the answer that is there is kept beside the new one
+            stricter = self._stricter(messages, reply.text, instance)
+            if reservation is None or reservation.extend(*self._cost(_bound(stricter), tokens)):
+                try:
+                    second = await self._chat(stricter, tokens, reservation, name)
+                except NoReplyError as error:
+                    logger.warning("%s: no second answer: %s", name, error)
+                else:
+                    parsed = await self._parse(second, instance)
+                    raw = answer.raw + _ASKED_AGAIN + second.text[:_LONGEST_RAW]
+                    answer = self._paid(replace(answer, raw=raw), second, stricter, tokens)
+                    repairs = {**parsed.repairs, "asked_again": 1}
+        return replace(
+            answer,
+            ranking=parsed.items,
+            repairs=repairs,
+            seconds=time.perf_counter() - began,
+            status="ok" if parsed.items else "failed",
+        )
+
+    async def _chat(self, messages: Messages, tokens: int, reservation: Reservation | None, name: str) -> Reply:
+        bound = self._cost(_bound(messages), tokens)
+
+        def forfeit() -> None:
+            logger.warning("%s: a request that broke off may be charged; %d tokens are counted for it", name, bound[0])
+            if reservation:
+                reservation.forfeit(*bound)
+
+        def may_resend() -> bool:
+            forfeit()
+            return reservation is None or reservation.extend(*bound)
+
+        assert self._client is not None
+        try:
+            return await self._client.chat(messages, tokens, may_resend)
+        except NoReplyError as error:
+            if error.charged:
+                forfeit()
+            raise
+
+    async def _parse(self, reply: Reply, instance: Instance) -> ParsedRanking:
+        parse = partial(parse_ranking, reply.text, instance.candidates, self.settings.llm_top_n, self.context.titles)
+        # a very long answer takes seconds, in which the others must not time out
+        parsed = await asyncio.to_thread(parse) if len(reply.text) > 20_000 else parse()
+        if reply.cut and not parsed.items and not self._told_of_cut:
+            self._told_of_cut = True
+            logger.warning(
+                "an answer was cut off after %d tokens without a ranking; "
+                "a model that thinks before it answers needs more (llm_max_tokens)",
+                self.answer_tokens(instance),
+            )
+        return parsed
+
+    def _stricter(self, messages: Messages, text: str, instance: Instance) -> Messages:
+        top_n = min(self.settings.llm_top_n, len(instance.candidates))
+        return [
+            *messages,
+            {"role": "assistant", "content": text[:_LONGEST_QUOTE].strip() or "-"},
+            {"role": "user", "content": self._prompt["generate.again"].format(top_n=top_n).strip()},
+        ]
+
+    def _paid(self, answer: Answer, reply: Reply, messages: Messages, tokens: int) -> Answer:
+        """``answer`` with what ``reply`` cost added; the upper bounds where the server has not counted."""
+        prompt = _bound(messages) if reply.prompt_tokens is None else reply.prompt_tokens
+        completion = tokens if reply.completion_tokens is None else reply.completion_tokens
+        usd = self._price.usd(prompt, completion, reply.cached_tokens) if self._price else None
+        return replace(
+            answer,
+            prompt_tokens=answer.prompt_tokens + prompt,
+            completion_tokens=answer.completion_tokens + completion,
+            usd=None if usd is None else (answer.usd or 0.0) + usd,
+        )
+
+
+def _bound(messages: Messages) -> int:
+    """Tokens of a chat at most: one for every byte, and what the server's chat template adds."""
+    return sum(len(text.encode("utf-8", "surrogatepass")) for message in messages for text in message.values()) + _TEMPLATE
+
+
+def _list_bytes(instance: Instance, top_n: int) -> int:
+    """Bytes of an answer in the form that is asked for, with the longest ids."""
+    longest = sorted((len(token.encode("utf-8", "surrogatepass")) for token in instance.candidates), reverse=True)[:top_n]
+    return sum(size + len("<ID>, ") for size in longest) + 2
+
+
+def _key(settings: TeacherSettings) -> str | None:
+    """The API key, from the environment. A key of OpenAI's is never sent to another server, unless that is asked for."""
+    name = settings.llm_api_key_env or (None if settings.llm_base_url else "OPENAI_API_KEY")
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise AlkdError(f"llm_api_key_env: the environment variable {name} is not set; it must hold the API key")
+    return key
