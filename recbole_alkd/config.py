@@ -89,6 +89,8 @@ class BackboneSettings:
     teacher_model: str = _setting("SessionFPMC", str)
     student_embedding_size: int = _setting(10, int, check=_at_least(1))
     teacher_embedding_size: int = _setting(100, int, check=_at_least(1))
+    student_neighbors: int | None = _setting(None, int, check=_at_least(1))
+    student_bytes: int | None = _setting(None, int, check=_at_least(1))
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
     stage_cache: str | None = _setting(None, str)
@@ -320,6 +322,8 @@ def _check_together(settings: Settings) -> None:
         raise AlkdError(
             f"llm_top_n: {teacher.llm_top_n} is more than llm_candidates ({teacher.llm_candidates}); allowed: at most that many"
         )
+    if settings.backbone.student_neighbors is not None and settings.backbone.student_bytes is not None:
+        raise AlkdError("student_bytes: not allowed beside student_neighbors, which decides the size too; give one of the two")
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
         raise AlkdError("alkd_picks: the policy 'listed' needs a file of session ids (JSON); give alkd_picks: FILE or FILE#key")
 

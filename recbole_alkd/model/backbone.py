@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
@@ -26,10 +26,13 @@ class Backbone:
     differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
 
     Attributes:
+        has_vectors: whether there are session and item vectors and a gradient. Without them there is ``scores`` alone,
+            and the model has ``fit_table`` in place of a loss.
         model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
     """
 
     model_class: type[nn.Module]
+    has_vectors: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, config: Any = None) -> None:
         self.model: Any = model
@@ -48,6 +51,16 @@ class Backbone:
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Scores of every item, (B, n_items)."""
         return self.encode(item_seq, item_seq_len) @ self.item_table().T
+
+    def scores_of(self, item_seq: Tensor, item_seq_len: Tensor, items: Tensor) -> Tensor:
+        """Scores of some items of each row, ``items`` (B, m) -> (B, m)."""
+        if not self.has_vectors:
+            return self.scores(item_seq, item_seq_len).gather(1, items)
+        return torch.einsum("bd,bmd->bm", self.encode(item_seq, item_seq_len), self.item_table()[items])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def loss(self, interaction: Any) -> Tensor:
         """The model's own recommendation loss on a RecBole batch, a scalar (mean over the batch)."""
@@ -94,6 +107,8 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     values.update(defaults)
     values.update({key: external[key] for key in defaults if key in external})
     values.update({"embedding_size": size} | ({"hidden_size": size} if "hidden_size" in defaults else {}))
+    if role == "teacher":
+        values.update({"student_neighbors": None, "student_bytes": None})
     values.update(own)
     values["model"] = name
     viewed = copy.copy(config)
@@ -140,8 +155,8 @@ class SessionRecommender(SequentialRecommender):
 
     def predict(self, interaction: Any) -> Tensor:
         """Scores (B,) of one item a row."""
-        session = self.view.encode(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (session * self.view.item_table()[interaction[self.ITEM_ID]]).sum(1)
+        item = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.view.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""

@@ -197,7 +197,7 @@ class TrainingRows:
     def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
         """Rank of the rows' targets among the items outside of their sessions, 1 = best, (m,)."""
         found = []
-        device = view.item_table().device
+        device = view.device
         for part in torch.as_tensor(rows).split(1024):
             seq, target = self.item_seq[part].to(device), self.target[part].to(device).unsqueeze(1)
             with torch.no_grad():

@@ -210,7 +210,9 @@ class ALKDRecTrainer(StageTrainer):
             model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
             loader = self.row_loader(train_data, kept, self.config["train_batch_size"])
             epochs = max(1, self.outcomes["teacher"].best_epoch)
-            fit(f"teacher_fold{fold}", model, valid_data=None, batches=loader, epochs=epochs)
+            # a table chooses its settings on the validation data, as the full one did; epochs tell it nothing
+            how = {"valid_data": None} if model.view.has_vectors else {}
+            fit(f"teacher_fold{fold}", model, batches=loader, epochs=epochs, **how)
             return model.eval().requires_grad_(False).view
 
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
