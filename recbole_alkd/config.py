@@ -276,6 +276,8 @@ def _check(key: str, value: Any) -> Any:
     meta, null = spec.metadata, spec.default is None or key == "session_window"
     if isinstance(value, tuple):
         value = list(value)
+    if key == "llm_teacher" and value is None:
+        value = "null"  # YAML reads the name of that control as no value
     if value is None and null:
         return None
     allowed = _words(meta, null)
