@@ -209,7 +209,8 @@ def draw(plan: Plan, table: Table, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     metric, ink, rows = plan.metrics[0], "#010203", table.rows[::-1]
     colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
-    with matplotlib.rc_context({**colours, "svg.fonttype": "none", "font.size": 10, "svg.hashsalt": plan.name}):
+    style: dict[Any, Any] = {**colours, "svg.fonttype": "none", "font.size": 10, "svg.hashsalt": plan.name}
+    with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(7.5, 1.3 + 0.32 * len(rows)))
         base = next((row.values[metric].mean() for row in rows if row.name == plan.reference), None)
         if base is not None:
