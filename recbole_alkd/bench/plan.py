@@ -22,6 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
 from recbole_alkd.config import FIELDS, AlkdError, read_yaml
 
@@ -34,9 +36,9 @@ SHARED_ONLY = (
 PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads, relative to where the bench was started
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
-    """One run: an arm on a data set with a backbone and a seed, and all its settings."""
+    """One run: an arm on a data set with a backbone and a seed, and all its settings. Every object is a key of its own."""
 
     dataset: str
     backbone: str
@@ -87,7 +89,7 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
         content = read_yaml(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise AlkdError(f"plan {str(source)!r} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise AlkdError(f"plan {str(source)!r} is not readable as YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise AlkdError(f"plan {str(source)!r}: a mapping is expected, with the keys {', '.join(KEYS)}")

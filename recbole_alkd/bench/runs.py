@@ -92,19 +92,18 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
         (out / name).mkdir(parents=True, exist_ok=True)
     tasks = list(plan.tasks())
     folders = {task.dataset: data_folder(task) for task in tasks}
-    keys = {id(task): run_key(task, data_fingerprint(folders[task.dataset], task.dataset)) for task in tasks}
+    keys = {task: run_key(task, data_fingerprint(folders[task.dataset], task.dataset)) for task in tasks}
     waiting: dict[str, Task] = {}
     for task in tasks:
-        if not (out / "results" / f"{keys[id(task)]}.json").is_file():
-            waiting.setdefault(keys[id(task)], task)
+        if not (out / "results" / f"{keys[task]}.json").is_file():
+            waiting.setdefault(keys[task], task)
     reasons = _run_all(waiting, {task.dataset: data_fingerprint(folders[task.dataset], task.dataset) for task in tasks}, out, jobs)
     results, failed = [], {}
     for task in tasks:
-        key = keys[id(task)]
-        if key in reasons:
-            failed[task] = reasons[key]
+        if keys[task] in reasons:
+            failed[task] = reasons[keys[task]]
         else:
-            results.append(load_result(task, out / "results" / key))
+            results.append(load_result(task, out / "results" / keys[task]))
     return Outcome(results, failed)
 
 
@@ -133,7 +132,7 @@ def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: in
                         reasons[key] = _reason(out / "logs" / f"{key}.log", code)
                         bar.write(f"failed: {waiting[key]}: {reasons[key]}")
                     bar.update()
-                bar.set_postfix_str("; ".join(str(waiting[key]) for key in running))
+                bar.set_postfix_str("; ".join(str(waiting[key]) for key in running), refresh=False)
                 time.sleep(0.2)
         finally:
             _stop(running.values())
