@@ -97,6 +97,17 @@ class BackboneSettings:
 
 
 @dataclass(frozen=True)
+class TrainingSettings:
+    """How student and teacher recommender are trained before there are labels."""
+
+    train_loss: str | None = _setting(None, str, choices=("sampled_softmax",))
+    softmax_negatives: int = _setting(1024, int, check=_at_least(1))
+    softmax_uniform: float = _setting(0.5, float, int, check=lambda v: None if 0 < v <= 1 else "a number above 0, at most 1")
+    softmax_l2: float = _setting(0.01, float, int, check=_at_least(0))
+    softmax_dropout: float = _setting(0.3, float, int, check=lambda v: None if 0 <= v < 1 else "a number in [0, 1)")
+
+
+@dataclass(frozen=True)
 class SelectionSettings:
     """Which instances are labelled, and how many."""
 
@@ -187,7 +198,10 @@ class PluginSettings:
     trust_checkpoint: bool = _setting(False, bool)
 
 
-GROUPS = (SessionSettings, BackboneSettings, SelectionSettings, TeacherSettings, LoraSettings, DistillSettings, PluginSettings)
+GROUPS = (
+    SessionSettings, BackboneSettings, TrainingSettings, SelectionSettings, TeacherSettings, LoraSettings, DistillSettings,
+    PluginSettings,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,6 +210,7 @@ class Settings:
 
     session: SessionSettings
     backbone: BackboneSettings
+    training: TrainingSettings
     selection: SelectionSettings
     teacher: TeacherSettings
     lora: LoraSettings
@@ -211,7 +226,19 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for group in GROUPS for f
 SESSION_KEYS = tuple(f.name for f in dataclasses.fields(SessionSettings))
 
 # What a key of ours starts with. RecBole and its models have no key with these beginnings.
-PREFIXES = ("alkd_", "llm_", "lora_", "kd_", "budget_", "student_", "teacher_", "label_store", "label_engine", "session_")
+PREFIXES = (
+    "alkd_",
+    "llm_",
+    "lora_",
+    "kd_",
+    "budget_",
+    "student_",
+    "teacher_",
+    "label_store",
+    "label_engine",
+    "session_",
+    "softmax_",
+)
 
 
 def is_ours(key: str, known: Iterable[str] = ()) -> bool:

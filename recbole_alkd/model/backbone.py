@@ -8,14 +8,18 @@ needs no more than that.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from recbole_alkd.config import AlkdError, Settings, read_yaml
+from recbole_alkd.model.sampled_softmax import SampledSoftmax
 from recbole_alkd.registry import backbones
 
 
@@ -47,6 +51,11 @@ class Backbone:
         if hasattr(self.model, "item_table"):
             return self.model.item_table()
         return self.model.item_embedding.weight
+
+    def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
+        """Rows of the item table, (m,) -> (m, d). ``sparse``: with a sparse gradient where the table is a parameter."""
+        table = self.item_table()
+        return embedding(items, table, sparse=sparse and table.is_leaf)
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Scores of every item, (B, n_items)."""
@@ -135,6 +144,12 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
     return view(model_class(viewed, dataset).to(config["device"]), viewed)
 
 
+def updates_rows(config: Any) -> bool:
+    """Whether item tables are updated by touched rows alone (``RowAdam``): with ``train_loss`` and what it can do."""
+    plain = not config["weight_decay"] and not config["clip_grad_norm"]
+    return bool(config["train_loss"]) and config["learner"].lower() == "adam" and plain
+
+
 class SessionRecommender(SequentialRecommender):
     """A backbone as a RecBole model, with the masking of session items that ``mask_session_items`` asks for.
 
@@ -146,12 +161,16 @@ class SessionRecommender(SequentialRecommender):
         self.mask_session_items = settings.session.mask_session_items
         self.view = build_backbone(config, dataset, settings, role)
         self.recommender: Any = self.view.model
+        self.own_loss: Callable[[Any], Tensor] = self.view.loss
+        if settings.training.train_loss and self.view.has_vectors:
+            targets = torch.as_tensor(np.asarray(dataset.inter_feat[self.ITEM_ID]))
+            self.own_loss = SampledSoftmax(self.view, settings.training, targets, self.n_items, updates_rows(config))
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return self.view.encode(item_seq, item_seq_len)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        return self.view.loss(interaction)
+        return self.own_loss(interaction)
 
     def predict(self, interaction: Any) -> Tensor:
         """Scores (B,) of one item a row."""

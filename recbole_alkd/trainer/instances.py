@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from recbole_alkd.active.difficulty import difficulty
 from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
 from recbole_alkd.active.ratio import classify
-from recbole_alkd.config import AlkdError, Settings, settings_hash, stage_seed
+from recbole_alkd.config import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
@@ -25,6 +26,7 @@ LORA_KEYS = (
     "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
     "session_augmentation", "llm_candidates", "lora_examples", "lora_folds",
+    *(field.name for field in dataclasses.fields(TrainingSettings)),
 )  # fmt: skip
 
 

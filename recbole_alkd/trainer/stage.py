@@ -23,8 +23,10 @@ from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
+from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
+from recbole_alkd.trainer.row_adam import RowAdam
 from recbole_alkd.trainer.run_folder import StageFolder
 from recbole_alkd.trainer.session_knn import fit_table
 
@@ -182,6 +184,12 @@ class StageTrainer(Trainer):
         outcome.peak_mb = peak_memory_mb()
         folder.save_stage(name, asdict(outcome))
         return outcome
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        if not updates_rows(self.config):
+            return super()._build_optimizer(**kwargs)
+        kwargs = {"params": self.model.parameters(), "learning_rate": self.learning_rate, **kwargs}
+        return RowAdam(kwargs["params"], lr=kwargs["learning_rate"])
 
     def seed_stage(self, name: str, *loaders: Any) -> None:
         """Seed every generator a stage draws from, so that a restarted stage repeats itself."""

@@ -56,3 +56,12 @@ def test_neighbours_teach_by_their_scores(home, name):  # noqa: F811
     report = go(teacher_model="SessionKNN", kd_loss=name, kd_rec_weight=1.0, student_embedding_size=4, **pilot)
     assert report["stages"]["teacher"]["steps"] == 1
     assert report["stages"]["teacher"]["test"] and report["stages"]["distilled"]["test"]
+
+
+@pytest.mark.parametrize("name", ["SessionFPMC", "GRU4Rec", "CORE"])
+def test_sampled_softmax_trains_every_stage(home, name):  # noqa: F811
+    report = go(
+        student_model=name, teacher_model=name, student_embedding_size=4, teacher_embedding_size=8,
+        train_loss="sampled_softmax", softmax_negatives=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0,
+    )  # fmt: skip
+    assert report["stages"]["distilled"]["test"] and report["settings"]["train_loss"] == "sampled_softmax"
