@@ -85,7 +85,8 @@ def test_a_second_call_repeats_nothing_that_was_finished(bench):
 def test_the_bench_says_what_the_run_command_says(bench):
     home, _ = bench
     rows = {(row["arm"], row["seed"]): row for row in csv.DictReader((home / "out" / "results.csv").open())}
-    settings = PLAN["settings"] | {"data_path": "data", "seed": 2, "alkd_policy": "random", "show_progress": False, "state": "ERROR"}
+    settings = PLAN["settings"] | {"data_path": "data", "seed": 2, "alkd_policy": "random", "show_progress": False}
+    settings["state"] = "ERROR"
     code = f"""
 import sys; sys.argv = ["x"]
 from recbole_alkd import run_recbole_alkd
