@@ -86,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in RECBOLE_COMMANDS:
         sys.argv = [sys.argv[0], *words[1:]]
         _main(RECBOLE_COMMANDS[words[0]])
+    from recbole_alkd.bench.cli import add_bench_command
     from recbole_alkd.data.cli import add_sessions_command
 
     parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
     add_sessions_command(commands)
+    add_bench_command(commands)
     args = parser.parse_args(words)
     sys.argv = sys.argv[:1]
     _main(lambda: args.run(args))

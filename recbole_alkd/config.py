@@ -89,8 +89,22 @@ class BackboneSettings:
     teacher_model: str = _setting("SessionFPMC", str)
     student_embedding_size: int = _setting(10, int, check=_at_least(1))
     teacher_embedding_size: int = _setting(100, int, check=_at_least(1))
+    student_neighbors: int | None = _setting(None, int, check=_at_least(1))
+    student_bytes: int | None = _setting(None, int, check=_at_least(1))
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
+    stage_cache: str | None = _setting(None, str)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How student and teacher recommender are trained before there are labels."""
+
+    train_loss: str | None = _setting(None, str, choices=("sampled_softmax",))
+    softmax_negatives: int = _setting(1024, int, check=_at_least(1))
+    softmax_uniform: float = _setting(0.5, float, int, check=lambda v: None if 0 < v <= 1 else "a number above 0, at most 1")
+    softmax_l2: float = _setting(0.01, float, int, check=_at_least(0))
+    softmax_dropout: float = _setting(0.3, float, int, check=lambda v: None if 0 <= v < 1 else "a number in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -165,6 +179,7 @@ class DistillSettings:
     """How the student learns from the labels."""
 
     kd_loss: Any = _setting("pairwise", str, dict)
+    kd_lists: str = _setting("llm", str, choices=("llm", "shuffled", "permuted", "target"))
     kd_init: str = _setting("student", str, choices=("student", "scratch"))
     kd_weight: float = _setting(1.0, float, int, check=_above(0))
     kd_rec_weight: float = _setting(0.0, float, int, check=_at_least(0))
@@ -183,7 +198,10 @@ class PluginSettings:
     trust_checkpoint: bool = _setting(False, bool)
 
 
-GROUPS = (SessionSettings, BackboneSettings, SelectionSettings, TeacherSettings, LoraSettings, DistillSettings, PluginSettings)
+GROUPS = (
+    SessionSettings, BackboneSettings, TrainingSettings, SelectionSettings, TeacherSettings, LoraSettings, DistillSettings,
+    PluginSettings,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -192,6 +210,7 @@ class Settings:
 
     session: SessionSettings
     backbone: BackboneSettings
+    training: TrainingSettings
     selection: SelectionSettings
     teacher: TeacherSettings
     lora: LoraSettings
@@ -207,7 +226,19 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {f.name: f for group in GROUPS for f
 SESSION_KEYS = tuple(f.name for f in dataclasses.fields(SessionSettings))
 
 # What a key of ours starts with. RecBole and its models have no key with these beginnings.
-PREFIXES = ("alkd_", "llm_", "lora_", "kd_", "budget_", "student_", "teacher_", "label_store", "label_engine", "session_")
+PREFIXES = (
+    "alkd_",
+    "llm_",
+    "lora_",
+    "kd_",
+    "budget_",
+    "student_",
+    "teacher_",
+    "label_store",
+    "label_engine",
+    "session_",
+    "softmax_",
+)
 
 
 def is_ours(key: str, known: Iterable[str] = ()) -> bool:
@@ -240,9 +271,12 @@ def parse(key: str, text: str) -> Any:
 
     ``None``, ``~`` and an empty text are null. A setting that only takes text is taken as it stands.
     """
+    is_text = key in FIELDS and FIELDS[key].metadata["types"] == (str,)
+    if is_text and FIELDS[key].default is not None:
+        return text  # `null` is the name of a teacher
     if text.strip() in ("", "~", "None", "null"):
         return None
-    if key in FIELDS and FIELDS[key].metadata["types"] == (str,):
+    if is_text:
         return text
     try:
         return read_yaml(text)
@@ -269,6 +303,8 @@ def _check(key: str, value: Any) -> Any:
     meta, null = spec.metadata, spec.default is None or key == "session_window"
     if isinstance(value, tuple):
         value = list(value)
+    if key == "llm_teacher" and value is None:
+        value = "null"  # YAML reads the name of that control as no value
     if value is None and null:
         return None
     allowed = _words(meta, null)
@@ -315,6 +351,8 @@ def _check_together(settings: Settings) -> None:
         raise AlkdError(
             f"llm_top_n: {teacher.llm_top_n} is more than llm_candidates ({teacher.llm_candidates}); allowed: at most that many"
         )
+    if settings.backbone.student_neighbors is not None and settings.backbone.student_bytes is not None:
+        raise AlkdError("student_bytes: not allowed beside student_neighbors, which decides the size too; give one of the two")
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
         raise AlkdError("alkd_picks: the policy 'listed' needs a file of session ids (JSON); give alkd_picks: FILE or FILE#key")
 

@@ -19,13 +19,15 @@ from typing import Any
 import yaml
 
 from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings
-from recbole_alkd.distill.combined import check_losses
-from recbole_alkd.registry import backbones, policies, teachers
+from recbole_alkd.distill.combined import check_losses, wanted_losses
+from recbole_alkd.model.backbone import view_and_model
+from recbole_alkd.registry import backbones, losses, policies, teachers
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
     "SessionFPMC": "recbole_alkd.model.session_fpmc",
     "SessionSTAMP": "recbole_alkd.model.session_stamp",
+    "SessionKNN": "recbole_alkd.model.session_knn",
     "AttMix": "recbole_alkd.model.attmix",
 }
 _registered = False
@@ -85,6 +87,25 @@ def check_names(settings: Settings) -> None:
     policies.get(settings.selection.alkd_policy)
     teachers.get(settings.teacher.llm_teacher)
     check_losses(settings)
+    _check_vectors(settings)
+
+
+def _check_vectors(settings: Settings) -> None:
+    """AlkdError where a backbone without vectors stands in a place that needs them."""
+    student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
+    with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
+    if not view_and_model(student)[0].has_vectors:
+        raise AlkdError(
+            f"student_model: {student!r} has no gradient to distil with; it works as teacher_model and alone (--model={student}); "
+            f"allowed: {with_vectors}"
+        )
+    if not view_and_model(teacher)[0].has_vectors:
+        for name in wanted_losses(settings):
+            if "teacher_vectors" in losses.get(name).needs:
+                raise AlkdError(
+                    f"kd_loss: {name!r} needs teacher_vectors, which teacher_model {teacher!r} does not have; "
+                    f"allowed teacher_model: {with_vectors}"
+                )
 
 
 def register() -> None:
@@ -103,9 +124,10 @@ def register() -> None:
         sys.modules.setdefault(f"recbole.model.sequential_recommender.{model.lower()}", importlib.import_module(path))
 
     from recbole_alkd.data.dataset import ALKDRecDataset
-    from recbole_alkd.trainer import ALKDRecTrainer
+    from recbole_alkd.trainer import ALKDRecTrainer, SessionKNNTrainer
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
+    recbole.trainer.SessionKNNTrainer = SessionKNNTrainer
     recbole.data.dataset.ALKDRecDataset = ALKDRecDataset
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well
     arguments = argument_list.dataset_arguments

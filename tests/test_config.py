@@ -156,8 +156,13 @@ def test_settings_are_typed_and_frozen():
 
 @given(st.text(max_size=60))
 def test_text_settings_take_any_text_as_it_stands(text):
-    value = parse("llm_model", text)
-    assert value == (None if text.strip() in ("", "~", "None", "null") else text)
+    assert parse("llm_model", text) == text
+    assert parse("title_field", text) == (None if text.strip() in ("", "~", "None", "null") else text)
+
+
+@pytest.mark.parametrize("value", ["null", None])
+def test_null_is_the_name_of_a_teacher_in_text_and_in_yaml(value):
+    assert settings_of(alkdrec(llm_teacher=value)).teacher.llm_teacher == "null"
 
 
 @given(st.text(max_size=60))

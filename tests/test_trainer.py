@@ -131,6 +131,21 @@ def test_from_scratch_and_jointly(home):
     )
 
 
+def test_a_pilot_counts_against_the_budget_and_bounds_the_ratio(home):
+    report = go(alkd_ratio="pilot", alkd_pilot=6, alkd_rounds=2)
+    assert len(report["policy"]["picks"]) == 12 == len(set(diary(home)))
+    assert [r["picks"] for r in report["policy"]["rounds"]] == [6, 3, 3]
+    ratio = report["policy"]["ratio"]
+    assert sum(ratio["seen"]) == 6 and sum(ratio["counts"]) == 40
+    assert report["policy"]["value"] is not None
+
+
+def test_a_token_budget_ends_the_asking(home):
+    # 9 tokens an answer, and an estimate of 0: the one that passes the limit is the last
+    report = go(budget_tokens=20, alkd_rounds=2)
+    assert report["labels"]["asked"] == len(diary(home)) < 12
+
+
 def test_rounds_share_the_budget(home):
     report = go(alkd_rounds=3, budget_labels=11, alkd_policy="random")
     assert len(report["policy"]["picks"]) == 11 == len(set(diary(home)))
@@ -155,12 +170,18 @@ def test_listed_takes_the_named_sessions(home):
         ({"budget_labels": 41}, "41"),
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, "none.json"),
         ({"llm_teacher": "local"}, "title"),
+        ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, "none.jsonl"),
+        ({"llm_teacher": "replay", "llm_replay_file": "others.jsonl"}, "the pool is empty"),
+        ({"alkd_ratio": "pilot", "alkd_pilot": 12}, "alkd_pilot"),
+        ({"kd_loss": "dsl"}, "kd_rec_weight"),
+        ({"alkd_draw": "pps", "alkd_policy": "paper", "budget_labels": 39}, "only 38 can be drawn"),
         ({"llm_candidates": 500, "llm_top_n": 4}, "llm_candidates"),
         ({"student_config": {"loss_type": "BPR"}, "student_model": "GRU4Rec"}, "loss_type"),
         ({"benchmark_filename": ["train", "test"]}, "benchmark_filename"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(home, settings, expected):
+    (home / "others.jsonl").write_text('{"session_id": "somebody else", "ranking": ["i1"]}\n')
     with pytest.raises(AlkdError) as error:
         go(**settings)
     assert expected in str(error.value) and "\n" not in str(error.value)

@@ -18,8 +18,8 @@ from torch import Tensor
 from recbole_alkd.config import AlkdError
 from recbole_alkd.model.backbone import Backbone
 
-# (item_seq, item_seq_len, session vectors, item table, rows of the batch) -> (B,)
-Batch = Callable[[Tensor, Tensor, Tensor, Tensor, slice], Tensor]
+# (item_seq, item_seq_len, rows of the batch) -> (B,)
+Batch = Callable[[Tensor, Tensor, slice], Tensor]
 
 
 def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024) -> np.ndarray:
@@ -35,8 +35,8 @@ def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tenso
         (N,) float64.
     """
 
-    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, _: slice) -> Tensor:
-        score = torch.sigmoid(torch.einsum("bd,bld->bl", session, table[rows]))
+    def batch(rows: Tensor, lengths: Tensor, _: slice) -> Tensor:
+        score = torch.sigmoid(view.scores_of(rows, lengths, rows))
         return -(score * (rows > 0)).sum(1) / lengths
 
     return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
@@ -45,8 +45,8 @@ def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tenso
 def loss_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
     """-log softmax of the true next item (nats), over all items but the padding. ``target`` (N,) item ids -> (N,) float64."""
 
-    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, part: slice) -> Tensor:
-        scores = session @ table[1:].T
+    def batch(rows: Tensor, lengths: Tensor, part: slice) -> Tensor:
+        scores = view.scores(rows, lengths)[:, 1:]
         return scores.logsumexp(1) - _of_target(scores, target[part])
 
     return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
@@ -55,8 +55,8 @@ def loss_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, targ
 def rank_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
     """Rank of the true next item among all items but the padding, 1 = best; ties count half. ``target`` (N,) -> (N,) float64."""
 
-    def batch(rows: Tensor, lengths: Tensor, session: Tensor, table: Tensor, part: slice) -> Tensor:
-        scores = session @ table[1:].T
+    def batch(rows: Tensor, lengths: Tensor, part: slice) -> Tensor:
+        scores = view.scores(rows, lengths)[:, 1:]
         own = _of_target(scores, target[part]).unsqueeze(1)
         # the target ties with itself: half of 1, made up by the other half
         return (scores > own).sum(1) + 0.5 * (scores == own).sum(1) + 0.5
@@ -91,11 +91,11 @@ def _of_target(scores: Tensor, target: Tensor) -> Tensor:
 def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Batch) -> np.ndarray:
     found = np.empty(len(item_seq))
     with torch.no_grad(), _evaluating(view):
-        table = view.item_table()
+        device = view.device
         for start in range(0, len(item_seq), batch_size):
             part = slice(start, start + batch_size)
-            rows, lengths = item_seq[part].to(table.device), item_seq_len[part].to(table.device)
-            found[part] = batch(rows, lengths, view.encode(rows, lengths), table, part).cpu().numpy()
+            rows, lengths = item_seq[part].to(device), item_seq_len[part].to(device)
+            found[part] = batch(rows, lengths, part).cpu().numpy()
     return found
 
 

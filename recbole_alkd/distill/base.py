@@ -119,7 +119,11 @@ class DistillBatch:
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher recommender's scores (B, n_items), no gradient; padding and session items at -inf."""
-        scores = self.teacher_session @ self.teacher_items.T
+        teacher = self._teacher()
+        if teacher.has_vectors:
+            scores = self.teacher_session @ self.teacher_items.T
+        else:
+            scores = teacher.scores(self.item_seq, self.item_seq_len)
         scores.scatter_(1, self.item_seq, -torch.inf)[:, 0] = -torch.inf
         return scores
 

@@ -8,14 +8,18 @@ needs no more than that.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from recbole_alkd.config import AlkdError, Settings, read_yaml
+from recbole_alkd.model.sampled_softmax import SampledSoftmax
 from recbole_alkd.registry import backbones
 
 
@@ -26,10 +30,13 @@ class Backbone:
     differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
 
     Attributes:
+        has_vectors: whether there are session and item vectors and a gradient. Without them there is ``scores`` alone,
+            and the model has ``fit_table`` in place of a loss.
         model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
     """
 
     model_class: type[nn.Module]
+    has_vectors: ClassVar[bool] = True
 
     def __init__(self, model: nn.Module, config: Any = None) -> None:
         self.model: Any = model
@@ -45,9 +52,24 @@ class Backbone:
             return self.model.item_table()
         return self.model.item_embedding.weight
 
+    def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
+        """Rows of the item table, (m,) -> (m, d). ``sparse``: with a sparse gradient where the table is a parameter."""
+        table = self.item_table()
+        return embedding(items, table, sparse=sparse and table.is_leaf)
+
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Scores of every item, (B, n_items)."""
         return self.encode(item_seq, item_seq_len) @ self.item_table().T
+
+    def scores_of(self, item_seq: Tensor, item_seq_len: Tensor, items: Tensor) -> Tensor:
+        """Scores of some items of each row, ``items`` (B, m) -> (B, m)."""
+        if not self.has_vectors:
+            return self.scores(item_seq, item_seq_len).gather(1, items)
+        return torch.einsum("bd,bmd->bm", self.encode(item_seq, item_seq_len), self.item_table()[items])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def loss(self, interaction: Any) -> Tensor:
         """The model's own recommendation loss on a RecBole batch, a scalar (mean over the batch)."""
@@ -94,6 +116,8 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     values.update(defaults)
     values.update({key: external[key] for key in defaults if key in external})
     values.update({"embedding_size": size} | ({"hidden_size": size} if "hidden_size" in defaults else {}))
+    if role == "teacher":
+        values.update({"student_neighbors": None, "student_bytes": None})
     values.update(own)
     values["model"] = name
     viewed = copy.copy(config)
@@ -120,6 +144,12 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
     return view(model_class(viewed, dataset).to(config["device"]), viewed)
 
 
+def updates_rows(config: Any) -> bool:
+    """Whether item tables are updated by touched rows alone (``RowAdam``): with ``train_loss`` and what it can do."""
+    plain = not config["weight_decay"] and not config["clip_grad_norm"]
+    return bool(config["train_loss"]) and config["learner"].lower() == "adam" and plain
+
+
 class SessionRecommender(SequentialRecommender):
     """A backbone as a RecBole model, with the masking of session items that ``mask_session_items`` asks for.
 
@@ -131,17 +161,21 @@ class SessionRecommender(SequentialRecommender):
         self.mask_session_items = settings.session.mask_session_items
         self.view = build_backbone(config, dataset, settings, role)
         self.recommender: Any = self.view.model
+        self.own_loss: Callable[[Any], Tensor] = self.view.loss
+        if settings.training.train_loss and self.view.has_vectors:
+            targets = torch.as_tensor(np.asarray(dataset.inter_feat[self.ITEM_ID]))
+            self.own_loss = SampledSoftmax(self.view, settings.training, targets, self.n_items, updates_rows(config))
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return self.view.encode(item_seq, item_seq_len)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
-        return self.view.loss(interaction)
+        return self.own_loss(interaction)
 
     def predict(self, interaction: Any) -> Tensor:
         """Scores (B,) of one item a row."""
-        session = self.view.encode(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return (session * self.view.item_table()[interaction[self.ITEM_ID]]).sum(1)
+        item = interaction[self.ITEM_ID].unsqueeze(1)
+        return self.view.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from recbole.model import sequential_recommender as recbole_models
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize, pad
+from torch.nn.functional import cross_entropy, embedding, normalize, pad
 
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.session_model import last_items
@@ -78,6 +78,9 @@ class COREView(Backbone):
 
     def item_table(self) -> Tensor:
         return normalize(self.model.item_embedding.weight, dim=1) / self.model.temperature
+
+    def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
+        return normalize(embedding(items, self.model.item_embedding.weight, sparse=sparse), dim=1) / self.model.temperature
 
 
 @backbones.register("BERT4Rec")

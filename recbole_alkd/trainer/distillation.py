@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,32 @@ class DistillationTerm:
             candidates=candidates,
             row=interaction["alkd_row"],
         )
+
+
+def control_lists(
+    kind: str,
+    rankings: Mapping[int, Sequence[str]],
+    targets: Callable[[Sequence[int]], Sequence[str]],
+    rng: np.random.Generator,
+) -> Mapping[int, Sequence[str]]:
+    """Row -> list that is distilled instead of the label, for controls that say what a gain is made of.
+
+    Args:
+        kind: ``llm`` (the labels as they are); ``shuffled`` (each list in a random order: what is left when the LLM's order
+            is taken away); ``permuted`` (every row gets the list of another one: what any lists would give); ``target``
+            (the true next item alone: what more training on the same sessions gives).
+        rankings: row -> label.
+        targets: rows -> their true next items.
+    """
+    rows = list(rankings)
+    if kind == "shuffled":
+        return {row: [rankings[row][i] for i in rng.permutation(len(rankings[row]))] for row in rows}
+    if kind == "permuted":
+        order = rng.permutation(len(rows))  # one cycle through all rows, so that none keeps its own list
+        return {rows[a]: rankings[rows[b]] for a, b in zip(order, np.roll(order, 1), strict=True)}
+    if kind == "target":
+        return {row: [target] for row, target in zip(rows, targets(rows), strict=True)}
+    return rankings
 
 
 def _forever(loader: Any) -> Iterator[Any]:

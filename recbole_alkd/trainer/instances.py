@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from recbole_alkd.active.difficulty import difficulty
 from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
 from recbole_alkd.active.ratio import classify
-from recbole_alkd.config import AlkdError, Settings, settings_hash, stage_seed
+from recbole_alkd.config import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
@@ -25,6 +26,7 @@ LORA_KEYS = (
     "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
     "session_augmentation", "llm_candidates", "lora_examples", "lora_folds",
+    *(field.name for field in dataclasses.fields(TrainingSettings)),
 )  # fmt: skip
 
 
@@ -145,6 +147,10 @@ class TrainingRows:
                 table[i, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
         return place, lists, shown
 
+    def target_tokens(self, rows: Sequence[int]) -> list[str]:
+        """The true next items of ``rows``, as tokens."""
+        return self.tokens[self.target[torch.as_tensor(rows, dtype=torch.long)].numpy()].tolist()
+
     def lora_key(self) -> str:
         """A hash of all that decides the LoRA examples."""
         config = self.dataset.config
@@ -193,7 +199,7 @@ class TrainingRows:
     def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
         """Rank of the rows' targets among the items outside of their sessions, 1 = best, (m,)."""
         found = []
-        device = view.item_table().device
+        device = view.device
         for part in torch.as_tensor(rows).split(1024):
             seq, target = self.item_seq[part].to(device), self.target[part].to(device).unsqueeze(1)
             with torch.no_grad():

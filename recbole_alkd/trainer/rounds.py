@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,11 @@ class LabelRounds:
         counts = self._bounds.counts if self._bounds else None
         self._pool = pool = self.rows.pool(left, self.recommender, self.student, self.device, counts)
         rng = np.random.default_rng(stage_seed(self.seed, "select", name))
-        chosen = policies.get(policy)(self.settings.selection).select(pool, size, rng)
+        settings = self.settings.selection
+        if self._bounds:
+            # nobody can foresee the support under a pilot's bounds, and the pilot is paid for: fill rather than stop
+            settings = dataclasses.replace(settings, alkd_fill="next")
+        chosen = policies.get(policy)(settings).select(pool, size, rng)
         self._selections.append((name, chosen, [str(session) for session in pool.sessions[chosen.picks]]))
         words = [f"{name}: {len(chosen.picks)} of {len(pool)} instances by {policy}"]
         if chosen.value is not None:
@@ -171,7 +175,7 @@ class LabelRounds:
                 }
                 for name, chosen, _ in self._selections
             ],
-            "ratio": None if self._ratio is None else {**asdict(self._ratio), "counts": self._ratio.bounds.counts},
+            "ratio": None if self._ratio is None else {**dataclasses.asdict(self._ratio), "counts": self._ratio.bounds.counts},
         }
 
     def label_report(self) -> dict[str, Any]:

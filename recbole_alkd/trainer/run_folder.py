@@ -9,19 +9,51 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from recbole_alkd.compat import load_checkpoint, save_checkpoint
+from recbole_alkd.config import settings_hash
 
 RESULT = "result.json"
 
 
-class RunFolder:
+class StageFolder:
+    """A folder with one file a finished stage."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        """What ``save_stage`` stored, or None when that stage has not finished."""
+        file = self.path / f"{name}.stage.pth"
+        return load_checkpoint(str(file)) if file.is_file() else None
+
+    def save_stage(self, name: str, content: dict[str, Any]) -> None:
+        save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
+
+
+@contextmanager
+def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[StageFolder]:
+    """The folder in ``cache`` of stage ``name`` under ``facts``, all that decides the stage.
+
+    It is locked meanwhile, so that of several runs which need the stage one trains it and the others wait for it.
+    """
+    path = cache / f"{name}-{settings_hash(facts)}"
+    path.mkdir(parents=True, exist_ok=True)
+    with open(path / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield StageFolder(path)
+
+
+class RunFolder(StageFolder):
     """An open (locked) run folder. ``resumed`` tells whether an earlier, unfinished run left it."""
 
     def __init__(self, path: Path, lock: IO[str], resumed: bool) -> None:
-        self.path, self._lock, self.resumed = path, lock, resumed
+        super().__init__(path)
+        self._lock, self.resumed = lock, resumed
 
     @classmethod
     def open(cls, checkpoint_dir: str, prefix: str, time: str, digest: str) -> RunFolder:
@@ -44,14 +76,6 @@ class RunFolder:
             if lock:
                 return cls(path, lock, resumed=False)
         raise OSError(f"no free run folder for {prefix} in {root}")
-
-    def stage(self, name: str) -> dict[str, Any] | None:
-        """What ``save_stage`` stored, or None when that stage has not finished."""
-        file = self.path / f"{name}.stage.pth"
-        return load_checkpoint(str(file)) if file.is_file() else None
-
-    def save_stage(self, name: str, content: dict[str, Any]) -> None:
-        save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
 
     def write_json(self, name: str, content: Any) -> Path:
         return write_json(self.path / name, content)

@@ -23,9 +23,12 @@ from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
+from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
-from recbole_alkd.trainer.run_folder import RunFolder
+from recbole_alkd.trainer.row_adam import RowAdam
+from recbole_alkd.trainer.run_folder import StageFolder
+from recbole_alkd.trainer.session_knn import fit_table
 
 
 @dataclass
@@ -103,7 +106,7 @@ class StageTrainer(Trainer):
 
     def fit_stage(
         self,
-        folder: RunFolder,
+        folder: StageFolder,
         name: str,
         model: Any,
         *,
@@ -137,6 +140,8 @@ class StageTrainer(Trainer):
             self.logger.info(set_color("stage", "blue") + f" {name}: finished by an earlier run, loaded from {folder.path}")
             return outcome
         self.seed_stage(name, train_data, batches)
+        if not model.view.has_vectors:
+            return self._fit_table_stage(folder, name, model, train_data if batches is None else batches, valid_data, fit)
         self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=learning_rate or self.learning_rate)
         self.epochs = self.config["epochs"] if epochs is None else epochs
         self.eval_step = min(self.config["eval_step"], self.epochs)
@@ -162,6 +167,29 @@ class StageTrainer(Trainer):
             self._write_checkpoint(outcome)
         folder.save_stage(name, asdict(outcome))
         return outcome
+
+    def _fit_table_stage(
+        self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any, fit: dict[str, Any]
+    ) -> StageOutcome:
+        """A stage of one step: the backbone counts instead of descending."""
+        begin = perf_counter()
+        self.eval_collector.data_collect(train_data)
+        fit_table(model.recommender, train_data._dataset, valid_data._dataset if valid_data else None, self.logger)
+        outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1)
+        if valid_data:
+            result = self.evaluate(valid_data, load_best_model=False, show_progress=fit.get("show_progress", False))
+            outcome.valid = {key: float(value) for key, value in result.items()}
+        outcome.state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+        outcome.seconds = round(perf_counter() - begin, 3)
+        outcome.peak_mb = peak_memory_mb()
+        folder.save_stage(name, asdict(outcome))
+        return outcome
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        if not updates_rows(self.config):
+            return super()._build_optimizer(**kwargs)
+        kwargs = {"params": self.model.parameters(), "learning_rate": self.learning_rate, **kwargs}
+        return RowAdam(kwargs["params"], lr=kwargs["learning_rate"])
 
     def seed_stage(self, name: str, *loaders: Any) -> None:
         """Seed every generator a stage draws from, so that a restarted stage repeats itself."""

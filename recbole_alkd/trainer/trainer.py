@@ -5,8 +5,10 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,17 @@ import torch
 from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
 from torch import nn
 
-from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
+from recbole_alkd.config import (
+    FIELDS,
+    AlkdError,
+    DistillSettings,
+    LoraSettings,
+    SelectionSettings,
+    TeacherSettings,
+    read_settings,
+    settings_hash,
+    stage_seed,
+)
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_loss
@@ -24,20 +36,25 @@ from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
-from recbole_alkd.trainer.distillation import DistillationTerm
+from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
+from recbole_alkd.trainer.ranks import RANKS, session_ranks, session_tokens, write_arrays
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
-from recbole_alkd.trainer.run_folder import RESULT, RunFolder
+from recbole_alkd.trainer.run_folder import RESULT, RunFolder, StageFolder, shared_stage
 from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb
 
 # RecBole settings that do not change a result, and so do not make another run of it.
 VOLATILE = {
     "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
     "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
-    "config_files", "data_path", "worker",
+    "config_files", "data_path", "worker", "stage_cache",
 }  # fmt: skip
+# Groups of settings that come into play after the recommenders are trained.
+LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
+# What a shared stage depends on besides: its own role's settings.
+OTHER_ROLE = {"teacher": "student_", "student": "teacher_"}
 
 
 class ALKDRecTrainer(StageTrainer):
@@ -71,10 +88,32 @@ class ALKDRecTrainer(StageTrainer):
         callback_fn: Any = None,
     ) -> tuple[float, Any]:
         """Run every stage. Arguments and result as RecBole's ``Trainer.fit``; both speak of the distilled student."""
+        ending = {"callback_fn": callback_fn, "checkpoint": saved}
+        self.train_until("student_longer", train_data, valid_data, verbose, show_progress, **ending)
+        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
+        self.model = self.alkdrec
+        self.best_valid_result = valid = self.outcomes["distilled"].valid
+        self.best_valid_score = calculate_valid_score(valid, self.valid_metric) if valid else -1
+        return self.best_valid_score, valid
+
+    def train_until(
+        self, stage: str, train_data: Any, valid_data: Any = None, verbose: bool = True, show_progress: bool = False, **ending: Any
+    ) -> None:
+        """Train ``stage`` and what it rests on, and no more; ``outcomes`` holds what came out.
+
+        Args:
+            stage: teacher, student, distilled or student_longer (which goes on for as long as distillation did).
+            ending: arguments of the distilled student's ``fit_stage``.
+        """
         self._valid_data = valid_data
         fit = self._begin(train_data, valid_data, verbose, show_progress)
         rows = TrainingRows(train_data, self.settings)
+        if stage == "student":
+            self.outcomes["student"] = fit("student", self.alkdrec)
+            return
         recommender = self._recommender(fit, train_data)
+        if stage == "teacher":
+            return
         self.outcomes["student"] = fit("student", self.alkdrec)
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, folds, show_progress)
@@ -84,17 +123,12 @@ class ALKDRecTrainer(StageTrainer):
             for number in range(1, count + 1):
                 self.rounds.run(number)
                 name = "distilled" if number == count else f"distilled_{number}"
-                ending = {"callback_fn": callback_fn, "checkpoint": saved} if number == count else {}
-                self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **ending)
+                self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **(ending if number == count else {}))
         finally:
             self._lora = llm.lora_report
             llm.close()
-        self.outcomes["student_longer"] = self._train_longer(fit, train_data)
-        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
-        self.model = self.alkdrec
-        self.best_valid_result = valid = self.outcomes["distilled"].valid
-        self.best_valid_score = calculate_valid_score(valid, self.valid_metric) if valid else -1
-        return self.best_valid_score, valid
+        if stage == "student_longer":
+            self.outcomes["student_longer"] = self._train_longer(fit, train_data)
 
     def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> LabelRounds:
         """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
@@ -118,18 +152,37 @@ class ALKDRecTrainer(StageTrainer):
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
+        self.models = dict.fromkeys(STAGES, self.alkdrec)
         loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
 
         def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
-            return self.fit_stage(self.folder, name, model, **{**loop, **how})
+            with self._stage_folder(name, train_data, valid_data) as folder:
+                return self.fit_stage(folder, name, model, **{**loop, **how})
 
         return fit
+
+    @contextmanager
+    def _stage_folder(self, name: str, train_data: Any, valid_data: Any) -> Iterator[StageFolder]:
+        """Where a stage is kept: in the run folder, or in ``stage_cache`` for all runs that would train it alike."""
+        cache = self.settings.backbone.stage_cache
+        if cache is None or name not in OTHER_ROLE:
+            yield self.folder
+            return
+        later = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
+        values = {
+            key: value
+            for key, value in self.config.final_config_dict.items()
+            if key not in VOLATILE and key not in later and not key.startswith(OTHER_ROLE[name])
+        }
+        data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
+        with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
+            yield folder
 
     def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
         """The trained and frozen teacher recommender."""
         self._seed("teacher init")
         model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
-        self.models = dict.fromkeys(STAGES, self.alkdrec) | {"teacher": model}
+        self.models["teacher"] = model
         self.outcomes["teacher"] = fit("teacher", model)
         return model.eval().requires_grad_(False).view
 
@@ -157,7 +210,9 @@ class ALKDRecTrainer(StageTrainer):
             model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
             loader = self.row_loader(train_data, kept, self.config["train_batch_size"])
             epochs = max(1, self.outcomes["teacher"].best_epoch)
-            fit(f"teacher_fold{fold}", model, valid_data=None, batches=loader, epochs=epochs)
+            # a table chooses its settings on the validation data, as the full one did; epochs tell it nothing
+            how = {"valid_data": None} if model.view.has_vectors else {}
+            fit(f"teacher_fold{fold}", model, batches=loader, epochs=epochs, **how)
             return model.eval().requires_grad_(False).view
 
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
@@ -209,7 +264,7 @@ class ALKDRecTrainer(StageTrainer):
         )
         self._seed(name, "loss")
         loss = build_loss(context).to(self.device)
-        term = DistillationTerm(loss, context, rows.lists(self.rounds.rankings(), self.rounds.candidates()))
+        term = DistillationTerm(loss, context, rows.lists(self._distilled_lists(rows), self.rounds.candidates()))
         labelled = self.row_loader(train_data, list(self.rounds.labels), self._label_batch())
         labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
         model.kd = loss
@@ -226,6 +281,11 @@ class ALKDRecTrainer(StageTrainer):
             )
         finally:
             model.kd = None
+
+    def _distilled_lists(self, rows: TrainingRows) -> Mapping[int, Sequence[str]]:
+        """Row -> list that is distilled: the labels, or what ``kd_lists`` puts in their place."""
+        rng = np.random.default_rng(stage_seed(self.config["seed"], "kd_lists"))
+        return control_lists(self.settings.distill.kd_lists, self.rounds.rankings(), rows.target_tokens, rng)
 
     def _label_batch(self) -> int:
         """Labelled sessions a step, from ``kd_batch_size`` in (session, item) pairs."""
@@ -257,9 +317,11 @@ class ALKDRecTrainer(StageTrainer):
         if not (whole_report and eval_data):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         stages: dict[str, dict[str, Any]] = {}
+        ranks: dict[str, np.ndarray] = {}
         for name in STAGES:
             outcome, self.model = self.outcomes[name], self.models[name]
             self.model.load_state_dict(outcome.state)
+            ranks |= {f"{name}_{part}": found for part, found in self._ranks(eval_data).items()}
             test = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
             stages[name] = {
                 "valid": outcome.valid or {},
@@ -267,6 +329,9 @@ class ALKDRecTrainer(StageTrainer):
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 **{key: getattr(outcome, key) for key in ("best_epoch", "best_step", "steps", "epochs", "seconds", "peak_mb")},
             }
+        parts = {"valid": self._valid_data, "test": eval_data}
+        sessions = {f"sessions_{part}": session_tokens(data) for part, data in parts.items() if data}
+        write_arrays(self.folder.path / RANKS, {**ranks, **sessions})
         self.model = self.alkdrec
         self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
         result = TestResult(stages["distilled"]["test"])
@@ -281,6 +346,16 @@ class ALKDRecTrainer(StageTrainer):
         }
         self._announce(result.report)
         return result
+
+    def stage_ranks(self, stage: str, test_data: Any) -> dict[str, np.ndarray]:
+        """Ranks of the targets of ``valid`` and ``test`` (``session_ranks``) under a stage that ``train_until`` trained."""
+        self.model = self.models[stage]
+        self.model.load_state_dict(self.outcomes[stage].state)
+        return self._ranks(test_data)
+
+    def _ranks(self, test_data: Any) -> dict[str, np.ndarray]:
+        parts = {"valid": self._valid_data, "test": test_data}
+        return {part: session_ranks(self.model, data, self.device) for part, data in parts.items() if data}
 
     def _announce(self, report: dict[str, Any]) -> None:
         """Print the tables and the bill, and write the same as data."""

@@ -6,7 +6,10 @@ from test_trainer import go, home  # noqa: F401  (a fixture)
 
 from recbole_alkd import AlkdError
 from recbole_alkd.compat import load_checkpoint
+from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses
+
+WITH_VECTORS = [name for name in backbones if view_and_model(name)[0].has_vectors]
 
 
 def saved_student(path):
@@ -37,7 +40,7 @@ def test_a_loss_that_cannot_train_alone_says_so(home):  # noqa: F811
         go(kd_loss="dsl")
 
 
-@pytest.mark.parametrize("name", list(backbones))
+@pytest.mark.parametrize("name", WITH_VECTORS)
 def test_a_backbone_is_teacher_and_student(home, name):  # noqa: F811
     extra = {"last_k": 4} if name == "AttMix" else {}
     report = go(
@@ -45,3 +48,20 @@ def test_a_backbone_is_teacher_and_student(home, name):  # noqa: F811
         student_embedding_size=4, teacher_embedding_size=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0, epochs=1,
     )  # fmt: skip
     assert report["stages"]["distilled"]["test"]
+
+
+@pytest.mark.parametrize("name", ["pairwise", "tr", "rrd"])
+def test_neighbours_teach_by_their_scores(home, name):  # noqa: F811
+    pilot = {"alkd_ratio": "pilot", "alkd_pilot": 6, "alkd_fill": "next"}  # looks at the fold recommenders too
+    report = go(teacher_model="SessionKNN", kd_loss=name, kd_rec_weight=1.0, student_embedding_size=4, **pilot)
+    assert report["stages"]["teacher"]["steps"] == 1
+    assert report["stages"]["teacher"]["test"] and report["stages"]["distilled"]["test"]
+
+
+@pytest.mark.parametrize("name", ["SessionFPMC", "GRU4Rec", "CORE"])
+def test_sampled_softmax_trains_every_stage(home, name):  # noqa: F811
+    report = go(
+        student_model=name, teacher_model=name, student_embedding_size=4, teacher_embedding_size=8,
+        train_loss="sampled_softmax", softmax_negatives=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0,
+    )  # fmt: skip
+    assert report["stages"]["distilled"]["test"] and report["settings"]["train_loss"] == "sampled_softmax"

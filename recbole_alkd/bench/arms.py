@@ -1,0 +1,99 @@
+"""The arms of a benchmark by name: every row that a table of this method should have beside the method itself.
+
+An arm is a group of settings laid over those of the plan, and the stage whose result is read. Families have a name with
+a colon: ``loss:rd``, ``policy:random``, ``llm:text``, ``model:GRU4Rec``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recbole_alkd.config import AlkdError, read_yaml
+from recbole_alkd.registry import backbones, losses, policies, teachers
+
+PREFIX = {"session_augmentation": "prefix"}
+CLOSED_FORM = ("popularity", "item_knn")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the table.
+
+    Attributes:
+        name: in plans and results. words: what the report calls it.
+        stage: teacher, student, student_longer, distilled, or a name in ``CLOSED_FORM``.
+        settings: laid over the plan's.
+    """
+
+    name: str
+    words: str
+    stage: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("popularity", "popularity", "popularity"),
+        Arm("item_knn", "item-kNN", "item_knn"),
+        Arm("student", "student", "student"),
+        Arm("student_longer", "student, trained longer", "student_longer"),
+        Arm("strong_student", "student on prefixes", "student", PREFIX),
+        Arm("teacher", "teacher recommender", "teacher"),
+        Arm("strong_teacher", "teacher recommender on prefixes", "teacher", PREFIX),
+        Arm("tr", "TR: teacher recommender distilled", "distilled", {"kd_loss": "tr"}),
+        Arm("alkdrec", "ALKDRec, exact max_min", "distilled", {"alkd_policy": "max_min"}),
+        Arm("alkdrec_paper", "ALKDRec, policy of the paper", "distilled", {"alkd_policy": "paper"}),
+        Arm("strong_alkdrec", "ALKDRec on prefixes", "distilled", {"alkd_policy": "max_min", **PREFIX}),
+        Arm("random", "random sessions", "distilled", {"alkd_policy": "random"}),
+        Arm("easiest", "easiest sessions", "distilled", {"alkd_policy": "easiest"}),
+        Arm("hardest", "hardest sessions", "distilled", {"alkd_policy": "hardest"}),
+        Arm("rad_bc", "RAD-BC", "distilled", {"alkd_policy": "rad_bc"}),
+        Arm("label_only", "control: true next items of the same sessions", "distilled", {"kd_lists": "target"}),
+        Arm("shuffled", "control: the same lists, shuffled", "distilled", {"kd_lists": "shuffled"}),
+        Arm("permuted", "control: lists of other sessions", "distilled", {"kd_lists": "permuted"}),
+        Arm("candidates", "control: candidates in random order", "distilled", {"llm_teacher": "null"}),
+        Arm("recommender", "control: the teacher recommender's lists", "distilled", {"llm_teacher": "recommender"}),
+        Arm("text", "control: TF-IDF of titles", "distilled", {"llm_teacher": "text"}),
+    )
+}
+FAMILIES = ("loss", "policy", "llm", "model")
+
+
+def find_arm(name: str) -> Arm:
+    """The arm of a name.
+
+    Raises:
+        AlkdError: no such arm, or no such loss, policy, LLM teacher or backbone; known names are listed.
+    """
+    family, colon, entry = name.partition(":")
+    if not colon:
+        if name in ARMS:
+            return ARMS[name]
+        close = difflib.get_close_matches(name, ARMS, n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise AlkdError(f"arms: {name!r} is not a known arm{hint}; known: {', '.join(ARMS)}, and {', '.join(FAMILIES)} with :NAME")
+    if family == "loss":
+        losses.get(entry)
+        return Arm(name, f"loss {entry}", "distilled", _loss_settings(entry))
+    if family == "policy":
+        policies.get(entry)
+        return Arm(name, f"policy {entry}", "distilled", {"alkd_policy": entry})
+    if family == "llm":
+        teachers.get(entry)
+        return Arm(name, f"LLM teacher {entry}", "distilled", {"llm_teacher": entry})
+    if family == "model":
+        backbones.get(entry)
+        return Arm(name, entry, "student", {"student_model": entry})
+    raise AlkdError(f"arms: {name!r} is of no known family; known: {', '.join(FAMILIES)}, as in loss:rd")
+
+
+def _loss_settings(name: str) -> dict[str, Any]:
+    """The regime a loss was published with (``properties/loss_search.yaml``); the plan's regime for a user's own loss."""
+    from recbole_alkd.plugin import properties_dir
+
+    known = read_yaml((properties_dir() / "loss_search.yaml").read_text(encoding="utf-8"))
+    return known.get(name, {}).get("settings", {"kd_loss": name})

@@ -1,0 +1,63 @@
+"""The console command ``recbole-alkd bench PLAN.yaml``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.bench.plan import absolute, check_runs, read_plan
+from recbole_alkd.config import AlkdError
+
+
+def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
+    """Mount ``bench`` on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs it."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="run a plan of arms and seeds, and write its report",
+        description="Run datasets x backbones x arms x seeds and write results.csv, results.md and report.html. "
+        "The same command goes on with what is not finished.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("plan", help="a plan: a YAML file, or a shipped one: quick, paper_ml, policies, losses, strong")
+    parser.add_argument("--out", default=None, metavar="FOLDER", help="results and report (default: alkd_bench/NAME)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side; the cores are divided among them")
+    parser.add_argument("--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's")
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="instead of the plan's")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the plan, run it, write the report. 0 when every run finished, 1 when one failed."""
+    from recbole_alkd.bench.report import write_report
+    from recbole_alkd.bench.runs import run_plan
+
+    if args.jobs < 1:
+        raise AlkdError(f"--jobs: {args.jobs} is not allowed; allowed: an integer >= 1")
+    plan = read_plan(plan_file(args.plan), args.data_path, args.seeds)
+    logging.getLogger().setLevel(logging.ERROR)  # RecBole's remarks about Configs that are only looked at
+    check_runs(plan)
+    out = Path(args.out or f"alkd_bench/{plan.name}")
+    outcome = run_plan(plan, out, args.jobs)
+    summary = write_report(plan, outcome, out) if outcome.results else "no run finished"
+    print(summary)
+    for task, reason in outcome.failed.items():
+        print(f"failed: {task}: {reason}")
+    print(f"report: {out / 'report.html'}" if outcome.results else f"logs: {out / 'logs'}")
+    return 1 if outcome.failed else 0
+
+
+def plan_file(name: str) -> Path:
+    """The file of a plan: as it stands, or a shipped one by its name."""
+    from recbole_alkd.plugin import properties_dir
+
+    if Path(name).is_file():
+        return Path(absolute(name))
+    shipped = properties_dir() / "bench"
+    file = shipped / f"{name}.yaml"
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
+        raise AlkdError(f"plan {name!r}: no such file; shipped plans: {names}")
+    return file

@@ -1,0 +1,229 @@
+"""A plan: datasets x backbones x arms x seeds, read from YAML and checked before anything runs.
+
+name: losses                     # names the report
+datasets: [alkdrec-ml]           # or {NAME: {setting: value}}
+backbones: [SessionFPMC]         # or {NAME: {setting: value}}; teacher recommender and student
+seeds: [2020, 2021, 2022]
+reference: student               # the arm that the others are compared with
+metrics: [ndcg@10, recall@10]    # the first decides
+settings: {budget_labels: 500}   # for all runs
+arms:
+  - student
+  - loss:rd
+  - {name: more labels, arm: alkdrec, settings: {budget_labels: 1000}}
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
+from recbole_alkd.config import FIELDS, AlkdError, read_yaml
+
+KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "data_path")
+# All arms are evaluated alike, so none may change what is evaluated.
+SHARED_ONLY = (
+    "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
+    "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
+)  # fmt: skip
+PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads, relative to where the bench was started
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One run: an arm on a data set with a backbone and a seed, and all its settings. Every object is a key of its own."""
+
+    dataset: str
+    backbone: str
+    arm: Arm
+    seed: int
+    settings: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, {self.backbone}, {self.arm.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked plan; see the module's text. ``datasets`` and ``backbones`` hold the settings laid over the common ones."""
+
+    name: str
+    datasets: Mapping[str, Mapping[str, Any]]
+    backbones: Mapping[str, Mapping[str, Any]]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    reference: str
+    metrics: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+    def tasks(self) -> Iterator[Task]:
+        """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared stages."""
+        for dataset, of_dataset in self.datasets.items():
+            for backbone, of_backbone in self.backbones.items():
+                both = {"student_model": backbone, "teacher_model": backbone}
+                for arm in self.arms:
+                    laid = {**self.settings, **of_dataset, **both, **of_backbone, **arm.settings}
+                    for seed in self.seeds:
+                        yield Task(dataset, backbone, arm, seed, {**laid, "seed": seed})
+
+
+def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] | None = None) -> Plan:
+    """Read and check a plan.
+
+    Args:
+        source: the YAML file.
+        data_path: RecBole's ``data_path`` for all data sets, instead of the plan's.
+        seeds: instead of the plan's.
+
+    Raises:
+        AlkdError: the file cannot be read; an unknown key, arm or setting; no seeds; an arm that changes the evaluation.
+    """
+    try:
+        content = read_yaml(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AlkdError(f"plan {str(source)!r} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AlkdError(f"plan {str(source)!r} is not readable as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise AlkdError(f"plan {str(source)!r}: a mapping is expected, with the keys {', '.join(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            raise AlkdError(f"plan {str(source)!r}: {_unknown(key, KEYS, 'key')}")
+    settings = _mapping(content.get("settings"), "settings")
+    path = data_path or content.get("data_path")
+    if path:
+        settings["data_path"] = str(Path(path).resolve())
+    for key in PATH_SETTINGS:
+        if settings.get(key):
+            settings[key] = absolute(settings[key])
+    arms = tuple(_arm(entry) for entry in _list(content.get("arms"), "arms"))
+    names = [arm.name for arm in arms]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AlkdError(f"arms: {twice!r} stands there twice; give a name of its own: {{name: ..., arm: ..., settings: ...}}")
+    reference = content.get("reference", names[0])
+    if reference not in names:
+        raise AlkdError(f"reference: {_unknown(reference, names, 'arm of this plan')}")
+    plan = Plan(
+        name=str(content.get("name", source.stem)),
+        datasets=_named(content.get("datasets"), "datasets"),
+        backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones"),
+        arms=arms,
+        seeds=_seeds(content.get("seeds") if seeds is None else list(seeds)),
+        reference=reference,
+        metrics=_metrics(content.get("metrics", ["ndcg@10", "recall@10"])),
+        settings=settings,
+    )
+    _check_settings(plan)
+    return plan
+
+
+def check_runs(plan: Plan) -> None:
+    """Build RecBole's Config of every arm on every data set and look whether its data is there; nothing is trained.
+
+    Raises:
+        AlkdError: what RecBole or a setting refuses, a data set that is not there or lacks titles for an arm that needs them.
+    """
+    from recbole.config import Config
+
+    from recbole_alkd.data.titles import load_titles
+    from recbole_alkd.plugin import empty_argv
+    from recbole_alkd.registry import teachers
+
+    for task in replace(plan, seeds=plan.seeds[:1]).tasks():
+        try:
+            with empty_argv():
+                config = Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))
+            folder = Path(config["data_path"])
+            if not list(folder.glob(f"{task.dataset}*.inter")):
+                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; give --data-path, the folder above")
+            if task.arm.stage in ("distilled", "student_longer") and teachers.get(config["llm_teacher"]).needs_titles:
+                load_titles(folder, task.dataset, config["ITEM_ID_FIELD"], config["title_field"])
+        except AlkdError as error:
+            raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
+
+
+def absolute(path: str) -> str:
+    """``FILE`` or ``FILE#key`` with an absolute FILE."""
+    name, hash_sign, key = path.partition("#")
+    return str(Path(name).resolve()) + hash_sign + key
+
+
+def _check_settings(plan: Plan) -> None:
+    from recbole_alkd.plugin import properties_dir, recbole_keys
+
+    known = recbole_keys() | set(FIELDS)
+    for file in properties_dir().glob("model/*.yaml"):
+        known |= set(read_yaml(file.read_text(encoding="utf-8")) or {})
+    groups = [("settings", plan.settings)]
+    groups += [(f"datasets, {name}", values) for name, values in plan.datasets.items()]
+    groups += [(f"backbones, {name}", values) for name, values in plan.backbones.items()]
+    groups += [(f"arms, {arm.name}", arm.settings) for arm in plan.arms]
+    for where, values in groups:
+        for key in values:
+            if key not in known:
+                raise AlkdError(f"{where}: {_unknown(key, known, 'setting', listed=False)}")
+            if where != "settings" and not where.startswith("datasets") and key in SHARED_ONLY:
+                raise AlkdError(f"{where}: {key} decides what is evaluated and must be the same for all arms")
+
+
+def _arm(entry: Any) -> Arm:
+    if isinstance(entry, str):
+        return find_arm(entry)
+    if not isinstance(entry, dict) or not {"name", "arm"} <= set(entry) <= {"name", "arm", "settings"}:
+        raise AlkdError(f"arms: {entry!r} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
+    base, own = find_arm(str(entry["arm"])), _mapping(entry.get("settings"), f"arms, {entry['name']}")
+    own.update({key: absolute(own[key]) for key in PATH_SETTINGS if own.get(key)})
+    if base.stage in CLOSED_FORM and own:
+        raise AlkdError(f"arms, {entry['name']}: {base.name} has no settings")
+    return Arm(str(entry["name"]), str(entry["name"]), base.stage, {**base.settings, **own})
+
+
+def _seeds(values: Any) -> tuple[int, ...]:
+    good = isinstance(values, list) and values and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
+    if not good or len(set(values)) < len(values):
+        raise AlkdError(f"seeds: {values!r} is not allowed; allowed: distinct integers >= 0, at least one")
+    return tuple(values)
+
+
+def _metrics(values: Any) -> tuple[str, ...]:
+    pattern = re.compile(r"(recall|hit|ndcg|mrr)@[1-9]\d*")
+    if not isinstance(values, list) or not values or not all(isinstance(v, str) and pattern.fullmatch(v.lower()) for v in values):
+        raise AlkdError(f"metrics: {values!r} is not allowed; allowed: a list of recall@K, hit@K, ndcg@K, mrr@K")
+    return tuple(dict.fromkeys(value.lower() for value in values))
+
+
+def _named(value: Any, key: str) -> dict[str, dict[str, Any]]:
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        return {name: {} for name in value}
+    if isinstance(value, dict) and value:
+        return {str(name): _mapping(own, f"{key}, {name}") for name, own in value.items()}
+    raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list of names, or a mapping from names to settings")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise AlkdError(f"{where}: {value!r} is not allowed; allowed: a mapping from settings to values")
+    return dict(value)
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list with at least one entry")
+    return value
+
+
+def _unknown(word: object, known: Iterable[str], kind: str, listed: bool = True) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{word!r} is not a known {kind}{hint}" + (f"; known: {', '.join(names)}" if listed else "")

@@ -1,0 +1,176 @@
+"""Runs of a plan: in subprocesses, side by side, kept under their content, and never repeated once they are finished.
+
+In the output folder: ``results/`` one pair of files a finished run, ``cache/`` shared teacher recommenders and students,
+``labels.sqlite``, ``logs/`` what each run printed. A run's key is the hash of its settings, its stage and its data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task
+from recbole_alkd.config import settings_hash
+from recbole_alkd.trainer.run_folder import write_json
+
+LOCAL = ("data_path", *PATH_SETTINGS)  # where a file lies does not matter, what it holds does
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: ranks of the test and valid targets (1 = best), their sessions, and what it cost."""
+
+    task: Task
+    test: np.ndarray
+    valid: np.ndarray
+    sessions: np.ndarray
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a plan: finished runs, and the reason of each that failed."""
+
+    results: list[Result]
+    failed: dict[Task, str]
+
+
+def run_key(task: Task, data: str) -> str:
+    """The content a run is kept under: settings, stage and data; names and places do not count."""
+    files = {key: _file_hash(task.settings[key].partition("#")[0]) for key in PATH_SETTINGS if task.settings.get(key)}
+    settings = {key: value for key, value in task.settings.items() if key not in LOCAL} | files
+    keys = {key: str(task.settings.get(key)).partition("#")[2] for key in PATH_SETTINGS}
+    return settings_hash({"settings": settings, "keys": keys, "dataset": task.dataset, "stage": task.arm.stage, "data": data})
+
+
+@cache
+def data_fingerprint(folder: Path, dataset: str) -> str:
+    """A hash of the content of every file of a data set."""
+    files = sorted(path for path in folder.glob(f"{dataset}.*") if path.is_file())
+    return settings_hash({path.name: _file_hash(str(path)) for path in files})
+
+
+@cache
+def _file_hash(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(stream.read())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def data_folder(task: Task) -> Path:
+    """Where RecBole looks for the data of a task."""
+    from recbole.config import Config
+
+    from recbole_alkd.plugin import empty_argv
+
+    with empty_argv():
+        return Path(Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))["data_path"])
+
+
+def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
+    """Run what is not finished yet, ``jobs`` runs at a time, and collect all results.
+
+    The machine's cores are divided among the jobs. A run that fails does not end the others. On ``KeyboardInterrupt`` the
+    runs under way are stopped and finished ones are kept; a later call goes on from there.
+    """
+    for name in ("results", "tasks", "logs", "cache", "work"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    tasks = list(plan.tasks())
+    folders = {task.dataset: data_folder(task) for task in tasks}
+    keys = {task: run_key(task, data_fingerprint(folders[task.dataset], task.dataset)) for task in tasks}
+    waiting: dict[str, Task] = {}
+    for task in tasks:
+        if not (out / "results" / f"{keys[task]}.json").is_file():
+            waiting.setdefault(keys[task], task)
+    reasons = _run_all(waiting, {task.dataset: data_fingerprint(folders[task.dataset], task.dataset) for task in tasks}, out, jobs)
+    results, failed = [], {}
+    for task in tasks:
+        if keys[task] in reasons:
+            failed[task] = reasons[keys[task]]
+        else:
+            results.append(load_result(task, out / "results" / keys[task]))
+    return Outcome(results, failed)
+
+
+def load_result(task: Task, stem: Path) -> Result:
+    """A finished run from its pair of files."""
+    facts = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
+    with np.load(stem.with_name(f"{stem.name}.npz"), allow_pickle=False) as arrays:
+        return Result(task, arrays["test"], arrays["valid"], arrays["sessions_test"], facts)
+
+
+def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int) -> dict[str, str]:
+    """Run every waiting task; gives back key -> reason of those that failed."""
+    queue = list(waiting.items())
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    reasons: dict[str, str] = {}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with tqdm(total=len(queue), desc="runs", unit="run", dynamic_ncols=True) as bar:
+        try:
+            while queue or running:
+                while queue and len(running) < jobs:
+                    key, task = queue.pop(0)
+                    running[key] = _start(key, task, data[task.dataset], out, threads)
+                for key in [key for key, process in running.items() if process.poll() is not None]:
+                    code = running.pop(key).returncode
+                    if code or not (out / "results" / f"{key}.json").is_file():
+                        reasons[key] = _reason(out / "logs" / f"{key}.log", code)
+                        bar.write(f"failed: {waiting[key]}: {reasons[key]}")
+                    bar.update()
+                bar.set_postfix_str("; ".join(str(waiting[key]) for key in running), refresh=False)
+                time.sleep(0.2)
+        finally:
+            _stop(running.values())
+    return reasons
+
+
+def _start(key: str, task: Task, data: str, out: Path, threads: int) -> subprocess.Popen[bytes]:
+    root = out.resolve()
+    settings = {
+        **task.settings,
+        "stage_cache": str(root / "cache"),
+        "label_store": str(root / "labels.sqlite"),
+        "checkpoint_dir": str(root / "work" / "saved"),
+        "show_progress": False,
+    }
+    content = {
+        "dataset": task.dataset, "stage": task.arm.stage, "settings": settings, "data": data, "key": key,
+        "results": str(root / "results"),
+    }  # fmt: skip
+    file = write_json(root / "tasks" / f"{key}.json", content)
+    path = os.pathsep.join(filter(None, [os.getcwd(), str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
+    with open(root / "logs" / f"{key}.log", "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "recbole_alkd.bench.worker", str(file)],
+            cwd=root / "work", env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+
+def _reason(log: Path, code: int) -> str:
+    """The last line that a failed run printed."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
+    return f"{said} (exit code {code}, {log})"
+
+
+def _stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()

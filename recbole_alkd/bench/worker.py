@@ -1,0 +1,76 @@
+"""One run of a plan in a process of its own: ``python -m recbole_alkd.bench.worker TASK.json``.
+
+Writes ``<key>.npz`` (ranks and session ids of the valid and test part) and then ``<key>.json``, whose being there says that
+the run is finished.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from recbole_alkd.bench.arms import CLOSED_FORM
+from recbole_alkd.bench.simple import SimpleRecommender
+from recbole_alkd.config import AlkdError
+from recbole_alkd.trainer.ranks import session_tokens, write_arrays
+from recbole_alkd.trainer.run_folder import write_json
+
+
+def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Train what ``stage`` needs and rank; gives back the arrays and the facts of a result."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_logger, init_seed
+
+    config = Config(model="ALKDRec", dataset=dataset, config_dict=settings)
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    train, valid, test = data_preparation(config, create_dataset(config))
+    arrays = {f"sessions_{name}": session_tokens(part) for name, part in (("valid", valid), ("test", test))}
+    began = perf_counter()
+    if stage in CLOSED_FORM:
+        simple = SimpleRecommender(stage, train._dataset)
+        for name, part in (("valid", valid), ("test", test)):
+            arrays[name] = simple.ranks(part._dataset, config["mask_session_items"])
+        return arrays, {"parameters": simple.parameters, "seconds": round(perf_counter() - began, 3)}
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])  # as run_recbole does before it builds the model
+    model = get_model(config["model"])(config, train._dataset).to(config["device"])
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer.train_until(stage, train, valid, verbose=False)
+    arrays |= trainer.stage_ranks(stage, test)
+    outcome = trainer.outcomes[stage]
+    facts = {
+        "parameters": sum(p.numel() for p in trainer.models[stage].parameters()),
+        "seconds": outcome.seconds,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "labels": trainer.rounds.label_report() if hasattr(trainer, "rounds") else None,
+    }
+    trainer.folder.close()
+    shutil.rmtree(trainer.folder.path)  # its stages served a killed run; the result holds what is asked for
+    return arrays, facts
+
+
+def main(file: Path) -> int:
+    """Run the task that ``file`` describes. A mistake that a user can mend is one line on stderr and exit code 2."""
+    task = json.loads(file.read_text(encoding="utf-8"))
+    sys.argv = sys.argv[:1]  # RecBole reads it
+    try:
+        arrays, facts = run_task(task["dataset"], task["stage"], task["settings"])
+    except AlkdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    results, key = Path(task["results"]), task["key"]
+    write_arrays(results / f"{key}.npz", arrays)
+    write_json(results / f"{key}.json", {**{k: task[k] for k in ("dataset", "stage", "settings", "data")}, **facts})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

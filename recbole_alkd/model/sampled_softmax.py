@@ -1,0 +1,115 @@
+"""Sampled softmax (``train_loss: sampled_softmax``): the loss of a strong small student, for every backbone with item vectors.
+
+The softmax over all items is taken over the target and K drawn items that a batch shares; a drawn item stands for 1 / (K q)
+of its kind, so log(K q) is taken off its logit (Bengio & Senecal, "Adaptive importance sampling to accelerate training of a
+neural probabilistic language model", 2008). q mixes label frequency and the uniform law. Nothing of the size
+(B, n_items) is made, and only rows of the tables that a batch looks up get a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from recbole_alkd.config import TrainingSettings
+
+if TYPE_CHECKING:
+    from recbole_alkd.model.backbone import Backbone
+
+
+class SampledSoftmax:
+    """The loss of a batch of training rows under one backbone.
+
+    loss = mean over rows of -log softmax(logits)[target] + softmax_l2 * (sum of squares of the looked-up vectors) / B
+
+    Args:
+        view: the backbone.
+        settings: ``softmax_negatives`` (K), ``softmax_uniform`` (the share of the uniform law in q), ``softmax_l2``,
+            ``softmax_dropout`` (the share of a session's items that is left out of the input; one always stays).
+        targets: (rows,) item ids of all training labels.
+        n_items: size of the item table, the padding 0 included.
+        sparse: whether gradients of item tables hold the touched rows only (for ``RowAdam``).
+    """
+
+    def __init__(self, view: Backbone, settings: TrainingSettings, targets: Tensor, n_items: int, sparse: bool) -> None:
+        self.view, self.settings, self.targets, self.n_items, self.sparse = view, settings, targets, n_items, sparse
+        frequency = torch.bincount(targets, minlength=n_items) / len(targets)
+        uniform = settings.softmax_uniform
+        self.log_q = ((1 - uniform) * frequency + uniform / (n_items - 1)).log()
+        self._tables = [m for m in view.model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
+
+    def __call__(self, interaction: Any) -> Tensor:
+        """The loss, a scalar."""
+        model, settings = self.view.model, self.settings
+        target = interaction[model.POS_ITEM_ID]
+        if self.log_q.device != target.device:
+            self.log_q, self.targets = self.log_q.to(target.device), self.targets.to(target.device)
+        item_seq, length = interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN]
+        if settings.softmax_dropout:
+            item_seq, length = drop_items(item_seq, length, settings.softmax_dropout)
+        drawn = self.draw(settings.softmax_negatives)
+        with self._looked_up() as inputs:
+            session = self.view.encode(item_seq, length)
+            outputs = self.view.item_vectors(torch.cat([target, drawn]), self.sparse)
+        positive, negative = outputs[: len(target)], outputs[len(target) :]
+        logits = sampled_logits(session, positive, negative, target, drawn, self.log_q[drawn] + math.log(len(drawn)))
+        loss = cross_entropy(logits, torch.zeros_like(target))
+        if settings.softmax_l2:
+            squares = [vectors.square().sum() for vectors in (positive, *inputs)]
+            loss = loss + settings.softmax_l2 / len(target) * torch.stack(squares).sum()
+        return loss
+
+    def draw(self, count: int) -> Tensor:
+        """``count`` items from q, with replacement, (count,). O(count), whatever the number of items."""
+        device = self.targets.device
+        label = self.targets[torch.randint(len(self.targets), (count,), device=device)]
+        anything = torch.randint(1, self.n_items, (count,), device=device)
+        return torch.where(torch.rand(count, device=device) < self.settings.softmax_uniform, anything, label)
+
+    @contextmanager
+    def _looked_up(self) -> Iterator[list[Tensor]]:
+        """Item vectors that the encoder looks up, as they come; gradients of the tables are sparse where they may be."""
+        seen: list[Tensor] = []
+        hooks = [table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in self._tables]
+        before = [table.sparse for table in self._tables]
+        for table in self._tables:
+            table.sparse = self.sparse
+        try:
+            yield seen
+        finally:
+            for hook, table, sparse in zip(hooks, self._tables, before, strict=True):
+                hook.remove()
+                table.sparse = sparse
+
+
+def sampled_logits(
+    session: Tensor, positive: Tensor, negative: Tensor, target: Tensor, drawn: Tensor, log_expected: Tensor
+) -> Tensor:
+    """Logits of the target (column 0) and of the drawn items.
+
+    Args:
+        session, positive: (B, d). negative: (K, d). target: (B,) and drawn: (K,) item ids.
+        log_expected: (K,) log of how often each drawn item is expected among the K.
+
+    Returns:
+        (B, 1 + K); a drawn item that is the row's target is -inf.
+    """
+    others = session @ negative.T - log_expected
+    others = others.masked_fill(target.unsqueeze(1) == drawn, -torch.inf)
+    return torch.cat([(session * positive).sum(1, keepdim=True), others], dim=1)
+
+
+def drop_items(item_seq: Tensor, item_seq_len: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """Leave each item out with probability ``rate``, at least one stays: (B, L), (B,) -> the same, the rest moved together."""
+    place = torch.arange(item_seq.shape[1], device=item_seq.device)
+    draw = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(place >= item_seq_len.unsqueeze(1), -1)
+    kept = (draw >= rate) | (draw == draw.amax(1, keepdim=True))
+    order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)
+    length = kept.sum(1)
+    return item_seq.gather(1, order).masked_fill(place >= length.unsqueeze(1), 0), length

@@ -1,0 +1,193 @@
+"""SessionKNN: a sparse table of item neighbours as a sequential recommender, fitted by counting instead of by gradients.
+
+score(j) = sum over the session's newest items, t = 0 the newest, of decay^t W_{i_t, j}, plus 1e-7 n_j, with W the weighed
+co-occurrence of ``neighbours.py``. Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from recbole_alkd.config import FIELDS, AlkdError, read_settings
+from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.neighbours import PRIOR, cooccurrence, cut, incidence, profiles, target_ranks, weigh
+from recbole_alkd.registry import backbones
+
+TUNING_SESSIONS = 5000  # validation sessions that settings are chosen on, evenly spaced where there are more
+_ROWS_AT_ONCE = 1000
+# what a rank is worth, by the name of RecBole's metric
+_GAINS = {"ndcg": lambda rank: 1 / np.log2(1 + rank), "mrr": lambda rank: 1 / rank}
+
+
+class SessionKNN(SequentialRecommender):
+    """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
+
+    Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` (a number, or a list from
+    which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``. With ``--model=SessionKNN``
+    it runs alone; as ``teacher_model`` it keeps its whole table.
+
+    ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
+    (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
+    ``counts`` (n_items,) int32 and ``decay``.
+    """
+
+    input_type = InputType.POINTWISE
+    indptr: Tensor
+    indices: Tensor
+    counts: Tensor
+    decay: Tensor
+
+    def __init__(self, config: Any, dataset: Any) -> None:
+        super().__init__(config, dataset)
+        settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        self.neighbors, self.bytes = settings.backbone.student_neighbors, settings.backbone.student_bytes
+        self.mask_session_items = settings.session.mask_session_items
+        self.last_items = config["knn_last_items"]
+        if not isinstance(self.last_items, int) or self.last_items < 1:
+            raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
+        self.grid = [_numbers(config, f"knn_{name}") for name in ("source_exponent", "target_exponent", "decay")]
+        metric, _, cutoff = str(config["valid_metric"] or "NDCG@10").lower().partition("@")
+        self._gain, self._cutoff = _GAINS.get(metric, np.ones_like), int(cutoff or 10)
+        self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
+        self.register_buffer("indices", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int32))
+        self.register_buffer("decay", torch.zeros(()))
+        self.weights = nn.Parameter(torch.zeros(0, dtype=torch.float16), requires_grad=False)
+
+    def fit_table(self, train: Any, valid: Any = None) -> dict[str, float]:
+        """Count, choose, cut.
+
+        Args:
+            train, valid: the parts of a RecBole data set. The settings with the best mean gain of the targets' ranks in
+                ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole table are taken; without ``valid``
+                the middle one of each list.
+
+        Returns:
+            ``source_exponent``, ``target_exponent``, ``decay``, and ``valid``, their gain (NaN without a choice).
+        """
+        together, counts = cooccurrence(incidence(train))
+        choices = list(product(*self.grid))
+        gains = [math.nan] * len(choices)
+        best = tuple(values[len(values) // 2] for values in self.grid)
+        if valid is not None and len(choices) > 1:
+            gains = self._tune(choices, together, counts, valid)
+            best = choices[int(np.argmax(gains))]
+        table = cut(weigh(together, counts, *best[:2]), self.neighbors, self.bytes)
+        self.set_table(table, counts, best[2])
+        names = ("source_exponent", "target_exponent", "decay")
+        return {**dict(zip(names, best, strict=True)), "valid": gains[choices.index(best)]}
+
+    def set_table(self, table: csr_array, counts: np.ndarray, decay: float) -> None:
+        """Take over a table (n_items, n_items), popularities (n_items,) and the decay."""
+        device = self.indptr.device
+        for name, values, dtype in (
+            ("indptr", table.indptr, np.int32), ("indices", table.indices, np.int32), ("counts", counts, np.int32),
+        ):  # fmt: skip
+            setattr(self, name, torch.from_numpy(values.astype(dtype)).to(device))
+        self.weights = nn.Parameter(torch.from_numpy(table.data.astype(np.float16)).to(device), requires_grad=False)
+        self.decay = torch.tensor(decay, dtype=torch.float32, device=device)
+
+    def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        """Scores of every item, (B, L), (B,) -> (B, n_items). Takes O(edges of the sessions' items) beside the result."""
+        row, place, vote = self._votes(item_seq, item_seq_len)
+        scores = (PRIOR * self.counts).repeat(len(item_seq), 1)
+        spot = row * self.n_items + self.indices[place]
+        scores.view(-1).index_add_(0, spot, self.weights[place].float() * vote)
+        return scores
+
+    def calculate_loss(self, interaction: Any) -> Tensor:
+        raise AlkdError("SessionKNN has no loss: it is fitted by counting (SessionKNNTrainer)")
+
+    def predict(self, interaction: Any) -> Tensor:
+        scores = self.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
+        return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
+
+    def full_sort_predict(self, interaction: Any) -> Tensor:
+        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
+        item_seq = interaction[self.ITEM_SEQ]
+        scores = self.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
+        return scores.scatter_(1, item_seq, -torch.inf) if self.mask_session_items else scores
+
+    def _votes(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges of the sessions' items: the row of the batch, the place in the table, decay^t. All (edges,)."""
+        age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
+        row, column = torch.nonzero((age >= 0) & (age < self.last_items), as_tuple=True)
+        item = item_seq[row, column]
+        start = self.indptr[item].long()
+        degree = self.indptr[item + 1] - start
+        slot = torch.repeat_interleave(torch.arange(len(item), device=item.device), degree)
+        first = degree.cumsum(0) - degree
+        place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
+        return row[slot], place, (self.decay ** age[row, column])[slot]
+
+    def _tune(self, choices: list[tuple[float, ...]], together: csr_array, counts: np.ndarray, valid: Any) -> list[float]:
+        """The mean gain of every choice on validation sessions."""
+        rows = valid.inter_feat
+        step = -(-len(rows) // TUNING_SESSIONS)
+        item_seq, length, target = (rows[name].numpy()[::step] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        gains, table, made = [], together, None
+        for *exponents, decay in choices:
+            if exponents != made:
+                table, made = weigh(together, counts, *exponents), exponents
+            total = 0.0
+            for start in range(0, len(target), _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                profile = profiles(item_seq[part], length[part], decay, self.last_items, self.n_items)
+                excluded = _present(item_seq[part], self.n_items) if self.mask_session_items else None
+                rank = target_ranks(table, profile, counts, target[part], excluded)
+                total += float(self._gain(rank)[rank <= self._cutoff].sum())
+            gains.append(total / len(target))
+        return gains
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # the number of edges is not known before
+        for name in ("indices", "weights"):
+            stored, own = state_dict.get(prefix + name), getattr(self, name)
+            if stored is not None and stored.ndim == 1:
+                own.data = own.data.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@backbones.register("SessionKNN")
+class SessionKNNView(Backbone):
+    """SessionKNN has scores only: no session vector, no item table, no gradient."""
+
+    model_class = SessionKNN
+    has_vectors = False
+
+    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        raise AlkdError("SessionKNN has no session vectors, only scores; for this use a backbone such as SessionFPMC or GRU4Rec")
+
+    def item_table(self) -> Tensor:
+        raise AlkdError("SessionKNN has no item vectors, only scores; for this use a backbone such as SessionFPMC or GRU4Rec")
+
+    def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
+        return self.model.scores(item_seq, item_seq_len)
+
+
+def _present(item_seq: np.ndarray, n_items: int) -> csr_array:
+    """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns, not the last ones only."""
+    row, place = np.nonzero(item_seq)
+    found = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
+    found.sum_duplicates()
+    found.data[:] = 1
+    return found
+
+
+def _numbers(config: Any, key: str) -> list[float]:
+    """A setting that is one number or a list of numbers, as a list."""
+    value = config[key]
+    values = value if isinstance(value, (list, tuple)) else [value]
+    good = bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and v >= 0 for v in values)
+    if not good:
+        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a number of at least 0, or a list of such numbers")
+    return list(values)

@@ -1,0 +1,58 @@
+"""Fitting SessionKNN where RecBole expects a training loop: one pass of counting, a choice on validation, one evaluation."""
+
+from __future__ import annotations
+
+import math
+from logging import Logger
+from typing import Any
+
+from recbole.trainer import Trainer
+from recbole.utils import calculate_valid_score, dict2str, set_color
+
+from recbole_alkd.model.neighbours import table_bytes
+from recbole_alkd.model.session_knn import SessionKNN
+from recbole_alkd.trainer.collector import SingleTargetCollector
+
+
+class SessionKNNTrainer(Trainer):
+    """RecBole trainer of ``--model=SessionKNN``."""
+
+    best_valid_result: Any
+
+    def __init__(self, config: Any, model: SessionKNN) -> None:
+        super().__init__(config, model)
+        self.eval_collector = SingleTargetCollector(config)
+
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Any = None,
+    ) -> tuple[float, Any]:
+        """Fit the table. Arguments and result as RecBole's ``Trainer.fit``."""
+        self.eval_collector.data_collect(train_data)
+        fit_table(self.model, train_data._dataset, valid_data._dataset if valid_data else None, self.logger)
+        if valid_data:
+            self.best_valid_result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+            self.best_valid_score = calculate_valid_score(self.best_valid_result, self.valid_metric)
+            if verbose:
+                self.logger.info(set_color("valid result", "blue") + f": {dict2str(self.best_valid_result)}")
+        if saved:
+            self._save_checkpoint(0, verbose=verbose)
+        if callback_fn:
+            callback_fn(0, self.best_valid_score)
+        return self.best_valid_score, self.best_valid_result
+
+
+def fit_table(model: SessionKNN, train: Any, valid: Any, logger: Logger) -> None:
+    """``SessionKNN.fit_table``, and a line in the log that says what came of it."""
+    chosen = model.fit_table(train, valid)
+    words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in ("source_exponent", "target_exponent", "decay")]
+    if not math.isnan(chosen["valid"]):
+        words.append(f"chosen on validation ({chosen['valid']:.4f} with the whole table)")
+    edges, n_items = len(model.indices), model.n_items
+    words.append(f"{edges:,} edges, {edges / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, edges):,} bytes")
+    logger.info(set_color("neighbours", "blue") + ": " + ", ".join(words))

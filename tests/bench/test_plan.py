@@ -1,0 +1,149 @@
+"""Plans: what they expand to, and that a bad one is refused in one line before anything runs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from tiny import write_benchmark
+
+from recbole_alkd import AlkdError
+from recbole_alkd.bench.arms import ARMS, find_arm
+from recbole_alkd.bench.cli import plan_file
+from recbole_alkd.bench.plan import check_runs, read_plan
+from recbole_alkd.bench.runs import data_fingerprint, run_key
+from recbole_alkd.plugin import properties_dir
+from recbole_alkd.registry import losses, policies, teachers
+
+TINY = {
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
+    "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4,
+    "session_augmentation": "last", "llm_teacher": "recommender", "kd_batch_size": 16,
+}  # fmt: skip
+PLAN = {"datasets": ["tiny"], "backbones": ["SessionFPMC"], "seeds": [1, 2], "arms": ["student", "alkdrec"], "settings": TINY}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**changes):
+        write_benchmark(tmp_path / "data")
+        file = tmp_path / "mine.yaml"
+        file.write_text(yaml.safe_dump({**PLAN, "data_path": str(tmp_path / "data"), **changes}, sort_keys=False))
+        return file
+
+    return write
+
+
+def test_a_plan_is_its_product_with_seeds_fastest(write):
+    plan = read_plan(write(backbones={"SessionFPMC": {}, "GRU4Rec": {"student_embedding_size": 6}}))
+    tasks = list(plan.tasks())
+    assert [(t.backbone, t.arm.name, t.seed) for t in tasks[:3]] == [
+        ("SessionFPMC", "student", 1), ("SessionFPMC", "student", 2), ("SessionFPMC", "alkdrec", 1),
+    ]  # fmt: skip
+    assert len(tasks) == 8
+    assert tasks[-1].settings["student_model"] == "GRU4Rec" and tasks[-1].settings["student_embedding_size"] == 6
+    assert tasks[-1].settings["alkd_policy"] == "max_min" and tasks[-1].settings["seed"] == 2
+    assert plan.reference == "student" and plan.name == "mine"
+    check_runs(plan)
+
+
+def test_own_arms_lay_settings_over_known_ones(write):
+    plan = read_plan(write(arms=["student", {"name": "few labels", "arm": "random", "settings": {"budget_labels": 3}}]))
+    assert plan.arms[1].settings == {"alkd_policy": "random", "budget_labels": 3} and plan.arms[1].stage == "distilled"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"seeds": []}, "seeds"),
+        ({"seeds": None}, "seeds"),
+        ({"seeds": [1, 1]}, "distinct"),
+        ({"arms": ["student", "alkdrek"]}, "did you mean 'alkdrec'"),
+        ({"arms": ["student", "loss:rdd"]}, "rdd"),
+        ({"arms": ["student", "policy:hardets"]}, "hardest"),
+        ({"arms": ["model:GRU5Rec"]}, "GRU4Rec"),
+        ({"arms": ["kind:rd"]}, "family"),
+        ({"arms": []}, "arms"),
+        ({"arms": ["student", "student"]}, "twice"),
+        ({"arms": [{"name": "x"}]}, "arms"),
+        ({"arms": [{"name": "x", "arm": "student", "settings": {"seed": 3}}]}, "the same for all arms"),
+        ({"arms": [{"name": "x", "arm": "student", "settings": {"mask_session_items": True}}]}, "the same for all arms"),
+        ({"arms": [{"name": "x", "arm": "popularity", "settings": {"epochs": 3}}]}, "no settings"),
+        ({"settings": {"budget_lables": 3}}, "budget_labels"),
+        ({"settings": {"epocs": 3}}, "epochs"),
+        ({"metrics": ["precision@10"]}, "metrics"),
+        ({"reference": "teacher"}, "reference"),
+        ({"seed": [1]}, "seeds"),
+        ({"datasets": []}, "datasets"),
+    ],
+)
+def test_a_bad_plan_is_refused_in_one_line(write, changes, expected):
+    with pytest.raises(AlkdError) as error:
+        read_plan(write(**changes))
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"arms": ["student", "text"]}, "title"),
+        ({"datasets": ["nowhere"]}, "data-path"),
+        ({"settings": {**TINY, "llm_top_n": 9}}, "llm_top_n"),
+        ({"settings": {**TINY, "alkd_mu": "much"}}, "alkd_mu"),
+    ],
+)
+def test_what_only_the_data_or_recbole_can_tell_is_refused_before_anything_runs(write, changes, expected):
+    with pytest.raises(AlkdError) as error:
+        check_runs(read_plan(write(**changes)))
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_unreadable_plans_are_named(tmp_path):
+    for content in ("a: [", "just words"):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(AlkdError, match=r"bad\.yaml"):
+            read_plan(tmp_path / "bad.yaml")
+    with pytest.raises(AlkdError, match="shipped plans: losses"):
+        plan_file("nothing")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (properties_dir() / "bench").glob("*.yaml")))
+def test_shipped_plans_are_good(name):
+    plan = read_plan(plan_file(name))
+    assert plan.name == name and len(plan.seeds) >= 3
+
+
+def test_every_loss_policy_and_teacher_is_an_arm():
+    for family, names in (("loss", losses), ("policy", policies), ("llm", teachers)):
+        for name in names:
+            assert find_arm(f"{family}:{name}").stage == "distilled"
+    assert all(find_arm(name) is arm for name, arm in ARMS.items())
+    assert find_arm("loss:rd").settings["kd_rec_weight"] == 1.0  # the regime it was published with
+
+
+def test_a_key_says_what_decides_a_run_and_nothing_else(write, tmp_path):
+    (tmp_path / "picks.json").write_text(json.dumps({"a": ["s1"], "b": ["s2"]}))
+
+    def key(arm="alkdrec", **settings):
+        plan = read_plan(write(arms=[{"name": settings.pop("name", "x"), "arm": arm, "settings": settings}]))
+        return run_key(next(iter(plan.tasks())), "data")
+
+    assert key() == key(name="another name")
+    assert len({key(), key(budget_labels=5), key("teacher"), key("random")}) == 4
+    picks = str(tmp_path / "picks.json")
+    first = key("policy:listed", alkd_picks=f"{picks}#a")
+    assert first != key("policy:listed", alkd_picks=f"{picks}#b")
+    other = tmp_path / "elsewhere.json"
+    other.write_bytes((tmp_path / "picks.json").read_bytes())
+    assert first == key("policy:listed", alkd_picks=f"{other}#a")
+
+
+def test_the_fingerprint_is_of_the_content(tmp_path):
+    prints = []
+    for name, text in (("a", "one"), ("b", "one"), ("c", "two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tiny.inter").write_text(text)
+        prints.append(data_fingerprint(tmp_path / name, "tiny"))
+    assert prints[0] == prints[1] != prints[2]

@@ -1,0 +1,151 @@
+"""Whole plans on a tiny data set, in subprocesses, through the console command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from process import environment, run
+from test_plan import PLAN
+from tiny import tiny_config, write_benchmark
+
+from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
+from recbole_alkd.bench.arms import find_arm
+from recbole_alkd.bench.simple import DECAY, SimpleRecommender
+from recbole_alkd.bench.worker import run_task
+
+ARMS = ["student", "item_knn", "strong_student", "random"]
+COMMAND = ["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out"]
+
+
+def home_with(tmp_path, **plan):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 30))
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**PLAN, "data_path": "data", **plan}))
+    return tmp_path
+
+
+def state(home):
+    return {path.name: path.stat().st_mtime_ns for path in (home / "out" / "results").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    """A plan with one arm that must fail, run once."""
+    broken = {"name": "too many labels", "arm": "random", "settings": {"budget_labels": 500}}
+    home = home_with(tmp_path_factory.mktemp("bench"), arms=[*ARMS, broken])
+    return home, run([*COMMAND, "--jobs", "2"], home)
+
+
+def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
+    home, done = bench
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    failed = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert len(failed) >= 2 and all("too many labels" in line and "500" in line for line in failed)
+    rows = list(csv.DictReader((home / "out" / "results.csv").open()))
+    assert [(row["arm"], row["seed"]) for row in rows] == [(arm, seed) for arm in ARMS for seed in "12"]
+
+
+def test_shared_stages_are_trained_once(bench):
+    home, _ = bench
+    names = sorted(path.name.split("-")[0] for path in (home / "out" / "cache").iterdir())
+    # two seeds: one teacher recommender and two students (plain, on prefixes) each
+    assert names == ["student"] * 4 + ["teacher"] * 2
+    assert not list((home / "out" / "work" / "saved").glob("*/*.pth"))[2:]  # but what the failed runs left
+
+
+def test_the_report_is_whole_and_needs_no_network(bench):
+    home, done = bench
+    html = (home / "out" / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=|url\(|@import|fetch\(""", re.sub(r'xlink:href="#|href="#|url\(#', "", html))
+    assert "too many labels" in html and html.count("<svg") == 1 and "prefers-color-scheme: dark" in html and "viewport" in html
+    assert {path.suffix for path in (home / "out" / "figures").iterdir()} == {".png", ".pdf"}
+    markdown = (home / "out" / "results.md").read_text()
+    assert "2 seeds" in markdown and "against student" in markdown
+    assert ("no measurable gain" in done.stdout) != ("better:" in done.stdout)
+
+
+def test_a_second_call_repeats_nothing_that_was_finished(bench):
+    home, _ = bench
+    before, table = state(home), (home / "out" / "results.csv").read_text()
+    assert len(before) == 8
+    done = run(COMMAND, home)
+    assert done.returncode == 1 and state(home) == before
+    assert (home / "out" / "results.csv").read_text() == table
+
+
+def test_the_bench_says_what_the_run_command_says(bench):
+    home, _ = bench
+    rows = {(row["arm"], row["seed"]): row for row in csv.DictReader((home / "out" / "results.csv").open())}
+    settings = PLAN["settings"] | {"data_path": "data", "seed": 2, "alkd_policy": "random", "show_progress": False}
+    settings["state"] = "ERROR"
+    code = f"""
+import sys; sys.argv = ["x"]
+from recbole_alkd import run_recbole_alkd
+result = run_recbole_alkd(dataset="tiny", config_dict={settings!r})
+print([stage["test"]["ndcg@10"] for stage in result["stages"].values()])
+"""
+    done = run(["-c", code], home)
+    teacher, student, _, distilled = json.loads(done.stdout.splitlines()[-1])
+    assert len({teacher, student, distilled}) > 1
+    for arm, value in (("student", student), ("random", distilled)):
+        assert float(rows[arm, "2"]["test_ndcg@10"]) == pytest.approx(value, abs=2e-6), arm
+
+
+def test_a_killed_plan_goes_on(tmp_path):
+    home = home_with(tmp_path, arms=["student", "random"])
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND], cwd=home, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (home / "out" / "results").is_dir() or len(state(home)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait()
+    before = state(home)
+    done = run(COMMAND, home)
+    assert done.returncode == 0, done.stderr[-2000:]
+    after = state(home)
+    assert len(after) == 4 and before.items() <= after.items()
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS_OF_ALL if name != "text"])  # the toy items have no titles
+def test_every_arm_runs(name, tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 30))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    arm = find_arm(name)
+    # a budget within the support of every policy; lists of one item need no more than a row
+    settings = {**PLAN["settings"], **arm.settings, "alkd_fill": "next", "data_path": "data", "epochs": 1, "show_progress": False}
+    arrays, facts = run_task("tiny", arm.stage, {**settings, "state": "ERROR"})
+    assert arrays["test"].shape == (30,) == arrays["sessions_test"].shape and arrays["valid"].shape == (12,)
+    assert arrays["test"].min() >= 1 and np.isfinite(arrays["test"]).all()
+    assert facts["parameters"] > 0 and (facts.get("labels") or {"asked": 12})["asked"] in (0, 12)
+
+
+def test_simple_recommenders_by_loop(tiny_path):
+    from tiny import create_dataset, training_part
+
+    config = tiny_config(tiny_path, session_augmentation="prefix")
+    train = training_part(create_dataset(config))
+    sessions = [set(train.session_items(s).tolist()) for s in np.unique(train.inter_feat[train.uid_field].numpy())]
+    count = [sum(item in session for session in sessions) for item in range(train.item_num)]
+    seq, length = np.array([[3, 5, 0], [2, 0, 0]]), np.array([2, 1])
+    assert SimpleRecommender("popularity", train).scores(seq, length).tolist() == [count, count]
+
+    def cosine(i, j):
+        together = sum(i in session and j in session for session in sessions)
+        return together / np.sqrt(count[i] * count[j]) if i != j and together else 0.0
+
+    found = SimpleRecommender("item_knn", train).scores(seq, length)
+    wanted = [[cosine(5, j) + DECAY * cosine(3, j) for j in range(train.item_num)], [cosine(2, j) for j in range(train.item_num)]]
+    assert np.allclose(found[:, 1:], np.array(wanted)[:, 1:])

@@ -1,0 +1,67 @@
+"""The console command, in real processes: select, sessions, help, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from process import run
+from test_trainer import BASE, go, home  # noqa: F401  (the fixture)
+
+
+def cli(home, *words):  # noqa: F811
+    return run(["-m", "recbole_alkd.cli", *words], home)
+
+
+def settings(**extra):
+    values = {**BASE, "alkd_plugins": [], "llm_teacher": "recommender", "data_path": "data", **extra}
+    return ["--dataset=tiny", *(f"--{k}={json.dumps(v) if isinstance(v, (list, dict)) else v}" for k, v in values.items())]
+
+
+def test_select_asks_nobody_and_listed_takes_it_up(home):  # noqa: F811
+    done = cli(home, "select", "--out=picks.json", *settings())
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "12 of 40 sessions written to picks.json" in done.stdout
+    content = json.loads((home / "picks.json").read_text())
+    assert len(set(content["picks"])) == 12 and content["pool"] == 40
+    assert 0 < content["value"] <= content["upper"] and content["gap"] == content["upper"] - content["value"]
+    assert not (home / "alkd_labels").exists()
+    report = go(alkd_policy="listed", alkd_picks="picks.json#picks")
+    assert report["policy"]["picks"] == content["picks"]
+
+
+def test_select_draws_a_picture(home):  # noqa: F811
+    pytest.importorskip("matplotlib", reason="the extra `bench`")
+    done = cli(home, "select", "--out=picks.json", "--picture=picks.png", *settings(alkd_policy="uncertainty"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (home / "picks.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((home / "picks.json").read_text())["value"] is None
+
+
+def test_the_run_that_follows_a_selection_does_not_train_the_recommender_again(home):  # noqa: F811
+    assert cli(home, "select", "--out=picks.json", *settings(state="INFO")).returncode == 0
+    done = cli(home, "run", *settings(state="INFO"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "stage teacher: finished by an earlier run" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["select", "--out=picks.json", "alkd_mu", "3"], "'alkd_mu' is not understood"),
+        (["select", "--out=picks.json", *settings(alkd_ratio="pilot")], "alkd_ratio: 'pilot' needs labels"),
+        (["sessions", "--inter", "none.inter", "--out", "x"], "none.inter"),
+    ],
+)
+def test_errors_are_one_line(home, words, expected):  # noqa: F811
+    done = cli(home, *words)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and expected in last and "Traceback" not in done.stderr
+
+
+def test_help_names_the_commands(home):  # noqa: F811
+    done = cli(home, "--help")
+    assert done.returncode == 0
+    for name in ("run", "select", "sessions"):
+        assert name in done.stdout

@@ -1,0 +1,64 @@
+"""TensorBoard and W&B get the curves of every stage, each under its stage's name."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+from test_trainer import go, home  # noqa: F401  (the fixture)
+
+from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
+
+STAGES = {"teacher", "student", "distilled", "student_longer"}
+
+
+def test_tensorboard_has_every_stage(home):  # noqa: F811
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    go()
+    tags = set()
+    for file in home.glob("log_tensorboard/*/events*"):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        tags |= set(events.Tags()["scalars"])
+    assert {tag.split("/")[0] for tag in tags} >= STAGES
+    for stage in STAGES:
+        assert f"{stage}/Loss/Train" in tags and f"{stage}/Vaild_score" in tags  # RecBole's spelling
+
+
+def test_wandb_has_every_stage(home, monkeypatch):  # noqa: F811
+    logged, summary = [], {}
+    stand_in = types.ModuleType("wandb")
+    stand_in.run = None
+
+    def init(**_how):
+        stand_in.run = types.SimpleNamespace(summary=summary)
+
+    stand_in.init, stand_in.define_metric = init, lambda *args, **how: None
+    stand_in.log = lambda metrics, commit=True: logged.append(dict(metrics))
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    go(log_wandb=True)
+    keys = {key for metrics in logged for key in metrics}
+    for stage in STAGES:
+        assert {f"{stage}/train/train_loss", f"{stage}/train_step", f"{stage}/valid/ndcg@10", f"{stage}/valid_step"} <= keys
+    assert any(key.endswith("eval/ndcg@10") for key in summary)
+
+
+def test_hyper_parameters_are_written_once():
+    calls = []
+    writer = types.SimpleNamespace(add_hparams=lambda h, m: calls.append(h), add_scalar=lambda *a: calls.append(a))
+    StageTensorBoard(writer, "teacher").add_hparams({"a": 1}, {})
+    StageTensorBoard(writer, "distilled", hparams=True).add_hparams({"a": 2}, {})
+    StageTensorBoard(writer, "teacher").add_scalar("Loss/Train", 0.5, 3)
+    assert calls == [{"a": 2}, ("teacher/Loss/Train", 0.5, 3)]
+
+
+@pytest.mark.parametrize(
+    ("key", "named"), [("train_loss", "s/train/train_loss"), ("train_step", "s/train_step"), ("epoch", "s/train/epoch")]
+)
+def test_names_of_metrics(key, named):
+    got = []
+    logger = types.SimpleNamespace(log_metrics=lambda metrics, head, commit: got.append((metrics, head, commit)))
+    StageWandb(logger, "s").log_metrics({key: 1})
+    assert got == [({named: 1}, "", True)]

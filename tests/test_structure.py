@@ -1,0 +1,55 @@
+"""Data flows one way: a module imports only from the rooms that stand before its own, and heavy libraries only when used."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from process import ROOT
+
+ROOMS = ["compat", "config", "registry", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench"]
+SEE_EVERYTHING = {"__init__", "plugin", "quick_start", "cli"}
+HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
+LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains
+PACKAGE = ROOT / "recbole_alkd"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(parts):
+    return parts[0].removesuffix(".py")
+
+
+def imports(tree, whole):
+    """Names imported at the top level of a module (everywhere, if ``whole``)."""
+    for node in ast.walk(tree) if whole else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports(path):
+    parts = path.relative_to(PACKAGE).parts
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.name not in LOADED_LATE:
+        assert not {name.split(".")[0] for name in imports(tree, whole=False)} & HEAVY
+    room = room_of(parts)
+    if room in SEE_EVERYTHING:
+        return
+    for name in imports(tree, whole=True):
+        if name.startswith("recbole_alkd."):
+            other = name.split(".")[1]
+            if (room, other) == ("bench", "plugin"):  # a benchmark runs RecBole as a user does
+                continue
+            assert other in ROOMS and ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_is_evaluated_or_unpickled(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            unsafe = called in {"eval", "exec", "pickle.load", "pickle.loads", "torch.load"}
+            assert not unsafe or "weights_only=True" in ast.unparse(node)
