@@ -74,6 +74,9 @@ class ChatClient:
         except ImportError:
             raise AlkdError("llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'") from None
         self._openai = openai
+        for name in ("httpx", "httpx2"):  # they log every request, and RecBole shows what any library logs
+            if logging.getLogger(name).level == logging.NOTSET:
+                logging.getLogger(name).setLevel(logging.WARNING)
         self._model, self._base_url, self._timeout = model, base_url, timeout
         self._client = openai.AsyncOpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=0)
         self._fields: dict[str, Any] = {"temperature": 0}

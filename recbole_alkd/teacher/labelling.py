@@ -76,11 +76,17 @@ class Labelling:
     missing: tuple[int, ...] = ()
 
 
+def keys_of(teacher: LLMTeacher, instances: Sequence[Instance]) -> list[str]:
+    """The label key of every instance."""
+    identity = teacher.identity
+    return [label_key(i.history, i.candidates, teacher.prompt(i), identity) for i in instances]
+
+
 def questions_of(teacher: LLMTeacher, instances: Sequence[Instance]) -> dict[str, Instance]:
     """Label key -> the first instance that asks for it, in the order of the instances."""
-    identity, questions = teacher.identity, dict[str, Instance]()
-    for instance in instances:
-        questions.setdefault(label_key(instance.history, instance.candidates, teacher.prompt(instance), identity), instance)
+    questions: dict[str, Instance] = {}
+    for key, instance in zip(keys_of(teacher, instances), instances, strict=True):
+        questions.setdefault(key, instance)
     return questions
 
 
@@ -124,10 +130,10 @@ class _Collection:
         left = budget.left.labels
         self.instances = list(instances) if left is None else list(instances[:left])
         self.identity = teacher.identity
-        self.keys = [label_key(i.history, i.candidates, teacher.prompt(i), self.identity) for i in self.instances]
-        self.rows = Counter(self.keys)  # instances with the same key are asked once
+        self.keys = keys_of(teacher, self.instances)
+        self.rows = Counter(self.keys)
         self.known: dict[str, Label] = {}
-        self.missing: dict[str, Instance] = {}
+        self.missing: dict[str, Instance] = {}  # instances with the same key are asked once
         for key, instance in zip(self.keys, self.instances, strict=True):
             self.missing.setdefault(key, instance)
         self.repairs: Counter[str] = Counter()
@@ -203,7 +209,7 @@ class _Collection:
     def _prepare(self) -> None:
         self.teacher.budget = self.budget
         self.teacher.prepare()
-        asked = self.teacher.preparation
+        asked, self.teacher.preparation = self.teacher.preparation, None  # on one bill only
         if asked:
             self._pay(asked)
 

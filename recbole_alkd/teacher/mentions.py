@@ -59,14 +59,12 @@ def normal(text: str) -> str:
 
 
 _STRUCTURE = frozenset("[](){}<>,;:\"'`")  # an id with one of these, or with a space, is looked for as a whole
-_SEPARATORS = frozenset("[](){},;|<>:.=→")
+_SEPARATORS = frozenset("[](){},;|<>:.=→\n\t")
 _BULLETS = " \t>*#|(_•+-"
 _QUIET = " \t\"'`*_"
 _JOINING = frozenset(["and", "then", "or"])
 ID_WORDS = frozenset(["id", "itemid", "item_id"])
-NO_ID_WORDS = frozenset(
-    ["rank", "ranking", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "order", "rating", "year"]
-)
+NO_ID_WORDS = frozenset(["rank", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "rating", "year"])
 _SPACED_DASH = re.compile(r"\s[-–—]|[-–—]\s")
 _TITLE_BEHIND = re.compile(r"[\s\"'`*_]*[:(|–—-]|>[ \t]+\Z")  # "5: Heat", "5 - Heat", "<ID5> Heat"
 _TITLE_END = re.compile(r"[,;|\n\]]")
@@ -173,15 +171,16 @@ def id_mentions(text: str, ids: Ids, brackets: Lists) -> Iterator[Mention]:
             continue  # a word of prose
         behind_id = word.last in ID_WORDS and len(word.left) <= 6 and not word.left.strip(" \"':=#<-")
         marked = marked or angle or behind_id
+        behind_number = word.start - len(word.left) == numbered
         if not marked and word.text.isdigit():
             if _is_list_number(word, counter):
                 counter, numbered = int(word.text), word.end
                 continue
-            if _is_other_number(word):
+            if _is_other_number(word) and not behind_number:
                 continue
         if not marked and word.start < title_until:
             continue
-        element = _is_element(word, word.start - len(word.left) == numbered, ids)
+        element = _is_element(word, behind_number, ids)
         if not (tokens or marked or (element and (word.text.isdigit() or not ids.are_numbers))):
             continue
         if (marked or element) and _TITLE_BEHIND.match(word.right):
@@ -221,7 +220,7 @@ def _is_list_number(word: _Word, counter: int) -> bool:
     if word.opens_line and mark in (".", ")"):
         return in_turn or not joined
     if word.opens_line and in_turn and word.following and "\n" not in word.right:
-        return mark not in (",", ";", ">", "]") and (mark != "" or not word.following.isdigit())
+        return mark not in (",", ";", ">", "]") and (mark != "" or "\t" in word.right or not word.following.isdigit())
     if word.right.startswith('":') or (word.right == '"' and not word.following and counter > 0):
         return in_turn  # {"1": "85123A", "2"...
     return in_turn and counter > 0 and mark in (".", ")") and word.left[-1:].isspace() and not joined
@@ -238,7 +237,7 @@ def _is_other_number(word: _Word) -> bool:
 
 def _apart(gap: str, neighbour: str) -> bool:
     """Whether ``gap`` sets a list element apart from ``neighbour``, the word on its other side ("" at the text's end)."""
-    if not neighbour or "\n" in gap or neighbour in _JOINING or _SPACED_DASH.search(gap):
+    if not neighbour or neighbour in _JOINING or _SPACED_DASH.search(gap):
         return True
     return not _SEPARATORS.isdisjoint(gap)
 

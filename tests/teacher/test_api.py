@@ -38,6 +38,7 @@ def store(tmp_path: Path) -> Iterator[LabelStore]:
 
 
 def make(server: ChatServer | str, tmp_path: Path, own: dict[str, Any] | None = None, **values: Any) -> LLMTeacher:
+    tmp_path.mkdir(exist_ok=True)
     (tmp_path / "prices.yaml").write_text(PRICES)
     url = server if isinstance(server, str) else server.url
     settings = read_settings(
@@ -353,11 +354,19 @@ def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) ->
         assert "1. Sequels follow.\n2. Casts recur." in server.requests[1]["messages"][1]["content"]
         assert found.bill.asked == 3
         assert found.bill.prompt_tokens + found.bill.completion_tokens == server.charged == budget.spent.tokens
+        rounds = make(server, tmp_path / "rounds", hint_context([]))  # hints of its own, because its cache is another
+        with LabelStore(tmp_path / "rounds.sqlite") as other:
+            bills = [
+                collect_labels(rounds, some_instances(number), other, Budget(9), show_progress=False).bill for number in (1, 2)
+            ]
+        rounds.close()
+        assert bills[0].prompt_tokens > 1.5 * bills[1].prompt_tokens  # the second round does not pay for them again
+        server.requests.clear()
         again = label(make(server, tmp_path, hint_context(calls)), store, 3)
-        assert len(server.requests) == 4 and again.bill.reused == 3
+        assert len(server.requests) == 0 and again.bill.reused == 3
         more = label(make(server, tmp_path, hint_context(calls)), store, 4)
-        assert len(server.requests) == 5 and len(calls) == 1
-        assert "1. Sequels follow." in server.requests[4]["messages"][1]["content"] and len(more.labels) == 4
+        assert len(server.requests) == 1 and len(calls) == 1
+        assert "1. Sequels follow." in server.requests[0]["messages"][1]["content"] and len(more.labels) == 4
     assert (
         make("http://x", tmp_path, hint_context(calls), llm_hints=False).identity
         != make("http://x", tmp_path, hint_context(calls)).identity

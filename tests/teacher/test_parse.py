@@ -45,6 +45,22 @@ CLEAN = [
     "[<ID30: Apollo, 13>, <ID10: 4, 5, 6>, <ID7: Heat>]",
     "| 1 | 30 | Toy Story 2 |\n| 2 | 10 | Heat |\n| 3 | 7 | Se7en |",
     "Rank 1: 30\nRank 2: 10\nRank 3: 7",
+    "1\t30\n2\t10\n3\t7",
+    "1.30\n2.10\n3.7",
+    "<ranking>30, 10, 7</ranking>",
+    "{'ranking': ['30', '10', '7']}",
+    '{"ranking": "30, 10, 7"}',
+    "Item 30, Item 10, Item 7",
+    "<ID30><ID10><ID7>",
+    "30;10;7",
+    "30 → 10 → 7",
+    "[[30], [10], [7]]",
+    "1st: 30\n2nd: 10\n3rd: 7",
+    "[<ID30>, <ID10>, <ID7>, ...]",
+    "- ID30: great fit (score 8)\n- ID10: good (score 5)\n- ID7: fair (score 2)",
+    "[<ID30>,<ID10>,<ID7>] (I excluded 4 and 5)",
+    "| Rank | ID | Title |\n|---|---|---|\n| 1 | 30 | Heat 2 |\n| 2 | 10 | Se7en |\n| 3 | 7 | 12 Monkeys |",
+    '{"results": {"1": {"id": 30}, "2": {"id": 10}, "3": {"id": 7}}}',
     "Sure! I looked at all 50 candidates. My top 25:\n[<ID30>,<ID10>,<ID7>]\nI hope 5 of them help.",
     "I looked at 50 candidates; my top 3 are: 30, 10, 7.",
     "I'd recommend 30, 10 and 7",
@@ -308,5 +324,5 @@ def test_ten_megabytes(unit: str) -> None:
     titles = {token: f"Part {token} (1999)" for token in FIFTY}
     found = parse_ranking(text, FIFTY, 25, titles)
     assert set(found.items) <= set(FIFTY)
-    if not any(c.isdigit() for c in unit) and not set(unit) & set('[]{}<>`'):
+    if not any(c.isdigit() for c in unit) and not set(unit) & set("[]{}<>`"):
         assert found.items == ("7", "3")
