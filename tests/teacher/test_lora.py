@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+import time
 from pathlib import Path
 
 import numpy as np
@@ -360,3 +361,29 @@ def test_of_two_processes_one_trains(model, tmp_path):
         reports = pool.starmap(_train_in_a_process, [(model, tmp_path)] * 2)
     assert sorted(report.pop("reused") for report in reports) == [False, True]
     assert reports[0] == reports[1]
+
+
+def _train_slowly(model, tmp_path):
+    teacher(model, tmp_path, made=200, wanted=200, lora_dropout=0.1, log_metric=lambda *_: time.sleep(0.05)).prepare()
+
+
+@pytest.mark.slow
+def test_a_training_survives_sigkill(model, tmp_path):
+    values = {"made": 200, "wanted": 200, "lora_dropout": 0.1}
+    whole = teacher(model, tmp_path / "whole", **values)
+    whole.prepare()
+    for _ in range(3):
+        process = multiprocessing.get_context("spawn").Process(target=_train_slowly, args=(model, tmp_path))
+        process.start()
+        known = set(tmp_path.glob("alkd_labels/adapters/.*.partial/checkpoints/checkpoint-*"))
+        until = time.monotonic() + 120
+        while process.is_alive() and set(tmp_path.glob("alkd_labels/adapters/.*.partial/checkpoints/checkpoint-*")) <= known:
+            assert time.monotonic() < until
+            time.sleep(0.01)  # the kill comes right where a checkpoint is being written
+        process.kill()
+        process.join()
+    again = teacher(model, tmp_path, **values)
+    again.prepare()
+    assert again.lora_report["loss_last"] == whole.lora_report["loss_last"]
+    a, b = (load_file(f"{adapter_of(one)}/adapter_model.safetensors") for one in (whole, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
