@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _main(RECBOLE_COMMANDS[words[0]])
     from recbole_alkd.bench.cli import add_bench_command
     from recbole_alkd.data.cli import add_sessions_command
+    from recbole_alkd.labels.cli import add_store_command
 
     parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
     add_sessions_command(commands)
     add_bench_command(commands)
+    add_store_command(commands)
     args = parser.parse_args(words)
     sys.argv = sys.argv[:1]
     _main(lambda: args.run(args))
