@@ -95,10 +95,7 @@ def _check_vectors(settings: Settings) -> None:
     student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
     with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
     if not view_and_model(student)[0].has_vectors:
-        raise AlkdError(
-            f"student_model: {student!r} has no gradient to distil with; it works as teacher_model and alone (--model={student}); "
-            f"allowed: {with_vectors}"
-        )
+        _check_counting(settings)
     if not view_and_model(teacher)[0].has_vectors:
         for name in wanted_losses(settings):
             if "teacher_vectors" in losses.get(name).needs:
@@ -106,6 +103,19 @@ def _check_vectors(settings: Settings) -> None:
                     f"kd_loss: {name!r} needs teacher_vectors, which teacher_model {teacher!r} does not have; "
                     f"allowed teacher_model: {with_vectors}"
                 )
+
+
+def _check_counting(settings: Settings) -> None:
+    """AlkdError where a student that counts cannot learn what ``kd_`` settings ask for."""
+    student, counting = settings.backbone.student_model, [name for name in losses if losses.get(name).gives_lists]
+    for name in wanted_losses(settings):
+        if name not in counting:
+            raise AlkdError(
+                f"kd_loss: {name!r} needs a gradient, which student_model {student!r} does not have; allowed: {', '.join(counting)}"
+            )
+    for key in ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size"):
+        if getattr(settings.distill, key) != FIELDS[key].default:
+            raise AlkdError(f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out")
 
 
 def register() -> None:

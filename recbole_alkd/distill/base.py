@@ -184,11 +184,13 @@ class DistillationLoss(nn.Module):
         needs: which of ``NEEDS`` it uses; checked before training starts.
         defaults: its own settings with their default values; ``kd_config: {name: {...}}`` overrides them.
         limits: the lowest and highest value of settings that are numbers; at least 0 where nothing is said.
+        gives_lists: whether ``listed`` serves a student that counts (SessionKNN).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    gives_lists: ClassVar[bool] = False
 
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -212,6 +214,10 @@ class DistillationLoss(nn.Module):
 
     def forward(self, batch: DistillBatch) -> Tensor:
         """The loss of the batch, a scalar."""
+        raise NotImplementedError
+
+    def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
+        """What a student that counts learns from: items (B, n) of each row, 0 is none, and their weights (B, n) or (n,)."""
         raise NotImplementedError
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:

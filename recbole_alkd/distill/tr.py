@@ -28,6 +28,12 @@ class TeacherRanking(DistillationLoss):
     needs = frozenset({"teacher_scores"})
     defaults: ClassVar[dict[str, Any]] = {"top": 50}
     limits: ClassVar[dict[str, tuple[float, float]]] = {"top": (1, float("inf"))}
+    gives_lists = True
+
+    def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
+        """The teacher's top items, all with the same weight."""
+        top = batch.teacher_top(self.options["top"], with_target=True)
+        return top, torch.ones(top.shape[1])
 
     def forward(self, batch: DistillBatch) -> Tensor:
         top = batch.teacher_top(self.options["top"], with_target=True)

@@ -48,7 +48,7 @@ def cooccurrence(sessions: csr_array) -> tuple[csr_array, np.ndarray]:
     counts = np.asarray(sessions.sum(axis=0)).astype(np.int64)
     together = csr_array(sessions.T @ sessions)
     row = rows_of(together)
-    return _only(together, row != together.indices), counts
+    return only(together, row != together.indices), counts
 
 
 def weigh(together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float) -> csr_array:
@@ -80,7 +80,7 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order)) - np.repeat(table.indptr[:-1], np.diff(table.indptr))
     if neighbors is not None:
-        return _only(table, place < neighbors)
+        return only(table, place < neighbors)
     assert size is not None
     room = (size - table_bytes(table.shape[0], 0)) // EDGE_BYTES
     if room < 0:
@@ -90,7 +90,7 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
         )
     kept = np.zeros(table.nnz, dtype=bool)
     kept[np.lexsort((-table.data, place))[:room]] = True
-    return _only(table, kept)
+    return only(table, kept)
 
 
 def table_bytes(n_items: int, edges: int) -> int:
@@ -142,7 +142,7 @@ def rows_of(table: csr_array) -> np.ndarray:
     return np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
 
 
-def _only(table: csr_array, kept: np.ndarray) -> csr_array:
+def only(table: csr_array, kept: np.ndarray) -> csr_array:
     """The entries that are ``kept``, in their order."""
     start = np.concatenate([[0], np.cumsum(kept)])[table.indptr]
     return csr_array((table.data[kept], table.indices[kept], start), shape=table.shape)

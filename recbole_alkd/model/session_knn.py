@@ -7,6 +7,7 @@ co-occurrence of ``neighbours.py``. Item k nearest neighbours for sessions: Lude
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import product
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 
 from recbole_alkd.config import FIELDS, AlkdError, read_settings
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.model.neighbours import PRIOR, cooccurrence, cut, incidence, profiles, target_ranks, weigh
+from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
+from recbole_alkd.model.neighbours import PRIOR, cooccurrence, cut, incidence, profiles, rounded, target_ranks, weigh
 from recbole_alkd.registry import backbones
 
 TUNING_SESSIONS = 5000  # validation sessions that settings are chosen on, evenly spaced where there are more
@@ -31,9 +33,9 @@ _GAINS = {"ndcg": lambda rank: 1 / np.log2(1 + rank), "mrr": lambda rank: 1 / ra
 class SessionKNN(SequentialRecommender):
     """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
 
-    Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` (a number, or a list from
-    which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``. With ``--model=SessionKNN``
-    it runs alone; as ``teacher_model`` it keeps its whole table.
+    Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a
+    number, or a list from which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``. With
+    ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole table.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
     (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
@@ -55,6 +57,7 @@ class SessionKNN(SequentialRecommender):
         if not isinstance(self.last_items, int) or self.last_items < 1:
             raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
         self.grid = [_numbers(config, f"knn_{name}") for name in ("source_exponent", "target_exponent", "decay")]
+        self.edge_weights = _numbers(config, "knn_edge_weight")
         metric, _, cutoff = str(config["valid_metric"] or "NDCG@10").lower().partition("@")
         self._gain, self._cutoff = _GAINS.get(metric, np.ones_like), int(cutoff or 10)
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
@@ -63,16 +66,20 @@ class SessionKNN(SequentialRecommender):
         self.register_buffer("decay", torch.zeros(()))
         self.weights = nn.Parameter(torch.zeros(0, dtype=torch.float16), requires_grad=False)
 
-    def fit_table(self, train: Any, valid: Any = None) -> dict[str, float]:
-        """Count, choose, cut.
+    def fit_table(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> dict[str, Any]:
+        """Count, choose, add, cut.
 
         Args:
             train, valid: the parts of a RecBole data set. The settings with the best mean gain of the targets' ranks in
                 ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole table are taken; without ``valid``
                 the middle one of each list.
+            edges: name -> edges that are added, one set after the other, at the scale of the table's own (``edges.like``) times
+                a weight of ``knn_edge_weight``. Validation chooses the weight under the table as it is served; of equal
+                gains the smaller weight is taken.
 
         Returns:
-            ``source_exponent``, ``target_exponent``, ``decay``, and ``valid``, their gain (NaN without a choice).
+            ``source_exponent``, ``target_exponent``, ``decay``; ``valid``, their gain (NaN without a choice); for each set of
+            edges ``<name>_edges``, how many, and ``<name>_weight``.
         """
         together, counts = cooccurrence(incidence(train))
         choices = list(product(*self.grid))
@@ -81,10 +88,30 @@ class SessionKNN(SequentialRecommender):
         if valid is not None and len(choices) > 1:
             gains = self._tune(choices, together, counts, valid)
             best = choices[int(np.argmax(gains))]
-        table = cut(weigh(together, counts, *best[:2]), self.neighbors, self.bytes)
-        self.set_table(table, counts, best[2])
-        names = ("source_exponent", "target_exponent", "decay")
-        return {**dict(zip(names, best, strict=True)), "valid": gains[choices.index(best)]}
+        chosen: dict[str, Any] = dict(zip(("source_exponent", "target_exponent", "decay"), best, strict=True))
+        chosen["valid"] = gains[choices.index(best)]
+        weighing = Weighing(counts, best[0], best[1], best[2], self.last_items)
+        table = weighing(together)
+        for name, make in (edges or {}).items():
+            found = make(weighing)
+            chosen[f"{name}_edges"] = found.nnz
+            table, chosen[f"{name}_weight"] = self._add(table, found, weighing, valid)
+        self.set_table(self._cut(table), counts, best[2])
+        return chosen
+
+    def _add(self, table: csr_array, edges: csr_array, weighing: Weighing, valid: Any) -> tuple[csr_array, float]:
+        """The table with the edges at the weight that validation prefers, and that weight."""
+        edges = like(edges, self._cut(table))
+        choices = sorted(self.edge_weights)
+        weight = choices[len(choices) // 2]
+        if valid is not None and len(choices) > 1:
+            tables = (self._cut(added(table, edges, choice)) for choice in choices)
+            weight = choices[int(np.argmax([self._gain_of(one, weighing.counts, weighing.decay, valid) for one in tables]))]
+        return added(table, edges, weight), weight
+
+    def _cut(self, table: csr_array) -> csr_array:
+        """The table as it is served."""
+        return cut(csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), self.neighbors, self.bytes)
 
     def set_table(self, table: csr_array, counts: np.ndarray, decay: float) -> None:
         """Take over a table (n_items, n_items), popularities (n_items,) and the decay."""
@@ -131,22 +158,26 @@ class SessionKNN(SequentialRecommender):
 
     def _tune(self, choices: list[tuple[float, ...]], together: csr_array, counts: np.ndarray, valid: Any) -> list[float]:
         """The mean gain of every choice on validation sessions."""
-        rows = valid.inter_feat
-        step = -(-len(rows) // TUNING_SESSIONS)
-        item_seq, length, target = (rows[name].numpy()[::step] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
         gains, table, made = [], together, None
         for *exponents, decay in choices:
             if exponents != made:
                 table, made = weigh(together, counts, *exponents), exponents
-            total = 0.0
-            for start in range(0, len(target), _ROWS_AT_ONCE):
-                part = slice(start, start + _ROWS_AT_ONCE)
-                profile = profiles(item_seq[part], length[part], decay, self.last_items, self.n_items)
-                excluded = _present(item_seq[part], self.n_items) if self.mask_session_items else None
-                rank = target_ranks(table, profile, counts, target[part], excluded)
-                total += float(self._gain(rank)[rank <= self._cutoff].sum())
-            gains.append(total / len(target))
+            gains.append(self._gain_of(table, counts, decay, valid))
         return gains
+
+    def _gain_of(self, table: csr_array, counts: np.ndarray, decay: float, valid: Any) -> float:
+        """The mean gain of a table on validation sessions."""
+        rows = valid.inter_feat
+        step = -(-len(rows) // TUNING_SESSIONS)
+        item_seq, length, target = (rows[name].numpy()[::step] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        total = 0.0
+        for start in range(0, len(target), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            profile = profiles(item_seq[part], length[part], decay, self.last_items, self.n_items)
+            excluded = _present(item_seq[part], self.n_items) if self.mask_session_items else None
+            rank = target_ranks(table, profile, counts, target[part], excluded)
+            total += float(self._gain(rank)[rank <= self._cutoff].sum())
+        return total / len(target)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # the number of edges is not known before

@@ -41,12 +41,13 @@ class DistillationTerm:
         total = interaction[self.context.item_field].new_zeros((), dtype=torch.float)
         if self.settings.kd_rec_weight:
             total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
-        batch, labelled = self._batch(interaction), None
+        batch, labelled = self.batch(interaction), None
         if self._labelled is not None:
-            labelled = self._batch(next(self._labelled).to(interaction[self.context.item_field].device))
+            labelled = self.batch(next(self._labelled).to(interaction[self.context.item_field].device))
         return total + self.settings.kd_weight * self.loss(batch, labelled)
 
-    def _batch(self, interaction: Any) -> DistillBatch:
+    def batch(self, interaction: Any) -> DistillBatch:
+        """What the losses are given of a RecBole batch of training rows."""
         context = self.context
         lists = candidates = None
         if self.needs_lists:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from logging import Logger
 from typing import Any
 
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, dict2str, set_color
 
+from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.trainer.collector import SingleTargetCollector
@@ -47,12 +49,22 @@ class SessionKNNTrainer(Trainer):
         return self.best_valid_score, self.best_valid_result
 
 
-def fit_table(model: SessionKNN, train: Any, valid: Any, logger: Logger) -> None:
-    """``SessionKNN.fit_table``, and a line in the log that says what came of it."""
-    chosen = model.fit_table(train, valid)
+def fit_table(
+    model: SessionKNN, train: Any, valid: Any, logger: Logger, edges: Mapping[str, EdgeMaker] | None = None
+) -> dict[str, float]:
+    """``SessionKNN.fit_table``, and a line in the log that says what came of it.
+
+    Returns:
+        What ``SessionKNN.fit_table`` chose, and ``edges``, how many the table keeps.
+    """
+    chosen = model.fit_table(train, valid, edges)
     words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in ("source_exponent", "target_exponent", "decay")]
     if not math.isnan(chosen["valid"]):
         words.append(f"chosen on validation ({chosen['valid']:.4f} with the whole table)")
-    edges, n_items = len(model.indices), model.n_items
-    words.append(f"{edges:,} edges, {edges / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, edges):,} bytes")
+    for name in edges or {}:
+        weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
+        words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))
+    kept, n_items = len(model.indices), model.n_items
+    words.append(f"{kept:,} edges kept, {kept / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, kept):,} bytes")
     logger.info(set_color("neighbours", "blue") + ": " + ", ".join(words))
+    return {**{key: value for key, value in chosen.items() if not math.isnan(value)}, "edges": kept}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from recbole.data.dataloader import TrainDataLoader
 from recbole.trainer import Trainer
-from recbole.utils import init_seed, set_color
+from recbole.utils import calculate_valid_score, init_seed, set_color
 from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
 from recbole_alkd.model.backbone import updates_rows
+from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
 from recbole_alkd.trainer.row_adam import RowAdam
@@ -41,6 +42,7 @@ class StageOutcome:
         best_epoch, best_step: where that was, in epochs and in optimizer steps (both from 1).
         steps, epochs: how far the stage went.
         seconds: wall time. peak_mb: largest memory of the process until then, MiB.
+        fitted: what a table that counts chose (``trainer/session_knn.py``); empty for others.
     """
 
     state: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class StageOutcome:
     epochs: int = 0
     seconds: float = 0.0
     peak_mb: float = 0.0
+    fitted: dict[str, float] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """What reports hold of it besides its state and its metrics."""
+        return {key: value for key, value in vars(self).items() if key not in ("state", "valid")}
 
 
 @dataclass
@@ -82,6 +89,11 @@ class CycledBatches:
     def __iter__(self) -> Iterator[Any]:
         for _ in range(self.steps):
             yield next(self._batches)
+
+
+def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
+    """What the numbers of a state dict take, in memory and (but for headers) on disk."""
+    return sum(value.numel() * value.element_size() for value in state.values())
 
 
 def peak_memory_mb() -> float:
@@ -119,6 +131,7 @@ class StageTrainer(Trainer):
         learning_rate: float | None = None,
         epoch_start: Callable[[int], None] | None = None,
         after_step: Callable[[Any], None] | None = None,
+        edges: Mapping[str, EdgeMaker] | None = None,
         checkpoint: bool = False,
         **fit: Any,
     ) -> StageOutcome:
@@ -129,6 +142,7 @@ class StageTrainer(Trainer):
             batches: what an epoch goes over; ``train_data`` when None.
             epochs, stopping_step, learning_rate: the run's settings when None.
             epoch_start: called with the epoch's number (from 0); after_step: with the optimizer, after each step.
+            edges: what a table that counts is given besides the data; it has no use for loss, epochs and the like.
             checkpoint: whether RecBole's own checkpoint is written too (by the last stage, when the user wants one).
             fit: verbose, show_progress, callback_fn of RecBole's fit.
         """
@@ -141,7 +155,8 @@ class StageTrainer(Trainer):
             return outcome
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
-            return self._fit_table_stage(folder, name, model, train_data if batches is None else batches, valid_data, fit)
+            counted = train_data if batches is None else batches
+            return self._fit_table_stage(folder, name, model, counted, valid_data, edges, checkpoint, fit)
         self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=learning_rate or self.learning_rate)
         self.epochs = self.config["epochs"] if epochs is None else epochs
         self.eval_step = min(self.config["eval_step"], self.epochs)
@@ -169,19 +184,26 @@ class StageTrainer(Trainer):
         return outcome
 
     def _fit_table_stage(
-        self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any, fit: dict[str, Any]
-    ) -> StageOutcome:
+        self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any,
+        edges: Mapping[str, EdgeMaker] | None, checkpoint: bool, fit: dict[str, Any],
+    ) -> StageOutcome:  # fmt: skip
         """A stage of one step: the backbone counts instead of descending."""
         begin = perf_counter()
         self.eval_collector.data_collect(train_data)
-        fit_table(model.recommender, train_data._dataset, valid_data._dataset if valid_data else None, self.logger)
-        outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1)
+        parts = (train_data._dataset, valid_data._dataset if valid_data else None)
+        fitted = fit_table(model.recommender, *parts, self.logger, edges)
+        outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1, fitted=fitted)
         if valid_data:
             result = self.evaluate(valid_data, load_best_model=False, show_progress=fit.get("show_progress", False))
             outcome.valid = {key: float(value) for key, value in result.items()}
+            self.best_valid_score = calculate_valid_score(outcome.valid, self.valid_metric)
+            if fit.get("callback_fn"):
+                fit["callback_fn"](0, self.best_valid_score)
         outcome.state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
         outcome.seconds = round(perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
+        if checkpoint:
+            self._write_checkpoint(outcome)
         folder.save_stage(name, asdict(outcome))
         return outcome
 

@@ -43,7 +43,8 @@ from recbole_alkd.trainer.ranks import RANKS, session_ranks, session_tokens, wri
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder, StageFolder, shared_stage
-from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb
+from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb, state_bytes
+from recbole_alkd.trainer.table_distillation import edge_makers
 
 # RecBole settings that do not change a result, and so do not make another run of it.
 VOLATILE = {
@@ -265,6 +266,9 @@ class ALKDRecTrainer(StageTrainer):
         self._seed(name, "loss")
         loss = build_loss(context).to(self.device)
         term = DistillationTerm(loss, context, rows.lists(self._distilled_lists(rows), self.rounds.candidates()))
+        if not model.view.has_vectors:
+            edges = edge_makers(term, train_data._dataset, list(self.rounds.labels), self.device)
+            return fit(name, model, edges=edges, **ending)
         labelled = self.row_loader(train_data, list(self.rounds.labels), self._label_batch())
         labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
         model.kd = loss
@@ -301,6 +305,9 @@ class ALKDRecTrainer(StageTrainer):
         """The control: the plain student trained on for as many steps as distillation took, with as many evaluations."""
         distilled = self.outcomes["distilled"]
         self.alkdrec.load_state_dict(self.outcomes["student"].state)
+        if not self.alkdrec.view.has_vectors:
+            self.logger.info(set_color("stage", "blue") + " student_longer: a table takes no more steps, it is the student's")
+            return dataclasses.replace(self.outcomes["student"], seconds=0.0)
         return fit(
             "student_longer",
             self.alkdrec,
@@ -327,7 +334,8 @@ class ALKDRecTrainer(StageTrainer):
                 "valid": outcome.valid or {},
                 "test": {key: float(value) for key, value in test.items()},
                 "parameters": sum(p.numel() for p in self.model.parameters()),
-                **{key: getattr(outcome, key) for key in ("best_epoch", "best_step", "steps", "epochs", "seconds", "peak_mb")},
+                "bytes": state_bytes(outcome.state),
+                **outcome.facts(),
             }
         parts = {"valid": self._valid_data, "test": eval_data}
         sessions = {f"sessions_{part}": session_tokens(data) for part, data in parts.items() if data}

@@ -1,0 +1,59 @@
+"""Distillation into a student that counts: rankings become weighted edges of its neighbour table (``model/edges.py``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.distill.base import DistillationLoss
+from recbole_alkd.distill.combined import wanted_losses
+from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
+from recbole_alkd.model.neighbours import profiles
+from recbole_alkd.trainer.distillation import DistillationTerm
+
+_ROWS_AT_ONCE = 1024
+
+
+def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device) -> dict[str, EdgeMaker]:
+    """One set of edges for every loss of ``kd_loss``, each with a weight of its own that validation chooses.
+
+    A list counts as a session that holds each of its items as much as its position says, and is weighed like one: an item of
+    the session that is t places old speaks decay^t, and popular items count less, as in ``neighbours.weigh``.
+
+    Args:
+        term: the losses and the lists. dataset: the training part. labelled: rows with a label; a loss without lists goes over
+            all rows.
+
+    Raises:
+        AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which the choice on validation would undo.
+    """
+    names = list(wanted_losses(term.context.settings))
+    for name, weight in zip(names, term.loss.weights, strict=True):
+        if weight != 1:
+            raise AlkdError(f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, whose weight validation chooses")
+    everything = np.arange(len(dataset))
+    return {
+        name: partial(_edges, loss, term, dataset, np.asarray(labelled) if "lists" in loss.needs else everything, device)
+        for name, loss in zip(names, term.loss.losses, strict=True)
+    }
+
+
+@torch.no_grad()
+def _edges(
+    loss: DistillationLoss, term: DistillationTerm, dataset: Any, rows: np.ndarray, device: torch.device, weighing: Weighing
+) -> Any:
+    context, lists, weights = term.context, [], []
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        interaction = dataset.inter_feat[torch.as_tensor(rows[start : start + _ROWS_AT_ONCE])].to(device)
+        listed, weight = loss.listed(term.batch(interaction))
+        lists.append(listed.cpu().numpy())
+        weights.append(np.broadcast_to(weight.cpu().numpy(), lists[-1].shape))
+    mine = dataset.inter_feat[torch.as_tensor(rows)]
+    item_seq, length = mine[context.item_seq_field].numpy(), mine[context.item_seq_len_field].numpy()
+    profile = profiles(item_seq, length, weighing.decay, weighing.last_items, context.n_items)
+    return weighing(list_edges(profile, np.concatenate(lists), np.concatenate(weights)))
