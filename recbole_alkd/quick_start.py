@@ -31,8 +31,9 @@ def run_recbole_alkd(
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and for ALKDRec
-        ``stages`` (teacher, student, student_longer, distilled; each with valid and test metrics), ``labels``, ``lora``,
-        ``policy``, ``run_folder``, ``settings``: what ``result.json`` in the run folder holds.
+        ``stages`` (teacher, student, student_longer, distilled; each with valid and test metrics), ``baselines`` (popularity,
+        item_knn), ``targets`` (test targets that are warm, input_only and cold), ``labels``, ``lora``, ``policy``,
+        ``run_folder``, ``settings``: what ``result.json`` in the run folder holds.
 
     Raises:
         AlkdError: a setting or a data set that cannot work, in one line that says what to do.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 
 import pytest
 import torch
@@ -81,6 +82,20 @@ def test_the_stages_run_and_the_budget_is_kept(home):
     assert report["labels"]["all_sessions"]["sessions"] == 40
     assert report["labels"]["all_sessions"]["tokens"] == 40 * 9
     assert report["labels"]["usd"] is None
+
+
+def test_popularity_and_item_knn_stand_beside_the_stages(home):
+    report = go()
+    train, test = ((home / f"data/tiny/tiny.{part}.inter").read_text().splitlines()[1:] for part in ("train", "test"))
+    count = Counter(item for line in train for item in {*line.split("\t")[1].split(), line.split("\t")[2]})
+    own = [count[line.split("\t")[2]] for line in test]
+    rank = [sum(n > k for n in count.values()) + (sum(n == k for n in count.values()) + 1) / 2 for k in own]
+    hits = [place <= 10 for place in rank]
+    assert len(count) == 30
+    assert report["baselines"]["popularity"]["test"]["recall@10"] == pytest.approx(sum(hits) / len(hits), abs=1e-4)
+    assert set(report["baselines"]) == {"popularity", "item_knn"}
+    assert report["baselines"]["item_knn"]["valid"].keys() == report["stages"]["student"]["valid"].keys()
+    assert json.loads((home / report["run_folder"] / "result.json").read_text())["baselines"] == report["baselines"]
 
 
 def test_a_second_run_asks_nothing_and_gives_the_same(home):

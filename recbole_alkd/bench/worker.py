@@ -1,7 +1,7 @@
 """One run of a plan in a process of its own: ``python -m recbole_alkd.bench.worker TASK.json``.
 
-Writes ``<key>.npz`` (ranks and session ids of the valid and test part) and then ``<key>.json``, whose being there says that
-the run is finished.
+Writes ``<key>.npz`` (ranks, session ids and groups of targets of the valid and test part) and then ``<key>.json``, whose being
+there says that the run is finished.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.bench.arms import CLOSED_FORM
-from recbole_alkd.bench.simple import SimpleRecommender
 from recbole_alkd.config import AlkdError
-from recbole_alkd.trainer.ranks import session_tokens, write_arrays
+from recbole_alkd.trainer.ranks import session_tokens, target_groups, write_arrays
 from recbole_alkd.trainer.run_folder import write_json
+from recbole_alkd.trainer.simple import SimpleRecommender
 
 
 def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -33,6 +33,10 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     init_logger(config)
     train, valid, test = data_preparation(config, create_dataset(config))
     arrays = {f"sessions_{name}": session_tokens(part) for name, part in (("valid", valid), ("test", test))}
+    arrays |= {
+        f"groups_{name}": target_groups(train._dataset, part._dataset.inter_feat[part._dataset.iid_field].numpy())
+        for name, part in (("valid", valid), ("test", test))
+    }
     began = perf_counter()
     if stage in CLOSED_FORM:
         simple = SimpleRecommender(stage, train._dataset)

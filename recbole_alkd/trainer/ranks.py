@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,14 @@ import torch
 from torch import Tensor
 
 RANKS = "ranks.npz"
+GROUPS = ("warm", "input_only", "cold")
+# what a rank within the first k is worth
+METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "recall": np.ones_like,
+    "hit": np.ones_like,
+    "ndcg": lambda rank: 1 / np.log2(rank + 1),
+    "mrr": lambda rank: 1 / rank,
+}
 
 
 def mean_ranks(scores: Tensor, target: Tensor) -> Tensor:
@@ -47,19 +55,39 @@ def session_tokens(eval_data: Any) -> np.ndarray:
     return np.asarray(dataset.field2id_token[dataset.uid_field])[dataset.inter_feat[dataset.uid_field].numpy()].astype(str)
 
 
+def target_groups(train: Any, target: np.ndarray) -> np.ndarray:
+    """What training knows of each target: its place in ``GROUPS``, (rows,) int8.
+
+    warm: it is the last item of a training session, which is what ``session_augmentation: last`` trains on. input_only: it is
+    in training sessions, never as their last item. cold: it is in none. The same split whatever the augmentation is.
+
+    Args:
+        train: the training part (ALKDRecDataset). target: (rows,) item ids.
+    """
+    group = np.full(train.item_num, GROUPS.index("cold"), dtype=np.int8)
+    feat = train.inter_feat
+    sessions = np.unique(feat[train.uid_field].numpy())
+    group[np.concatenate([train.session_items(session) for session in sessions])] = GROUPS.index("input_only")
+    group[feat[train.iid_field].numpy()[np.asarray(train.row_is_last)]] = GROUPS.index("warm")
+    return group[target]
+
+
+def by_group(ranks: np.ndarray, groups: np.ndarray, metrics: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Group -> metric -> mean over its targets, for groups that have targets and metrics that ``gains`` knows."""
+    known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
+    found = {name: ranks[groups == k] for k, name in enumerate(GROUPS)}
+    return {
+        name: {metric: round(float(gains(part, metric).mean()), 6) for metric in known} for name, part in found.items() if len(part)
+    }
+
+
 def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
     """What each session adds to a metric ("recall@10", "hit@10", "ndcg@10", "mrr@10"), in the shape of ``ranks``.
 
     One target a session: recall is the hit rate, and the ideal DCG is 1. The metric itself is the mean over sessions.
     """
     name, _, k = metric.partition("@")
-    value = {
-        "recall": lambda rank: np.ones_like(rank),
-        "hit": lambda rank: np.ones_like(rank),
-        "ndcg": lambda rank: 1 / np.log2(rank + 1),
-        "mrr": lambda rank: 1 / rank,
-    }[name](ranks)
-    return np.where(ranks <= int(k), value, 0.0)
+    return np.where(ranks <= int(k), METRICS[name](ranks), 0.0)
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:

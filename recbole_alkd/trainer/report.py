@@ -8,6 +8,8 @@ from typing import Any
 
 from texttable import Texttable
 
+from recbole_alkd.trainer.simple import KINDS
+
 STAGES = {
     "teacher": "teacher recommender",
     "student": "student",
@@ -24,16 +26,17 @@ class TestResult(OrderedDict):  # type: ignore[type-arg]
 
 
 def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
-    """The table of one part ("valid" or "test"): a row a stage, a column a metric."""
+    """The table of one part ("valid" or "test"): a row a stage or recommender without training, a column a metric."""
     metrics = list(stages["distilled"][part] or {})
     table = Texttable(max_width=0)
     table.set_deco(Texttable.HEADER)
     table.set_cols_dtype(["t"] * (len(metrics) + 2))
     table.set_cols_align(["l", "r"] + ["r"] * len(metrics))
     table.header([part, "parameters", *metrics])
-    for name, words in STAGES.items():
+    for name, words in (STAGES | KINDS).items():
         values = stages[name][part]
-        table.add_row([words, f"{stages[name]['parameters']:,}", *(f"{values[metric]:.4f}" for metric in metrics)])
+        shown = (f"{values[metric]:.4f}" if metric in values else "-" for metric in metrics)
+        table.add_row([words, f"{stages[name]['parameters']:,}", *shown])
     return table.draw()
 
 

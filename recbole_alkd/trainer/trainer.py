@@ -6,7 +6,6 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
 from torch import nn
 
@@ -39,11 +37,11 @@ from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
-from recbole_alkd.trainer.ranks import RANKS, session_ranks, session_tokens, write_arrays
-from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
+from recbole_alkd.trainer.report import STAGES
+from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
-from recbole_alkd.trainer.run_folder import RESULT, RunFolder, StageFolder, shared_stage
-from recbole_alkd.trainer.stage import CycledBatches, StageOutcome, StageTrainer, peak_memory_mb, state_bytes
+from recbole_alkd.trainer.run_folder import RunFolder, StageFolder, shared_stage
+from recbole_alkd.trainer.stage import CycledBatches, StageOutcome
 from recbole_alkd.trainer.table_distillation import edge_makers
 
 # RecBole settings that do not change a result, and so do not make another run of it.
@@ -58,15 +56,12 @@ LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSetting
 OTHER_ROLE = {"teacher": "student_", "student": "teacher_"}
 
 
-class ALKDRecTrainer(StageTrainer):
+class ALKDRecTrainer(ReportingTrainer):
     """RecBole trainer of ALKDRec.
 
     ``fit`` trains every stage and returns the distilled student's best validation score and result. ``evaluate`` on the
     test data evaluates every stage, prints the table, and writes ``result.json`` into the run folder.
     """
-
-    folder: RunFolder
-    rounds: LabelRounds
 
     def __init__(self, config: Any, model: ALKDRec) -> None:
         if not config["single_spec"]:
@@ -74,10 +69,6 @@ class ALKDRecTrainer(StageTrainer):
         super().__init__(config, model)
         self.settings = read_settings({key: config[key] for key in FIELDS if key in config})
         self.alkdrec = model
-        self.outcomes: dict[str, StageOutcome] = {}
-        self.models: dict[str, nn.Module] = {}
-        self._lora: dict[str, Any] | None = None
-        self._valid_data: Any = None
 
     def fit(
         self,
@@ -126,7 +117,7 @@ class ALKDRecTrainer(StageTrainer):
                 name = "distilled" if number == count else f"distilled_{number}"
                 self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **(ending if number == count else {}))
         finally:
-            self._lora = llm.lora_report
+            self.lora_report = llm.lora_report
             llm.close()
         if stage == "student_longer":
             self.outcomes["student_longer"] = self._train_longer(fit, train_data)
@@ -151,6 +142,7 @@ class ALKDRecTrainer(StageTrainer):
 
     def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
+        self.train_part = train_data._dataset
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
@@ -316,61 +308,3 @@ class ALKDRecTrainer(StageTrainer):
             stopping_step=distilled.epochs,
             learning_rate=self.settings.distill.kd_learning_rate,
         )
-
-    @torch.no_grad()
-    def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False) -> Any:
-        """As RecBole's ``Trainer.evaluate``. After ``fit``, test data gives the whole report (``TestResult.report``)."""
-        whole_report = "distilled" in self.outcomes and self._stage is None and eval_data is not self._valid_data and not model_file
-        if not (whole_report and eval_data):
-            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
-        stages: dict[str, dict[str, Any]] = {}
-        ranks: dict[str, np.ndarray] = {}
-        for name in STAGES:
-            outcome, self.model = self.outcomes[name], self.models[name]
-            self.model.load_state_dict(outcome.state)
-            ranks |= {f"{name}_{part}": found for part, found in self._ranks(eval_data).items()}
-            test = super().evaluate(eval_data, load_best_model=False, show_progress=show_progress)
-            stages[name] = {
-                "valid": outcome.valid or {},
-                "test": {key: float(value) for key, value in test.items()},
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "bytes": state_bytes(outcome.state),
-                **outcome.facts(),
-            }
-        parts = {"valid": self._valid_data, "test": eval_data}
-        sessions = {f"sessions_{part}": session_tokens(data) for part, data in parts.items() if data}
-        write_arrays(self.folder.path / RANKS, {**ranks, **sessions})
-        self.model = self.alkdrec
-        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
-        result = TestResult(stages["distilled"]["test"])
-        result.report = {
-            "stages": stages,
-            "labels": self.rounds.label_report(),
-            "lora": self._lora,
-            "policy": self.rounds.policy_report(),
-            "run_folder": os.fspath(self.folder.path),
-            "peak_mb": peak_memory_mb(),
-            "settings": self.settings.flat() | {key: self.config[key] for key in ("model", "dataset", "seed")},
-        }
-        self._announce(result.report)
-        return result
-
-    def stage_ranks(self, stage: str, test_data: Any) -> dict[str, np.ndarray]:
-        """Ranks of the targets of ``valid`` and ``test`` (``session_ranks``) under a stage that ``train_until`` trained."""
-        self.model = self.models[stage]
-        self.model.load_state_dict(self.outcomes[stage].state)
-        return self._ranks(test_data)
-
-    def _ranks(self, test_data: Any) -> dict[str, np.ndarray]:
-        parts = {"valid": self._valid_data, "test": test_data}
-        return {part: session_ranks(self.model, data, self.device) for part, data in parts.items() if data}
-
-    def _announce(self, report: dict[str, Any]) -> None:
-        """Print the tables and the bill, and write the same as data."""
-        parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
-        tables = "\n\n".join(stage_table(report["stages"], part) for part in parts)
-        lines = bill_lines(report["labels"], report["lora"], report["policy"], self.settings.selection.alkd_policy)
-        self.logger.info("result\n\n" + tables + "\n\n" + "\n".join(lines))
-        file = self.folder.write_json(RESULT, report)
-        self.folder.close()
-        self.logger.info(set_color("result file", "blue") + f": {file}")

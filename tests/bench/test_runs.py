@@ -20,8 +20,8 @@ from tiny import tiny_config, write_benchmark
 
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
-from recbole_alkd.bench.simple import DECAY, SimpleRecommender
 from recbole_alkd.bench.worker import run_task
+from recbole_alkd.trainer.simple import DECAY, SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
 COMMAND = ["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out"]

@@ -11,7 +11,7 @@ from tiny import write_benchmark
 
 from recbole_alkd import run_recbole_alkd
 from recbole_alkd.trainer.distillation import control_lists
-from recbole_alkd.trainer.ranks import gains, mean_ranks
+from recbole_alkd.trainer.ranks import GROUPS, by_group, gains, mean_ranks
 
 SETTINGS = {
     "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    write_benchmark(tmp_path / "data", counts=(40, 12, 17))
+    write_benchmark(tmp_path / "data", counts=(40, 12, 17), n_items=90)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run"])
     return tmp_path
@@ -62,10 +62,35 @@ def test_recboles_metrics_follow_exactly(home, mask):
         ranks = dict(saved)
     assert ranks["sessions_valid"].tolist() == [f"s{i}" for i in range(40, 52)]
     assert ranks["sessions_test"].tolist() == [f"s{i}" for i in range(52, 69)]
-    for stage, outcome in report["stages"].items():
+    for stage, outcome in (report["stages"] | report["baselines"]).items():
         for part in ("valid", "test"):
             for metric, value in outcome[part].items():
                 assert round(gains(ranks[f"{stage}_{part}"], metric).mean(), 6) == value, (stage, part, metric)
+
+
+def test_targets_are_split_by_what_training_knows_of_them(home):
+    for augmentation in ("last", "prefix"):
+        report = run_recbole_alkd(dataset="tiny", config_dict={**SETTINGS, "session_augmentation": augmentation})
+        lines = (home / "data/tiny/tiny.train.inter").read_text().splitlines()[1:]
+        history = {item for line in lines for item in line.split("\t")[1].split()}
+        last = {line.split("\t")[2] for line in lines}
+        test = [line.split("\t")[2] for line in (home / "data/tiny/tiny.test.inter").read_text().splitlines()[1:]]
+        expected = ["warm" if item in last else "input_only" if item in history else "cold" for item in test]
+        with np.load(home / report["run_folder"] / "ranks.npz", allow_pickle=False) as saved:
+            ranks = dict(saved)
+        assert [GROUPS[k] for k in ranks["groups_test"]] == expected
+        assert report["targets"] == {name: expected.count(name) for name in GROUPS}
+        assert min(report["targets"].values()) > 0, "a group was not tested"
+        for name, row in (report["stages"] | report["baselines"]).items():
+            for group, metrics in row["test_groups"].items():
+                mine = [rank for rank, own in zip(ranks[f"{name}_test"], expected, strict=True) if own == group]
+                own = [gains(np.array([rank]), "ndcg@10")[0] for rank in mine]
+                assert metrics["ndcg@10"] == pytest.approx(sum(own) / len(own), abs=1e-6)
+
+
+def test_groups_without_targets_are_left_out():
+    found = by_group(np.array([1.0, 3.0]), np.array([0, 0]), ["recall@2", "itemcoverage@2"])
+    assert found == {"warm": {"recall@2": 0.5}}
 
 
 def test_shared_stages_are_trained_once_and_change_nothing(home):

@@ -1,4 +1,4 @@
-"""The two recommenders that need no training: popularity and item-kNN, on the same instances as every other arm."""
+"""The two recommenders that need no training: popularity and item-kNN, on the same instances as every other one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy import sparse
 from recbole_alkd.trainer.ranks import mean_ranks
 
 DECAY = 0.7  # weight of an item against the one after it
+KINDS = {"popularity": "popularity", "item_knn": "item-kNN"}
 
 
 class SimpleRecommender:
