@@ -108,6 +108,17 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class TextSettings:
+    """What item titles say: their encoder, and what is made of the vectors."""
+
+    item_text: str | None = _setting(None, str)
+    item_text_layer: int | None = _setting(None, int, check=_at_least(0))
+    item_text_neighbors: int = _setting(20, int, check=_at_least(1))
+    item_text_similarity: float = _setting(0.3, float, int, check=lambda v: None if 0 <= v < 1 else "a number in [0, 1)")
+    item_text_permuted: bool = _setting(False, bool)
+
+
+@dataclass(frozen=True)
 class SelectionSettings:
     """Which instances are labelled, and how many."""
 
@@ -199,8 +210,8 @@ class PluginSettings:
 
 
 GROUPS = (
-    SessionSettings, BackboneSettings, TrainingSettings, SelectionSettings, TeacherSettings, LoraSettings, DistillSettings,
-    PluginSettings,
+    SessionSettings, BackboneSettings, TrainingSettings, TextSettings, SelectionSettings, TeacherSettings, LoraSettings,
+    DistillSettings, PluginSettings,
 )  # fmt: skip
 
 
@@ -211,6 +222,7 @@ class Settings:
     session: SessionSettings
     backbone: BackboneSettings
     training: TrainingSettings
+    text: TextSettings
     selection: SelectionSettings
     teacher: TeacherSettings
     lora: LoraSettings
@@ -238,6 +250,7 @@ PREFIXES = (
     "label_engine",
     "session_",
     "softmax_",
+    "item_text",
 )
 
 

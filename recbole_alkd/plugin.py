@@ -96,6 +96,10 @@ def _check_vectors(settings: Settings) -> None:
     with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
     if not view_and_model(student)[0].has_vectors:
         _check_counting(settings)
+    elif settings.text.item_text:
+        raise AlkdError(
+            f"item_text: nothing uses it with student_model {student!r}; it is for students that count (SessionKNN)"
+        )
     if not view_and_model(teacher)[0].has_vectors:
         for name in wanted_losses(settings):
             if "teacher_vectors" in losses.get(name).needs:

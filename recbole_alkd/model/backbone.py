@@ -117,7 +117,7 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     values.update({key: external[key] for key in defaults if key in external})
     values.update({"embedding_size": size} | ({"hidden_size": size} if "hidden_size" in defaults else {}))
     if role == "teacher":
-        values.update({"student_neighbors": None, "student_bytes": None})
+        values.update({"student_neighbors": None, "student_bytes": None, "item_text": None})
     values.update(own)
     values["model"] = name
     viewed = copy.copy(config)

@@ -34,8 +34,8 @@ class SessionKNN(SequentialRecommender):
     """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
 
     Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a
-    number, or a list from which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``. With
-    ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole table.
+    number, or a list from which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``,
+    ``item_text``. With ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
     (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
@@ -52,6 +52,7 @@ class SessionKNN(SequentialRecommender):
         super().__init__(config, dataset)
         settings = read_settings({key: config[key] for key in FIELDS if key in config})
         self.neighbors, self.bytes = settings.backbone.student_neighbors, settings.backbone.student_bytes
+        self.text = settings.text
         self.mask_session_items = settings.session.mask_session_items
         self.last_items = config["knn_last_items"]
         if not isinstance(self.last_items, int) or self.last_items < 1:

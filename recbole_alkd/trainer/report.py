@@ -44,7 +44,13 @@ def money(usd: float | None) -> str:
     return "no USD price" if usd is None else f"{usd:.4f} USD"
 
 
-def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy: Mapping[str, Any], name: str) -> list[str]:
+def bill_lines(
+    labels: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    policy: Mapping[str, Any],
+    name: str,
+    text: Mapping[str, Any] | None = None,
+) -> list[str]:
     """The bill and the certificate in words."""
     whole = labels["all_sessions"]
     lines = [
@@ -60,6 +66,9 @@ def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy
             f"{lora['inserted']}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, "
             f"{lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
+    if text:
+        earlier = " (by an earlier run)" if text["reused"] else ""
+        lines.append(f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, {text['seconds']:.1f} s{earlier}")
     if policy["value"] is not None:
         lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")
     return lines

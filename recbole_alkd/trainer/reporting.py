@@ -85,6 +85,7 @@ class ReportingTrainer(StageTrainer):
             "targets": {name: int((arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
             "labels": self.rounds.label_report(),
             "lora": self.lora_report,
+            "item_text": self.item_text.bill() if self.item_text else None,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
             "peak_mb": peak_memory_mb(),
@@ -131,7 +132,8 @@ class ReportingTrainer(StageTrainer):
         """Print the tables and the bill, and write the same as data."""
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
-        lines = bill_lines(report["labels"], report["lora"], report["policy"], self.settings.selection.alkd_policy)
+        policy = self.settings.selection.alkd_policy
+        lines = bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         self.logger.info("result\n\n" + tables + "\n\n" + "\n".join(lines))
         file = self.folder.write_json(RESULT, report)
         self.folder.close()

@@ -14,6 +14,7 @@ from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.trainer.collector import SingleTargetCollector
+from recbole_alkd.trainer.item_text import ItemText
 
 
 class SessionKNNTrainer(Trainer):
@@ -50,18 +51,27 @@ class SessionKNNTrainer(Trainer):
 
 
 def fit_table(
-    model: SessionKNN, train: Any, valid: Any, logger: Logger, edges: Mapping[str, EdgeMaker] | None = None
-) -> dict[str, float]:
+    model: SessionKNN, train: Any, valid: Any, logger: Logger,
+    edges: Mapping[str, EdgeMaker] | None = None, text: ItemText | None = None,
+) -> dict[str, float]:  # fmt: skip
     """``SessionKNN.fit_table``, and a line in the log that says what came of it.
+
+    Args:
+        edges: as ``SessionKNN.fit_table`` has them. Those of ``item_text`` come before them by themselves.
+        text: the run's title vectors, where it has some; others are made if the model wants others.
 
     Returns:
         What ``SessionKNN.fit_table`` chose, and ``edges``, how many the table keeps.
     """
+    edges = dict(edges or {})
+    if model.text.item_text:
+        text = text if text and text.text == model.text else ItemText(model.text, train)
+        edges = {"text": text.edges, **edges}
     chosen = model.fit_table(train, valid, edges)
     words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in ("source_exponent", "target_exponent", "decay")]
     if not math.isnan(chosen["valid"]):
         words.append(f"chosen on validation ({chosen['valid']:.4f} with the whole table)")
-    for name in edges or {}:
+    for name in edges:
         weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
         words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))
     kept, n_items = len(model.indices), model.n_items

@@ -26,6 +26,7 @@ from recbole_alkd.config import stage_seed
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.trainer.collector import SingleTargetCollector
+from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
 from recbole_alkd.trainer.row_adam import RowAdam
 from recbole_alkd.trainer.run_folder import StageFolder
@@ -103,7 +104,7 @@ def peak_memory_mb() -> float:
 
 
 class StageTrainer(Trainer):
-    """RecBole's Trainer, able to run one stage after another."""
+    """RecBole's Trainer, able to run one stage after another. ``item_text``: the title vectors of a run that uses some."""
 
     tensorboard: Any
     wandblogger: Any
@@ -115,6 +116,7 @@ class StageTrainer(Trainer):
         self.eval_collector = SingleTargetCollector(config)
         self._loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)
         self._stage: _Stage | None = None
+        self.item_text: ItemText | None = None
 
     def fit_stage(
         self,
@@ -191,7 +193,7 @@ class StageTrainer(Trainer):
         begin = perf_counter()
         self.eval_collector.data_collect(train_data)
         parts = (train_data._dataset, valid_data._dataset if valid_data else None)
-        fitted = fit_table(model.recommender, *parts, self.logger, edges)
+        fitted = fit_table(model.recommender, *parts, self.logger, edges, self.item_text)
         outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1, fitted=fitted)
         if valid_data:
             result = self.evaluate(valid_data, load_best_model=False, show_progress=fit.get("show_progress", False))

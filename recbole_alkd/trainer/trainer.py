@@ -37,6 +37,7 @@ from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
+from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.report import STAGES
 from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
@@ -143,6 +144,7 @@ class ALKDRecTrainer(ReportingTrainer):
     def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
         self.train_part = train_data._dataset
+        self.item_text = ItemText(self.settings.text, self.train_part) if self.settings.text.item_text else None
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
