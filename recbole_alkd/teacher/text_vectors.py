@@ -86,10 +86,7 @@ def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
 @torch.no_grad()
 def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str) -> tuple[np.ndarray, int]:
     """Mean hidden state of every text at ``layer``, (m, d), and the number of tokens."""
-    model, tokenizer = load_text_model(encoder, device)
-    layers = model.config.num_hidden_layers
-    if layer is not None and layer > layers:
-        raise AlkdError(f"item_text_layer: {layer} is not allowed for {encoder}; allowed: 0 to {layers}")
+    model, tokenizer = load_text_model(encoder, device, layer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
@@ -101,7 +98,7 @@ def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str
         mask = batch["attention_mask"].to(device)
         hidden = model(input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True).hidden_states
         weight = mask.unsqueeze(2).float()
-        mean = (hidden[layers if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
+        mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
         found[part] = mean.cpu().numpy()
         tokens += int(mask.sum())
     return found, tokens

@@ -43,15 +43,15 @@ def test_tfidf_keeps_the_cosines_of_a_loop(tmp_path):
     assert found[texts.index("Toy story"), texts.index("Toy soldiers")] > 0.1 > found[texts.index("Jumanji"), texts.index("Casino")]
 
 
-@pytest.mark.parametrize("layer", [None, 0, 1])
+@pytest.mark.parametrize("layer", [None, 0, 1, 3])
 def test_a_language_model_gives_the_mean_of_a_hidden_layer(tmp_path, layer):
-    folder = str(tiny_llm(tmp_path / "llm"))
+    folder = str(tiny_llm(tmp_path / "llm", layers=3))
     found = text_vectors(TEXTS, folder, layer, tmp_path / "cache")
     model, tokenizer = load_causal_lm(folder, dtype="float32")
     for text, vector in zip(TEXTS, found.vectors, strict=True):
         tokens = torch.tensor([tokenizer(text)["input_ids"]])
         with torch.no_grad():
-            hidden = model(tokens, output_hidden_states=True).hidden_states[2 if layer is None else layer]
+            hidden = model(tokens, output_hidden_states=True).hidden_states[3 if layer is None else layer]
         np.testing.assert_allclose(vector, hidden[0].mean(0).numpy(), atol=1e-5)
     assert found.tokens == sum(len(tokenizer(text)["input_ids"]) for text in set(TEXTS)), "equal titles are read once"
     assert found.seconds > 0 and not found.reused
