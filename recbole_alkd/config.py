@@ -141,6 +141,7 @@ class TeacherSettings:
     llm_title_tokens: int = _setting(8, int, check=_at_least(1))
     llm_seed: int = _setting(2020, int, check=_at_least(0))
     llm_hints: bool = _setting(True, bool)
+    llm_hint_cases: int = _setting(10, int, check=_at_least(1))
     llm_prompt: str | None = _setting(None, str)
     llm_replay_file: str | None = _setting(None, str)
     llm_device: str | None = _setting(None, str)

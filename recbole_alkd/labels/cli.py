@@ -65,6 +65,7 @@ def _stats(args: argparse.Namespace) -> None:
     for teacher in found:
         usd = "no price" if teacher.usd is None else f"{teacher.usd:,.4f} USD"
         replaced = f", {teacher.replaced:,} failed ones replaced" if teacher.replaced else ""
+        replaced += f", hints {teacher.hints:,} times" if teacher.hints else ""
         print(
             f"\n{teacher.teacher or '(no teacher)'}\n"
             f"  {teacher.ok:,} ok, {teacher.failed:,} failed{replaced}\n"

@@ -110,6 +110,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             seconds REAL NOT NULL, usd REAL, time REAL, raw TEXT NOT NULL)""",
         "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        """CREATE TABLE hints (
+            key TEXT PRIMARY KEY, rules TEXT NOT NULL, raw TEXT NOT NULL, teacher INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL)""",
+    ),
 )
 
 _JOINED = "labels JOIN answers ON answers.id = labels.id JOIN teachers ON teachers.id = labels.teacher"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.hints import all_hints, put_hints
 from recbole_alkd.labels.store import STATUSES, Label, LabelStore
 
 _PAGE = 2000  # labels in one transaction or one Parquet row group
@@ -34,7 +35,8 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class TeacherStats:
-    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced; their cost is included."""
+    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced, and ``hints``: requests for
+    hints; the cost of both is included."""
 
     teacher: str
     ok: int
@@ -46,6 +48,7 @@ class TeacherStats:
     usd: float | None
     first: float | None
     last: float | None
+    hints: int = 0
 
 
 def list_labels(store: LabelStore, status: str | None = None, teacher: str | None = None) -> Iterator[Line]:
@@ -78,10 +81,11 @@ def stats(store: LabelStore) -> list[TeacherStats]:
     """What the labels of every teacher took, the teacher with the most labels first."""
     rows = store.query(
         """SELECT name, sum(status = 'ok'), sum(status = 'failed'), sum(status = 'replaced'), sum(prompt_tokens),
-            sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time)
+            sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time), sum(status = 'hints')
         FROM (
             SELECT teacher, status, prompt_tokens, completion_tokens, seconds, usd, time FROM labels UNION ALL
-            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures
+            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures UNION ALL
+            SELECT teacher, 'hints', prompt_tokens, completion_tokens, seconds, usd, time FROM hints
         ) JOIN teachers ON teachers.id = teacher GROUP BY teacher ORDER BY count(*) DESC, name"""
     )
     return [TeacherStats(*row) for row in rows]
@@ -163,8 +167,11 @@ def import_labels(store: LabelStore, file: Path) -> tuple[int, int]:
 
 
 def merge(store: LabelStore, other: LabelStore) -> tuple[int, int]:
-    """Put the labels of ``other`` into ``store``. (read, stored): a key that exists stays, unless only ``other``'s is ok."""
+    """Put the labels and hints of ``other`` into ``store``. (read, stored) labels: a key that exists stays, unless only
+    ``other``'s is ok."""
     counts = _put_all(store, other)
+    for hints in all_hints(other):
+        put_hints(store, hints)
     rows = other.query(
         """SELECT name, key, prompt_tokens, completion_tokens, seconds, usd, time, raw
         FROM failures JOIN teachers ON teachers.id = teacher"""

@@ -132,7 +132,7 @@ class ApiTeacher(LLMTeacher):
     def find_hints(self) -> None:
         """The hints that are kept, or new ones; the server is only asked when there are none yet."""
         if self._hints is None:
-            self._hints = hints.find_hints(self.context, self._prompt, self._hint_key, self._ask_for_hints)
+            self._hints = hints.find_hints(self, self._prompt, self._hint_key, self._ask_for_hints)
 
     def _start(self) -> None:
         if self._client is not None:
@@ -151,7 +151,7 @@ class ApiTeacher(LLMTeacher):
         s = self.settings
         return ChatClient(s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute)
 
-    def _ask_for_hints(self, messages: Messages) -> str:
+    def _ask_for_hints(self, messages: Messages) -> Answer:
         self._start()
         tokens = max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
         reservation = None
@@ -165,11 +165,10 @@ class ApiTeacher(LLMTeacher):
             if reservation:
                 reservation.release()
             raise AlkdError(f"llm_hints: {self.settings.llm_model} gave no hints: {error}") from None
-        answer = self._paid(Answer((), raw=reply.text), reply, messages, tokens)
+        answer = self._paid(Answer((), raw=reply.text[:_LONGEST_RAW]), reply, messages, tokens)
         if reservation:
             reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=0)
-        self.preparation = answer
-        return reply.text
+        return answer
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """``llm_concurrency`` requests are in flight at any time; an answer is given as soon as it is there."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from recbole_alkd.config import Settings
 from recbole_alkd.labels.budget import Budget, Reservation
+from recbole_alkd.labels.store import LabelStore
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class LLMTeacher:
         instant: whether answers take no time and cost nothing, so that they are stored together.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
         budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
+        store: set before ``prepare``; where hints are kept.
         reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
             for an instance extends the reservation first.
         preparation: what ``prepare`` asked of an LLM at a price; its tokens and USD go on the bill. None: nothing.
@@ -113,6 +115,7 @@ class LLMTeacher:
     instant: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None
+    store: LabelStore | None = None
     reservations: Mapping[int, Reservation] = MappingProxyType({})
     preparation: Answer | None = None
 

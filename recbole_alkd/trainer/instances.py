@@ -21,13 +21,17 @@ from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
 from recbole_alkd.trainer.folds import Folds
 
-# What decides the LoRA examples besides the data: everything that shapes the fold recommenders and their lists.
-LORA_KEYS = (
+# What decides a teacher recommender besides the data.
+RECOMMENDER_KEYS = (
     "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
-    "session_augmentation", "llm_candidates", "lora_examples", "lora_folds",
-    *(field.name for field in dataclasses.fields(TrainingSettings)),
+    "session_augmentation", *(field.name for field in dataclasses.fields(TrainingSettings)),
 )  # fmt: skip
+# What decides the LoRA examples: the fold recommenders and their lists.
+LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")
+# What decides the cases that hints are made of.
+HINT_KEYS = (*RECOMMENDER_KEYS, "llm_hint_cases")
+HINT_LIST = 20  # items of the teacher recommender that a case shows, as in the paper
 
 
 class TrainingRows:
@@ -107,13 +111,20 @@ class TrainingRows:
             counts=counts,
         )
 
-    def instances(self, rows: np.ndarray, teacher: Backbone, device: torch.device) -> list[Instance]:
-        """What the LLM teacher is asked about ``rows``: history and candidates in tokens."""
+    def instances(
+        self, rows: np.ndarray, teacher: Backbone, device: torch.device, size: int | None = None, inject: bool | None = None
+    ) -> list[Instance]:
+        """What the LLM teacher is asked about ``rows``: history and candidates in tokens.
+
+        Args:
+            size: candidates of a session; None: ``llm_candidates``.
+            inject: whether the true next item is put among them; None: ``llm_inject_target``.
+        """
         settings = self.settings.teacher
         index = torch.as_tensor(rows, dtype=torch.long)
         seq, length = self.item_seq[index].to(device), self.item_seq_len[index].to(device)
-        candidates = top_candidates(teacher, seq, length, settings.llm_candidates)
-        if settings.llm_inject_target:
+        candidates = top_candidates(teacher, seq, length, size or settings.llm_candidates)
+        if settings.llm_inject_target if inject is None else inject:
             candidates, _ = insert_target(candidates, self.target[index].to(candidates.device))
         shown = self.tokens[candidates.cpu().numpy()]
         return [
@@ -153,8 +164,26 @@ class TrainingRows:
 
     def lora_key(self) -> str:
         """A hash of all that decides the LoRA examples."""
+        return self._key(LORA_KEYS)
+
+    def hint_key(self) -> str:
+        """A hash of all that decides the cases for hints."""
+        return self._key(HINT_KEYS)
+
+    def _key(self, names: Sequence[str]) -> str:
         config = self.dataset.config
-        return settings_hash({"data": self.fingerprint(), **{key: config[key] for key in LORA_KEYS}})
+        return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}})
+
+    def hint_cases(self, teacher: Backbone, device: torch.device) -> list[Instance]:
+        """Random training sessions, each with the teacher recommender's own best items as candidates; no target is put in.
+
+        A session stands with its longest history, the one before its last item.
+        """
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "hints"))
+        rows = np.flatnonzero(np.asarray(self.dataset.row_is_last))
+        rows = rng.permutation(rows)[: self.settings.teacher.llm_hint_cases]
+        outside = len(self.tokens) - 1 - int(self.item_seq_len[torch.as_tensor(rows)].max())
+        return self.instances(rows, teacher, device, min(HINT_LIST, outside), inject=False)
 
     def lora_examples(self, folds: Folds) -> list[LoraExample]:
         """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""

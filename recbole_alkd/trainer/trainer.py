@@ -116,7 +116,7 @@ class ALKDRecTrainer(StageTrainer):
             return
         self.outcomes["student"] = fit("student", self.alkdrec)
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, show_progress)
         try:
             self.rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
             count = self.settings.selection.alkd_rounds
@@ -142,7 +142,7 @@ class ALKDRecTrainer(StageTrainer):
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
             fit("student", self.alkdrec)
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
         rounds.select_all()
         self.folder.close()
@@ -218,7 +218,7 @@ class ALKDRecTrainer(StageTrainer):
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
         return Folds(rows.session_ids, self.settings.lora.lora_folds, rng, train_fold)
 
-    def _llm_teacher(self, rows: TrainingRows, folds: Folds, show_progress: bool) -> LLMTeacher:
+    def _llm_teacher(self, rows: TrainingRows, recommender: Backbone, folds: Folds, show_progress: bool) -> LLMTeacher:
         teacher_class = teachers.get(self.settings.teacher.llm_teacher)
         data_path, dataset = Path(self.config["data_path"]), self.config["dataset"]
         titles: Mapping[str, str] = {}
@@ -237,6 +237,8 @@ class ALKDRecTrainer(StageTrainer):
                 show_progress=show_progress,
                 log_metric=teacher_log(*self._loggers),
                 device=str(self.device),
+                hint_cases=partial(rows.hint_cases, recommender, self.device),
+                hint_key=rows.hint_key(),
             )
         )
 
