@@ -143,6 +143,14 @@ class LLMTeacher:
         """What one request will take, about: tokens and USD. The upper bound where nothing better is known."""
         return self.estimate(instance)
 
+    def most(self, instance: Instance) -> tuple[int, float | None]:
+        """The same as ``estimate``, with a second request for the same instance where the teacher may send one."""
+        return self.estimate(instance)
+
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        """What ``prepare`` would ask of an LLM at a price beyond what ``store`` has: ``[expect, most]``, or [] for nothing."""
+        return []
+
     def prepare(self) -> None:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""
 

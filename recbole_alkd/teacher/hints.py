@@ -55,6 +55,14 @@ def find_hints(teacher: LLMTeacher, prompt: Prompt, key: str, ask: Ask) -> str:
     return lines
 
 
+def missing_request(teacher: LLMTeacher, prompt: Prompt, key: str, store: LabelStore | None) -> list[dict[str, str]]:
+    """The chat that ``find_hints`` would ask, [] when it would ask nothing."""
+    context = teacher.context
+    if key == "none" or context.hint_cases is None or (store and get_hints(store, key)):
+        return []
+    return hint_messages(prompt, context.hint_cases(), context.titles)
+
+
 def _ask_once(teacher: LLMTeacher, store: LabelStore, prompt: Prompt, key: str, ask: Ask) -> Hints:
     context, claim, waiting = teacher.context, f"hints {key}", False
     assert context.hint_cases is not None

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints, lora
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
@@ -125,11 +126,14 @@ class LocalTeacher(LLMTeacher):
                 self._adapt(scorer)
         self._scorer = scorer
 
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        messages = hints.missing_request(self, self._prompt, self._hint_key, store)
+        return [(_most_tokens(messages), None)] * 2 if messages else []
+
     def _ask_for_hints(self, scorer: GenerateScorer, messages: Sequence[Mapping[str, str]]) -> Answer:
         reservation = None
         if self.budget:
-            most = sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS
-            reservation = self.budget.reserve(most, labels=0)
+            reservation = self.budget.reserve(_most_tokens(messages), labels=0)
             if reservation is None:
                 raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
         answer = scorer.chat(messages)
@@ -190,3 +194,8 @@ class LocalTeacher(LLMTeacher):
         gc.collect()  # modules and hooks refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _most_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    """Tokens of a request for hints and of its answer, at most: one for every byte."""
+    return sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS

@@ -130,11 +130,14 @@ class ALKDRecTrainer(StageTrainer):
         if stage == "student_longer":
             self.outcomes["student_longer"] = self._train_longer(fit, train_data)
 
-    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> LabelRounds:
+    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> tuple[LabelRounds, np.ndarray]:
         """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
 
         Trains the teacher recommender, and the student where the policy looks at it. A later run with the same settings
         goes on from there.
+
+        Returns:
+            The rounds, whose ``llm`` the caller closes, and the row ids that are selected.
         """
         fit = self._begin(train_data, valid_data, True, show_progress)
         rows = TrainingRows(train_data, self.settings)
@@ -144,9 +147,7 @@ class ALKDRecTrainer(StageTrainer):
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
-        rounds.select_all()
-        self.folder.close()
-        return rounds
+        return rounds, rounds.select_all()
 
     def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
