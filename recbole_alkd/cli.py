@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *words[1:]]
         _main(RECBOLE_COMMANDS[words[0]])
     from recbole_alkd.bench.cli import add_bench_command
-    from recbole_alkd.data.cli import add_sessions_command
+    from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.labels.cli import add_store_command
 
     parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
     commands.add_parser("label", help="label the selected sessions without distilling, or say what it would cost", add_help=False)
     add_sessions_command(commands)
+    add_import_command(commands)
     add_bench_command(commands)
     add_store_command(commands)
     args = parser.parse_args(words)
