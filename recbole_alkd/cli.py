@@ -90,8 +90,11 @@ def _label() -> None:
     ways.add_argument("--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)")
     ways.add_argument("--batch-in", metavar="FILE", help="read the output of that batch into the store")
     ways.add_argument("--retry-failed", action="store_true", help="ask again where an earlier answer was unusable")
+    parser.add_argument("--out", metavar="FILE", help="write the rankings as JSON lines, as llm_teacher replay reads them")
     args = _recbole_arguments(parser)
-    options = {key: getattr(args, key) for key in ("dry_run", "batch_out", "batch_in", "retry_failed")}
+    options = {key: getattr(args, key) for key in ("dry_run", "batch_out", "batch_in", "retry_failed", "out")}
+    if args.out and (args.dry_run or args.batch_out or args.batch_in):
+        parser.error("--out needs labels: it does not go with --dry-run, --batch-out and --batch-in")
     for line in label_instances(args.dataset, args.config_files, **options)["lines"]:
         print(line)
 

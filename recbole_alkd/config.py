@@ -146,6 +146,7 @@ class TeacherSettings:
     llm_replay_file: str | None = _setting(None, str)
     llm_device: str | None = _setting(None, str)
     llm_dtype: str | None = _setting(None, str, choices=("float32", "bfloat16", "float16"))
+    llm_quantize: str | None = _setting(None, str, choices=("4bit", "8bit"))
     llm_batch_size: int | None = _setting(None, int, check=_at_least(1))
     llm_threads: int | None = _setting(None, int, check=_at_least(1))
     llm_base_url: str | None = _setting(None, str)
@@ -171,6 +172,9 @@ class LoraSettings:
     lora_examples: int = _setting(1000, int, check=_at_least(1))
     lora_learning_rate: float = _setting(5e-4, float, check=_above(0))
     lora_epochs: int = _setting(1, int, check=_at_least(1))
+    lora_patience: int = _setting(1, int, check=_at_least(1))
+    lora_target: str = _setting("next_item", str, choices=("next_item", "replay"))
+    lora_checkpointing: bool = _setting(False, bool)
     lora_batch_size: int = _setting(4, int, check=_at_least(1))
     lora_folds: int = _setting(2, int, check=_at_least(2))
 

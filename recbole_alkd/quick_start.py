@@ -87,6 +87,7 @@ def label_instances(
     batch_out: str | None = None,
     batch_in: str | None = None,
     retry_failed: bool = False,
+    out: str | None = None,
 ) -> dict[str, Any]:
     """Label the selected training sessions and distil nothing. A run with the same settings finds the labels in the store.
 
@@ -96,6 +97,7 @@ def label_instances(
         batch_out: write the requests that are missing from the store to this file, for OpenAI's Batch API (`api` only).
         batch_in: put the answers of this file, a batch's output, into the store (`api` only).
         retry_failed: ask again where an earlier answer was unusable.
+        out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads them.
 
     Returns:
         ``lines``, what the command prints, and the same as data: the estimate, the bill, or the counts of the file.
@@ -111,7 +113,7 @@ def label_instances(
         elif batch_in:
             found, lines = label_only.read_answers(rounds, picked, Path(batch_in))
         else:
-            found, lines = label_only.label(rounds, picked, retry_failed)
+            found, lines = label_only.label(rounds, picked, retry_failed, Path(out) if out else None)
         return {**found, "lines": lines}
 
 

@@ -32,13 +32,15 @@ class Instance:
 class LoraExample:
     """A training example of the local LLM: rank ``candidates`` (``target`` among them) after ``history``.
 
-    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted.
+    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted. ``ranking``:
+    a recorded ranking that is imitated instead, best first, all of it among the candidates; ``target`` is its first item.
     """
 
     history: tuple[str, ...]
     candidates: tuple[str, ...]
     target: str
     natural: bool
+    ranking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

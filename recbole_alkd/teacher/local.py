@@ -60,13 +60,16 @@ class LocalTeacher(LLMTeacher):
         }[s.llm_scoring]
         adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
         settings = f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
+        if s.llm_quantize:
+            settings += f"|quantize={s.llm_quantize}"
         return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
 
     @cached_property
     def _hint_key(self) -> str:
         if self.settings.llm_scoring != "generate":
             return "none"
-        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{self.settings.llm_dtype}")
+        s = self.settings
+        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}")
 
     @cached_property
     def _adapter_hash(self) -> str:
@@ -77,7 +80,8 @@ class LocalTeacher(LLMTeacher):
             "titles": sorted(self.context.titles.items()),
             "lora": asdict(self.context.settings.lora),
             "model": self._model,
-            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_dtype, s.llm_seed, s.llm_top_n, self._hint_key],
+            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
+            "weights": [s.llm_dtype, s.llm_quantize],
             "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
         }
         return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
@@ -116,7 +120,7 @@ class LocalTeacher(LLMTeacher):
             return
         s, context = self.settings, self.context
         with threads(s.llm_threads), lora.kept_random_state():
-            model, tokenizer = load_causal_lm(s.llm_model, s.llm_device or context.device, s.llm_dtype)
+            model, tokenizer = load_causal_lm(s.llm_model, s.llm_device or context.device, s.llm_dtype, s.llm_quantize)
             scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.find_hints(self, self._prompt, self._hint_key, partial(self._ask_for_hints, scorer))

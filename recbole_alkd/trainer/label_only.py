@@ -7,12 +7,14 @@ that it finds these labels in the store.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.data.writing import write_files
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.teacher.api import ApiTeacher
 from recbole_alkd.teacher.batch import read_batch, write_batch
@@ -48,8 +50,8 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
     return dataclasses.asdict(found), lines
 
 
-def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False) -> Found:
-    """Ask for the labels that are missing from the store."""
+def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Found:
+    """Ask for the labels that are missing from the store; write all rankings to ``file`` as ``llm_teacher: replay`` reads them."""
     path = rounds.settings.teacher.label_store
     instances = rounds.instances(picked)
     with LabelStore(path) as store:
@@ -70,6 +72,14 @@ def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False) -
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, {bill.seconds:.1f} s",
         *([f"ended by {found.ended}"] if found.ended else []),
     ]
+    if file:
+        settings = rounds.settings.teacher
+        source = settings.llm_teacher + (f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else "")
+        records = [
+            {"session_id": session[row], "ranking": list(one.ranking), "source": source} for row, one in found.labels.items()
+        ]
+        write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
+        lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
     report = {**vars(bill), "rankings": len(found.labels), "missing": missing, "ended": found.ended, "repairs": found.repairs}
     return report, lines
 

@@ -36,6 +36,7 @@ from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
+from recbole_alkd.teacher.replay import read_recordings
 from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
@@ -226,6 +227,10 @@ class ALKDRecTrainer(StageTrainer):
         if teacher_class.needs_titles:
             items = rows.tokens[1:].tolist()
             titles = load_titles(data_path, dataset, rows.item_field, self.settings.session.title_field, items)
+        examples, key = partial(rows.lora_examples, folds), rows.lora_key()
+        if self.settings.lora.lora and self.settings.lora.lora_target == "replay" and teacher_class is teachers.get("local"):
+            recorded = read_recordings(self.settings.teacher, data_path, dataset)
+            examples, key = partial(rows.replay_examples, folds, recorded.rankings), rows.lora_key(recorded.digest)
         return teacher_class(
             TeacherContext(
                 settings=self.settings,
@@ -233,8 +238,8 @@ class ALKDRecTrainer(StageTrainer):
                 data_path=data_path,
                 titles=titles,
                 cache=Path(self.settings.teacher.label_store).parent,
-                lora_examples=partial(rows.lora_examples, folds),
-                lora_key=rows.lora_key(),
+                lora_examples=examples,
+                lora_key=key,
                 show_progress=show_progress,
                 log_metric=teacher_log(*self._loggers),
                 device=str(self.device),

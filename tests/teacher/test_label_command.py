@@ -15,6 +15,7 @@ import pytest
 from chat_server import ChatServer, completion
 from process import environment, run
 from test_teacher_runs import RULES, SETTINGS, about_hints, api, go, home, script  # noqa: F401  (the fixture)
+from tiny_llm import tiny_llm
 
 from recbole_alkd import AlkdError
 from recbole_alkd.labels import LabelStore
@@ -104,6 +105,32 @@ def test_a_batch_there_and_back_is_reused_by_the_run(home: Path) -> None:  # noq
         with LabelStore("alkd_labels/labels.sqlite") as store:
             for one in store:
                 assert one.usd == pytest.approx((10 * one.prompt_tokens + 30 * one.completion_tokens) / 1e6 / 2)
+
+
+def test_bought_rankings_are_imitated_by_a_local_llm(home: Path, caplog: Any) -> None:  # noqa: F811
+    caplog.set_level("INFO")
+    with ChatServer(script) as server:
+        label({"out": "gpt/rankings.jsonl"}, **api(server, budget_labels=20))
+        records = [json.loads(line) for line in Path("gpt/rankings.jsonl").read_text().splitlines()]
+        assert len(records) == 20 and all(record["source"] == "api m" and len(record["ranking"]) == 4 for record in records)
+        server.requests.clear()
+        assert go(llm_teacher="replay", llm_replay_file="gpt/rankings.jsonl")["labels"]["asked"] == 5
+        local = {
+            "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "lora_target": "replay", "lora_examples": 16,
+            "llm_replay_file": "gpt/rankings.jsonl",
+        }  # fmt: skip
+        first = go(**local)
+        assert first["lora"]["imitated"] == 16 == first["lora"]["examples"]
+        assert "LoRA: 16 examples (recorded rankings imitated), 4 steps" in caplog.text
+        again = go(**local, label_store="alkd_labels/another.sqlite")
+        assert again["lora"]["reused"] and again["lora"]["adapter"] == first["lora"]["adapter"]
+        assert server.requests == []
+        Path("gpt/rankings.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records[1:]))
+        assert go(**local)["lora"]["adapter"] != first["lora"]["adapter"]  # other rankings, another adapter
+        with pytest.raises(AlkdError, match="21 are wanted and only 19 were made"):
+            go(**{**local, "lora_examples": 21})
+        with pytest.raises(AlkdError, match=r"llm_replay_file: 'none\.jsonl' cannot be read"):
+            go(**{**local, "llm_replay_file": "none.jsonl"})
 
 
 @pytest.mark.parametrize(
