@@ -15,6 +15,7 @@ from tiny_llm import tiny_llm
 from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.labels.hints import all_hints
+from recbole_alkd.teacher import chat_client
 
 pytest.importorskip("openai", reason="needs the extra `api`")
 
@@ -108,3 +109,64 @@ def test_likelihoods_say_that_hints_are_ignored(home: Path, caplog: Any) -> None
     assert "llm_hints: not used by llm_scoring 'title'" in caplog.text
     with LabelStore("alkd_labels/labels.sqlite") as store:
         assert list(all_hints(store)) == []
+
+
+def test_a_budget_in_dollars_is_kept_to_the_cent_and_the_rest_is_named(home: Path, caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    (home / "prices.yaml").write_text("models: {m: {input: 10, output: 30}}\n")
+
+    def cost(prompt: int, completion: int) -> float:
+        return (10 * prompt + 30 * completion) / 1e6
+
+    with ChatServer(script) as server:
+        settings = api(server, budget_labels=12, llm_price_file="prices.yaml", llm_hints=False, llm_concurrency=1)
+        whole = go(**settings)["labels"]
+        assert whole["asked"] == 12 and whole["missing"] == [] and whole["ended"] is None
+        with LabelStore("alkd_labels/labels.sqlite") as store:
+            paid = [label.usd for label in store]
+        assert sum(paid) == pytest.approx(whole["usd"])
+
+        limit = whole["usd"] / 2
+        server.requests.clear()
+        settings |= {"budget_usd": limit, "label_store": "poor/labels.sqlite"}
+        report = go(**settings)
+        poor = report["labels"]
+        assert poor["usd"] <= limit < whole["usd"]
+        assert len(server.requests) == poor["asked"] < 12
+        assert "budget_usd: " in poor["ended"] and len(poor["missing"]) == 12 - poor["asked"]
+        assert set(poor["missing"]) < set(report["policy"]["picks"])
+        assert f"{len(poor['missing'])} instances are without a label" in caplog.text
+        # it stopped for want of the next request's upper bound, and of no more
+        bound = max(len(m["content"].encode()) for body in server.requests for m in body["messages"]) + 1000
+        assert limit - poor["usd"] < cost(bound, 200)
+
+        # the next run buys what is missing, with a budget of its own
+        settings["budget_usd"] = 10 * limit
+        server.requests.clear()
+        rest = go(**settings)["labels"]
+        assert rest["asked"] == len(poor["missing"]) == len(server.requests) and rest["reused"] == poor["asked"]
+        assert rest["missing"] == []
+
+    with pytest.raises(AlkdError, match=r"budget_usd: 'prices\.yaml' has no price for llm_model 'unknown'"):
+        go(**{**settings, "llm_model": "unknown"})
+
+
+def test_a_lost_request_of_one_round_is_counted_in_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_client, "TRIES", 1)
+
+    def lossy(number: int, body: dict[str, Any]) -> Any:
+        return {"reset": True} if number == 1 else None
+
+    with ChatServer(lossy) as server:
+        settings = api(server, llm_hints=False, llm_concurrency=1, alkd_rounds=2, budget_labels=8, label_store="a/labels.sqlite")
+        free = go(**settings)["labels"]
+        assert len(free["missing"]) == 1 and free["asked"] >= 7
+        bound = max(sum(len(m["content"].encode()) for m in body["messages"]) for body in server.requests)
+        each = (free["prompt_tokens"] + free["completion_tokens"]) / free["asked"]
+        server.requests.clear()
+        # enough for the first round, and then for one request more; for all of them, if the lost one were forgotten
+        limit = round(2.2 * bound + 3 * each)
+        assert 2 * bound + 6 * each < limit + 0.8 * bound
+        poor = go(**{**settings, "budget_tokens": limit, "label_store": "b/labels.sqlite"})["labels"]
+        assert poor["ended"] and poor["asked"] < free["asked"]
+        assert poor["prompt_tokens"] + poor["completion_tokens"] + bound <= limit
