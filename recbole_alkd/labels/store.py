@@ -217,6 +217,20 @@ class LabelStore:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that reads only, for long listings.
+
+        Its text is decoded by SQLite's module itself, which takes a half of the time, and fails on raw answers that are no
+        valid UTF-8: it is not for them.
+        """
+        db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            db.execute("PRAGMA query_only = TRUE")
+            yield db
+        finally:
+            db.close()
+
     def get(self, key: str) -> Label | None:
         """The label of ``key``, ok or failed, or None."""
         return self.get_many([key]).get(key)

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from recbole_alkd.labels.hints import all_hints, put_hints
 from recbole_alkd.labels.store import STATUSES, Label, LabelStore
 
 _PAGE = 2000  # labels in one transaction or one Parquet row group
+_LINES = 2000  # of a listing that are read at once
 _FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 
 
@@ -31,6 +33,9 @@ class Line(NamedTuple):
     seconds: float
     usd: float | None
     time: float | None
+
+
+_line: Callable[[tuple[Any, ...]], Line] = partial(tuple.__new__, Line)  # half of the time of Line(*row), a million times
 
 
 @dataclass(frozen=True)
@@ -58,23 +63,24 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
         status: only these ("ok" or "failed").
         teacher: only those whose teacher's name holds this text.
     """
-    names = dict(store.query("SELECT id, name FROM teachers"))
-    wanted = [number for number, name in names.items() if teacher is None or teacher in name]
-    of_teacher = "" if teacher is None else f"AND teacher IN ({', '.join(map(str, wanted))})"
-    last, size = 0, 20_000
-    while True:
-        page = store.query(
-            f"""SELECT key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time, id FROM labels
-            WHERE id > ? AND (? IS NULL OR status = ?) {of_teacher}
-            ORDER BY id LIMIT {size}""",
-            [last, status, status],
-        )
-        names = dict(store.query("SELECT id, name FROM teachers"))  # another process may have added one
-        for key, state, number, *numbers, _ in page:
-            yield Line(key, state, names[number], *numbers)
-        if len(page) < size:
-            return
-        last = page[-1][-1]
+    where = ""
+    values: list[str] = []
+    if status is not None:
+        where, values = f"{where} AND status = ?", [*values, status]
+    if teacher is not None:
+        where, values = f"{where} AND instr((SELECT name FROM teachers WHERE id = teacher), ?)", [*values, teacher]
+    sql = f"""SELECT key, status, (SELECT name FROM teachers WHERE id = teacher), prompt_tokens, completion_tokens, seconds, usd,
+        time FROM labels WHERE id > ?{where} ORDER BY id LIMIT {_LINES}"""
+    last = 0
+    page: list[Any] = [()]
+    with store.reader() as db:
+        while page:
+            db.execute("BEGIN")  # one view of the store: a label may be replaced, under another id, in the meantime
+            page = db.execute(sql, [last, *values]).fetchall()
+            if page:
+                ((last,),) = db.execute("SELECT id FROM labels WHERE key = ?", page[-1][:1])
+            db.execute("COMMIT")
+            yield from map(_line, page)
 
 
 def stats(store: LabelStore) -> list[TeacherStats]:
