@@ -33,7 +33,7 @@ SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
-PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads, relative to where the bench was started
+PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads: below where the bench was started, or the data path
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +100,8 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     path = data_path or content.get("data_path")
     if path:
         settings["data_path"] = str(Path(path).resolve())
-    for key in PATH_SETTINGS:
-        if settings.get(key):
-            settings[key] = absolute(settings[key])
-    arms = tuple(_arm(entry) for entry in _list(content.get("arms"), "arms"))
+    _resolve_files(settings, path)
+    arms = tuple(_arm(entry, path) for entry in _list(content.get("arms"), "arms"))
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -144,6 +142,9 @@ def check_runs(plan: Plan) -> None:
             folder = Path(config["data_path"])
             if not list(folder.glob(f"{task.dataset}*.inter")):
                 raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; give --data-path, the folder above")
+            for key in PATH_SETTINGS:
+                if config[key] and not Path(config[key].partition("#")[0]).is_file():
+                    raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
             if task.arm.stage in ("distilled", "student_longer") and teachers.get(config["llm_teacher"]).needs_titles:
                 load_titles(folder, task.dataset, config["ITEM_ID_FIELD"], config["title_field"])
         except AlkdError as error:
@@ -154,6 +155,17 @@ def absolute(path: str) -> str:
     """``FILE`` or ``FILE#key`` with an absolute FILE."""
     name, hash_sign, key = path.partition("#")
     return str(Path(name).resolve()) + hash_sign + key
+
+
+def _resolve_files(settings: dict[str, Any], data_path: str | None) -> None:
+    """Make the files in ``settings`` absolute: as they stand where there is such a file, otherwise below the data path."""
+    for key in PATH_SETTINGS:
+        if settings.get(key):
+            name = settings[key].partition("#")[0]
+            below = Path(data_path or ".") / name
+            if below.is_file() and not Path(name).is_file():
+                settings[key] = str(below) + settings[key][len(name) :]
+            settings[key] = absolute(settings[key])
 
 
 def _check_settings(plan: Plan) -> None:
@@ -174,13 +186,13 @@ def _check_settings(plan: Plan) -> None:
                 raise AlkdError(f"{where}: {key} decides what is evaluated and must be the same for all arms")
 
 
-def _arm(entry: Any) -> Arm:
+def _arm(entry: Any, data_path: str | None) -> Arm:
     if isinstance(entry, str):
         return find_arm(entry)
     if not isinstance(entry, dict) or not {"name", "arm"} <= set(entry) <= {"name", "arm", "settings"}:
         raise AlkdError(f"arms: {entry!r} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
     base, own = find_arm(str(entry["arm"])), _mapping(entry.get("settings"), f"arms, {entry['name']}")
-    own.update({key: absolute(own[key]) for key in PATH_SETTINGS if own.get(key)})
+    _resolve_files(own, data_path)
     if base.stage in CLOSED_FORM and own:
         raise AlkdError(f"arms, {entry['name']}: {base.name} has no settings")
     return Arm(str(entry["name"]), str(entry["name"]), base.stage, {**base.settings, **own})

@@ -140,6 +140,21 @@ def test_a_key_says_what_decides_a_run_and_nothing_else(write, tmp_path):
     assert first == key("policy:listed", alkd_picks=f"{other}#a")
 
 
+def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monkeypatch):
+    picks = {"name": "listed", "arm": "policy:listed", "settings": {"alkd_picks": "tiny/picks.json#a"}}
+    file = write(arms=[picks])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AlkdError, match=r"tiny, SessionFPMC, listed: alkd_picks: no file .*picks\.json"):
+        check_runs(read_plan(file))
+    (tmp_path / "data" / "tiny" / "picks.json").write_text("{}")
+    plan = read_plan(file)
+    assert plan.arms[0].settings["alkd_picks"] == f"{tmp_path / 'data' / 'tiny' / 'picks.json'}#a"
+    check_runs(plan)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "picks.json").write_text("{}")
+    assert read_plan(file).arms[0].settings["alkd_picks"] == f"{tmp_path / 'tiny' / 'picks.json'}#a"
+
+
 def test_the_fingerprint_is_of_the_content(tmp_path):
     prints = []
     for name, text in (("a", "one"), ("b", "one"), ("c", "two")):
