@@ -371,6 +371,11 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.backbone.student_neighbors is not None and settings.backbone.student_bytes is not None:
         raise AlkdError("student_bytes: not allowed beside student_neighbors, which decides the size too; give one of the two")
+    if teacher.label_engine == "ray":
+        raise AlkdError(
+            "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, raise llm_concurrency (api), or "
+            "start `recbole-alkd label` several times on one label_store: no label is asked for twice"
+        )
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
         raise AlkdError("alkd_picks: the policy 'listed' needs a file of session ids (JSON); give alkd_picks: FILE or FILE#key")
 

@@ -57,6 +57,7 @@ def test_no_key_of_ours_is_one_of_recboles():
         ("alkd_policy", "maxmin", ["alkd_policy", "maxmin", "did you mean 'max_min'", "random"]),
         ("student_model", "GRU4Rek", ["student_model", "GRU4Rek", "did you mean 'GRU4Rec'", "SASRec"]),
         ("teacher_model", "FPMC", ["teacher_model", "FPMC", "SASRec"]),
+        ("label_engine", "ray", ["label_engine", "'ray'", "allowed: local", "label_store"]),
         ("llm_teacher", "locale", ["llm_teacher", "locale", "did you mean 'local'"]),
         ("kd_loss", "pairwize", ["kd_loss", "pairwize", "did you mean 'pairwise'"]),
         ("alkd_plugins", ["no_such_module_of_mine"], ["alkd_plugins", "no_such_module_of_mine"]),

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 OPENAI = "https://api.openai.com/v1"
 _HINT_TOKENS = 1000
+_USUAL_HINTS = 250  # tokens of eight rules
 _TEMPLATE = 64  # tokens that a server's chat template may add
 _LONGEST_RAW = 200_000  # characters of an answer that are kept
 _LONGEST_QUOTE = 2_000  # characters of an unusable answer that are shown to the LLM again
@@ -133,6 +134,8 @@ class ApiTeacher(LLMTeacher):
     def expect(self, instance: Instance) -> tuple[int, float | None]:
         """Four bytes a token, which is about right for English titles, and two for the ids of the answer."""
         prompt = len(self.prompt(instance).encode("utf-8", "surrogatepass")) // 4
+        if self._hint_key != "none":
+            prompt += _USUAL_HINTS if self._hints is None else len(self._hints.encode()) // 4
         return self._cost(prompt, _list_bytes(instance, self.settings.llm_top_n) // 2)
 
     @property
