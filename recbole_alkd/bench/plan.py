@@ -33,7 +33,8 @@ SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
-PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads, relative to where the bench was started
+# files that a run reads, relative to where the bench was started; a prompt may be a name as well
+PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file")
 
 
 @dataclass(frozen=True, eq=False)
