@@ -33,7 +33,7 @@ SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
-# files that a run reads, relative to where the bench was started; a prompt may be a name as well
+# Files that a run reads: below where the bench was started, or the data path. A prompt may be a name as well.
 PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file")
 
 
@@ -101,10 +101,8 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     path = data_path or content.get("data_path")
     if path:
         settings["data_path"] = str(Path(path).resolve())
-    for key in PATH_SETTINGS:
-        if settings.get(key):
-            settings[key] = absolute(settings[key])
-    arms = tuple(_arm(entry) for entry in _list(content.get("arms"), "arms"))
+    _resolve_files(settings, path)
+    arms = tuple(_arm(entry, path) for entry in _list(content.get("arms"), "arms"))
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -114,8 +112,8 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
         raise AlkdError(f"reference: {_unknown(reference, names, 'arm of this plan')}")
     plan = Plan(
         name=str(content.get("name", source.stem)),
-        datasets=_named(content.get("datasets"), "datasets"),
-        backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones"),
+        datasets=_named(content.get("datasets"), "datasets", path),
+        backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones", path),
         arms=arms,
         seeds=_seeds(content.get("seeds") if seeds is None else list(seeds)),
         reference=reference,
@@ -145,6 +143,9 @@ def check_runs(plan: Plan) -> None:
             folder = Path(config["data_path"])
             if not list(folder.glob(f"{task.dataset}*.inter")):
                 raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; give --data-path, the folder above")
+            for key in PATH_SETTINGS:
+                if config[key] and not Path(config[key].partition("#")[0]).is_file():
+                    raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
             if task.arm.stage in ("distilled", "student_longer") and teachers.get(config["llm_teacher"]).needs_titles:
                 load_titles(folder, task.dataset, config["ITEM_ID_FIELD"], config["title_field"])
         except AlkdError as error:
@@ -155,6 +156,19 @@ def absolute(path: str) -> str:
     """``FILE`` or ``FILE#key`` with an absolute FILE."""
     name, hash_sign, key = path.partition("#")
     return str(Path(name).resolve()) + hash_sign + key
+
+
+def _resolve_files(settings: dict[str, Any], data_path: str | None) -> dict[str, Any]:
+    """Make the files in ``settings`` absolute: as they stand where there is such a file, otherwise below the data path."""
+    for key in (*PATH_SETTINGS, "llm_prompt"):
+        if isinstance(settings.get(key), str):
+            name = settings[key].partition("#")[0]
+            below = Path(data_path or ".") / name
+            if below.is_file() and not Path(name).is_file():
+                settings[key] = str(below) + settings[key][len(name) :]
+            if key != "llm_prompt" or Path(settings[key]).is_file():
+                settings[key] = absolute(settings[key])
+    return settings
 
 
 def _check_settings(plan: Plan) -> None:
@@ -175,13 +189,13 @@ def _check_settings(plan: Plan) -> None:
                 raise AlkdError(f"{where}: {key} decides what is evaluated and must be the same for all arms")
 
 
-def _arm(entry: Any) -> Arm:
+def _arm(entry: Any, data_path: str | None) -> Arm:
     if isinstance(entry, str):
         return find_arm(entry)
     if not isinstance(entry, dict) or not {"name", "arm"} <= set(entry) <= {"name", "arm", "settings"}:
         raise AlkdError(f"arms: {entry!r} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
     base, own = find_arm(str(entry["arm"])), _mapping(entry.get("settings"), f"arms, {entry['name']}")
-    own.update({key: absolute(own[key]) for key in PATH_SETTINGS if own.get(key)})
+    _resolve_files(own, data_path)
     if base.stage in CLOSED_FORM and own:
         raise AlkdError(f"arms, {entry['name']}: {base.name} has no settings")
     return Arm(str(entry["name"]), str(entry["name"]), base.stage, {**base.settings, **own})
@@ -201,11 +215,11 @@ def _metrics(values: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value.lower() for value in values))
 
 
-def _named(value: Any, key: str) -> dict[str, dict[str, Any]]:
+def _named(value: Any, key: str, data_path: str | None) -> dict[str, dict[str, Any]]:
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
     if isinstance(value, dict) and value:
-        return {str(name): _mapping(own, f"{key}, {name}") for name, own in value.items()}
+        return {str(name): _resolve_files(_mapping(own, f"{key}, {name}"), data_path) for name, own in value.items()}
     raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list of names, or a mapping from names to settings")
 
 
