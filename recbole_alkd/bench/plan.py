@@ -11,6 +11,7 @@ arms:
   - student
   - loss:rd
   - {name: more labels, arm: alkdrec, settings: {budget_labels: 1000}}
+study: ...                       # arms at several values of a setting: ``study.py``
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import Any
 import yaml
 
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
+from recbole_alkd.bench.study import Study, read_study
 from recbole_alkd.config import FIELDS, AlkdError, read_yaml
 
-KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "data_path")
+KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
 # All arms are evaluated alike, so none may change what is evaluated.
 SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
@@ -63,6 +65,21 @@ class Plan:
     reference: str
     metrics: tuple[str, ...]
     settings: Mapping[str, Any]
+    study: Study | None = None
+
+    def reference_of(self, arm: Arm) -> str | None:
+        """The arm that ``arm`` is compared with; in a study the one at the same value. None: with nothing."""
+        if self.study is None or self.reference not in self.study.arms:
+            return None if arm.name == self.reference else self.reference
+        if not arm.base or arm.base == self.reference:
+            return None
+        return next(other.name for other in self.arms if (other.base, other.point) == (self.reference, arm.point))
+
+    @property
+    def reference_words(self) -> str:
+        """What the report calls the reference."""
+        arm = next(arm for arm in self.arms if self.reference in (arm.name, arm.base))
+        return f"{self.study.base_words(arm.words, arm.point)} at the same value" if self.study and arm.base else arm.words
 
     def tasks(self) -> Iterator[Task]:
         """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared stages."""
@@ -110,15 +127,17 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     reference = content.get("reference", names[0])
     if reference not in names:
         raise AlkdError(f"reference: {_unknown(reference, names, 'arm of this plan')}")
+    study = read_study(content.get("study"), arms)
     plan = Plan(
         name=str(content.get("name", source.stem)),
         datasets=_named(content.get("datasets"), "datasets", path),
         backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones", path),
-        arms=arms,
+        arms=study.expand(arms) if study else arms,
         seeds=_seeds(content.get("seeds") if seeds is None else list(seeds)),
         reference=reference,
         metrics=_metrics(content.get("metrics", ["ndcg@10", "recall@10"])),
         settings=settings,
+        study=study,
     )
     _check_settings(plan)
     return plan

@@ -54,7 +54,7 @@ class ALKDRecTrainer(StageTrainer):
         self.alkdrec = model
         self.outcomes: dict[str, StageOutcome] = {}
         self.models: dict[str, nn.Module] = {}
-        self._lora: dict[str, Any] | None = None
+        self.lora_report: dict[str, Any] | None = None
         self._valid_data: Any = None
 
     def fit(
@@ -104,7 +104,7 @@ class ALKDRecTrainer(StageTrainer):
                 name = "distilled" if number == count else f"distilled_{number}"
                 self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **(ending if number == count else {}))
         finally:
-            self._lora = llm.lora_report
+            self.lora_report = llm.lora_report
             llm.close()
         if stage == "student_longer":
             self.outcomes["student_longer"] = self._train_longer(fit, train_data)
@@ -312,7 +312,7 @@ class ALKDRecTrainer(StageTrainer):
         result.report = {
             "stages": stages,
             "labels": self.rounds.label_report(),
-            "lora": self._lora,
+            "lora": self.lora_report,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
             "peak_mb": peak_memory_mb(),
