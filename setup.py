@@ -45,7 +45,11 @@ setup(
         "api": ["openai"],
         "bench": ["matplotlib"],
         "ray": ["ray", "setuptools<81"],  # ray 2.6.3, which RecBole pins, imports pkg_resources
-        "dev": ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "build"],
+        "dev": [
+            "pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
+            "fastapi", "uvicorn",  # with these `transformers serve` runs, one of the two real servers of the slow tests
+            "xllamacpp; platform_system == 'Linux' and platform_machine == 'x86_64'",  # the other one
+        ],
     },
     classifiers=[
         "License :: OSI Approved :: MIT License",

@@ -1,7 +1,7 @@
 """The console command ``recbole-alkd`` and the script ``run_recbole_alkd.py``.
 
-``run`` and ``select`` take RecBole's arguments (``--dataset=ml-100k --config_files "a.yaml b.yaml" --any_key=value``). The
-other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
+``run``, ``select`` and ``label`` take RecBole's arguments (``--dataset=ml-100k --config_files "a.yaml b.yaml"
+--any_key=value``). The other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
 """
 
 from __future__ import annotations
@@ -76,8 +76,31 @@ def _select() -> None:
     print(f"--alkd_policy=listed --alkd_picks={args.out}#picks")
 
 
+def _label() -> None:
+    from recbole_alkd.quick_start import label_instances
+
+    parser = argparse.ArgumentParser(
+        prog="recbole-alkd label",
+        description="Label the sessions that a run with the same settings selects, and distil nothing; that run finds the labels "
+        "in the store. Any setting may follow as --key=value.",
+        allow_abbrev=False,
+    )
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--dry-run", action="store_true", help="say what it would take; load, send and spend nothing")
+    ways.add_argument("--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)")
+    ways.add_argument("--batch-in", metavar="FILE", help="read the output of that batch into the store")
+    ways.add_argument("--retry-failed", action="store_true", help="ask again where an earlier answer was unusable")
+    parser.add_argument("--out", metavar="FILE", help="write the rankings as JSON lines, as llm_teacher replay reads them")
+    args = _recbole_arguments(parser)
+    options = {key: getattr(args, key) for key in ("dry_run", "batch_out", "batch_in", "retry_failed", "out")}
+    if args.out and (args.dry_run or args.batch_out or args.batch_in):
+        parser.error("--out needs labels: it does not go with --dry-run, --batch-out and --batch-in")
+    for line in label_instances(args.dataset, args.config_files, **options)["lines"]:
+        print(line)
+
+
 # Commands whose settings RecBole reads from sys.argv by itself.
-RECBOLE_COMMANDS = {"run": _run, "select": _select}
+RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,14 +110,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.argv = [sys.argv[0], *words[1:]]
         _main(RECBOLE_COMMANDS[words[0]])
     from recbole_alkd.bench.cli import add_bench_command
-    from recbole_alkd.data.cli import add_sessions_command
+    from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.labels.cli import add_store_command
 
     parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
+    commands.add_parser("label", help="label the selected sessions without distilling, or say what it would cost", add_help=False)
     add_sessions_command(commands)
+    add_import_command(commands)
     add_bench_command(commands)
     add_store_command(commands)
     args = parser.parse_args(words)

@@ -35,6 +35,7 @@ def apply() -> None:
     _keep_anomaly_mode()
     _quick_start_without_ray()
     _readable_checkpoints()
+    _download_in_one_process()
     _applied = True
 
 
@@ -103,6 +104,30 @@ def _quick_start_without_ray() -> None:
     finally:
         del sys.modules["ray"], sys.modules["ray.tune"]
         sys.modules.update(real)
+
+
+def _download_in_one_process() -> None:
+    """dataset.py:252 waits at a barrier after a download, which fails in a run that has one process and so no group."""
+    import torch
+    from recbole.data.dataset import Dataset
+
+    original = Dataset._download
+
+    def _download(self: Dataset) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            original(self)
+            return
+        barrier = getattr(torch.distributed, "barrier", None)
+        torch.distributed.barrier = lambda *_, **__: None  # type: ignore[assignment]
+        try:
+            original(self)
+        finally:
+            if barrier is None:
+                del torch.distributed.barrier
+            else:
+                torch.distributed.barrier = barrier
+
+    Dataset._download = _download
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import quick_start
@@ -12,8 +15,10 @@ from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
 from recbole_alkd.active.picture import draw_selection
 from recbole_alkd.compat import trusted_loads
+from recbole_alkd.config import AlkdError
+from recbole_alkd.trainer import label_only
 from recbole_alkd.trainer.report import certificate
-from recbole_alkd.trainer.rounds import CERTIFICATE
+from recbole_alkd.trainer.rounds import CERTIFICATE, LabelRounds
 from recbole_alkd.trainer.run_folder import write_json
 
 
@@ -60,24 +65,81 @@ def select_instances(
     Returns:
         What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
     """
-    config = Config(model="ALKDRec", dataset=dataset, config_file_list=config_file_list, config_dict=config_dict)
+    with _selected(dataset, config_file_list, config_dict) as (config, rounds, _):
+        report = rounds.policy_report()
+        names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
+        result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
+        if picture:
+            pool, chosen = rounds.last_selection
+            words = f"{config['alkd_policy']}: {len(chosen.picks)} of {len(pool)}"
+            words += f", {certificate(vars(chosen))}" if chosen.value is not None else ""
+            draw_selection(picture, pool.difficulty(), chosen.log_p, chosen.picks, words)
+        write_json(Path(out), result)
+        return result
+
+
+def label_instances(
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    *,
+    dry_run: bool = False,
+    batch_out: str | None = None,
+    batch_in: str | None = None,
+    retry_failed: bool = False,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Label the selected training sessions and distil nothing. A run with the same settings finds the labels in the store.
+
+    Args:
+        dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
+        dry_run: only say what it would take; no LLM is loaded or asked.
+        batch_out: write the requests that are missing from the store to this file, for OpenAI's Batch API (`api` only).
+        batch_in: put the answers of this file, a batch's output, into the store (`api` only).
+        retry_failed: ask again where an earlier answer was unusable.
+        out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads them.
+
+    Returns:
+        ``lines``, what the command prints, and the same as data: the estimate, the bill, or the counts of the file.
+
+    Raises:
+        AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later selections.
+    """
+    with _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
+        if dry_run:
+            found, lines = label_only.estimate(rounds, picked)
+        elif batch_out:
+            found, lines = label_only.write_requests(rounds, picked, Path(batch_out))
+        elif batch_in:
+            found, lines = label_only.read_answers(rounds, picked, Path(batch_in))
+        else:
+            found, lines = label_only.label(rounds, picked, retry_failed, Path(out) if out else None)
+        return {**found, "lines": lines}
+
+
+@contextmanager
+def _selected(
+    dataset: str | None, files: list[str] | None, values: dict[str, Any] | None, before_labels: bool = False
+) -> Iterator[tuple[Any, LabelRounds, np.ndarray]]:
+    """The config, and the rounds and row ids that ``ALKDRecTrainer.select`` gives."""
+    config = Config(model="ALKDRec", dataset=dataset, config_file_list=files, config_dict=values)
+    if before_labels and config["alkd_rounds"] > 1:
+        raise AlkdError(
+            f"alkd_rounds: {config['alkd_rounds']} rounds select anew after each distillation, and nothing is distilled here; "
+            "allowed here: 1"
+        )
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     train_data, valid_data, _ = data_preparation(config, create_dataset(config))
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    rounds = trainer.select(train_data, valid_data, show_progress=config["show_progress"])
-    report = rounds.policy_report()
-    names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
-    result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
-    if picture:
-        pool, chosen = rounds.last_selection
-        words = f"{config['alkd_policy']}: {len(chosen.picks)} of {len(pool)}"
-        words += f", {certificate(vars(chosen))}" if chosen.value is not None else ""
-        draw_selection(picture, pool.difficulty(), chosen.log_p, chosen.picks, words)
-    write_json(Path(out), result)
-    return result
+    rounds, picked = trainer.select(train_data, valid_data, show_progress=config["show_progress"])
+    try:
+        yield config, rounds, picked
+    finally:
+        rounds.llm.close()
+        trainer.folder.close()
 
 
 def objective_function(

@@ -63,5 +63,5 @@ def test_errors_are_one_line(home, words, expected):  # noqa: F811
 def test_help_names_the_commands(home):  # noqa: F811
     done = cli(home, "--help")
     assert done.returncode == 0
-    for name in ("run", "select", "sessions", "bench", "store"):
+    for name in ("run", "select", "label", "sessions", "bench", "store"):
         assert name in done.stdout

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
 import sys
+import threading
+import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from process import python
+from recbole.config import Config
+from recbole.data import create_dataset
+from recbole.data.dataset import Dataset
 
 from recbole_alkd import compat
 
@@ -119,3 +126,26 @@ def test_apply_may_be_called_again():
     before = Trainer.evaluate
     compat.apply()
     assert Trainer.evaluate is before
+
+
+def test_a_run_goes_on_after_a_download(tmp_path, monkeypatch):
+    """A zip from a server on this machine, unpacked and loaded by RecBole in one process."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    lines = ["user_id:token\titem_id:token\ttimestamp:float", *(f"u{i % 3}\ti{i % 5}\t{i}" for i in range(60))]
+    with zipfile.ZipFile(folder / "far.zip", "w") as archive:
+        archive.writestr("far.inter", "\n".join(lines) + "\n")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/far.zip"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    monkeypatch.setattr(Dataset, "_get_download_url", lambda self, url_file, allow_none=False: url)
+    try:
+        config = Config(model="GRU4Rec", dataset="far", config_dict={"train_neg_sample_args": None, "data_path": "data"})
+        dataset = create_dataset(config)
+    finally:
+        server.shutdown()
+    assert dataset.inter_num == 60
+    assert torch.distributed.barrier.__module__.startswith("torch.")  # the real one is back

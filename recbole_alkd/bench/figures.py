@@ -48,8 +48,9 @@ def _draw_arms(plan: Plan, table: Table, stem: Path) -> str:
                 axes.plot([base + found.low, base + found.high], [place, place], color=COLOURS[0], linewidth=2.5, alpha=0.8)
             axes.plot(values.mean(), place, "D", color=COLOURS[0], markersize=6)
         axes.set_yticks(range(len(rows)), [_short(row.words, 46) for row in rows])
-        axes.set_xlabel(f"test {metric}; {_sample(plan, table)} (dots)\n"
-                        "diamond: mean; bar: 95 % interval of the difference, from the reference (dotted)")  # fmt: skip
+        axes.set_xlabel(f"test {metric}")
+        words = "diamond: mean;\nbar: 95 % interval of the difference, from the reference (dotted)"
+        _caption(figure, f"{_sample(plan, table)} (dots); {words}")
     return svg()
 
 
@@ -88,8 +89,9 @@ def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
         axes.minorticks_off()
         axes.set_ylabel(f"test {metric}")
         where = "black, at the same value" if plan.reference in study.arms else "dotted"
-        axes.set_xlabel(f"{study.setting}; {_sample(plan, table)} (dots)\n"
-                        f"diamonds: means; band: 95 % interval of the difference, from the reference ({where})")  # fmt: skip
+        axes.set_xlabel(study.setting)
+        words = f"diamonds: means;\nband: 95 % interval of the difference, from the reference ({where})"
+        _caption(figure, f"{_sample(plan, table)} (dots); {words}")
         figure.legend(loc="outside upper left", ncols=2, frameon=False, fontsize=9)
     return svg()
 
@@ -126,8 +128,9 @@ def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> s
             panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1e4 else f"{x:g}")
         for panel in panels[:, 0]:
             panel.set_ylabel(f"test {metric}")
-        figure.supxlabel(f"{_sample(plan, table)}; a number: the mean of an arm; bar: 95 % interval of its difference,\n"
-                         "from the reference; costs of one run, shared stages and labels in full", fontsize=9)  # fmt: skip
+        words = "a number: the mean of an arm; bar: 95 % interval of its difference,"
+        words += "\nfrom the reference; costs of one run, with shared stages and labels in full"
+        _caption(figure, f"{_sample(plan, table)}; {words}")
         handles, labels = panels[0, 0].get_legend_handles_labels()
         legend = figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=8.5)
         for handle in legend.legend_handles:
@@ -151,6 +154,10 @@ def _edges(row: Row, by_name: dict[str, Row], metric: str) -> tuple[float, float
         return None
     base = float(by_name[row.reference].values[metric].mean())
     return base + found.low, base + found.high
+
+
+def _caption(figure: Any, words: str) -> None:
+    figure.supxlabel(words, fontsize=9)
 
 
 def _sample(plan: Plan, table: Table) -> str:

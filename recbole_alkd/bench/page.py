@@ -17,7 +17,8 @@ h1, h2 { line-height: 1.2; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;
-  white-space: normal; min-width: 8rem; }
+  white-space: normal; min-width: 13rem; }
+@media (max-width: 40rem) { th:first-child, td:first-child { min-width: 7rem; } }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid #2f7ed8; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }

@@ -161,7 +161,8 @@ def check_runs(plan: Plan) -> None:
                 config = Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))
             folder = Path(config["data_path"])
             if not list(folder.glob(f"{task.dataset}*.inter")):
-                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; give --data-path, the folder above")
+                hint = "give --data-path, the folder above" + _release(task.dataset)
+                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; {hint}")
             for key in PATH_SETTINGS:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
                     raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
@@ -169,6 +170,16 @@ def check_runs(plan: Plan) -> None:
                 load_titles(folder, task.dataset, config["ITEM_ID_FIELD"], config["title_field"])
         except AlkdError as error:
             raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
+
+
+def _release(dataset: str) -> str:
+    """What to do about data that cannot be shipped."""
+    if not dataset.startswith("alkdrec-"):
+        return ""
+    return (
+        f"; it is the paper's data, which only its authors give out: import their release as {dataset}.train.inter, .valid.inter "
+        f"and .test.inter (session_id, item_id_list, item_id), {dataset}.item (item_id, title) and {dataset}.llm.jsonl (rankings)"
+    )
 
 
 def absolute(path: str) -> str:

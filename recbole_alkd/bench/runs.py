@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task
+from recbole_alkd.bench.processes import start_run
 from recbole_alkd.config import settings_hash
 from recbole_alkd.registry import teachers
 from recbole_alkd.trainer.deciding import deciding_settings
@@ -146,7 +147,7 @@ def load_result(task: Task, stem: Path) -> Result:
 def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int) -> dict[str, str]:
     """Run every waiting task; gives back key -> reason of those that failed."""
     queue = list(waiting.items())
-    running: dict[str, subprocess.Popen[bytes]] = {}
+    running: dict[str, BaseProcess] = {}
     reasons: dict[str, str] = {}
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with tqdm(total=len(queue), desc="runs", unit="run", dynamic_ncols=True) as bar:
@@ -155,8 +156,8 @@ def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: in
                 while queue and len(running) < jobs:
                     key, task = queue.pop(0)
                     running[key] = _start(key, task, data[task.dataset], out, threads)
-                for key in [key for key, process in running.items() if process.poll() is not None]:
-                    code = running.pop(key).returncode
+                for key in [key for key, process in running.items() if not process.is_alive()]:
+                    code = running.pop(key).exitcode
                     if code or not (out / "results" / f"{key}.json").is_file():
                         reasons[key] = _reason(out / "logs" / f"{key}.log", code)
                         bar.write(f"failed: {waiting[key]}: {reasons[key]}")
@@ -168,7 +169,7 @@ def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: in
     return reasons
 
 
-def _start(key: str, task: Task, data: str, out: Path, threads: int) -> subprocess.Popen[bytes]:
+def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProcess:
     root = out.resolve()
     settings = {
         **task.settings,
@@ -182,24 +183,18 @@ def _start(key: str, task: Task, data: str, out: Path, threads: int) -> subproce
         "results": str(root / "results"),
     }  # fmt: skip
     file = write_json(root / "tasks" / f"{key}.json", content)
-    path = os.pathsep.join(filter(None, [os.getcwd(), str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]))
-    with open(root / "logs" / f"{key}.log", "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "recbole_alkd.bench.worker", str(file)],
-            cwd=root / "work", env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)},
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    return start_run(file, root / "logs" / f"{key}.log", root / "work", threads)
 
 
-def _reason(log: Path, code: int) -> str:
+def _reason(log: Path, code: int | None) -> str:
     """The last line that a failed run printed."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     said = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
     return f"{said} (exit code {code}, {log})"
 
 
-def _stop(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+def _stop(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait()
+        process.join()

@@ -1,11 +1,13 @@
-"""The console command ``recbole-alkd sessions``: make_sessions with the same names."""
+"""The console commands ``recbole-alkd sessions``, make_sessions with the same names, and ``recbole-alkd import``."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+from pathlib import Path
 from typing import Any
 
+from recbole_alkd.data.importers import MIN_ITEMS, import_alkdrec
 from recbole_alkd.data.instances import AUGMENTATIONS, ORDERS
 from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.data.sessions import make_sessions
@@ -54,16 +56,61 @@ def run(args: argparse.Namespace) -> int:
     counts = make_sessions(**{name: getattr(args, name) for name in names})
     for name, count in counts.items():
         print(f"{name:20}{count:>12,}")
-    print(
-        f"\nRecBole reads {args.out} with\n"
-        "USER_ID_FIELD: session_id\n"
-        f"ITEM_ID_FIELD: {args.item_field}\n"
-        f"load_col: {{inter: [session_id, {args.item_field}_list, {args.item_field}]}}\n"
-        f"alias_of_item_id: [{args.item_field}_list]\n"
-        "benchmark_filename: [train, valid, test]\n"
-        f"MAX_ITEM_LIST_LENGTH: {args.max_length}"
-    )
+    _print_settings(args.out, args.item_field, args.max_length)
     return 0
+
+
+def add_import_command(subparsers: Any) -> argparse.ArgumentParser:
+    """Mount ``import`` on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs it."""
+    parser = subparsers.add_parser("import", help="turn published data into RecBole files")
+    sources = parser.add_subparsers(dest="source", required=True, metavar="SOURCE")
+    alkdrec = sources.add_parser(
+        "alkdrec",
+        help="the ALKDRec authors' release, from a clone of your own",
+        description="Write the sessions, titles, recorded GPT-4 rankings and selections of the ALKDRec authors' release as RecBole "
+        "files. The columns of its pickled sessions are found out where they are not named.",
+        allow_abbrev=False,
+    )
+    alkdrec.add_argument("path", type=Path, help="your clone, or its folder with the data")
+    alkdrec.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new data set; its last part names it")
+    alkdrec.add_argument("--data", default="ML", metavar="NAME", help="ML or Games (default: %(default)s)")
+    alkdrec.add_argument("--items", metavar="COLUMN", help="column with a session's items, as lists or one item a row")
+    alkdrec.add_argument("--label", metavar="COLUMN", help="column with the item that follows them, where it is not their last")
+    alkdrec.add_argument("--session", metavar="COLUMN", help="column with the session's number, where it is not the row's")
+    alkdrec.add_argument("--raw-ids", action="store_true", default=None, help="items are ids of the title file, no row numbers")
+    alkdrec.add_argument("--min-items", type=int, default=MIN_ITEMS, metavar="N", help="of a session (default: %(default)s)")
+    alkdrec.set_defaults(run=run_import)
+    return parser
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Import, print the counts and the RecBole settings that read the files. AlkdError as ``import_alkdrec`` raises it."""
+    counts = import_alkdrec(
+        args.path,
+        args.out,
+        args.data,
+        items_column=args.items,
+        label_column=args.label,
+        session_column=args.session,
+        raw_ids=args.raw_ids,
+        min_items=args.min_items,
+    )
+    print(f"{args.data}.pkl was read as {counts.pop('layout')}")
+    for name, count in counts.items():
+        print(f"{name:24}{count:>12,}")
+    _print_settings(args.out, "item_id", None)
+    return 0
+
+
+def _print_settings(out: Path | str, item_field: str, max_length: int | None) -> None:
+    print(
+        f"\nRecBole reads {out} with\n"
+        "USER_ID_FIELD: session_id\n"
+        f"ITEM_ID_FIELD: {item_field}\n"
+        f"load_col: {{inter: [session_id, {item_field}_list, {item_field}]}}\n"
+        f"alias_of_item_id: [{item_field}_list]\n"
+        "benchmark_filename: [train, valid, test]" + ("" if max_length is None else f"\nMAX_ITEM_LIST_LENGTH: {max_length}")
+    )
 
 
 def _window(text: str) -> int | None:

@@ -88,6 +88,15 @@ class ALKDRecDataset(SequentialDataset):
 
     # -- loading and filtering
 
+    def _get_download_url(self, url_file: str, allow_none: bool = False) -> Any:
+        try:
+            return super()._get_download_url(url_file, allow_none)
+        except ValueError:
+            raise AlkdError(
+                f"dataset: no folder {self.dataset_path!r}, and RecBole knows no data set {self.dataset_name!r} to download; "
+                "data_path is the folder above it"
+            ) from None
+
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
             self._load_benchmark(token, dataset_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,14 @@ def main(argv: Sequence[str]) -> int:
 
 def _list(args: argparse.Namespace) -> None:
     with tools.open_existing(args.store) as store:
-        for line in islice(tools.list_labels(store, args.status, args.teacher), args.limit):
-            usd = "-" if line.usd is None else f"{line.usd:.6f}"
-            tokens = f"{line.prompt_tokens}+{line.completion_tokens}"
-            print(f"{line.key[:16]}  {_when(line.time)}  {line.status:6}  {tokens:>11}  {usd:>10}  {line.teacher}")
+        sys.stdout.writelines(map(_text, islice(tools.list_labels(store, args.status, args.teacher), args.limit)))
+
+
+def _text(line: tools.Line) -> str:
+    key, status, teacher, prompt, completion, _, usd, when = line
+    minute = None if when is None else int(when // 60)
+    price = "-" if usd is None else f"{usd:.6f}"
+    return f"{key[:16]}  {_minute(minute)}  {status:6}  {f'{prompt}+{completion}':>11}  {price:>10}  {teacher}\n"
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -65,6 +71,7 @@ def _stats(args: argparse.Namespace) -> None:
     for teacher in found:
         usd = "no price" if teacher.usd is None else f"{teacher.usd:,.4f} USD"
         replaced = f", {teacher.replaced:,} failed ones replaced" if teacher.replaced else ""
+        replaced += f", hints {teacher.hints:,} times" if teacher.hints else ""
         print(
             f"\n{teacher.teacher or '(no teacher)'}\n"
             f"  {teacher.ok:,} ok, {teacher.failed:,} failed{replaced}\n"
@@ -105,4 +112,9 @@ def _report(counts: tuple[int, int], source: Path, target: Path) -> None:
 
 
 def _when(seconds: float | None) -> str:
-    return "-" * 16 if seconds is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+    return _minute(None if seconds is None else int(seconds // 60))
+
+
+@lru_cache(maxsize=4096)
+def _minute(minutes: int | None) -> str:
+    return "-" * 16 if minutes is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(60 * minutes))

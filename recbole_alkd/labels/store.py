@@ -110,6 +110,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             seconds REAL NOT NULL, usd REAL, time REAL, raw TEXT NOT NULL)""",
         "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     ),
+    (
+        """CREATE TABLE hints (
+            key TEXT PRIMARY KEY, rules TEXT NOT NULL, raw TEXT NOT NULL, teacher INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL)""",
+    ),
 )
 
 _JOINED = "labels JOIN answers ON answers.id = labels.id JOIN teachers ON teachers.id = labels.teacher"
@@ -211,6 +216,20 @@ class LabelStore:
         """The rows of one SELECT, outside of a transaction."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own that reads only, for long listings.
+
+        Its text is decoded by SQLite's module itself, which takes a half of the time, and fails on raw answers that are no
+        valid UTF-8: it is not for them.
+        """
+        db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        try:
+            db.execute("PRAGMA query_only = TRUE")
+            yield db
+        finally:
+            db.close()
 
     def get(self, key: str) -> Label | None:
         """The label of ``key``, ok or failed, or None."""

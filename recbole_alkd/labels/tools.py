@@ -8,14 +8,17 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.hints import all_hints, put_hints
 from recbole_alkd.labels.store import STATUSES, Label, LabelStore
 
 _PAGE = 2000  # labels in one transaction or one Parquet row group
+_LINES = 2000  # of a listing that are read at once
 _FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 
 
@@ -32,9 +35,13 @@ class Line(NamedTuple):
     time: float | None
 
 
+_line: Callable[[tuple[Any, ...]], Line] = partial(tuple.__new__, Line)  # half of the time of Line(*row), a million times
+
+
 @dataclass(frozen=True)
 class TeacherStats:
-    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced; their cost is included."""
+    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced, and ``hints``: requests for
+    hints; the cost of both is included."""
 
     teacher: str
     ok: int
@@ -46,6 +53,7 @@ class TeacherStats:
     usd: float | None
     first: float | None
     last: float | None
+    hints: int = 0
 
 
 def list_labels(store: LabelStore, status: str | None = None, teacher: str | None = None) -> Iterator[Line]:
@@ -55,33 +63,35 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
         status: only these ("ok" or "failed").
         teacher: only those whose teacher's name holds this text.
     """
-    names = dict(store.query("SELECT id, name FROM teachers"))
-    wanted = [number for number, name in names.items() if teacher is None or teacher in name]
-    of_teacher = "" if teacher is None else f"AND teacher IN ({', '.join(map(str, wanted))})"
-    last, size = 0, 20_000
-    while True:
-        page = store.query(
-            f"""SELECT key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time, id FROM labels
-            WHERE id > ? AND (? IS NULL OR status = ?) {of_teacher}
-            ORDER BY id LIMIT {size}""",
-            [last, status, status],
-        )
-        names = dict(store.query("SELECT id, name FROM teachers"))  # another process may have added one
-        for key, state, number, *numbers, _ in page:
-            yield Line(key, state, names[number], *numbers)
-        if len(page) < size:
-            return
-        last = page[-1][-1]
+    where = ""
+    values: list[str] = []
+    if status is not None:
+        where, values = f"{where} AND status = ?", [*values, status]
+    if teacher is not None:
+        where, values = f"{where} AND instr((SELECT name FROM teachers WHERE id = teacher), ?)", [*values, teacher]
+    sql = f"""SELECT key, status, (SELECT name FROM teachers WHERE id = teacher), prompt_tokens, completion_tokens, seconds, usd,
+        time FROM labels WHERE id > ?{where} ORDER BY id LIMIT {_LINES}"""
+    last = 0
+    page: list[Any] = [()]
+    with store.reader() as db:
+        while page:
+            db.execute("BEGIN")  # one view of the store: a label may be replaced, under another id, in the meantime
+            page = db.execute(sql, [last, *values]).fetchall()
+            if page:
+                ((last,),) = db.execute("SELECT id FROM labels WHERE key = ?", page[-1][:1])
+            db.execute("COMMIT")
+            yield from map(_line, page)
 
 
 def stats(store: LabelStore) -> list[TeacherStats]:
     """What the labels of every teacher took, the teacher with the most labels first."""
     rows = store.query(
         """SELECT name, sum(status = 'ok'), sum(status = 'failed'), sum(status = 'replaced'), sum(prompt_tokens),
-            sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time)
+            sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time), sum(status = 'hints')
         FROM (
             SELECT teacher, status, prompt_tokens, completion_tokens, seconds, usd, time FROM labels UNION ALL
-            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures
+            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures UNION ALL
+            SELECT teacher, 'hints', prompt_tokens, completion_tokens, seconds, usd, time FROM hints
         ) JOIN teachers ON teachers.id = teacher GROUP BY teacher ORDER BY count(*) DESC, name"""
     )
     return [TeacherStats(*row) for row in rows]
@@ -163,8 +173,11 @@ def import_labels(store: LabelStore, file: Path) -> tuple[int, int]:
 
 
 def merge(store: LabelStore, other: LabelStore) -> tuple[int, int]:
-    """Put the labels of ``other`` into ``store``. (read, stored): a key that exists stays, unless only ``other``'s is ok."""
+    """Put the labels and hints of ``other`` into ``store``. (read, stored) labels: a key that exists stays, unless only
+    ``other``'s is ok."""
     counts = _put_all(store, other)
+    for hints in all_hints(other):
+        put_hints(store, hints)
     rows = other.query(
         """SELECT name, key, prompt_tokens, completion_tokens, seconds, usd, time, raw
         FROM failures JOIN teachers ON teachers.id = teacher"""

@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.labels.budget import Reservation
+from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
@@ -103,10 +104,27 @@ class ApiTeacher(LLMTeacher):
         return self.settings.llm_max_tokens or _list_bytes(instance, self.settings.llm_top_n) + _TEMPLATE
 
     def estimate(self, instance: Instance) -> tuple[int, float | None]:
+        return self._cost(self._prompt_bound(instance), self.answer_tokens(instance))
+
+    def most(self, instance: Instance) -> tuple[int, float | None]:
+        """The second request holds the first one, a part of the unusable answer, and what is asked then."""
+        quote = 4 * _LONGEST_QUOTE + len(self._again(instance).encode())
+        return self._cost(2 * self._prompt_bound(instance) + quote, 2 * self.answer_tokens(instance))
+
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        messages = hints.missing_request(self, self._prompt, self._hint_key, store)
+        bound, tokens = _bound(messages), self._hint_tokens
+        return [self._cost(bound // 4, tokens // 4), self._cost(bound, tokens)] if messages else []
+
+    @property
+    def _hint_tokens(self) -> int:
+        return max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
+
+    def _prompt_bound(self, instance: Instance) -> int:
         prompt = _bound(self.messages(instance))
         if self._hints is None and self._hint_key != "none":
             prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
-        return self._cost(prompt, self.answer_tokens(instance))
+        return prompt
 
     def _cost(self, prompt_tokens: int, completion_tokens: int) -> tuple[int, float | None]:
         usd = self._price.usd(prompt_tokens, completion_tokens) if self._price else None
@@ -132,7 +150,7 @@ class ApiTeacher(LLMTeacher):
     def find_hints(self) -> None:
         """The hints that are kept, or new ones; the server is only asked when there are none yet."""
         if self._hints is None:
-            self._hints = hints.find_hints(self.context, self._prompt, self._hint_key, self._ask_for_hints)
+            self._hints = hints.find_hints(self, self._prompt, self._hint_key, self._ask_for_hints)
 
     def _start(self) -> None:
         if self._client is not None:
@@ -151,9 +169,9 @@ class ApiTeacher(LLMTeacher):
         s = self.settings
         return ChatClient(s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute)
 
-    def _ask_for_hints(self, messages: Messages) -> str:
+    def _ask_for_hints(self, messages: Messages) -> Answer:
         self._start()
-        tokens = max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
+        tokens = self._hint_tokens
         reservation = None
         if self.budget:
             reservation = self.budget.reserve(*self._cost(_bound(messages), tokens), labels=0)
@@ -165,11 +183,10 @@ class ApiTeacher(LLMTeacher):
             if reservation:
                 reservation.release()
             raise AlkdError(f"llm_hints: {self.settings.llm_model} gave no hints: {error}") from None
-        answer = self._paid(Answer((), raw=reply.text), reply, messages, tokens)
+        answer = self._paid(Answer((), raw=reply.text[:_LONGEST_RAW]), reply, messages, tokens)
         if reservation:
             reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=0)
-        self.preparation = answer
-        return reply.text
+        return answer
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """``llm_concurrency`` requests are in flight at any time; an answer is given as soon as it is there."""
@@ -310,12 +327,14 @@ class ApiTeacher(LLMTeacher):
         return parsed
 
     def _stricter(self, messages: Messages, text: str, instance: Instance) -> Messages:
-        top_n = min(self.settings.llm_top_n, len(instance.candidates))
         return [
             *messages,
             {"role": "assistant", "content": text[:_LONGEST_QUOTE].strip() or "-"},
-            {"role": "user", "content": self._prompt["generate.again"].format(top_n=top_n).strip()},
+            {"role": "user", "content": self._again(instance)},
         ]
+
+    def _again(self, instance: Instance) -> str:
+        return self._prompt["generate.again"].format(top_n=min(self.settings.llm_top_n, len(instance.candidates))).strip()
 
     def _paid(self, answer: Answer, reply: Reply, messages: Messages, tokens: int) -> Answer:
         """``answer`` with what ``reply`` cost added; the upper bounds where the server has not counted."""

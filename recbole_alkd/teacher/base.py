@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from recbole_alkd.config import Settings
 from recbole_alkd.labels.budget import Budget, Reservation
+from recbole_alkd.labels.store import LabelStore
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,15 @@ class Instance:
 class LoraExample:
     """A training example of the local LLM: rank ``candidates`` (``target`` among them) after ``history``.
 
-    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted.
+    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted. ``ranking``:
+    a recorded ranking that is imitated instead, best first, all of it among the candidates; ``target`` is its first item.
     """
 
     history: tuple[str, ...]
     candidates: tuple[str, ...]
     target: str
     natural: bool
+    ranking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class LLMTeacher:
         instant: whether answers take no time and cost nothing, so that they are stored together.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
         budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
+        store: set before ``prepare``; where hints are kept.
         reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
             for an instance extends the reservation first.
         preparation: what ``prepare`` asked of an LLM at a price; its tokens and USD go on the bill. None: nothing.
@@ -113,6 +117,7 @@ class LLMTeacher:
     instant: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None
+    store: LabelStore | None = None
     reservations: Mapping[int, Reservation] = MappingProxyType({})
     preparation: Answer | None = None
 
@@ -139,6 +144,14 @@ class LLMTeacher:
     def expect(self, instance: Instance) -> tuple[int, float | None]:
         """What one request will take, about: tokens and USD. The upper bound where nothing better is known."""
         return self.estimate(instance)
+
+    def most(self, instance: Instance) -> tuple[int, float | None]:
+        """The same as ``estimate``, with a second request for the same instance where the teacher may send one."""
+        return self.estimate(instance)
+
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        """What ``prepare`` would ask of an LLM at a price beyond what ``store`` has: ``[expect, most]``, or [] for nothing."""
+        return []
 
     def prepare(self) -> None:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""

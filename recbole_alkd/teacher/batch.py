@@ -67,7 +67,7 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
     questions = questions_of(teacher, instances)
     stored = store.get_many(list(questions))
     missing = {key: instance for key, instance in questions.items() if key not in stored}
-    teacher.budget = budget
+    teacher.budget, teacher.store = budget, store
     if missing:
         teacher.find_hints()
     lines, ended, tokens, usd = [], None, 0, None

@@ -13,11 +13,13 @@ from recbole_alkd.teacher.labelling import questions_of
 
 @dataclass(frozen=True)
 class Estimate:
-    """What labels would take, before anything is asked; hints and second tries are not in it.
+    """What labels would take, before anything is asked. What a broken connection may cost twice is not in it.
 
     Attributes:
         wanted: instances. known: those whose label, ok or failed, is in the store. missing: those that would be asked.
-        tokens, usd: what the missing ones take, about; most_tokens, most_usd: upper bounds. USD None: no price.
+        tokens, usd: what the missing ones take, about, the hints included where they are missing too.
+        most_tokens, most_usd: upper bounds, with a second request for every instance. USD None: no price.
+        hints: whether hints would be asked for.
     """
 
     wanted: int
@@ -27,16 +29,22 @@ class Estimate:
     usd: float | None
     most_tokens: int
     most_usd: float | None
+    hints: bool = False
 
 
-def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore) -> Estimate:
-    """What ``collect_labels`` would ask and spend without a limit. Nothing is loaded, asked or stored."""
+def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None) -> Estimate:
+    """What ``collect_labels`` would ask and spend without a limit. Nothing is loaded, asked or stored.
+
+    ``store`` None: there is none yet.
+    """
     questions = questions_of(teacher, instances)
-    known = store.get_many(list(questions))
+    known = store.get_many(list(questions)) if store else {}
     missing = [instance for key, instance in questions.items() if key not in known]
+    before = teacher.preparation_cost(store) if missing else []
     sums: list[tuple[int, float | None]] = []
-    for bound in (teacher.expect, teacher.estimate):
-        amounts = [bound(instance) for instance in missing]
+    for place, bound in enumerate((teacher.expect, teacher.most)):
+        amounts = [*before[place : place + 1], *(bound(instance) for instance in missing)]
         prices = [usd for _, usd in amounts if usd is not None]
         sums.append((sum(tokens for tokens, _ in amounts), math.fsum(prices) if prices or not missing else None))
-    return Estimate(len(instances), len(questions) - len(missing), len(missing), *sums[0], *sums[1])
+    counts = (len(instances), len(questions) - len(missing), len(missing))
+    return Estimate(*counts, *sums[0], *sums[1], hints=bool(before))

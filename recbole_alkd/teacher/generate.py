@@ -20,7 +20,7 @@ from recbole_alkd.teacher.prompt import ranking_request
 from recbole_alkd.teacher.scorers import Case, Scorer
 
 _OPENING = "[<ID"  # how an answer in the form that is asked for begins
-_HINT_TOKENS = 400
+HINT_TOKENS = 400  # of the LM's answer
 
 
 class GenerateScorer(Scorer):
@@ -58,9 +58,11 @@ class GenerateScorer(Scorer):
             )
         return found
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """The LM's answer to other messages, such as those that ask for hints."""
-        return self._write([self._chat(messages)], _HINT_TOKENS)[0][0]
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> Answer:
+        """The LM's answer to other messages, such as those that ask for hints; ``raw`` is what it wrote."""
+        tokens = self._chat(messages)
+        ((text, count),) = self._write([tokens], HINT_TOKENS)
+        return Answer((), raw=text, prompt_tokens=len(tokens), completion_tokens=count)
 
     def _request(self, instance: Instance) -> tuple[dict[str, str], ...]:
         return ranking_request(self.prompt, instance, self.titles, self.settings, self.hints).messages
@@ -89,7 +91,8 @@ class GenerateScorer(Scorer):
         if room and width + limit > room:
             raise AlkdError(
                 f"llm_candidates: {self.settings.llm_candidates} candidates make a prompt of {width} tokens, and {limit} for the "
-                f"answer, more than the {room} that {self.settings.llm_model} can read; lower llm_candidates or llm_history"
+                f"answer, more than the {room} that {self.settings.llm_model} can read; lower llm_candidates, "
+                "llm_history or llm_hint_cases"
             )
         ends: Any = self.model.generation_config.eos_token_id
         stops = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}

@@ -1,7 +1,7 @@
 """Hints (paper, Module 1): the LLM sums up, in a few numbered rules, how recommendations follow from behaviour.
 
 The LLM is shown cases, training sessions with what the teacher recommender puts first for them, and its rules then stand
-in every ranking prompt. They are made once, kept beside the label store, and reused: labels are known by the hints' key,
+in every ranking prompt. They are made once, kept in the label store, and reused: labels are known by the hints' key,
 which is a hash of everything that decides them, not by their text.
 """
 
@@ -11,16 +11,20 @@ import hashlib
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 
-from recbole_alkd.config import AlkdError
-from recbole_alkd.teacher.base import Instance, TeacherContext
-from recbole_alkd.teacher.models import new_folder
+from recbole_alkd.labels.claims import Claims
+from recbole_alkd.labels.hints import Hints, get_hints, put_hints
+from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.prompt import Prompt, title_of
+
+logger = logging.getLogger(__name__)
 
 MAX_HINTS = 10
 MAX_HINT = 300  # characters
-Chat = Callable[[Sequence[Mapping[str, str]]], str]
+Ask = Callable[[Sequence[Mapping[str, str]]], Answer]  # ``raw`` of the answer is what the LLM said
 
 _NUMBER = re.compile(r"^\s*(?:[*_#>]+\s*)?(?:\(?\d{1,2}[.):]|[-*•])[*_]*\s+(?=\S)")
 
@@ -34,26 +38,60 @@ def hint_key(context: TeacherContext, prompt: Prompt, asked: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def find_hints(context: TeacherContext, prompt: Prompt, key: str, chat: Chat) -> str:
-    """The hints called ``key`` as numbered lines, "" when it is "none"; asked for with ``chat`` when they are not kept yet."""
+def find_hints(teacher: LLMTeacher, prompt: Prompt, key: str, ask: Ask) -> str:
+    """The hints called ``key`` as numbered lines, "" when it is "none"; asked for with ``ask`` when the store has none yet.
+
+    Of several processes that want the same hints one asks, and the others wait for it. What the request took becomes
+    ``teacher.preparation``.
+    """
+    context, store = teacher.context, teacher.store
     if key == "none" or context.hint_cases is None:
         return ""
-    log = logging.getLogger(__name__)
-    file = context.cache / "hints" / key / "hints.json"
-    if not file.parent.is_dir():
-        raw = chat(hint_messages(prompt, context.hint_cases(), context.titles))
-        hints = parse_hints(raw)
-        if not hints:
-            log.warning("the LLM gave no hints that can be used; its prompts have none")
-        with new_folder(file.parent) as work:  # of several processes the first one counts
-            (work / file.name).write_text(json.dumps({"hints": hints, "raw": raw}, ensure_ascii=False, indent=1), encoding="utf-8")
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))["hints"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AlkdError(f"{file.parent}: no readable hints ({error}); delete that folder") from None
-    lines = "\n".join(f"{number}. {hint}" for number, hint in enumerate(kept, start=1))
-    log.info("hints of the LLM (%s):\n%s", file, lines or "(none)")
+    if store is None:
+        raise ValueError("hints are kept in a label store: set the teacher's `store` first")
+    kept = get_hints(store, key) or _ask_once(teacher, store, prompt, key, ask)
+    lines = "\n".join(f"{number}. {hint}" for number, hint in enumerate(kept.rules, start=1))
+    logger.info("hints of the LLM (%s in %s):\n%s", key, store.path, lines or "(none)")
     return lines
+
+
+def missing_request(teacher: LLMTeacher, prompt: Prompt, key: str, store: LabelStore | None) -> list[dict[str, str]]:
+    """The chat that ``find_hints`` would ask, [] when it would ask nothing."""
+    context = teacher.context
+    if key == "none" or context.hint_cases is None or (store and get_hints(store, key)):
+        return []
+    return hint_messages(prompt, context.hint_cases(), context.titles)
+
+
+def _ask_once(teacher: LLMTeacher, store: LabelStore, prompt: Prompt, key: str, ask: Ask) -> Hints:
+    context, claim, waiting = teacher.context, f"hints {key}", False
+    assert context.hint_cases is not None
+    with Claims(store) as claims:
+        while not claims.take([claim], 1):
+            if not waiting:
+                logger.info("another process is asking for these hints: waiting for it")
+            waiting = True
+            time.sleep(0.2)
+        if kept := get_hints(store, key):  # another process has stored them in the meantime
+            return kept
+        began = time.monotonic()
+        answer = ask(hint_messages(prompt, context.hint_cases(), context.titles))
+        teacher.preparation = answer
+        hints = Hints(
+            key=key,
+            rules=parse_hints(answer.raw),
+            raw=answer.raw,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+            seconds=time.monotonic() - began,
+            usd=answer.usd,
+            teacher=teacher.identity,
+            time=time.time(),
+        )
+        put_hints(store, hints)
+    if not hints.rules:
+        logger.warning("the LLM gave no hints that can be used; its prompts have none")
+    return hints
 
 
 def hint_messages(prompt: Prompt, cases: Sequence[Instance], titles: Mapping[str, str]) -> list[dict[str, str]]:

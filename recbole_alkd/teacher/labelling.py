@@ -207,7 +207,7 @@ class _Collection:
         return bool(reservations)
 
     def _prepare(self) -> None:
-        self.teacher.budget = self.budget
+        self.teacher.budget, self.teacher.store = self.budget, self.store
         self.teacher.prepare()
         asked, self.teacher.preparation = self.teacher.preparation, None  # on one bill only
         if asked:

@@ -105,6 +105,7 @@ def log_likelihoods(model: Any, trees: Sequence[TokenTree]) -> list[Tensor]:
         logits_to_keep=width - start,
     ).logits
     rows = np.repeat(np.arange(len(trees)), [len(tree.sources) for tree in trees])
+    device = logits.device  # of the last layer, where a model is spread over devices
     sources = torch.from_numpy(np.concatenate([tree.sources for tree in trees]) - start).to(device)
     targets = torch.from_numpy(np.concatenate([tree.targets for tree in trees])).to(device)
     predictions = -cross_entropy(logits[torch.from_numpy(rows).to(device), sources].float(), targets, reduction="none")

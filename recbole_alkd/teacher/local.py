@@ -10,24 +10,26 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints, lora
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.generate import GenerateScorer
+from recbole_alkd.teacher.generate import HINT_TOKENS, GenerateScorer
 from recbole_alkd.teacher.models import load_causal_lm, model_identity, threads
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
 from recbole_alkd.teacher.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
 
 SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
+_TEMPLATE = 64  # tokens that a chat template may add
 # what of a prompt file decides the answers, apart from the hints
 _TEXTS = {"title": ("title",), "index": ("title", "index.options", "index.ask"), "generate": ("generate.system", "generate.user")}
 
@@ -58,13 +60,16 @@ class LocalTeacher(LLMTeacher):
         }[s.llm_scoring]
         adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
         settings = f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
+        if s.llm_quantize:
+            settings += f"|quantize={s.llm_quantize}"
         return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
 
     @cached_property
     def _hint_key(self) -> str:
         if self.settings.llm_scoring != "generate":
             return "none"
-        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{self.settings.llm_dtype}")
+        s = self.settings
+        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}")
 
     @cached_property
     def _adapter_hash(self) -> str:
@@ -75,7 +80,8 @@ class LocalTeacher(LLMTeacher):
             "titles": sorted(self.context.titles.items()),
             "lora": asdict(self.context.settings.lora),
             "model": self._model,
-            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_dtype, s.llm_seed, s.llm_top_n, self._hint_key],
+            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
+            "weights": [s.llm_dtype, s.llm_quantize],
             "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
         }
         return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
@@ -97,7 +103,7 @@ class LocalTeacher(LLMTeacher):
         s, texts = self.settings, self._prompt
         if s.llm_scoring == "generate":
             answer = sum(len(item.encode()) + 7 for item in instance.candidates) + 16
-            return len(self.prompt(instance).encode()) + 64 + self._hint_bytes + answer, None
+            return len(self.prompt(instance).encode()) + _TEMPLATE + self._hint_bytes + answer, None
         own = sum(len(texts[key].encode()) + 2 for key in _TEXTS[s.llm_scoring])
         session = min(len(instance.history), s.llm_history) * (s.llm_title_tokens + 2)
         candidates = len(instance.candidates) * (s.llm_title_tokens + 5)
@@ -114,15 +120,30 @@ class LocalTeacher(LLMTeacher):
             return
         s, context = self.settings, self.context
         with threads(s.llm_threads), lora.kept_random_state():
-            model, tokenizer = load_causal_lm(s.llm_model, s.llm_device or context.device, s.llm_dtype)
+            model, tokenizer = load_causal_lm(s.llm_model, s.llm_device or context.device, s.llm_dtype, s.llm_quantize)
             scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
             if isinstance(scorer, GenerateScorer):
-                scorer.hints = hints.find_hints(context, self._prompt, self._hint_key, scorer.chat)
+                scorer.hints = hints.find_hints(self, self._prompt, self._hint_key, partial(self._ask_for_hints, scorer))
             elif s.llm_hints:
                 logging.getLogger(__name__).info("llm_hints: not used by llm_scoring %r", s.llm_scoring)
             if context.settings.lora.lora:
                 self._adapt(scorer)
         self._scorer = scorer
+
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        messages = hints.missing_request(self, self._prompt, self._hint_key, store)
+        return [(_most_tokens(messages), None)] * 2 if messages else []
+
+    def _ask_for_hints(self, scorer: GenerateScorer, messages: Sequence[Mapping[str, str]]) -> Answer:
+        reservation = None
+        if self.budget:
+            reservation = self.budget.reserve(_most_tokens(messages), labels=0)
+            if reservation is None:
+                raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
+        answer = scorer.chat(messages)
+        if reservation:
+            reservation.settle(answer.prompt_tokens + answer.completion_tokens, labels=0)
+        return answer
 
     def _adapt(self, scorer: Scorer) -> None:
         context, model = self.context, scorer.model
@@ -177,3 +198,8 @@ class LocalTeacher(LLMTeacher):
         gc.collect()  # modules and hooks refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _most_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    """Tokens of a request for hints and of its answer, at most: one for every byte."""
+    return sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS

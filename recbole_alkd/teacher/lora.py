@@ -1,11 +1,14 @@
 """LoRA of a local causal LM: learn to score the true next item above the other candidates.
 
 The loss of an example is list-wise, the cross-entropy of the target under the softmax of the candidates' scores (see
-``scorers``). With ``title`` scores an adapter that has learned nothing gives the zero-shot ranking, where training starts.
-LoRA is this package's addition to the paper, whose LLM is only prompted.
+``scorers``). With ``lora_target: replay`` the LLM imitates recorded rankings of a stronger one instead: minus the
+log-likelihood of the list under the Plackett-Luce model of the scores (ListMLE, Xia et al., ICML 2008), per rank. With
+``title`` scores an adapter that has learned nothing gives the zero-shot ranking, where training starts. LoRA is this
+package's addition to the paper, whose LLM is only prompted.
 
-With more than one epoch, a tenth of the examples is held out; training ends when their loss has risen, and the adapter of
-the best epoch is kept. A training that was killed goes on from its last checkpoint, with the same losses.
+With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen for
+``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on from its last
+checkpoint, with the same losses.
 """
 
 from __future__ import annotations
@@ -153,9 +156,14 @@ def kept_random_state() -> Iterator[None]:
 
 
 def _add_adapter(model: Any, settings: Settings) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     lora = settings.lora
+    if settings.teacher.llm_quantize:
+        if settings.teacher.llm_quantize == "4bit" and next(model.parameters()).device.type == "cpu":
+            # its kernel there has no gradient of its own, and what comes in its place may be wrong without a word
+            raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer does that
     config = LoraConfig(
         r=lora.lora_rank,
         lora_alpha=lora.lora_alpha,

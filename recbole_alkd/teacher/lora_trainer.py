@@ -30,7 +30,7 @@ _CHECKPOINTS = 20  # in an epoch, where there is only one
 
 
 class ListwiseTrainer(Trainer):
-    """A batch is the row numbers of examples; the loss is the cross-entropy of their targets over their candidates."""
+    """A batch is the row numbers of examples; the loss is the mean of their ``list_loss``."""
 
     def __init__(self, scorer: Scorer, examples: Sequence[LoraExample], **options: Any) -> None:
         super().__init__(model=scorer.model, data_collator=lambda rows: {"rows": torch.tensor(rows)}, **options)
@@ -45,8 +45,8 @@ class ListwiseTrainer(Trainer):
             instance = Instance(row, str(row), example.history, example.candidates)
             cases.append(self.scorer.training_case(instance, epoch))
         for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
-            target = torch.tensor([example.candidates.index(example.target)], device=scores.device)
-            losses.append(cross_entropy(scores[None] / self.scorer.temperature, target))
+            wanted = [example.candidates.index(item) for item in example.ranking or (example.target,)]
+            losses.append(list_loss(scores / self.scorer.temperature, torch.tensor(wanted, device=scores.device)))
         loss: Tensor = torch.stack(losses).mean()
         if not torch.isfinite(loss):
             raise AlkdError(f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; try a lower lora_learning_rate")
@@ -58,6 +58,21 @@ class ListwiseTrainer(Trainer):
         now = time.perf_counter()
         super().log({**logs, "seconds": before + now - self._since}, *args, **kwargs)
         self._since = now
+
+
+def list_loss(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Minus the log-probability, per rank, of drawing the items ``wanted`` in their order, in nats.
+
+    Plackett-Luce: the next item is drawn from the softmax of the scores of those that are left. With one wanted item this
+    is the cross-entropy.
+
+    Args:
+        scores: (N,) of the candidates. wanted: (K,) distinct places in ``scores``, best first, K <= N.
+    """
+    left = torch.ones_like(scores, dtype=torch.bool).repeat(len(wanted), 1)
+    for rank in range(1, len(wanted)):
+        left[rank:, wanted[rank - 1]] = False
+    return cross_entropy(scores.expand_as(left).masked_fill(~left, -torch.inf), wanted)
 
 
 class Progress(TrainerCallback):
@@ -132,17 +147,25 @@ def build_trainer(
         label_names=["rows"],
         prediction_loss_only=True,
         dataloader_pin_memory=False,
+        **(_checkpointing() if lora.lora_checkpointing else {}),
     )
     if not arguments.use_cpu:
         arguments._n_gpu = 1  # more than one would mean DataParallel
     callbacks: list[TrainerCallback] = [Progress(len(rows), settings, show_progress, log_metric)]
     if held_out:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=1))
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=lora.lora_patience))
     trainer = ListwiseTrainer(
         scorer, examples, args=arguments, train_dataset=rows, eval_dataset=held_out or None, callbacks=callbacks
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _checkpointing() -> dict[str, Any]:
+    # transformers 5 renames it
+    known = TrainingArguments.__dataclass_fields__
+    name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -170,8 +193,9 @@ def checked_report(trainer: ListwiseTrainer, examples: Sequence[LoraExample], se
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
     judged = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    # an epoch less than asked for is right only where the held-out loss had risen
-    stopped = bool(judged) and judged[-1] >= min(judged[:-1], default=float("inf"))
+    # fewer epochs than asked for are right only where the held-out loss did not fall in the last ones
+    patience = settings.lora.lora_patience
+    stopped = len(judged) > patience and min(judged[-patience:]) >= min(judged[:-patience])
     epochs = len(judged) if stopped else settings.lora.lora_epochs
     seen = examples_seen(trainer.state, len(rows), settings)
     if seen != len(rows) * epochs:
@@ -188,4 +212,5 @@ def checked_report(trainer: ListwiseTrainer, examples: Sequence[LoraExample], se
         "seconds": max(entry.get("seconds", 0.0) for entry in history),
         "natural": sum(example.natural for example in examples),
         "inserted": sum(not example.natural for example in examples),
+        "imitated": sum(bool(example.ranking) for example in examples),
     }

@@ -32,48 +32,68 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _UNPACKERS = ("accelerate", "gguf", "safetensors")
 
 
-def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None) -> tuple[Any, Any]:
+def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None, quantize: str | None = None) -> tuple[Any, Any]:
     """The model, in evaluation mode on ``device``, and its tokenizer.
 
     Args:
         name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a Hugging Face id.
-        device: a torch device, such as "cpu" or "cuda:1".
+        device: a torch device, such as "cpu" or "cuda:1"; "auto": its layers are spread over the GPUs, then the memory.
         dtype: "float32", "bfloat16" or "float16"; None: ``best_dtype``.
+        quantize: "4bit" or "8bit" weights, made by bitsandbytes while loading; None: as they are.
 
     Raises:
         AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device.
     """
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise AlkdError(
-            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: cpu, cuda or cuda:N, counted "
-            "among the GPUs that gpu_id lets RecBole see"
+            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: auto, cpu, cuda or cuda:N, "
+            "counted among the GPUs that gpu_id lets RecBole see"
         ) from None
+    if device == "auto":
+        _need("accelerate", "llm_device: 'auto'", "'recbole_alkd[local]'")
+    if quantize:
+        _need("bitsandbytes", f"llm_quantize: {quantize!r}", "bitsandbytes")
+        _need("accelerate", f"llm_quantize: {quantize!r}", "'recbole_alkd[local]'")
     folder = str(_bundled_folder()) if name == BUNDLED else name
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
+    placing: dict[str, Any] = {"device_map": device} if quantize or device == "auto" else {}
     try:
         try:
-            model, tokenizer = _from_pretrained(folder, wanted, local_files_only=True)
+            model, tokenizer = _from_pretrained(folder, wanted, quantize, placing, local_files_only=True)
         except OSError:
             if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
                 raise
-            model, tokenizer = _from_pretrained(folder, wanted)
+            model, tokenizer = _from_pretrained(folder, wanted, quantize, placing)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise AlkdError(
             f"llm_model: {name!r} cannot be loaded ({reason.rstrip('.')}); allowed: {BUNDLED} (bundled, works offline), a folder "
             "with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
         ) from None
-    return model.to(device).eval(), tokenizer
+    return (model if placing else model.to(device)).eval(), tokenizer
 
 
-def _from_pretrained(folder: str, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _need(package: str, setting: str, pip: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise AlkdError(f"{setting} needs {package}, not installed here; install with: pip install {pip}")
 
+
+def _from_pretrained(
+    folder: str, dtype: torch.dtype, quantize: str | None, placing: dict[str, Any], **options: Any
+) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    if quantize == "4bit":
+        # as QLoRA: normal floats, and the block scales quantized once more
+        packed = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+        placing = {**placing, "quantization_config": BitsAndBytesConfig(**packed, bnb_4bit_compute_dtype=dtype)}
+    elif quantize:
+        placing = {**placing, "quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options), tokenizer
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **placing, **options), tokenizer
 
 
 def _hub_in_reach() -> bool:
@@ -94,6 +114,8 @@ def best_dtype(device: str) -> torch.dtype:
 
     A CPU without bfloat16 instructions emulates them, which is several times slower than float32.
     """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if torch.device(device).type == "cpu":

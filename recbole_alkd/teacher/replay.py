@@ -10,13 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Session -> the list that an LLM gave for it, never empty; the file they are from, and a hash of its content."""
+
+    file: Path
+    digest: str
+    rankings: Mapping[str, tuple[str, ...]]
 
 
 @teachers.register("replay")
@@ -26,29 +36,18 @@ class ReplayTeacher(LLMTeacher):
     needs_titles = False
     ranks_candidates_only = False
 
+    @cached_property
+    def _recordings(self) -> Recordings:
+        return read_recordings(self.context.settings.teacher, self.context.data_path, self.context.dataset)
+
     @property
-    def file(self) -> Path:
-        named = self.context.settings.teacher.llm_replay_file
-        return Path(named) if named else self.context.data_path / f"{self.context.dataset}.llm.jsonl"
-
-    @cached_property
-    def _content(self) -> bytes:
-        try:
-            return self.file.read_bytes()
-        except OSError as error:
-            raise AlkdError(
-                f"llm_replay_file: {str(self.file)!r} cannot be read ({error.strerror}); llm_teacher 'replay' needs a file "
-                'of recorded rankings, one {"session_id": ..., "ranking": [...]} a line'
-            ) from None
-
-    @cached_property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:
         """Session -> the recorded list, as it stands in the file. Empty lists count as not recorded."""
-        return {session: ranking for session, ranking in _read(self.file, self._content) if ranking}
+        return self._recordings.rankings
 
     @property
     def identity(self) -> str:
-        return f"replay|{hashlib.sha256(self._content).hexdigest()[:16]}|top_n={self.context.settings.teacher.llm_top_n}"
+        return f"replay|{self._recordings.digest}|top_n={self.context.settings.teacher.llm_top_n}"
 
     def can_label(self, sessions: Sequence[str]) -> list[bool]:
         return [session in self.recorded for session in sessions]
@@ -82,6 +81,24 @@ class ReplayTeacher(LLMTeacher):
         items = keep(items, "in_session", lambda item: item in session)
         items = items[: self.context.settings.teacher.llm_top_n]
         return Answer(tuple(items), raw=json.dumps(ranking), repairs=repairs, status="ok" if items else "failed")
+
+
+def read_recordings(settings: TeacherSettings, data_path: Path, dataset: str) -> Recordings:
+    """The rankings in ``llm_replay_file``, or in ``NAME.llm.jsonl`` in ``data_path``.
+
+    Raises:
+        AlkdError: a file that cannot be read, or a line that is no ranking.
+    """
+    file = Path(settings.llm_replay_file) if settings.llm_replay_file else data_path / f"{dataset}.llm.jsonl"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise AlkdError(
+            f"llm_replay_file: {str(file)!r} cannot be read ({error.strerror}); needed is a file of recorded rankings, one "
+            '{"session_id": ..., "ranking": [...]} a line'
+        ) from None
+    rankings = {session: ranking for session, ranking in _read(file, content) if ranking}
+    return Recordings(file, hashlib.sha256(content).hexdigest()[:16], rankings)
 
 
 def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:

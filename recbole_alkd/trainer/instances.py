@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,17 @@ from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
 from recbole_alkd.trainer.folds import Folds
 
-# What decides the LoRA examples besides the data: everything that shapes the fold recommenders and their lists.
-LORA_KEYS = (
+# What decides a teacher recommender besides the data.
+RECOMMENDER_KEYS = (
     "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
-    "session_augmentation", "llm_candidates", "lora_examples", "lora_folds",
-    *(field.name for field in dataclasses.fields(TrainingSettings)),
+    "session_augmentation", *(field.name for field in dataclasses.fields(TrainingSettings)),
 )  # fmt: skip
+# What decides the LoRA examples: the fold recommenders and their lists.
+LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")
+# What decides the cases that hints are made of.
+HINT_KEYS = (*RECOMMENDER_KEYS, "llm_hint_cases")
+HINT_LIST = 20  # items of the teacher recommender that a case shows, as in the paper
 
 
 class TrainingRows:
@@ -107,13 +112,20 @@ class TrainingRows:
             counts=counts,
         )
 
-    def instances(self, rows: np.ndarray, teacher: Backbone, device: torch.device) -> list[Instance]:
-        """What the LLM teacher is asked about ``rows``: history and candidates in tokens."""
+    def instances(
+        self, rows: np.ndarray, teacher: Backbone, device: torch.device, size: int | None = None, inject: bool | None = None
+    ) -> list[Instance]:
+        """What the LLM teacher is asked about ``rows``: history and candidates in tokens.
+
+        Args:
+            size: candidates of a session; None: ``llm_candidates``.
+            inject: whether the true next item is put among them; None: ``llm_inject_target``.
+        """
         settings = self.settings.teacher
         index = torch.as_tensor(rows, dtype=torch.long)
         seq, length = self.item_seq[index].to(device), self.item_seq_len[index].to(device)
-        candidates = top_candidates(teacher, seq, length, settings.llm_candidates)
-        if settings.llm_inject_target:
+        candidates = top_candidates(teacher, seq, length, size or settings.llm_candidates)
+        if settings.llm_inject_target if inject is None else inject:
             candidates, _ = insert_target(candidates, self.target[index].to(candidates.device))
         shown = self.tokens[candidates.cpu().numpy()]
         return [
@@ -151,10 +163,58 @@ class TrainingRows:
         """The true next items of ``rows``, as tokens."""
         return self.tokens[self.target[torch.as_tensor(rows, dtype=torch.long)].numpy()].tolist()
 
-    def lora_key(self) -> str:
-        """A hash of all that decides the LoRA examples."""
+    def lora_key(self, recorded: str = "") -> str:
+        """A hash of all that decides the LoRA examples. ``recorded``: of the rankings that they imitate."""
+        return self._key(LORA_KEYS, {"recorded": recorded} if recorded else {})
+
+    def hint_key(self) -> str:
+        """A hash of all that decides the cases for hints."""
+        return self._key(HINT_KEYS)
+
+    def _key(self, names: Sequence[str], more: Mapping[str, str] = MappingProxyType({})) -> str:
         config = self.dataset.config
-        return settings_hash({"data": self.fingerprint(), **{key: config[key] for key in LORA_KEYS}})
+        return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}, **more})
+
+    def hint_cases(self, teacher: Backbone, device: torch.device) -> list[Instance]:
+        """Random training sessions, each with the teacher recommender's own best items as candidates; no target is put in.
+
+        A session stands with its longest history, the one before its last item.
+        """
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "hints"))
+        rows = np.flatnonzero(np.asarray(self.dataset.row_is_last))
+        rows = rng.permutation(rows)[: self.settings.teacher.llm_hint_cases]
+        outside = len(self.tokens) - 1 - int(self.item_seq_len[torch.as_tensor(rows)].max())
+        return self.instances(rows, teacher, device, min(HINT_LIST, outside), inject=False)
+
+    def replay_examples(self, folds: Folds, rankings: Mapping[str, Sequence[str]]) -> list[LoraExample]:
+        """Examples for a local LLM that imitates recorded ``rankings`` (session -> items, best first).
+
+        A session stands with all its items but the last. Its candidates are the recorded ones that this data set has and the
+        session has not, at most ``llm_candidates``, then the best of the recommender that never saw the session.
+        """
+        config, size = self.dataset.config, self.settings.teacher.llm_candidates
+        token_id = self.dataset.field2token_id[self.item_field]
+        names = self.dataset.field2id_token[self.uid_field]
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        wanted: dict[int, list[int]] = {}
+        for place, session in enumerate(folds.sessions):
+            listed = dict.fromkeys(token_id[item] for item in rankings.get(str(names[session]), ()) if item in token_id)
+            seen = set(full[place][:-1].tolist())
+            kept = [item for item in listed if item not in seen][:size]
+            if kept:
+                wanted[place] = kept
+        rng = np.random.default_rng(stage_seed(config["seed"], "replay examples"))
+        chosen = [int(place) for place in rng.permutation(list(wanted))[: self.settings.lora.lora_examples]]
+        examples = [(place, len(full[place]) - 1) for place in chosen]
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
+        made = []
+        for (place, end), row in zip(examples, lists.tolist(), strict=True):
+            candidates = list(dict.fromkeys([*wanted[place], *row]))[:size]
+            ranking = tuple(self.tokens[wanted[place]].tolist())
+            found = int(full[place][end]) in row
+            history = tuple(self.tokens[full[place][:end]].tolist())
+            made.append(LoraExample(history, tuple(self.tokens[candidates].tolist()), ranking[0], found, ranking))
+        return made
 
     def lora_examples(self, folds: Folds) -> list[LoraExample]:
         """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""

@@ -52,10 +52,14 @@ def bill_lines(labels: Mapping[str, Any], lora: Mapping[str, Any] | None, policy
         f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
     ]
     if lora:
+        kind = (
+            "recorded rankings imitated"
+            if lora.get("imitated")
+            else f"target found by the recommender in {lora['natural']}, inserted in {lora['inserted']}"
+        )
         lines.append(
-            f"LoRA: {lora['examples']} examples (target found by the recommender in {lora['natural']}, inserted in "
-            f"{lora['inserted']}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> {lora['loss_last']:.3f}, "
-            f"{lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
+            f"LoRA: {lora['examples']} examples ({kind}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> "
+            f"{lora['loss_last']:.3f}, {lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
     if policy["value"] is not None:
         lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")

@@ -17,7 +17,7 @@ from recbole_alkd.config import AlkdError, stage_seed
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import policies
-from recbole_alkd.teacher.base import LLMTeacher
+from recbole_alkd.teacher.base import Instance, LLMTeacher
 from recbole_alkd.teacher.labelling import Bill, collect_labels
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
@@ -53,6 +53,8 @@ class LabelRounds:
         self.bill = Bill()
         self._asked: list[int] = []
         self._ended: str | None = None  # why the budget ended the asking
+        self._missing: list[str] = []  # selected sessions that got no answer
+        self._tokens, self._usd = 0, 0.0  # spent so far; lost requests, which are on no bill, are in it
         self._selections: list[tuple[str, Selection, list[str]]] = []
         self._pool: Pool | None = None
         self._ratio: RatioEstimate | None = None
@@ -84,12 +86,25 @@ class LabelRounds:
             self._bounds = self._bounds.after(self._kinds(asked))
             logger.info(set_color("ratio", "blue") + f": the rest of the pool has {self._bounds.counts} at worst")
 
-    def select_all(self) -> None:
-        """Select the whole budget in one round and ask nobody."""
+    def select_all(self) -> np.ndarray:
+        """Select the whole budget in one round and ask nobody; the row ids."""
         selection = self.settings.selection
         if selection.alkd_ratio == "pilot":
             raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
-        self._select("round 1", selection.alkd_policy, selection.budget_labels)
+        return self._select("round 1", selection.alkd_policy, selection.budget_labels)
+
+    def instances(self, picked: np.ndarray) -> list[Instance]:
+        """What the LLM teacher is asked about the rows ``picked``."""
+        return self.rows.instances(picked, self.recommender, self.device)
+
+    def budget(self, size: int) -> Budget:
+        """What may still be spent on ``size`` instances."""
+        limits = self.settings.selection
+        return Budget(
+            labels=size,
+            tokens=None if limits.budget_tokens is None else limits.budget_tokens - self._tokens,
+            usd=None if limits.budget_usd is None else limits.budget_usd - self._usd,
+        )
 
     @property
     def last_selection(self) -> tuple[Pool, Selection]:
@@ -133,20 +148,14 @@ class LabelRounds:
 
     def _ask(self, picked: np.ndarray) -> np.ndarray:
         """Labels for the rows ``picked``, from the store or the LLM teacher; gives back the rows that have an answer."""
-        instances = self.rows.instances(picked, self.recommender, self.device)
-        limits = self.settings.selection
-        tokens, usd = self.bill.prompt_tokens + self.bill.completion_tokens, self.bill.usd or 0.0
-        budget = Budget(
-            labels=len(picked),
-            tokens=None if limits.budget_tokens is None else limits.budget_tokens - tokens,
-            usd=None if limits.budget_usd is None else limits.budget_usd - usd,
-        )
-        path = self.settings.teacher.label_store
+        instances, budget, path = self.instances(picked), self.budget(len(picked)), self.settings.teacher.label_store
         with LabelStore(path) as store:
             found = collect_labels(self.llm, instances, store, budget, show_progress=self.show_progress)
+        self._tokens, self._usd = self._tokens + (budget.spent.tokens or 0), self._usd + (budget.spent.usd or 0.0)
         self.labels.update(found.labels)
         self.bill = self.bill + found.bill
         self._ended = found.ended
+        self._missing.extend(str(session) for session in self.rows.sessions[list(found.missing)])
         asked = np.setdiff1d(picked, found.missing, assume_unique=True)
         self._asked.extend(asked.tolist())
         if not self.labels:
@@ -179,7 +188,8 @@ class LabelRounds:
         }
 
     def label_report(self) -> dict[str, Any]:
-        """The bill, and what labelling the whole pool would have cost at the same rates."""
+        """The bill; the limit that ended the asking and the selected sessions that are without an answer; and what labelling
+        the whole pool would have cost at the same rates."""
         known = list(self.labels.values())
         each = self.pool_size / max(1, len(known))
         prices = [label.usd for label in known if label.usd is not None]
@@ -187,6 +197,8 @@ class LabelRounds:
         return {
             **{key: getattr(self.bill, key) for key in counted},
             "seconds": round(self.bill.seconds, 3),
+            "ended": self._ended,
+            "missing": self._missing,
             "all_sessions": {
                 "sessions": self.pool_size,
                 "tokens": round(each * sum(label.prompt_tokens + label.completion_tokens for label in known)),

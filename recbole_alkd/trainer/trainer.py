@@ -25,8 +25,9 @@ from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
+from recbole_alkd.teacher.replay import read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings
-from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
+from recbole_alkd.trainer.distillation import DistillationTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.ranks import RANKS, session_ranks, session_tokens, write_arrays
@@ -95,7 +96,7 @@ class ALKDRecTrainer(StageTrainer):
             return
         self.outcomes["student"] = fit("student", self.alkdrec)
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, show_progress)
         try:
             self.rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
             count = self.settings.selection.alkd_rounds
@@ -109,11 +110,14 @@ class ALKDRecTrainer(StageTrainer):
         if stage == "student_longer":
             self.outcomes["student_longer"] = self._train_longer(fit, train_data)
 
-    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> LabelRounds:
+    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> tuple[LabelRounds, np.ndarray]:
         """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
 
         Trains the teacher recommender, and the student where the policy looks at it. A later run with the same settings
         goes on from there.
+
+        Returns:
+            The rounds, whose ``llm`` the caller closes, and the row ids that are selected.
         """
         fit = self._begin(train_data, valid_data, True, show_progress)
         rows = TrainingRows(train_data, self.settings)
@@ -121,11 +125,9 @@ class ALKDRecTrainer(StageTrainer):
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
             fit("student", self.alkdrec)
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
-        rounds.select_all()
-        self.folder.close()
-        return rounds
+        return rounds, rounds.select_all()
 
     def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
@@ -192,13 +194,17 @@ class ALKDRecTrainer(StageTrainer):
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
         return Folds(rows.session_ids, self.settings.lora.lora_folds, rng, train_fold)
 
-    def _llm_teacher(self, rows: TrainingRows, folds: Folds, show_progress: bool) -> LLMTeacher:
+    def _llm_teacher(self, rows: TrainingRows, recommender: Backbone, folds: Folds, show_progress: bool) -> LLMTeacher:
         teacher_class = teachers.get(self.settings.teacher.llm_teacher)
         data_path, dataset = Path(self.config["data_path"]), self.config["dataset"]
         titles: Mapping[str, str] = {}
         if teacher_class.needs_titles:
             items = rows.tokens[1:].tolist()
             titles = load_titles(data_path, dataset, rows.item_field, self.settings.session.title_field, items)
+        examples, key = partial(rows.lora_examples, folds), rows.lora_key()
+        if self.settings.lora.lora and self.settings.lora.lora_target == "replay" and teacher_class is teachers.get("local"):
+            recorded = read_recordings(self.settings.teacher, data_path, dataset)
+            examples, key = partial(rows.replay_examples, folds, recorded.rankings), rows.lora_key(recorded.digest)
         return teacher_class(
             TeacherContext(
                 settings=self.settings,
@@ -206,11 +212,13 @@ class ALKDRecTrainer(StageTrainer):
                 data_path=data_path,
                 titles=titles,
                 cache=Path(self.settings.teacher.label_store).parent,
-                lora_examples=partial(rows.lora_examples, folds),
-                lora_key=rows.lora_key(),
+                lora_examples=examples,
+                lora_key=key,
                 show_progress=show_progress,
                 log_metric=teacher_log(*self._loggers),
                 device=str(self.device),
+                hint_cases=partial(rows.hint_cases, recommender, self.device),
+                hint_key=rows.hint_key(),
             )
         )
 
@@ -257,9 +265,14 @@ class ALKDRecTrainer(StageTrainer):
             model.kd = None
 
     def _distilled_lists(self, rows: TrainingRows) -> Mapping[int, Sequence[str]]:
-        """Row -> list that is distilled: the labels, or what ``kd_lists`` puts in their place."""
+        """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their place."""
         rng = np.random.default_rng(stage_seed(self.config["seed"], "kd_lists"))
-        return control_lists(self.settings.distill.kd_lists, self.rounds.rankings(), rows.target_tokens, rng)
+        lists = control_lists(self.settings.distill.kd_lists, self.rounds.rankings(), rows.target_tokens, rng)
+        correct = self.settings.distill.kd_correct
+        if correct == 1:
+            return lists
+        spoil = np.random.default_rng(stage_seed(self.config["seed"], "kd_correct"))
+        return spoiled_lists(lists, self.rounds.candidates(), correct, spoil)
 
     def _label_batch(self) -> int:
         """Labelled sessions a step, from ``kd_batch_size`` in (session, item) pairs."""

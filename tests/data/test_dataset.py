@@ -409,3 +409,9 @@ def test_against_make_sessions(tmp_path: Path, config_of, build, clicks, length:
         return
     parts = build(config_of("toy", session_min_length=2, MAX_ITEM_LIST_LENGTH=length, seed=seed))
     assert [token_rows(part) for part in parts] == [read_rows(tmp_path / "made", part) for part in PARTS]
+
+
+def test_a_data_set_that_is_nowhere_is_named(tmp_path: Path, config_of) -> None:
+    config = config_of("nosuch", data_path=str(tmp_path))
+    with pytest.raises(AlkdError, match=r"no folder '.*nosuch'.*data_path is the folder above"):
+        ALKDRecDataset(config)

@@ -356,7 +356,7 @@ def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) ->
         assert "1. Sequels follow.\n2. Casts recur." in server.requests[1]["messages"][1]["content"]
         assert found.bill.asked == 3
         assert found.bill.prompt_tokens + found.bill.completion_tokens == server.charged == budget.spent.tokens
-        rounds = make(server, tmp_path / "rounds", hint_context([]))  # hints of its own, because its cache is another
+        rounds = make(server, tmp_path / "rounds", hint_context([]))  # hints of its own, because its store is another
         with LabelStore(tmp_path / "rounds.sqlite") as other:
             bills = [
                 collect_labels(rounds, some_instances(number), other, Budget(9), show_progress=False).bill for number in (1, 2)
@@ -381,7 +381,7 @@ def test_a_budget_too_small_for_hints(tmp_path: Path, store: LabelStore) -> None
         one, _ = teacher.estimate(some_instances(1)[0])
         short = min(one, 1000)
         with pytest.raises(AlkdError, match=r"budget_tokens: .* too little for the hints"):
-            teacher.budget = Budget(9, tokens=short)
+            teacher.budget, teacher.store = Budget(9, tokens=short), store
             teacher.prepare()
         teacher.close()
         assert server.requests == []

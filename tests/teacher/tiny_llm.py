@@ -23,7 +23,7 @@ TITLES = {
 }
 
 
-def tiny_llm(folder: Path, seed: int = 0, layers: int = 2) -> Path:
+def tiny_llm(folder: Path, seed: int = 0, layers: int = 2, width: int = 32) -> Path:
     """Write the model to ``folder``; every byte is a token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -42,8 +42,8 @@ def tiny_llm(folder: Path, seed: int = 0, layers: int = 2) -> Path:
         torch.manual_seed(seed)
         config = LlamaConfig(
             vocab_size=len(fast),
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=width,
+            intermediate_size=2 * width,
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,

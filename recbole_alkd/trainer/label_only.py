@@ -1,0 +1,121 @@
+"""Labels without distillation (``recbole-alkd label``): what is done with a selection, and what is said about it.
+
+Every function takes the rounds after ``ALKDRecTrainer.select``, whose sessions a run with the same settings selects too, so
+that it finds these labels in the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.data.writing import write_files
+from recbole_alkd.labels import LabelStore
+from recbole_alkd.teacher.api import ApiTeacher
+from recbole_alkd.teacher.batch import read_batch, write_batch
+from recbole_alkd.teacher.estimate import estimate_labels
+from recbole_alkd.teacher.labelling import collect_labels
+from recbole_alkd.trainer.report import money
+from recbole_alkd.trainer.rounds import LabelRounds
+
+Found = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
+
+
+def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
+    """What labelling would take; nothing is loaded, sent or stored."""
+    path = Path(rounds.settings.teacher.label_store).expanduser()
+    instances = rounds.instances(picked)
+    if path.is_file():
+        with LabelStore(path) as store:
+            found = estimate_labels(rounds.llm, instances, store)
+    else:
+        found = estimate_labels(rounds.llm, instances, None)
+    limits = rounds.settings.selection
+    lines = [
+        f"{found.wanted:,} instances: {found.known:,} in {path}, {found.missing:,} to ask" + (", and hints" if found.hints else ""),
+        f"estimate:    {found.tokens:,} tokens, {money(found.usd)}",
+        f"upper bound: {found.most_tokens:,} tokens, {money(found.most_usd)} (every byte a token, every answer asked for twice)",
+    ]
+    for name, most, limit in (
+        ("budget_tokens", found.most_tokens, limits.budget_tokens),
+        ("budget_usd", found.most_usd, limits.budget_usd),
+    ):
+        if limit is not None and most is not None:
+            lines.append(f"{name}: {limit:g}" + (", which the upper bound passes: asking may end early" if most > limit else ""))
+    return dataclasses.asdict(found), lines
+
+
+def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Found:
+    """Ask for the labels that are missing from the store; write all rankings to ``file`` as ``llm_teacher: replay`` reads them."""
+    path = rounds.settings.teacher.label_store
+    instances = rounds.instances(picked)
+    with LabelStore(path) as store:
+        found = collect_labels(
+            rounds.llm,
+            instances,
+            store,
+            rounds.budget(len(picked)),
+            show_progress=rounds.show_progress,
+            retry_failed=retry_failed,
+        )
+    session = {instance.row: instance.session for instance in instances}
+    missing = [session[row] for row in found.missing]
+    bill = found.bill
+    lines = [
+        f"{len(found.labels):,} rankings in {path}: {bill.asked:,} instances asked now, {bill.reused:,} rankings from the store; "
+        f"{bill.failed:,} failed, {len(missing):,} without an answer",
+        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, {bill.seconds:.1f} s",
+        *([f"ended by {found.ended}"] if found.ended else []),
+    ]
+    if file:
+        settings = rounds.settings.teacher
+        source = settings.llm_teacher + (f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else "")
+        records = [
+            {"session_id": session[row], "ranking": list(one.ranking), "source": source} for row, one in found.labels.items()
+        ]
+        write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
+        lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
+    report = {**vars(bill), "rankings": len(found.labels), "missing": missing, "ended": found.ended, "repairs": found.repairs}
+    return report, lines
+
+
+def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
+    """Write what is missing from the store as an OpenAI batch file."""
+    teacher = _api(rounds, "--batch-out")
+    with LabelStore(rounds.settings.teacher.label_store) as store:
+        made = write_batch(teacher, rounds.instances(picked), store, rounds.budget(len(picked)), file)
+    lines = [
+        f"{made.requests:,} requests written to {file}; {made.known:,} labels are in the store"
+        + (f", {made.missing:,} instances left out ({made.ended})" if made.missing else ""),
+        f"upper bound: {made.tokens:,} tokens, {money(made.usd)}",
+    ]
+    hints = teacher.preparation
+    if hints:
+        lines.append(f"hints: {hints.prompt_tokens:,} + {hints.completion_tokens:,} tokens, {money(hints.usd)}, asked for now")
+    return dataclasses.asdict(made), lines
+
+
+def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
+    """Put the answers of a batch's output file into the store."""
+    teacher = _api(rounds, "--batch-in")
+    with LabelStore(rounds.settings.teacher.label_store) as store:
+        found = read_batch(teacher, rounds.instances(picked), store, file)
+    bill = found.bill
+    lines = [
+        f"{found.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {found.known:,} were known, "
+        f"{found.foreign:,} belong to other questions, {found.unanswered:,} requests ended in an error",
+        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}",
+    ]
+    return dataclasses.asdict(found), lines
+
+
+def _api(rounds: LabelRounds, option: str) -> ApiTeacher:
+    if not isinstance(rounds.llm, ApiTeacher):
+        name = rounds.settings.teacher.llm_teacher
+        raise AlkdError(f"{option}: llm_teacher {name!r} knows no batch files; allowed: llm_teacher api")
+    return rounds.llm
