@@ -196,6 +196,7 @@ class DistillSettings:
 
     kd_loss: Any = _setting("pairwise", str, dict)
     kd_lists: str = _setting("llm", str, choices=("llm", "shuffled", "permuted", "target"))
+    kd_correct: float = _setting(1.0, float, int, check=lambda v: None if 0 <= v <= 1 else "a number in [0, 1]")
     kd_init: str = _setting("student", str, choices=("student", "scratch"))
     kd_weight: float = _setting(1.0, float, int, check=_above(0))
     kd_rec_weight: float = _setting(0.0, float, int, check=_at_least(0))

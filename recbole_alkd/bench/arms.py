@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_alkd.config import AlkdError, read_yaml
-from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.model.backbone import view_and_model
+from recbole_alkd.registry import losses, policies, teachers
 
 PREFIX = {"session_augmentation": "prefix"}
 CLOSED_FORM = ("popularity", "item_knn")
@@ -26,12 +27,15 @@ class Arm:
         name: in plans and results. words: what the report calls it.
         stage: teacher, student, student_longer, distilled, or a name in ``CLOSED_FORM``.
         settings: laid over the plan's.
+        base, point: in a study, the arm that this is, and the value it is at; otherwise "" and None.
     """
 
     name: str
     words: str
     stage: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
+    point: Any = None
 
 
 ARMS: dict[str, Arm] = {
@@ -86,8 +90,10 @@ def find_arm(name: str) -> Arm:
         teachers.get(entry)
         return Arm(name, f"LLM teacher {entry}", "distilled", {"llm_teacher": entry})
     if family == "model":
-        backbones.get(entry)
-        return Arm(name, entry, "student", {"student_model": entry})
+        view, _ = view_and_model(entry)
+        # a model without gradients cannot be a student here, and is the same in either place
+        role = "student" if view.has_vectors else "teacher"
+        return Arm(name, entry, role, {f"{role}_model": entry})
     raise AlkdError(f"arms: {name!r} is of no known family; known: {', '.join(FAMILIES)}, as in loss:rd")
 
 

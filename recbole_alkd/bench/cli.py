@@ -20,7 +20,7 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
         "The same command goes on with what is not finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("plan", help="a plan: a YAML file, or a shipped one: quick, paper_ml, policies, losses, strong")
+    parser.add_argument("plan", help=f"a plan: a YAML file, or a shipped one: {', '.join(shipped_plans())}")
     parser.add_argument("--out", default=None, metavar="FOLDER", help="results and report (default: alkd_bench/NAME)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side; the cores are divided among them")
     parser.add_argument("--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's")
@@ -51,13 +51,16 @@ def run(args: argparse.Namespace) -> int:
 
 def plan_file(name: str) -> Path:
     """The file of a plan: as it stands, or a shipped one by its name."""
-    from recbole_alkd.plugin import properties_dir
-
     if Path(name).is_file():
         return Path(absolute(name))
-    shipped = properties_dir() / "bench"
-    file = shipped / f"{name}.yaml"
-    if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in shipped.glob("*.yaml")))
-        raise AlkdError(f"plan {name!r}: no such file; shipped plans: {names}")
-    return file
+    shipped = shipped_plans()
+    if name not in shipped:
+        raise AlkdError(f"plan {name!r}: no such file; shipped plans: {', '.join(shipped)}")
+    return shipped[name]
+
+
+def shipped_plans() -> dict[str, Path]:
+    """Name -> file."""
+    from recbole_alkd.plugin import properties_dir
+
+    return {file.stem: file for file in sorted((properties_dir() / "bench").glob("*.yaml"))}

@@ -17,7 +17,8 @@ h1, h2 { line-height: 1.2; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;
-  white-space: normal; min-width: 8rem; }
+  white-space: normal; min-width: 13rem; }
+@media (max-width: 40rem) { th:first-child, td:first-child { min-width: 7rem; } }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid #2f7ed8; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
@@ -42,20 +43,20 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 
 
 def page(
-    plan: Any, tables: Sequence[Any], words: str, failed: Sequence[str], figures: Sequence[str], header: Sequence[str],
+    plan: Any, tables: Sequence[Any], words: str, failed: Sequence[str], figures: Sequence[Sequence[str]], header: Sequence[str],
     cells: Callable[[Any, str], list[tuple[str, Any]]], method: str,
 ) -> str:  # fmt: skip
-    """The whole page. ``figures``: one SVG a table. ``cells``: the shown text and the sort value of every column of a row.
+    """The whole page. ``figures``: the SVGs of each table. ``cells``: the shown text and the sort value of every column of a row.
 
     ``method``: how the numbers came about.
     """
     escape = html.escape
     parts = [f"<h1>{escape(plan.name)}</h1>"]
     parts += [f'<p class="summary">{escape(sentence)}</p>' for sentence in words.splitlines()]
-    for table, figure in zip(tables, figures, strict=True):
+    for table, drawn in zip(tables, figures, strict=True):
         parts.append(f"<h2>{escape(table.dataset)}, {escape(table.backbone)}</h2>")
         parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column sorts by it.</p>")
-        parts.append(f'<div class="scroll">{figure}</div>')
+        parts += [f'<div class="scroll">{figure}</div>' for figure in drawn]
         head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in header)
         body = "".join(_row(cells(row, metric)) for metric in plan.metrics for row in table.rows)
         parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')

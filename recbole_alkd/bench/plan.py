@@ -11,6 +11,7 @@ arms:
   - student
   - loss:rd
   - {name: more labels, arm: alkdrec, settings: {budget_labels: 1000}}
+study: ...                       # arms at several values of a setting: ``study.py``
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from typing import Any
 import yaml
 
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
+from recbole_alkd.bench.study import Study, read_study
 from recbole_alkd.config import FIELDS, AlkdError, read_yaml
 
-KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "data_path")
+KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
 # All arms are evaluated alike, so none may change what is evaluated.
 SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
-PATH_SETTINGS = ("alkd_picks", "llm_replay_file")  # files that a run reads: below where the bench was started, or the data path
+# Files that a run reads: below where the bench was started, or the data path. A prompt may be a name as well.
+PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,21 @@ class Plan:
     reference: str
     metrics: tuple[str, ...]
     settings: Mapping[str, Any]
+    study: Study | None = None
+
+    def reference_of(self, arm: Arm) -> str | None:
+        """The arm that ``arm`` is compared with; in a study the one at the same value. None: with nothing."""
+        if self.study is None or self.reference not in self.study.arms:
+            return None if arm.name == self.reference else self.reference
+        if not arm.base or arm.base == self.reference:
+            return None
+        return next(other.name for other in self.arms if (other.base, other.point) == (self.reference, arm.point))
+
+    @property
+    def reference_words(self) -> str:
+        """What the report calls the reference."""
+        arm = next(arm for arm in self.arms if self.reference in (arm.name, arm.base))
+        return f"{self.study.base_words(arm.words, arm.point)} at the same value" if self.study and arm.base else arm.words
 
     def tasks(self) -> Iterator[Task]:
         """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared stages."""
@@ -109,15 +127,17 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     reference = content.get("reference", names[0])
     if reference not in names:
         raise AlkdError(f"reference: {_unknown(reference, names, 'arm of this plan')}")
+    study = read_study(content.get("study"), arms)
     plan = Plan(
         name=str(content.get("name", source.stem)),
-        datasets=_named(content.get("datasets"), "datasets"),
-        backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones"),
-        arms=arms,
+        datasets=_named(content.get("datasets"), "datasets", path),
+        backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones", path),
+        arms=study.expand(arms) if study else arms,
         seeds=_seeds(content.get("seeds") if seeds is None else list(seeds)),
         reference=reference,
         metrics=_metrics(content.get("metrics", ["ndcg@10", "recall@10"])),
         settings=settings,
+        study=study,
     )
     _check_settings(plan)
     return plan
@@ -141,7 +161,8 @@ def check_runs(plan: Plan) -> None:
                 config = Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))
             folder = Path(config["data_path"])
             if not list(folder.glob(f"{task.dataset}*.inter")):
-                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; give --data-path, the folder above")
+                hint = "give --data-path, the folder above" + _release(task.dataset)
+                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; {hint}")
             for key in PATH_SETTINGS:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
                     raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
@@ -151,21 +172,33 @@ def check_runs(plan: Plan) -> None:
             raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
 
 
+def _release(dataset: str) -> str:
+    """What to do about data that cannot be shipped."""
+    if not dataset.startswith("alkdrec-"):
+        return ""
+    return (
+        f"; it is the paper's data, which only its authors give out: import their release as {dataset}.train.inter, .valid.inter "
+        f"and .test.inter (session_id, item_id_list, item_id), {dataset}.item (item_id, title) and {dataset}.llm.jsonl (rankings)"
+    )
+
+
 def absolute(path: str) -> str:
     """``FILE`` or ``FILE#key`` with an absolute FILE."""
     name, hash_sign, key = path.partition("#")
     return str(Path(name).resolve()) + hash_sign + key
 
 
-def _resolve_files(settings: dict[str, Any], data_path: str | None) -> None:
+def _resolve_files(settings: dict[str, Any], data_path: str | None) -> dict[str, Any]:
     """Make the files in ``settings`` absolute: as they stand where there is such a file, otherwise below the data path."""
-    for key in PATH_SETTINGS:
-        if settings.get(key):
+    for key in (*PATH_SETTINGS, "llm_prompt"):
+        if isinstance(settings.get(key), str):
             name = settings[key].partition("#")[0]
             below = Path(data_path or ".") / name
             if below.is_file() and not Path(name).is_file():
                 settings[key] = str(below) + settings[key][len(name) :]
-            settings[key] = absolute(settings[key])
+            if key != "llm_prompt" or Path(settings[key]).is_file():
+                settings[key] = absolute(settings[key])
+    return settings
 
 
 def _check_settings(plan: Plan) -> None:
@@ -212,11 +245,11 @@ def _metrics(values: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value.lower() for value in values))
 
 
-def _named(value: Any, key: str) -> dict[str, dict[str, Any]]:
+def _named(value: Any, key: str, data_path: str | None) -> dict[str, dict[str, Any]]:
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return {name: {} for name in value}
     if isinstance(value, dict) and value:
-        return {str(name): _mapping(own, f"{key}, {name}") for name, own in value.items()}
+        return {str(name): _resolve_files(_mapping(own, f"{key}, {name}"), data_path) for name, own in value.items()}
     raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list of names, or a mapping from names to settings")
 
 

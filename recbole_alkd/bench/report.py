@@ -1,16 +1,17 @@
-"""The report of a plan: results.csv, results.md, report.html, and a figure as PNG and PDF."""
+"""The report of a plan: results.csv, results.md, report.html, and the figures as PNG and PDF."""
 
 from __future__ import annotations
 
 import csv
-import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recbole_alkd.bench.arms import Arm
+from recbole_alkd.bench.figures import draw_figures
 from recbole_alkd.bench.page import page
 from recbole_alkd.bench.plan import Plan
 from recbole_alkd.bench.runs import Outcome, Result
@@ -26,19 +27,28 @@ class Row:
     """One arm in one table.
 
     Attributes:
-        values: metric -> its value for every finished seed. comparison: metric -> against the reference (not for itself).
-        seconds: mean wall time of the stage itself. labels, tokens, usd: means over seeds of what its labels took.
+        base, point: see ``Arm``. reference: the arm it is compared with. is_reference: whether others are compared with it.
+        values: metric -> its value for every finished seed. comparison: metric -> against the reference.
+        seconds: mean wall time of the stage itself. bytes: of the model's numbers.
+        labels, tokens, usd, all_seconds: means over seeds of what a result rests on, shared stages and labels in full; usd is
+            None where labels have no price.
     """
 
     name: str
     words: str
+    base: str
+    point: Any
+    reference: str | None
+    is_reference: bool
     values: dict[str, np.ndarray]
     comparison: dict[str, Comparison]
     parameters: int
+    bytes: int
     seconds: float
     labels: float
     tokens: float
     usd: float | None
+    all_seconds: float
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,10 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     words = summary(plan, tables)
     _write_csv(plan, outcome.results, out / "results.csv")
     failed = [f"{task}: {reason}" for task, reason in outcome.failed.items()]
-    (out / "results.md").write_text(markdown(plan, tables, words, failed), encoding="utf-8")
-    figures = [draw(plan, table, out / "figures") for table in tables]
+    drawn = [draw_figures(plan, table, out / "figures") for table in tables]
+    names = [[name for name, _ in found] for found in drawn]
+    (out / "results.md").write_text(markdown(plan, tables, words, failed, names), encoding="utf-8")
+    figures = [[svg for _, svg in found] for found in drawn]
     (out / "report.html").write_text(page(plan, tables, words, failed, figures, HEADER, cells, method(plan)), encoding="utf-8")
     return words
 
@@ -70,8 +82,7 @@ def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
         for backbone in plan.backbones:
             mine = [r for r in results if (r.task.dataset, r.task.backbone) == (dataset, backbone)]
             of_arm = {arm.name: {r.task.seed: r for r in mine if r.task.arm.name == arm.name} for arm in plan.arms}
-            reference = of_arm[plan.reference]
-            rows = [_row(plan, arm.name, arm.words, of_arm[arm.name], reference) for arm in plan.arms if of_arm[arm.name]]
+            rows = [_row(plan, arm, of_arm) for arm in plan.arms if of_arm[arm.name]]
             for metric in plan.metrics:
                 compared = [row for row in rows if metric in row.comparison]
                 for row, p in zip(compared, holm([row.comparison[metric].p for row in compared]), strict=True):
@@ -81,32 +92,35 @@ def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
     return tables
 
 
-def _row(plan: Plan, name: str, words: str, runs: dict[int, Result], reference: dict[int, Result]) -> Row:
+def _row(plan: Plan, arm: Arm, of_arm: dict[str, dict[int, Result]]) -> Row:
+    runs, name = of_arm[arm.name], plan.reference_of(arm)
+    reference = of_arm[name] if name else {}
     seeds = [seed for seed in runs if seed in reference]
     comparison = {}
-    if name != plan.reference and seeds:
+    if seeds:
         for seed in seeds:
             if not np.array_equal(runs[seed].sessions, reference[seed].sessions):
-                raise AlkdError(f"{name} and {plan.reference} were evaluated on different sessions (seed {seed})")
+                raise AlkdError(f"{arm.name} and {name} were evaluated on different sessions (seed {seed})")
         crossed = all(np.array_equal(runs[seed].sessions, runs[seeds[0]].sessions) for seed in seeds)
         for metric in plan.metrics:
             ours, theirs = ([gains(run[seed].test, metric) for seed in seeds] for run in (runs, reference))
-            comparison[metric] = compare(ours, theirs, crossed, np.random.default_rng(stage_seed(0, name, metric)))
+            comparison[metric] = compare(ours, theirs, crossed, np.random.default_rng(stage_seed(0, arm.name, metric)))
     facts = [run.facts for run in runs.values()]
-    bills = [fact.get("labels") or {} for fact in facts]
-    prices = [bill["usd"] for bill in bills if bill.get("usd") is not None]
+    costs = {key: [fact["cost"][key] for fact in facts] for key in ("labels", "tokens", "usd", "seconds")}
     return Row(
-        name, words,
+        arm.name, arm.words, arm.base, arm.point, name, plan.reference in (arm.name, arm.base),
         {metric: np.array([gains(run.test, metric).mean() for run in runs.values()]) for metric in plan.metrics},
-        comparison, int(facts[0]["parameters"]), float(np.mean([fact["seconds"] for fact in facts])),
-        labels=float(np.mean([bill.get("asked", 0) + bill.get("reused", 0) for bill in bills])),
-        tokens=float(np.mean([bill.get("prompt_tokens", 0) + bill.get("completion_tokens", 0) for bill in bills])),
-        usd=float(np.mean(prices)) if prices else None,
+        comparison, int(facts[0]["parameters"]), int(facts[0]["bytes"]), float(np.mean([fact["seconds"] for fact in facts])),
+        labels=float(np.mean(costs["labels"])),
+        tokens=float(np.mean(costs["tokens"])),
+        usd=None if None in costs["usd"] else float(np.mean(costs["usd"])),
+        all_seconds=float(np.mean(costs["seconds"])),
     )  # fmt: skip
 
 
 HEADER = (
-    "arm", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable", "verdict", "parameters", "labels",
+    "arm", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable", "verdict",
+    "parameters", "KiB", "labels", "tokens", "USD", "seconds",
 )  # fmt: skip
 
 
@@ -116,13 +130,15 @@ def cells(row: Row, metric: str) -> list[tuple[str, Any]]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     shown: list[tuple[str, Any]] = [(row.words, row.words), (metric, metric), _number(values.mean()), _number(std)]
     if found is None:
-        shown += [("reference", 0.0), *[("", float("nan"))] * 3, ("", "")]
+        shown += [("reference" if row.is_reference else "", 0.0), *[("", float("nan"))] * 3, ("", "")]
     else:
         change = f"{_signed(found.difference)} ({_signed(100 * found.relative, 0)} %)"
         interval = f"[{_signed(found.low)}, {_signed(found.high)}]"
         shown += [(change, found.difference), (interval, found.low), _number(found.p_holm, 3), _number(found.detectable)]
         shown += [(found.verdict, found.verdict)]
-    return [*shown, (f"{row.parameters:,}", row.parameters), (f"{row.labels:,.0f}", row.labels)]
+    shown += [(f"{row.parameters:,}", row.parameters), (f"{row.bytes / 1024:,.0f}", row.bytes), (f"{row.labels:,.0f}", row.labels)]
+    shown += [(f"{row.tokens:,.0f}", row.tokens), ("no price", float("nan")) if row.usd is None else _number(row.usd, 2)]
+    return [*shown, (f"{row.all_seconds:,.1f}", row.all_seconds)]
 
 
 def _number(value: float, digits: int = 5) -> tuple[str, float]:
@@ -136,24 +152,40 @@ def _signed(value: float, digits: int = 5) -> str:
 def summary(plan: Plan, tables: Sequence[Table]) -> str:
     """What the deciding metric says, in one sentence a table."""
     metric, sentences = plan.metrics[0], []
-    names = {arm.name: arm.words for arm in plan.arms}
+
+    def change(row: Row) -> str:
+        return f" ({_signed(100 * row.comparison[metric].relative, 0)} %)"
+
     for table in tables:
-        found = {row.words: row.comparison[metric] for row in table.rows if metric in row.comparison}
-        seeds = max((c.seeds for c in found.values()), default=0)
-        head = f"{table.dataset}, {table.backbone}, test {metric}, {seeds} seeds, against {names[plan.reference]}: "
+        compared = [row for row in table.rows if metric in row.comparison]
+        seeds = max((row.comparison[metric].seeds for row in compared), default=0)
+        head = f"{table.dataset}, {table.backbone}, test {metric}, {seeds} seeds, against {plan.reference_words}: "
         if seeds < 2:
             sentences.append(head + "one seed says nothing about seeds; no test was made.")
             continue
         parts = []
         for verdict in ("better", "worse"):
-            which = [f"{name} ({_signed(100 * c.relative, 0)} %)" for name, c in found.items() if c.verdict == verdict]
-            parts += [f"{verdict}: {', '.join(which)}"] if which else []
-        same = [name for name, c in found.items() if c.verdict == "no measurable difference"]
-        if not any(c.verdict == "better" for c in found.values()):
+            which = [row for row in compared if row.comparison[metric].verdict == verdict]
+            if which:
+                parts.append(f"{verdict}: {_listed(plan, which, change)}")
+        same = [row for row in compared if row.comparison[metric].verdict == "no measurable difference"]
+        if not any(row.comparison[metric].verdict == "better" for row in compared):
             parts.insert(0, "no measurable gain")
-        parts += [f"no measurable difference: {', '.join(same)}"] if same else []
-        sentences.append(head + "; ".join(parts) + ".")
+        parts += [f"no measurable difference: {_listed(plan, same)}"] if same else []
+        sentences.append(head + ". ".join(parts) + ".")
     return "\n".join(sentences)
+
+
+def _listed(plan: Plan, rows: Sequence[Row], more: Callable[[Row], str] = lambda row: "") -> str:
+    """Arms in a sentence; of a studied one the values stand behind it."""
+    items: dict[str, list[str]] = {}
+    for row in rows:
+        if plan.study and row.base:
+            head = f"{plan.study.base_words(row.words, row.point)}, {plan.study.setting}"
+            items.setdefault(head, []).append(plan.study.words(row.point) + more(row))
+        else:
+            items[row.words + more(row)] = []
+    return "; ".join(f"{head} {', '.join(points)}".rstrip() for head, points in items.items())
 
 
 def method(plan: Plan) -> str:
@@ -163,15 +195,17 @@ def method(plan: Plan) -> str:
         "Null hypothesis: an arm and the reference have the same expected metric (two-sided paired t-test over seeds, Holm's "
         "correction over the arms of a table). Interval: 95 % bootstrap over seeds and sessions. Detectable: the true difference "
         "that this t-test would find with 80 % probability. An arm is called better or worse only where the corrected p is below "
-        "0.05 and the interval excludes 0."
+        "0.05 and the interval excludes 0. Labels, tokens, USD and seconds are those of one run, with "
+        "shared stages and labels in full; seconds are wall time of training and answers, and runs may have shared the machine."
     )
 
 
-def markdown(plan: Plan, tables: Sequence[Table], words: str, failed: Sequence[str]) -> str:
-    """The report as Markdown."""
+def markdown(plan: Plan, tables: Sequence[Table], words: str, failed: Sequence[str], figures: Sequence[Sequence[str]]) -> str:
+    """The report as Markdown. ``figures``: the names of the figures of each table, without their ends."""
     lines = [f"# {plan.name}", "", *[f"{sentence}\n" for sentence in words.splitlines()]]
-    for table in tables:
+    for table, names in zip(tables, figures, strict=True):
         lines += [f"## {table.dataset}, {table.backbone} ({table.sessions:,} test sessions, {len(plan.seeds)} seeds)", ""]
+        lines += [f"![{name}](figures/{name.replace(' ', '%20')}.png)" for name in names] + [""]
         lines += ["| " + " | ".join(HEADER) + " |", "|" + " --- |" * len(HEADER)]
         for metric in plan.metrics:
             lines += ["| " + " | ".join(text.replace("|", "/") for text, _ in cells(row, metric)) + " |" for row in table.rows]
@@ -182,57 +216,20 @@ def markdown(plan: Plan, tables: Sequence[Table], words: str, failed: Sequence[s
 
 
 def _write_csv(plan: Plan, results: Sequence[Result], file: Path) -> None:
-    """One line a run."""
+    """One line a run. ``cost_`` is what the run rests on, ``labels_`` what this run itself did for it."""
     keys = [f"{part}_{metric}" for part in ("valid", "test") for metric in plan.metrics]
     bill = ("asked", "reused", "failed", "prompt_tokens", "completion_tokens", "usd")
+    cost = ("labels", "tokens", "usd", "seconds")
     with open(file, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        names = ["dataset", "backbone", "arm", "seed", "stage", *keys, "parameters", "seconds"]
-        writer.writerow([*names, *(f"labels_{key}" for key in bill)])
+        names = ["dataset", "backbone", "arm", "seed", "stage", "study_arm", "study_value", *keys, "parameters", "bytes", "seconds"]
+        writer.writerow([*names, *(f"cost_{key}" for key in cost), *(f"labels_{key}" for key in bill)])
         for r in results:
             values = [f"{gains(getattr(r, part), metric).mean():.6f}" for part in ("valid", "test") for metric in plan.metrics]
             labels = r.facts.get("labels") or {}
-            place = [r.task.dataset, r.task.backbone, r.task.arm.name, r.task.seed, r.task.arm.stage]
-            costs = [r.facts["parameters"], r.facts["seconds"], *(labels.get(key) for key in bill)]
-            writer.writerow([*place, *values, *costs])
-
-
-def draw(plan: Plan, table: Table, folder: Path) -> str:
-    """The deciding metric of every arm, as PNG and PDF; gives back an SVG in the colours of the page around it."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    folder.mkdir(parents=True, exist_ok=True)
-    metric, ink, rows = plan.metrics[0], "#010203", table.rows[::-1]
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), ink)
-    style: dict[Any, Any] = {**colours, "svg.fonttype": "none", "font.size": 10, "svg.hashsalt": plan.name}
-    with matplotlib.rc_context(style):
-        figure, axes = pyplot.subplots(figsize=(7.5, 1.3 + 0.32 * len(rows)))
-        base = next((row.values[metric].mean() for row in rows if row.name == plan.reference), None)
-        if base is not None:
-            axes.axvline(base, color=ink, linewidth=0.8, linestyle=":")
-        for place, row in enumerate(rows):
-            values, found = row.values[metric], row.comparison.get(metric)
-            axes.plot(values, [place] * len(values), "o", color="#8a8a8a", markersize=3.5, alpha=0.7)
-            if found is not None and base is not None:
-                axes.plot([base + found.low, base + found.high], [place, place], color="#2f7ed8", linewidth=2.5, alpha=0.8)
-            axes.plot(values.mean(), place, "D", color="#2f7ed8", markersize=6)
-        axes.set_yticks(range(len(rows)), [row.words for row in rows])
-        axes.set_xlabel(f"test {metric}; n = {table.sessions:,} sessions, {len(plan.seeds)} seeds (dots)\n"
-                        "diamond: mean; bar: 95 % interval of the difference, from the reference (dotted)")  # fmt: skip
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        figure.tight_layout()
-        stem = folder / f"{table.dataset}-{table.backbone}"
-        figure.savefig(f"{stem}.png", dpi=150)
-        figure.savefig(f"{stem}.pdf")
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-        pyplot.close(figure)
-    svg = text.getvalue()
-    label = html.escape(f"{table.dataset}, {table.backbone}: {metric} of every arm", quote=True)
-    return svg[svg.index("<svg") :].replace(ink, "currentColor").replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+            arm = r.task.arm
+            point = plan.study.words(arm.point) if plan.study and arm.base else None
+            place = [r.task.dataset, r.task.backbone, arm.name, r.task.seed, arm.stage, arm.base or None, point]
+            size = [r.facts[key] for key in ("parameters", "bytes", "seconds")]
+            paid = [*(r.facts["cost"][key] for key in cost), *(labels.get(key) for key in bill)]
+            writer.writerow([*place, *values, *size, *paid])

@@ -1,7 +1,7 @@
 """Runs of a plan: in subprocesses, side by side, kept under their content, and never repeated once they are finished.
 
 In the output folder: ``results/`` one pair of files a finished run, ``cache/`` shared teacher recommenders and students,
-``labels.sqlite``, ``logs/`` what each run printed. A run's key is the hash of its settings, its stage and its data.
+``labels.sqlite``, ``logs/`` what each run printed. A run is kept under a hash of all that decides it (``run_key``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,12 +21,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.config import settings_hash
+from recbole_alkd.registry import teachers
+from recbole_alkd.trainer.deciding import deciding_settings
 from recbole_alkd.trainer.run_folder import write_json
 
-LOCAL = ("data_path", *PATH_SETTINGS)  # where a file lies does not matter, what it holds does
+# stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
+TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "student": (("student",), False),
+    "teacher": (("teacher",), False),
+    **dict.fromkeys(CLOSED_FORM, ((), False)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,26 @@ class Outcome:
     failed: dict[Task, str]
 
 
-def run_key(task: Task, data: str) -> str:
-    """The content a run is kept under: settings, stage and data; names and places do not count."""
-    files = {key: _file_hash(task.settings[key].partition("#")[0]) for key in PATH_SETTINGS if task.settings.get(key)}
-    settings = {key: value for key, value in task.settings.items() if key not in LOCAL} | files
-    keys = {key: str(task.settings.get(key)).partition("#")[2] for key in PATH_SETTINGS}
-    return settings_hash({"settings": settings, "keys": keys, "dataset": task.dataset, "stage": task.arm.stage, "data": data})
+def run_key(task: Task, config: Any, data: str) -> str:
+    """The content a run is kept under: its stage, its data, and every setting that decides it, defaults among them.
+
+    Names and places do not count, of files that settings name the content does.
+
+    Args:
+        config: RecBole's Config of the task (of any seed). data: ``data_fingerprint``.
+    """
+    from recbole_alkd.plugin import settings_of
+    from recbole_alkd.teacher.prompt import load_prompt
+
+    settings, stage = settings_of(config), task.arm.stage
+    values = deciding_settings(config, settings, *TRAINS.get(stage, ()))
+    for key in PATH_SETTINGS:
+        if values.get(key):
+            name, _, part = values[key].partition("#")
+            values[key] = [_file_hash(name), part]
+    if stage not in TRAINS and teachers.get(settings.teacher.llm_teacher).needs_titles:
+        values["llm_prompt"] = dict(load_prompt(settings.teacher.llm_prompt, task.dataset).texts)
+    return settings_hash({"settings": {**values, "seed": task.seed}, "stage": stage, "data": data})
 
 
 @cache
@@ -73,14 +95,17 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def data_folder(task: Task) -> Path:
-    """Where RecBole looks for the data of a task."""
+def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:
+    """(data set, backbone, arm) -> RecBole's Config of its first seed, which decides all that seeds share."""
     from recbole.config import Config
 
     from recbole_alkd.plugin import empty_argv
 
     with empty_argv():
-        return Path(Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))["data_path"])
+        return {
+            (task.dataset, task.backbone, task.arm.name): Config("ALKDRec", task.dataset, config_dict=dict(task.settings))
+            for task in replace(plan, seeds=plan.seeds[:1]).tasks()
+        }
 
 
 def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
@@ -92,13 +117,17 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
     for name in ("results", "tasks", "logs", "cache", "work"):
         (out / name).mkdir(parents=True, exist_ok=True)
     tasks = list(plan.tasks())
-    folders = {task.dataset: data_folder(task) for task in tasks}
-    keys = {task: run_key(task, data_fingerprint(folders[task.dataset], task.dataset)) for task in tasks}
+    configs = arm_configs(plan)
+    keys, prints = {}, {}
+    for task in tasks:
+        config = configs[task.dataset, task.backbone, task.arm.name]
+        prints[task.dataset] = data_fingerprint(Path(config["data_path"]), task.dataset)
+        keys[task] = run_key(task, config, prints[task.dataset])
     waiting: dict[str, Task] = {}
     for task in tasks:
         if not (out / "results" / f"{keys[task]}.json").is_file():
             waiting.setdefault(keys[task], task)
-    reasons = _run_all(waiting, {task.dataset: data_fingerprint(folders[task.dataset], task.dataset) for task in tasks}, out, jobs)
+    reasons = _run_all(waiting, prints, out, jobs)
     results, failed = [], {}
     for task in tasks:
         if keys[task] in reasons:

@@ -17,6 +17,8 @@ import numpy as np
 
 from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.config import AlkdError
+from recbole_alkd.distill.combined import wanted_losses
+from recbole_alkd.registry import losses
 from recbole_alkd.trainer.ranks import session_tokens, target_groups, write_arrays
 from recbole_alkd.trainer.run_folder import write_json
 from recbole_alkd.trainer.simple import SimpleRecommender
@@ -42,7 +44,9 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
         simple = SimpleRecommender(stage, train._dataset)
         for name, part in (("valid", valid), ("test", test)):
             arrays[name] = simple.ranks(part._dataset, config["mask_session_items"])
-        return arrays, {"parameters": simple.parameters, "seconds": round(perf_counter() - began, 3)}
+        seconds = round(perf_counter() - began, 3)
+        cost = {"labels": 0, "tokens": 0, "usd": 0.0, "seconds": seconds}
+        return arrays, {"parameters": simple.parameters, "bytes": simple.bytes, "seconds": seconds, "cost": cost}
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])  # as run_recbole does before it builds the model
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
@@ -51,14 +55,40 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     outcome = trainer.outcomes[stage]
     facts = {
         "parameters": sum(p.numel() for p in trainer.models[stage].parameters()),
+        "bytes": sum(value.numel() * value.element_size() for value in outcome.state.values()),
         "seconds": outcome.seconds,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
         "labels": trainer.rounds.label_report() if hasattr(trainer, "rounds") else None,
+        "cost": cost_of(trainer, stage),
     }
     trainer.folder.close()
     shutil.rmtree(trainer.folder.path)  # its stages served a killed run; the result holds what is asked for
     return arrays, facts
+
+
+def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
+    """What a result rests on, as if nothing of it had been shared with other runs.
+
+    ``labels`` that were distilled, their ``tokens`` and ``usd`` (None where none has a price), and ``seconds`` of wall time for
+    training every stage below it, LoRA and answers.
+    """
+    # student_longer only takes its length from distillation
+    stages = ("student", "student_longer") if stage == "student_longer" else tuple(trainer.outcomes)
+    seconds = sum(trainer.outcomes[name].seconds for name in stages)
+    distill = trainer.settings.distill
+    needed = set().union(*(losses.get(name).needs for name in wanted_losses(trainer.settings)))
+    labels = []
+    if stage == "distilled" and "lists" in needed and distill.kd_lists != "target":
+        labels = list(trainer.rounds.labels.values())
+        seconds += sum(label.seconds for label in labels) + (trainer.lora_report or {}).get("seconds", 0.0)
+    prices = [label.usd for label in labels if label.usd is not None]
+    return {
+        "labels": len(labels),
+        "tokens": sum(label.prompt_tokens + label.completion_tokens for label in labels),
+        "usd": round(sum(prices), 6) if prices or not labels else None,
+        "seconds": round(seconds, 3),
+    }
 
 
 def main(file: Path) -> int:

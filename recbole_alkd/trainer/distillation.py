@@ -94,6 +94,19 @@ def control_lists(
     return rankings
 
 
+def spoiled_lists(
+    lists: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]], correct: float, rng: np.random.Generator
+) -> Mapping[int, Sequence[str]]:
+    """A share ``correct`` of the lists as they are, random candidates of the row (as many) in the place of the others.
+
+    The control behind the paper's study of the correction rate. With the same ``rng`` a larger share keeps what a smaller
+    one keeps, and the random lists are the same.
+    """
+    place = dict(zip(lists, rng.permutation(len(lists)), strict=True))
+    random = {row: [candidates[row][i] for i in rng.permutation(len(candidates[row]))[: len(lists[row])]] for row in lists}
+    return {row: lists[row] if place[row] < round(correct * len(lists)) else random[row] for row in lists}
+
+
 def _forever(loader: Any) -> Iterator[Any]:
     while True:
         yield from loader

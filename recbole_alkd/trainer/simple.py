@@ -44,6 +44,13 @@ class SimpleRecommender:
         """Numbers that it keeps."""
         return int(self.similarity.nnz if self.kind == "item_knn" else (self.count > 0).sum())
 
+    @property
+    def bytes(self) -> int:
+        """Memory of these numbers."""
+        if self.kind == "popularity":
+            return int(self.count.nbytes)
+        return int(sum(part.nbytes for part in (self.similarity.data, self.similarity.indices, self.similarity.indptr)))
+
     def scores(self, item_seq: np.ndarray, length: np.ndarray) -> np.ndarray:
         """(B, L) histories padded with 0 on the right, (B,) lengths -> (B, n_items)."""
         if self.kind == "popularity":

@@ -5,7 +5,6 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,17 +15,7 @@ import numpy as np
 from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
 from torch import nn
 
-from recbole_alkd.config import (
-    FIELDS,
-    AlkdError,
-    DistillSettings,
-    LoraSettings,
-    SelectionSettings,
-    TeacherSettings,
-    read_settings,
-    settings_hash,
-    stage_seed,
-)
+from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_loss
@@ -35,7 +24,8 @@ from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import read_recordings
-from recbole_alkd.trainer.distillation import DistillationTerm, control_lists
+from recbole_alkd.trainer.deciding import ROLES, deciding_settings
+from recbole_alkd.trainer.distillation import DistillationTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
@@ -45,17 +35,6 @@ from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import RunFolder, StageFolder, shared_stage
 from recbole_alkd.trainer.stage import CycledBatches, StageOutcome
 from recbole_alkd.trainer.table_distillation import edge_makers
-
-# RecBole settings that do not change a result, and so do not make another run of it.
-VOLATILE = {
-    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
-    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
-    "config_files", "data_path", "worker", "stage_cache",
-}  # fmt: skip
-# Groups of settings that come into play after the recommenders are trained.
-LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
-# What a shared stage depends on besides: its own role's settings.
-OTHER_ROLE = {"teacher": "student_", "student": "teacher_"}
 
 
 class ALKDRecTrainer(ReportingTrainer):
@@ -162,15 +141,10 @@ class ALKDRecTrainer(ReportingTrainer):
     def _stage_folder(self, name: str, train_data: Any, valid_data: Any) -> Iterator[StageFolder]:
         """Where a stage is kept: in the run folder, or in ``stage_cache`` for all runs that would train it alike."""
         cache = self.settings.backbone.stage_cache
-        if cache is None or name not in OTHER_ROLE:
+        if cache is None or name not in ROLES:
             yield self.folder
             return
-        later = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
-        values = {
-            key: value
-            for key, value in self.config.final_config_dict.items()
-            if key not in VOLATILE and key not in later and not key.startswith(OTHER_ROLE[name])
-        }
+        values = deciding_settings(self.config, self.settings, roles=(name,), labels=False)
         data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
         with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
             yield folder
@@ -192,7 +166,7 @@ class ALKDRecTrainer(ReportingTrainer):
         init_seed(stage_seed(self.config["seed"], *names), self.config["reproducibility"])
 
     def _open_folder(self, rows: TrainingRows) -> RunFolder:
-        values = {key: value for key, value in self.config.final_config_dict.items() if key not in VOLATILE}
+        values = deciding_settings(self.config, self.settings)
         digest = settings_hash({**values, "data": rows.fingerprint()})
         prefix = f"{self.config['model']}-{self.config['dataset']}"
         folder = RunFolder.open(self.checkpoint_dir, prefix, get_local_time(), digest)
@@ -289,9 +263,14 @@ class ALKDRecTrainer(ReportingTrainer):
             model.kd = None
 
     def _distilled_lists(self, rows: TrainingRows) -> Mapping[int, Sequence[str]]:
-        """Row -> list that is distilled: the labels, or what ``kd_lists`` puts in their place."""
+        """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their place."""
         rng = np.random.default_rng(stage_seed(self.config["seed"], "kd_lists"))
-        return control_lists(self.settings.distill.kd_lists, self.rounds.rankings(), rows.target_tokens, rng)
+        lists = control_lists(self.settings.distill.kd_lists, self.rounds.rankings(), rows.target_tokens, rng)
+        correct = self.settings.distill.kd_correct
+        if correct == 1:
+            return lists
+        spoil = np.random.default_rng(stage_seed(self.config["seed"], "kd_correct"))
+        return spoiled_lists(lists, self.rounds.candidates(), correct, spoil)
 
     def _label_batch(self) -> int:
         """Labelled sessions a step, from ``kd_batch_size`` in (session, item) pairs."""

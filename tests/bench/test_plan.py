@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
+import recbole
 import yaml
 from tiny import write_benchmark
 
-from recbole_alkd import AlkdError
-from recbole_alkd.bench.arms import ARMS, find_arm
+from recbole_alkd import AlkdError, plugin
+from recbole_alkd.bench.arms import ARMS, CLOSED_FORM, find_arm
 from recbole_alkd.bench.cli import plan_file
 from recbole_alkd.bench.plan import check_runs, read_plan
-from recbole_alkd.bench.runs import data_fingerprint, run_key
+from recbole_alkd.bench.runs import arm_configs, data_fingerprint, run_key
+from recbole_alkd.model import backbone
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import losses, policies, teachers
+from recbole_alkd.teacher import prompt
 
 TINY = {
     "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
@@ -90,6 +95,7 @@ def test_a_bad_plan_is_refused_in_one_line(write, changes, expected):
     [
         ({"arms": ["student", "text"]}, "title"),
         ({"datasets": ["nowhere"]}, "data-path"),
+        ({"datasets": ["alkdrec-games"]}, "import their release as alkdrec-games.train.inter"),
         ({"settings": {**TINY, "llm_top_n": 9}}, "llm_top_n"),
         ({"settings": {**TINY, "alkd_mu": "much"}}, "alkd_mu"),
     ],
@@ -105,8 +111,41 @@ def test_unreadable_plans_are_named(tmp_path):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(AlkdError, match=r"bad\.yaml"):
             read_plan(tmp_path / "bad.yaml")
-    with pytest.raises(AlkdError, match="shipped plans: losses"):
+    with pytest.raises(AlkdError, match=r"shipped plans: .*losses"):
         plan_file("nothing")
+
+
+def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, monkeypatch):
+    folder = shutil.copytree(properties_dir(), tmp_path / "properties")
+    monkeypatch.setattr(plugin, "properties_dir", lambda: folder)
+    monkeypatch.setattr(backbone, "_property_folders", lambda: [Path(recbole.__file__).parent / "properties", folder])
+    monkeypatch.setattr(prompt, "_prompt_folder", lambda: folder / "prompt")
+
+    def change(name, old, new):
+        text = (folder / name).read_text()
+        assert text.count(old) == 1
+        (folder / name).write_text(text.replace(old, new))
+
+    stages = ("student", "teacher", "alkdrec", "llm:text", "popularity")
+    keys = {stage: key(stage) for stage in stages}
+
+    def changed():
+        before = dict(keys)
+        keys.update({stage: key(stage) for stage in stages})
+        return [stage for stage in stages if keys[stage] != before[stage]]
+
+    change("model/ALKDRec.yaml", "# Settings of ALKDRec.", "# Settings of  ALKDRec.")
+    assert changed() == []
+    change("model/ALKDRec.yaml", "alkd_mu: 10  ", "alkd_mu: 2  ")
+    assert changed() == ["alkdrec", "llm:text"]
+    change("model/ALKDRec.yaml", "learning_rate: 0.001", "learning_rate: 0.002")
+    assert changed() == list(stages)
+    with open(folder / "model" / "SessionFPMC.yaml", "a") as stream:
+        stream.write("weight_decay: 0.1\n")  # the model's own default, which no setting of the run shows
+    assert changed() == ["student", "teacher", "alkdrec", "llm:text"]
+    for file in (folder / "prompt").glob("*.yaml"):
+        file.write_text(file.read_text().replace("title: \"", "title: \"So: "))
+    assert changed() == ["llm:text"]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (properties_dir() / "bench").glob("*.yaml")))
@@ -124,15 +163,27 @@ def test_every_loss_policy_and_teacher_is_an_arm():
     assert find_arm("loss:rd").settings["kd_rec_weight"] == 1.0  # the regime it was published with
 
 
-def test_a_key_says_what_decides_a_run_and_nothing_else(write, tmp_path):
-    (tmp_path / "picks.json").write_text(json.dumps({"a": ["s1"], "b": ["s2"]}))
+@pytest.fixture
+def key(write):
+    """The key of the first run of a plan with one arm."""
 
     def key(arm="alkdrec", **settings):
-        plan = read_plan(write(arms=[{"name": settings.pop("name", "x"), "arm": arm, "settings": settings}]))
-        return run_key(next(iter(plan.tasks())), "data")
+        entry = arm if arm in CLOSED_FORM else {"name": settings.pop("name", "x"), "arm": arm, "settings": settings}
+        plan = read_plan(write(arms=[entry], backbones=[settings.pop("backbone", "SessionFPMC")]))
+        return run_key(next(plan.tasks()), next(iter(arm_configs(plan).values())), "data")
 
+    return key
+
+
+def test_a_key_says_what_decides_a_run_and_nothing_else(key, tmp_path):
+    (tmp_path / "picks.json").write_text(json.dumps({"a": ["s1"], "b": ["s2"]}))
     assert key() == key(name="another name")
     assert len({key(), key(budget_labels=5), key("teacher"), key("random")}) == 4
+    assert key() == key(budget_labels=12, student_config={})  # the plan's value, and a default, said again
+    assert key("student") == key("student", budget_labels=5, teacher_embedding_size=7)  # it has neither labels nor a teacher
+    assert key("student") != key("student", student_embedding_size=7)
+    assert key("teacher") == key("teacher", student_neighbors=3) != key("teacher", teacher_embedding_size=7)
+    assert key("popularity") == key("popularity", backbone="GRU4Rec") != key("item_knn")
     picks = str(tmp_path / "picks.json")
     first = key("policy:listed", alkd_picks=f"{picks}#a")
     assert first != key("policy:listed", alkd_picks=f"{picks}#b")

@@ -1,0 +1,41 @@
+"""Which settings decide the outcome of a run or of one of its stages: what names a run folder, a shared stage, a result."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings
+from recbole_alkd.model.backbone import role_config
+
+# RecBole settings that do not change a result, and so do not make another run of it.
+VOLATILE = {
+    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
+    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
+    "config_files", "data_path", "worker", "stage_cache",
+}  # fmt: skip
+# Settings that come into play after the recommenders are trained.
+LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
+LATER = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
+ROLES = ("student", "teacher")
+
+
+def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = ROLES, labels: bool = True) -> dict[str, Any]:
+    """The effective settings of a run, defaults among them, that decide what comes out of it.
+
+    Args:
+        config: RecBole's Config of the run. settings: ours in it.
+        roles: the recommenders that are trained; the settings of the other one, and its model's own, do not count.
+        labels: whether anything is labelled and distilled.
+    """
+    others = tuple(f"{role}_" for role in ROLES if role not in roles)
+    flat = config.final_config_dict
+    left_out = VOLATILE if labels else VOLATILE | LATER
+    values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
+    for role in roles:
+        # the defaults of the role's model stand in its own YAML file
+        own = role_config(config, settings, role).final_config_dict
+        values[f"{role} model"] = {
+            key: value for key, value in own.items() if (key not in flat or flat[key] != value) and not key.startswith(others)
+        }
+    return values
