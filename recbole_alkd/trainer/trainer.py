@@ -5,6 +5,7 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
