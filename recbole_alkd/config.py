@@ -101,6 +101,7 @@ class TrainingSettings:
     """How student and teacher recommender are trained before there are labels."""
 
     train_loss: str | None = _setting(None, str, choices=("sampled_softmax",))
+    train_backwards: bool = _setting(False, bool)
     softmax_negatives: int = _setting(1024, int, check=_at_least(1))
     softmax_uniform: float = _setting(0.5, float, int, check=lambda v: None if 0 < v <= 1 else "a number above 0, at most 1")
     softmax_l2: float = _setting(0.01, float, int, check=_at_least(0))

@@ -139,6 +139,32 @@ def test_stock_models_are_teacher_recommender_and_student(home, name):
     assert report["stages"]["student"]["parameters"] < report["stages"]["teacher"]["parameters"]
 
 
+def test_backward_rows_double_an_epoch_and_leave_folds_clean(home, monkeypatch):
+    from recbole_alkd.trainer.stage import StageTrainer
+
+    loaders = []
+    made = StageTrainer.row_loader
+
+    def watched(self, train_data, rows, *args, **kwargs):
+        loader = made(self, train_data, rows, *args, **kwargs)
+        loaders.append((train_data._dataset.inter_feat[list(rows)]["session_id"], loader._dataset.inter_feat))
+        return loader
+
+    monkeypatch.setattr(StageTrainer, "row_loader", watched)
+    plain = go(seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next")
+    seen, backward = len(loaders), go(
+        seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next", train_backwards=True
+    )  # fmt: skip
+    for stage in ("teacher", "student"):
+        steps = [run["stages"][stage]["steps"] / run["stages"][stage]["epochs"] for run in (plain, backward)]
+        assert steps[1] == pytest.approx(2 * steps[0], abs=1)
+    turned = [(sessions, rows) for sessions, rows in loaders[seen:] if (rows["alkd_row"] < 0).any()]
+    assert len(turned) == 2 + 2 + 1, "teacher recommender, student, two folds, student trained longer"
+    for sessions, rows in turned:
+        assert set(rows["session_id"].tolist()) == set(sessions.tolist()), "of no session that the fold leaves out"
+        assert int((rows["alkd_row"] < 0).sum()) * 2 == len(rows)
+
+
 def test_from_scratch_and_jointly(home):
     report = go(kd_init="scratch", kd_rec_weight=1.0, kd_weight=0.5)
     assert (

@@ -221,6 +221,7 @@ class ALKDRecDataset(SequentialDataset):
         train = np.full(self.user_num, -1)
         train[uid[parts[0]]] = parts[0]
         self._full = (train, flat, offsets)
+        self._train_sessions = uid[parts[0]]
         for field in set(self.inter_feat) - {self.uid_field, self.iid_field, self.list_field}:
             self._del_col(self.inter_feat, field)
         self.inter_feat = self._interaction(uid, flat, rows)
@@ -303,6 +304,15 @@ class ALKDRecDataset(SequentialDataset):
             parts.append(part)
             start += len(last)
         return parts
+
+    def backward_rows(self) -> Interaction:
+        """The training rows that the training sessions give when they are read from their end, with -1 as ``alkd_row``."""
+        items = [self.session_items(session)[::-1] for session in self._train_sessions]
+        offsets = np.cumsum([0, *map(len, items)])
+        rows = expand(offsets, np.arange(len(items)), self.settings.session_augmentation, self.max_item_list_len)
+        made = self._interaction(self._train_sessions, np.concatenate(items), [rows])
+        made[ROW_FIELD].fill_(-1)
+        return made
 
     def session_items(self, session: int) -> np.ndarray:
         """All items of a training session, oldest first, as internal ids; ``session`` is its internal id.

@@ -164,6 +164,8 @@ class SessionRecommender(SequentialRecommender):
         self.own_loss: Callable[[Any], Tensor] = self.view.loss
         if settings.training.train_loss and self.view.has_vectors:
             targets = torch.as_tensor(np.asarray(dataset.inter_feat[self.ITEM_ID]))
+            if settings.training.train_backwards:
+                targets = torch.cat([targets, dataset.backward_rows()[self.ITEM_ID]])
             self.own_loss = SampledSoftmax(self.view, settings.training, targets, self.n_items, updates_rows(config))
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
@@ -182,5 +184,5 @@ class SessionRecommender(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         scores = self.view.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         if self.mask_session_items:
-            scores = scores.scatter(1, item_seq, -torch.inf)
+            scores.scatter_(1, item_seq, -torch.inf)
         return scores

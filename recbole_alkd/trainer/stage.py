@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from recbole.data.dataloader import TrainDataLoader
+from recbole.data.interaction import cat_interactions
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, init_seed, set_color
 from torch import nn
@@ -224,13 +225,19 @@ class StageTrainer(Trainer):
             if hasattr(loader, "generator"):
                 loader.generator.manual_seed(seed)
 
-    def row_loader(self, train_data: Any, rows: Iterable[int], batch_size: int) -> TrainDataLoader:
-        """RecBole's training loader over some rows of the training part, shuffled."""
+    def row_loader(self, train_data: Any, rows: Iterable[int], batch_size: int, backwards: bool = False) -> TrainDataLoader:
+        """RecBole's training loader over some rows of the training part, shuffled.
+
+        ``backwards``: with the rows that the sessions of these rows give when they are read from their end.
+        """
         dataset = train_data._dataset
         config = copy.copy(self.config)
         config.final_config_dict = {**self.config.final_config_dict, "train_batch_size": batch_size}
-        part = dataset.copy(dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)])
-        return TrainDataLoader(config, part, None, shuffle=True)
+        chosen = dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)]
+        if backwards:
+            more = dataset.backward_rows()
+            chosen = cat_interactions([chosen, more[torch.isin(more[dataset.uid_field], chosen[dataset.uid_field])]])
+        return TrainDataLoader(config, dataset.copy(chosen), None, shuffle=True)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
         stage = self._stage

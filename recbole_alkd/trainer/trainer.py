@@ -83,12 +83,12 @@ class ALKDRecTrainer(ReportingTrainer):
         fit = self._begin(train_data, valid_data, verbose, show_progress)
         rows = TrainingRows(train_data, self.settings)
         if stage == "student":
-            self.outcomes["student"] = fit("student", self.alkdrec)
+            self.outcomes["student"] = fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
             return
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
-        self.outcomes["student"] = fit("student", self.alkdrec)
+        self.outcomes["student"] = fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         try:
@@ -117,7 +117,7 @@ class ALKDRecTrainer(ReportingTrainer):
         rows = TrainingRows(train_data, self.settings)
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
-            fit("student", self.alkdrec)
+            fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
@@ -155,8 +155,14 @@ class ALKDRecTrainer(ReportingTrainer):
         self._seed("teacher init")
         model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
         self.models["teacher"] = model
-        self.outcomes["teacher"] = fit("teacher", model)
+        self.outcomes["teacher"] = fit("teacher", model, batches=self._recommendation_batches(model, train_data))
         return model.eval().requires_grad_(False).view
+
+    def _recommendation_batches(self, model: Any, train_data: Any) -> Any:
+        """What a recommender is trained on before there are labels: the training rows, and with ``train_backwards`` more."""
+        if not (self.settings.training.train_backwards and model.view.has_vectors):
+            return train_data
+        return self.row_loader(train_data, range(len(train_data._dataset)), self.config["train_batch_size"], backwards=True)
 
     def _label_rounds(
         self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
@@ -180,7 +186,8 @@ class ALKDRecTrainer(ReportingTrainer):
             """The teacher recommender without one fold, for as many epochs as the full one took to its best."""
             self._seed("fold init", fold)
             model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
-            loader = self.row_loader(train_data, kept, self.config["train_batch_size"])
+            backwards = self.settings.training.train_backwards and model.view.has_vectors
+            loader = self.row_loader(train_data, kept, self.config["train_batch_size"], backwards)
             epochs = max(1, self.outcomes["teacher"].best_epoch)
             # a table chooses its settings on the validation data, as the full one did; epochs tell it nothing
             how = {"valid_data": None} if model.view.has_vectors else {}
@@ -293,7 +300,7 @@ class ALKDRecTrainer(ReportingTrainer):
         return fit(
             "student_longer",
             self.alkdrec,
-            batches=CycledBatches(train_data, max(1, distilled.steps // max(1, distilled.epochs))),
+            batches=CycledBatches(self._recommendation_batches(self.alkdrec, train_data), max(1, distilled.steps // max(1, distilled.epochs))),
             epochs=distilled.epochs,
             stopping_step=distilled.epochs,
             learning_rate=self.settings.distill.kd_learning_rate,

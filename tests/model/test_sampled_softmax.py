@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from recbole_alkd.config import AlkdError, TrainingSettings
 from recbole_alkd.model.backbone import updates_rows, view_and_model
-from recbole_alkd.model.sampled_softmax import SampledSoftmax, drop_items, sampled_logits
+from recbole_alkd.model.sampled_softmax import SampledSoftmax, accidental_hits, drop_items, sampled_loss
 from recbole_alkd.registry import backbones
 from recbole_alkd.trainer.row_adam import RowAdam
 
@@ -31,17 +31,42 @@ def loss_of(tiny_path, part, name="SessionFPMC", sparse=False, how=PLAIN, **own)
     return SampledSoftmax(view, how, part.inter_feat["item_id"], part.item_num, sparse)
 
 
-def test_logits_equal_the_loop():
+def some_batch(rows=3, draws=5, size=4):
     rng = torch.Generator().manual_seed(3)
-    session, positive, negative = (torch.randn(n, 4, generator=rng) for n in (3, 3, 5))
-    target, drawn, log_expected = torch.tensor([7, 2, 9]), torch.tensor([2, 5, 9, 9, 1]), torch.randn(5, generator=rng)
-    found = sampled_logits(session, positive, negative, target, drawn, log_expected)
+    vectors = [torch.randn(n, size, generator=rng, dtype=torch.double, requires_grad=True) for n in (rows, rows, draws)]
+    return vectors, torch.tensor([7, 2, 9]), torch.tensor([2, 5, 9, 9, 1]), torch.randn(draws, generator=rng, dtype=torch.double)
+
+
+def test_the_loss_equals_the_loop():
+    (session, positive, negative), target, drawn, log_expected = some_batch()
+    losses = []
     for b in range(3):
-        assert float(found[b, 0]) == pytest.approx(float(session[b] @ positive[b]), rel=1e-5)
-        for k in range(5):
-            expected = float(session[b] @ negative[k] - log_expected[k])
-            hit = target[b] == drawn[k]
-            assert found[b, 1 + k] == -torch.inf if hit else float(found[b, 1 + k]) == pytest.approx(expected, rel=1e-5)
+        own = (session[b] @ positive[b]).item()
+        others = [(session[b] @ negative[k] - log_expected[k]).item() for k in range(5) if target[b] != drawn[k]]
+        losses.append(math.log(sum(math.exp(logit - own) for logit in [own, *others])))
+    found = sampled_loss(session, positive, negative, target, drawn, log_expected)
+    assert found.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
+
+
+def test_its_gradient_is_that_of_finite_differences():
+    vectors, target, drawn, log_expected = some_batch()
+    assert torch.autograd.gradcheck(lambda *v: 3 * sampled_loss(*v, target, drawn, log_expected), vectors)
+
+
+def test_large_logits_do_not_overflow():
+    (session, positive, negative), target, drawn, log_expected = some_batch()
+    found = sampled_loss(1e4 * session, 1e4 * positive, negative, target, drawn, log_expected)
+    found.backward()
+    assert torch.isfinite(found) and torch.isfinite(session.grad).all()
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.lists(st.integers(1, 6), min_size=1, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_accidental_hits_are_those_of_the_whole_matrix(target, drawn):
+    target, drawn = torch.tensor(target), torch.tensor(drawn)
+    row, column = accidental_hits(target, drawn)
+    found = sorted(zip(row.tolist(), column.tolist(), strict=True))
+    assert found == [tuple(pair) for pair in (target.unsqueeze(1) == drawn).nonzero().tolist()]
 
 
 def test_many_draws_give_the_full_softmax(tiny_path, part):
@@ -133,6 +158,14 @@ def test_only_looked_up_rows_have_a_gradient(tiny_path, part):
     gradient = loss.view.model.item_embedding.weight.grad
     assert gradient.is_sparse
     assert len(gradient.coalesce().indices()[0]) <= int(rows["item_length"].sum()) + 2 + 3 + 1
+
+
+@pytest.mark.parametrize("augmentation", ["prefix", "last"])
+def test_draws_know_the_labels_of_backward_rows(tiny_path, augmentation):
+    config = tiny_config(tiny_path, train_loss="sampled_softmax", train_backwards=True, session_augmentation=augmentation)
+    part = training_part(create_dataset(config))
+    labels = part.inter_feat["item_id"].tolist() + part.backward_rows()["item_id"].tolist()
+    assert sorted(tiny_model(config, part).own_loss.targets.tolist()) == sorted(labels)
 
 
 # -- in a run
