@@ -100,7 +100,7 @@ class BackboneSettings:
 class TrainingSettings:
     """How student and teacher recommender are trained before there are labels."""
 
-    train_loss: str | None = _setting(None, str, choices=("sampled_softmax",))
+    train_loss: str | None = _setting("sampled_softmax", str, choices=("sampled_softmax",))
     train_backwards: bool = _setting(False, bool)
     softmax_negatives: int = _setting(1024, int, check=_at_least(1))
     softmax_uniform: float = _setting(0.5, float, int, check=lambda v: None if 0 < v <= 1 else "a number above 0, at most 1")
@@ -270,6 +270,10 @@ def is_ours(key: str, known: Iterable[str] = ()) -> bool:
     return key.startswith(PREFIXES) or bool(difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.85))
 
 
+# Settings that have a default and may be null none the less.
+NULLABLE = ("session_window", "train_loss")
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without objects, and with RecBole's numbers: ``5e-4`` is a float."""
 
@@ -292,7 +296,7 @@ def parse(key: str, text: str) -> Any:
     ``None``, ``~`` and an empty text are null. A setting that only takes text is taken as it stands.
     """
     is_text = key in FIELDS and FIELDS[key].metadata["types"] == (str,)
-    if is_text and FIELDS[key].default is not None:
+    if is_text and FIELDS[key].default is not None and key not in NULLABLE:
         return text  # `null` is the name of a teacher
     if text.strip() in ("", "~", "None", "null"):
         return None
@@ -320,7 +324,7 @@ def _words(meta: Mapping[str, Any], null: bool) -> str:
 
 def _check(key: str, value: Any) -> Any:
     spec = FIELDS[key]
-    meta, null = spec.metadata, spec.default is None or key == "session_window"
+    meta, null = spec.metadata, spec.default is None or key in NULLABLE
     if isinstance(value, tuple):
         value = list(value)
     if key == "llm_teacher" and value is None:

@@ -189,7 +189,8 @@ def test_a_token_budget_ends_the_asking(home):
 
 def test_rounds_share_the_budget(home):
     report = go(alkd_rounds=3, budget_labels=11, alkd_policy="random")
-    assert len(report["policy"]["picks"]) == 11 == len(set(diary(home)))
+    assert len(set(report["policy"]["picks"])) == 11 == report["labels"]["asked"] + report["labels"]["reused"]
+    assert len(diary(home)) == len(set(diary(home))) == report["labels"]["asked"]
 
 
 @pytest.mark.parametrize("policy", ["random", "easiest", "hardest", "max_min"])

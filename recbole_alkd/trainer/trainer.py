@@ -297,10 +297,11 @@ class ALKDRecTrainer(ReportingTrainer):
         if not self.alkdrec.view.has_vectors:
             self.logger.info(set_color("stage", "blue") + " student_longer: a table takes no more steps, it is the student's")
             return dataclasses.replace(self.outcomes["student"], seconds=0.0)
+        batches = self._recommendation_batches(self.alkdrec, train_data)
         return fit(
             "student_longer",
             self.alkdrec,
-            batches=CycledBatches(self._recommendation_batches(self.alkdrec, train_data), max(1, distilled.steps // max(1, distilled.epochs))),
+            batches=CycledBatches(batches, max(1, distilled.steps // max(1, distilled.epochs))),
             epochs=distilled.epochs,
             stopping_step=distilled.epochs,
             learning_rate=self.settings.distill.kd_learning_rate,
