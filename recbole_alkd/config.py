@@ -94,6 +94,8 @@ class BackboneSettings:
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
     stage_cache: str | None = _setting(None, str)
+    student_tune: int = _setting(0, int, check=_at_least(0))
+    student_search: str | None = _setting(None, str)
 
 
 @dataclass(frozen=True)

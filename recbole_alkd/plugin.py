@@ -88,6 +88,9 @@ def check_names(settings: Settings) -> None:
     teachers.get(settings.teacher.llm_teacher)
     check_losses(settings)
     _check_vectors(settings)
+    from recbole_alkd.trainer.search_space import check_search
+
+    check_search(settings)
 
 
 def _check_vectors(settings: Settings) -> None:

@@ -36,7 +36,7 @@ SHARED_ONLY = (
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
 # Files that a run reads: below where the bench was started, or the data path. A prompt may be a name as well.
-PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file")
+PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file", "student_search")
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,7 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
         "seconds": outcome.seconds,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
+        "tuned": trainer.tuned,
         "labels": trainer.rounds.label_report() if hasattr(trainer, "rounds") else None,
         "cost": cost_of(trainer, stage),
     }

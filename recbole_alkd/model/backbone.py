@@ -93,7 +93,7 @@ def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:
     return {}
 
 
-def _property_folders() -> list[Path]:
+def property_folders() -> list[Path]:
     import recbole
 
     package = Path(__file__).resolve().parents[1]
@@ -110,7 +110,7 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     name = getattr(settings.backbone, f"{role}_model")
     size = getattr(settings.backbone, f"{role}_embedding_size")
     own = getattr(settings.backbone, f"{role}_config")
-    defaults = model_defaults(view_and_model(name)[1].__name__, _property_folders())
+    defaults = model_defaults(view_and_model(name)[1].__name__, property_folders())
     external = getattr(config, "external_config_dict", {})
     values = dict(config.final_config_dict)
     values.update(defaults)
@@ -159,6 +159,10 @@ class SessionRecommender(SequentialRecommender):
     def __init__(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
         super().__init__(config, dataset)
         self.mask_session_items = settings.session.mask_session_items
+        self.build(config, dataset, settings, role)
+
+    def build(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
+        """Make the backbone, anew where there is one, as these settings have it."""
         self.view = build_backbone(config, dataset, settings, role)
         self.recommender: Any = self.view.model
         self.own_loss: Callable[[Any], Tensor] = self.view.loss

@@ -7,12 +7,14 @@ from typing import Any
 
 from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings
 from recbole_alkd.model.backbone import role_config
+from recbole_alkd.trainer.search_space import tuning_facts
 
 # RecBole settings that do not change a result, and so do not make another run of it.
 VOLATILE = {
     "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
     "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
     "config_files", "data_path", "worker", "stage_cache",
+    "student_search",
 }  # fmt: skip
 # Settings that come into play after the recommenders are trained.
 LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
@@ -32,6 +34,8 @@ def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = 
     flat = config.final_config_dict
     left_out = VOLATILE if labels else VOLATILE | LATER
     values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
+    if settings.backbone.student_tune:
+        values["student_tune"] = tuning_facts(settings, roles, labels)
     for role in roles:
         # the defaults of the role's model stand in its own YAML file
         own = role_config(config, settings, role).final_config_dict

@@ -44,6 +44,7 @@ class TrainingRows:
 
     def __init__(self, train_data: Any, settings: Settings) -> None:
         self.dataset = train_data._dataset
+        self.recommender_config = self.dataset.config  # what the teacher recommender was trained with, where it was tuned
         self.settings = settings
         feat = self.dataset.inter_feat
         self.uid_field, self.item_field = self.dataset.uid_field, self.dataset.iid_field
@@ -172,7 +173,7 @@ class TrainingRows:
         return self._key(HINT_KEYS)
 
     def _key(self, names: Sequence[str], more: Mapping[str, str] = MappingProxyType({})) -> str:
-        config = self.dataset.config
+        config = self.recommender_config
         return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}, **more})
 
     def hint_cases(self, teacher: Backbone, device: torch.device) -> list[Instance]:

@@ -81,3 +81,16 @@ def bill_lines(
 def certificate(policy: Mapping[str, Any]) -> str:
     """The worst-case gain of a policy and the bound that no policy exceeds, in units of the assumed gains."""
     return f"worst-case gain {policy['value']:.6g}, upper bound {policy['upper']:.6g}, gap {policy['gap']:.2g}"
+
+
+def settings_in_words(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {'~' if value is None else value}" for key, value in values.items()) or "the run's own settings"
+
+
+def tuned_line(stage: str, report: Mapping[str, Any]) -> str:
+    """What ``student_tune`` chose for a stage, in a line."""
+    tried, best = report["tried"], report["tried"][report["won"]]
+    return (
+        f"{stage}: {len(tried)} settings tried in {report['seconds']:.1f} s; best on validation: "
+        f"{settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; the run's own {tried[0]['valid']:.4f})"
+    )

@@ -24,7 +24,7 @@ from recbole_alkd.trainer.ranks import (
     target_groups,
     write_arrays,
 )
-from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table
+from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table, tuned_line
 from recbole_alkd.trainer.rounds import LabelRounds
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
 from recbole_alkd.trainer.simple import KINDS, SimpleRecommender
@@ -36,6 +36,7 @@ class ReportingTrainer(StageTrainer):
 
     Attributes:
         train_part: the training part of the data. lora_report: what LoRA took, or None.
+        tuned: stage -> what ``student_tune`` tried for it and what won (``trainer/tuning.py``).
     """
 
     folder: RunFolder
@@ -49,6 +50,7 @@ class ReportingTrainer(StageTrainer):
         self.models: dict[str, nn.Module] = {}
         self.train_part: Any = None
         self.lora_report: dict[str, Any] | None = None
+        self.tuned: dict[str, dict[str, Any]] = {}
         self._valid_data: Any = None
 
     @torch.no_grad()
@@ -85,6 +87,7 @@ class ReportingTrainer(StageTrainer):
             "targets": {name: int((arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
             "labels": self.rounds.label_report(),
             "lora": self.lora_report,
+            "tuned": self.tuned,
             "item_text": self.item_text.bill() if self.item_text else None,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
@@ -133,7 +136,8 @@ class ReportingTrainer(StageTrainer):
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
         policy = self.settings.selection.alkd_policy
-        lines = bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
+        lines = [f"tuned {tuned_line(name, found)}" for name, found in self.tuned.items()]
+        lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         self.logger.info("result\n\n" + tables + "\n\n" + "\n".join(lines))
         file = self.folder.write_json(RESULT, report)
         self.folder.close()

@@ -31,6 +31,11 @@ class StageFolder:
         file = self.path / f"{name}.stage.pth"
         return load_checkpoint(str(file)) if file.is_file() else None
 
+    def below(self, name: str) -> StageFolder:
+        """A folder in this one, for stages that are tried beside each other."""
+        (self.path / name).mkdir(exist_ok=True)
+        return StageFolder(self.path / name)
+
     def save_stage(self, name: str, content: dict[str, Any]) -> None:
         save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
 

@@ -113,6 +113,7 @@ class StageTrainer(Trainer):
     best_valid_result: Any
 
     def __init__(self, config: Any, model: nn.Module) -> None:
+        self._stage_config: Any = config  # of the stage that is running or ran last
         super().__init__(config, model)
         self.eval_collector = SingleTargetCollector(config)
         self._loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)
@@ -135,7 +136,9 @@ class StageTrainer(Trainer):
         epoch_start: Callable[[int], None] | None = None,
         after_step: Callable[[Any], None] | None = None,
         edges: Mapping[str, EdgeMaker] | None = None,
-        checkpoint: bool = False,
+        checkpoint: bool | Callable[[StageOutcome], bool] = False,
+        config: Any = None,
+        shown: str | None = None,
         **fit: Any,
     ) -> StageOutcome:
         """Train ``model`` as stage ``name``, or load the finished stage from ``folder``; its best state is in the model.
@@ -143,24 +146,28 @@ class StageTrainer(Trainer):
         Args:
             loss: loss of a batch; the model's own when None.
             batches: what an epoch goes over; ``train_data`` when None.
-            epochs, stopping_step, learning_rate: the run's settings when None.
+            epochs, stopping_step, learning_rate: those of ``config`` when None.
             epoch_start: called with the epoch's number (from 0); after_step: with the optimizer, after each step.
             edges: what a table that counts is given besides the data; it has no use for loss, epochs and the like.
             checkpoint: whether RecBole's own checkpoint is written too (by the last stage, when the user wants one).
+            config: RecBole's Config that the stage is trained under; the run's when None.
+            shown: what logs call the stage; its name when None.
             fit: verbose, show_progress, callback_fn of RecBole's fit.
         """
-        self.model = model
+        self.model, self._stage_config = model, config or self.config
+        shown = shown or name
         stored = folder.stage(name)
         if stored is not None:
             outcome = StageOutcome(**stored)
             model.load_state_dict(outcome.state)
-            self.logger.info(set_color("stage", "blue") + f" {name}: finished by an earlier run, loaded from {folder.path}")
+            self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
             return outcome
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
             counted = train_data if batches is None else batches
             return self._fit_table_stage(folder, name, model, counted, valid_data, edges, checkpoint, fit)
-        self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=learning_rate or self.learning_rate)
+        rate = learning_rate or self._stage_config["learning_rate"]
+        self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=rate)
         self.epochs = self.config["epochs"] if epochs is None else epochs
         self.eval_step = min(self.config["eval_step"], self.epochs)
         self.stopping_step = self.config["stopping_step"] if stopping_step is None else stopping_step
@@ -168,27 +175,30 @@ class StageTrainer(Trainer):
         self.best_valid_score = -np.inf if self.valid_metric_bigger else np.inf
         self.best_valid_result = None
         self.train_loss_dict = {}
-        self.tensorboard = StageTensorBoard(self._loggers[0], name, hparams=checkpoint)
-        self.wandblogger = StageWandb(self._loggers[1], name)
+        self.tensorboard = StageTensorBoard(self._loggers[0], shown, hparams=bool(checkpoint))
+        self.wandblogger = StageWandb(self._loggers[1], shown)
         outcome = StageOutcome()
         self._stage = _Stage(name, loss or model.calculate_loss, batches or train_data, epoch_start, after_step, outcome)
-        self.logger.info(set_color("stage", "blue") + f" {name}: training begins")
+        self.logger.info(set_color("stage", "blue") + f" {shown}: training begins")
         begin = perf_counter()
         # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
-        super().fit(train_data, valid_data, saved=True, **fit)
+        try:
+            super().fit(train_data, valid_data, saved=True, **fit)
+        finally:
+            self._stage = None
         outcome.valid = {key: float(value) for key, value in self.best_valid_result.items()} if self.best_valid_result else None
         outcome.seconds = round(perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
-        self._stage = None
         model.load_state_dict(outcome.state, strict=False)  # what only training needs (the kd slot) is not in the state
-        if checkpoint:  # before the stage counts as finished, so that a resumed run finds the checkpoint too
+        # before the stage counts as finished, so that a resumed run finds the checkpoint too
+        if checkpoint(outcome) if callable(checkpoint) else checkpoint:
             self._write_checkpoint(outcome)
         folder.save_stage(name, asdict(outcome))
         return outcome
 
     def _fit_table_stage(
         self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any,
-        edges: Mapping[str, EdgeMaker] | None, checkpoint: bool, fit: dict[str, Any],
+        edges: Mapping[str, EdgeMaker] | None, checkpoint: Any, fit: dict[str, Any],
     ) -> StageOutcome:  # fmt: skip
         """A stage of one step: the backbone counts instead of descending."""
         begin = perf_counter()
@@ -211,7 +221,7 @@ class StageTrainer(Trainer):
         return outcome
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        if not updates_rows(self.config):
+        if not updates_rows(self._stage_config):
             return super()._build_optimizer(**kwargs)
         kwargs = {"params": self.model.parameters(), "learning_rate": self.learning_rate, **kwargs}
         return RowAdam(kwargs["params"], lr=kwargs["learning_rate"])
@@ -270,7 +280,7 @@ class StageTrainer(Trainer):
     def _write_checkpoint(self, outcome: StageOutcome) -> None:
         """RecBole's checkpoint of the distilled student, which ``load_data_and_model`` reads."""
         state = {
-            "config": self.config,
+            "config": self._stage_config,
             "epoch": outcome.best_epoch - 1,
             "cur_step": 0,
             "best_valid_score": float(self.best_valid_score),

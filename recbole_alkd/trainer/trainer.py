@@ -16,7 +16,7 @@ import numpy as np
 from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
 from torch import nn
 
-from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
+from recbole_alkd.config import FIELDS, AlkdError, Settings, read_settings, settings_hash, stage_seed
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_loss
@@ -31,14 +31,15 @@ from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.report import STAGES
-from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import RunFolder, StageFolder, shared_stage
+from recbole_alkd.trainer.search_space import Values, longer_tries, loss_tries, with_loss
 from recbole_alkd.trainer.stage import CycledBatches, StageOutcome
 from recbole_alkd.trainer.table_distillation import edge_makers
+from recbole_alkd.trainer.tuning import RoleRun, TuningTrainer
 
 
-class ALKDRecTrainer(ReportingTrainer):
+class ALKDRecTrainer(TuningTrainer):
     """RecBole trainer of ALKDRec.
 
     ``fit`` trains every stage and returns the distilled student's best validation score and result. ``evaluate`` on the
@@ -51,6 +52,7 @@ class ALKDRecTrainer(ReportingTrainer):
         super().__init__(config, model)
         self.settings = read_settings({key: config[key] for key in FIELDS if key in config})
         self.alkdrec = model
+        self.distilled_with = self.settings  # with the settings of the loss that validation chose
 
     def fit(
         self,
@@ -83,12 +85,13 @@ class ALKDRecTrainer(ReportingTrainer):
         fit = self._begin(train_data, valid_data, verbose, show_progress)
         rows = TrainingRows(train_data, self.settings)
         if stage == "student":
-            self.outcomes["student"] = fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
+            self._student(fit, train_data)
             return
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
-        self.outcomes["student"] = fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
+        self._student(fit, train_data)
+        rows.recommender_config = self.runs["teacher"].config
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         try:
@@ -96,13 +99,16 @@ class ALKDRecTrainer(ReportingTrainer):
             count = self.settings.selection.alkd_rounds
             for number in range(1, count + 1):
                 self.rounds.run(number)
-                name = "distilled" if number == count else f"distilled_{number}"
-                self.outcomes[name] = self._distil(fit, name, rows, recommender, train_data, **(ending if number == count else {}))
+                if number < count:
+                    name = f"distilled_{number}"
+                    self.outcomes[name] = self._distil(fit, name, rows, recommender, self.settings)
+                else:
+                    self.outcomes["distilled"] = self._distil_last(fit, rows, recommender, **ending)
         finally:
             self.lora_report = llm.lora_report
             llm.close()
         if stage == "student_longer":
-            self.outcomes["student_longer"] = self._train_longer(fit, train_data)
+            self.outcomes["student_longer"] = self._train_longer(fit)
 
     def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> tuple[LabelRounds, np.ndarray]:
         """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
@@ -117,7 +123,8 @@ class ALKDRecTrainer(ReportingTrainer):
         rows = TrainingRows(train_data, self.settings)
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
-            fit("student", self.alkdrec, batches=self._recommendation_batches(self.alkdrec, train_data))
+            self._student(fit, train_data)
+        rows.recommender_config = self.runs["teacher"].config
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
@@ -125,44 +132,50 @@ class ALKDRecTrainer(ReportingTrainer):
 
     def _begin(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Callable[..., StageOutcome]:
         """Open the run folder; gives back ``fit_stage`` for this run's data."""
+        if self.settings.backbone.student_tune and (not valid_data or self.config["eval_step"] <= 0):
+            raise AlkdError("student_tune: settings are chosen on validation and this run has none; allowed: 0")
         self.train_part = train_data._dataset
         self.item_text = ItemText(self.settings.text, self.train_part) if self.settings.text.item_text else None
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
-        loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
+        loop = {"valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
 
-        def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
-            with self._stage_folder(name, train_data, valid_data) as folder:
-                return self.fit_stage(folder, name, model, **{**loop, **how})
+        def fit(name: str, model: nn.Module, run: RoleRun, number: int | None = None, **how: Any) -> StageOutcome:
+            """``number``: of the try that this is, where the stage is tuned."""
+            shown = name if number is None else f"{name}_tune_{number:02d}"
+            how = {**loop, "train_data": run.train_data, "config": run.config, "shown": shown, **how}
+            with self._stage_folder(name, shown, run, valid_data) as folder:
+                return self.fit_stage(folder, name, model, **how)
 
         return fit
 
     @contextmanager
-    def _stage_folder(self, name: str, train_data: Any, valid_data: Any) -> Iterator[StageFolder]:
+    def _stage_folder(self, name: str, shown: str, run: RoleRun, valid_data: Any) -> Iterator[StageFolder]:
         """Where a stage is kept: in the run folder, or in ``stage_cache`` for all runs that would train it alike."""
         cache = self.settings.backbone.stage_cache
         if cache is None or name not in ROLES:
-            yield self.folder
+            yield self.folder if shown == name else self.folder.below(shown)
             return
-        values = deciding_settings(self.config, self.settings, roles=(name,), labels=False)
+        train_data, values = run.train_data, deciding_settings(run.config, run.settings, roles=(name,), labels=False)
         data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
         with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
             yield folder
 
     def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
         """The trained and frozen teacher recommender."""
-        self._seed("teacher init")
+        seed = partial(self._seed, "teacher init")
+        seed()
         model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
         self.models["teacher"] = model
-        self.outcomes["teacher"] = fit("teacher", model, batches=self._recommendation_batches(model, train_data))
+        self.train_role("teacher", model, fit, train_data, seed)
         return model.eval().requires_grad_(False).view
 
-    def _recommendation_batches(self, model: Any, train_data: Any) -> Any:
-        """What a recommender is trained on before there are labels: the training rows, and with ``train_backwards`` more."""
-        if not (self.settings.training.train_backwards and model.view.has_vectors):
-            return train_data
-        return self.row_loader(train_data, range(len(train_data._dataset)), self.config["train_batch_size"], backwards=True)
+    def _student(self, fit: Callable[..., StageOutcome], train_data: Any) -> None:
+        """The student before there are labels."""
+        # as run_recbole does before it builds the model
+        seed = partial(init_seed, self.config["seed"] + self.config["local_rank"], self.config["reproducibility"])
+        self.train_role("student", self.alkdrec, fit, train_data, seed)
 
     def _label_rounds(
         self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
@@ -185,13 +198,13 @@ class ALKDRecTrainer(ReportingTrainer):
         def train_fold(fold: int, kept: np.ndarray) -> Backbone:
             """The teacher recommender without one fold, for as many epochs as the full one took to its best."""
             self._seed("fold init", fold)
-            model = SessionRecommender(self.config, train_data._dataset, self.settings, "teacher").to(self.device)
-            backwards = self.settings.training.train_backwards and model.view.has_vectors
-            loader = self.row_loader(train_data, kept, self.config["train_batch_size"], backwards)
+            run = self.runs["teacher"]
+            model = SessionRecommender(run.config, train_data._dataset, run.settings, "teacher").to(self.device)
+            loader = self.row_loader(train_data, kept, run.batch_size, run.backwards(model))
             epochs = max(1, self.outcomes["teacher"].best_epoch)
             # a table chooses its settings on the validation data, as the full one did; epochs tell it nothing
             how = {"valid_data": None} if model.view.has_vectors else {}
-            fit(f"teacher_fold{fold}", model, batches=loader, epochs=epochs, **how)
+            fit(f"teacher_fold{fold}", model, run, batches=loader, epochs=epochs, **how)
             return model.eval().requires_grad_(False).view
 
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
@@ -225,18 +238,43 @@ class ALKDRecTrainer(ReportingTrainer):
             )
         )
 
-    def _distil(
-        self, fit: Any, name: str, rows: TrainingRows, recommender: Backbone, train_data: Any, **ending: Any
+    def _distil_last(
+        self, fit: Any, rows: TrainingRows, recommender: Backbone, checkpoint: bool = False, **ending: Any
     ) -> StageOutcome:
-        """Distil the labels into the student, from where ``kd_init`` says."""
-        settings, model = self.settings.distill, self.alkdrec
+        """Distil all labels, under the run's settings of the loss or the best of those that ``student_tune`` tries."""
+        if not self.settings.backbone.student_tune or not self.alkdrec.view.has_vectors:
+            return self._distil(fit, "distilled", rows, recommender, self.settings, checkpoint=checkpoint, **ending)
+        tries = loss_tries(self.settings, self._kd_rate(self.settings))
+
+        def train(number: int, values: Values, better: Callable[[StageOutcome], bool]) -> StageOutcome:
+            # the checkpoint on the disk is the best finished try's
+            how = {"number": number, "checkpoint": better if checkpoint else False, **ending}
+            return self._distil(fit, "distilled", rows, recommender, with_loss(self.settings, values), **how)
+
+        found = self.try_all("distilled", tries, train)
+        self.distilled_with = with_loss(self.settings, tries[found.won])
+        return found.outcome
+
+    def _kd_rate(self, settings: Settings) -> float:
+        """The learning rate of distillation: fine-tuning has the run's own, training from scratch that of the student."""
+        if settings.distill.kd_learning_rate:
+            return settings.distill.kd_learning_rate
+        own = self.config["learning_rate"] if settings.distill.kd_init == "student" else self.runs["student"].learning_rate
+        return float(own)
+
+    def _distil(
+        self, fit: Any, name: str, rows: TrainingRows, recommender: Backbone, all_settings: Settings, **ending: Any
+    ) -> StageOutcome:
+        """Distil the labels into the student, from where ``kd_init`` says. ``all_settings``: the run's, with those of the loss."""
+        settings, model, run = all_settings.distill, self.alkdrec, self.runs["student"]
+        train_data = run.train_data
         if settings.kd_init == "student":
             model.load_state_dict(self.outcomes["student"].state)
         else:
             self._seed("scratch")
-            model.load_state_dict(type(model)(self.config, train_data._dataset).state_dict())
+            model.load_state_dict(type(model)(run.config, train_data._dataset).state_dict())
         context = DistillContext(
-            settings=self.settings,
+            settings=all_settings,
             student=model.view,
             teacher=recommender,
             n_items=model.n_items,
@@ -252,7 +290,7 @@ class ALKDRecTrainer(ReportingTrainer):
         term = DistillationTerm(loss, context, rows.lists(self._distilled_lists(rows), self.rounds.candidates()))
         if not model.view.has_vectors:
             edges = edge_makers(term, train_data._dataset, list(self.rounds.labels), self.device)
-            return fit(name, model, edges=edges, **ending)
+            return fit(name, model, run, edges=edges, **ending)
         labelled = self.row_loader(train_data, list(self.rounds.labels), self._label_batch())
         labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
         model.kd = loss
@@ -260,9 +298,10 @@ class ALKDRecTrainer(ReportingTrainer):
             return fit(
                 name,
                 model,
+                run,
                 batches=term.batches(train_data, labelled),
                 loss=partial(term, model),
-                learning_rate=settings.kd_learning_rate,
+                learning_rate=self._kd_rate(all_settings),
                 epoch_start=loss.epoch_start,
                 after_step=loss.after_step,
                 **ending,
@@ -286,23 +325,32 @@ class ALKDRecTrainer(ReportingTrainer):
         count = len(self.rounds.labels)
         if pairs is None:
             # few labels still make an epoch of ten steps, between two looks at the validation data
-            pairs = min(self.config["train_batch_size"], count * self.settings.teacher.llm_top_n // 10)
+            pairs = min(self.runs["student"].batch_size, count * self.settings.teacher.llm_top_n // 10)
         # two at least: a session's in-batch negatives come from the others
         return min(count, max(2, pairs // self.settings.teacher.llm_top_n))
 
-    def _train_longer(self, fit: Any, train_data: Any) -> StageOutcome:
+    def _train_longer(self, fit: Any) -> StageOutcome:
         """The control: the plain student trained on for as many steps as distillation took, with as many evaluations."""
-        distilled = self.outcomes["distilled"]
-        self.alkdrec.load_state_dict(self.outcomes["student"].state)
+        distilled, run = self.outcomes["distilled"], self.runs["student"]
         if not self.alkdrec.view.has_vectors:
             self.logger.info(set_color("stage", "blue") + " student_longer: a table takes no more steps, it is the student's")
             return dataclasses.replace(self.outcomes["student"], seconds=0.0)
-        batches = self._recommendation_batches(self.alkdrec, train_data)
-        return fit(
-            "student_longer",
-            self.alkdrec,
-            batches=CycledBatches(batches, max(1, distilled.steps // max(1, distilled.epochs))),
-            epochs=distilled.epochs,
-            stopping_step=distilled.epochs,
-            learning_rate=self.settings.distill.kd_learning_rate,
-        )
+
+        batches = self.recommendation_batches(self.alkdrec, run)
+
+        def train(number: int | None, values: Values, better: Any = None) -> StageOutcome:
+            self.alkdrec.load_state_dict(self.outcomes["student"].state)
+            return fit(
+                "student_longer",
+                self.alkdrec,
+                run,
+                number,
+                batches=CycledBatches(batches, max(1, distilled.steps // max(1, distilled.epochs))),
+                epochs=distilled.epochs,
+                stopping_step=distilled.epochs,
+                learning_rate=with_loss(self.distilled_with, values).distill.kd_learning_rate,
+            )
+
+        if not self.settings.backbone.student_tune:
+            return train(None, {})
+        return self.try_all("student_longer", longer_tries(self.distilled_with, run.learning_rate), train).outcome

@@ -1,0 +1,277 @@
+"""What ``student_tune`` tries: the space of each backbone, read and checked, and the settings that are drawn from it.
+
+The space is ``properties/student_search.yaml`` or a user's own file (``student_search``). The same settings are drawn for
+every seed of a run, so that seeds differ by the noise of training alone, and a larger ``student_tune`` goes on where a
+smaller one ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recbole_alkd.config import (
+    FIELDS,
+    AlkdError,
+    Settings,
+    TrainingSettings,
+    read_settings,
+    read_yaml,
+    settings_hash,
+    stage_seed,
+)
+from recbole_alkd.distill.combined import loss_options, wanted_losses
+from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
+from recbole_alkd.registry import backbones, losses
+
+Space = Mapping[str, Sequence[Any]]
+Values = dict[str, Any]
+
+COMMON, LONGER = "common", "student_longer"
+# Settings of a run that a recommender is trained under; those of its own model stand in the model's YAML.
+RUN_KEYS = (
+    "learning_rate",
+    "train_batch_size",
+    *(f.name for f in dataclasses.fields(TrainingSettings)),
+)
+# Settings of models that decide the size of what is served, what is evaluated, or what a batch holds.
+FIXED = {
+    "embedding_size", "hidden_size", "inner_size", "n_layers", "num_layers", "block_num", "kernel_size", "dilations", "k_interests",
+    "prototype_size", "interest_size", "tie", "MAX_ITEM_LIST_LENGTH", "mask_session_items", "train_neg_sample_args", "transform",
+}  # fmt: skip
+OWN_LOSS = ("loss_type", "loss_negatives")  # of a backbone's own loss, which train_loss replaces
+MOST = 100_000  # combinations of a space
+
+
+def read_spaces(settings: Settings) -> dict[str, dict[str, list[Any]]]:
+    """Section -> setting -> values of the file that ``student_search`` names, or of the shipped one, checked.
+
+    Raises:
+        AlkdError: a file that cannot be read; an unknown section or setting, or one that may not be tuned; a bad value.
+    """
+    name = settings.backbone.student_search
+    file = Path(name).expanduser() if name else _shipped("student_search.yaml")
+    place = f"student_search: {str(file)!r}"
+    try:
+        content = read_yaml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AlkdError(f"{place} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AlkdError(f"{place} is not readable as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict) or not all(isinstance(entry, dict) or entry is None for entry in content.values()):
+        raise AlkdError(f"{place}: a mapping is expected: {COMMON}, {LONGER} or a backbone -> setting -> list of values")
+    spaces = {str(section): dict(entry or {}) for section, entry in content.items()}
+    for section, space in spaces.items():
+        _check_section(place, section, space)
+    return spaces
+
+
+def space_of(spaces: Mapping[str, Space], model: str) -> Space:
+    """The space of a backbone: the common one, and its own laid over it. {} for one that has nothing to train."""
+    if not view_and_model(model)[0].has_vectors:
+        return {}
+    return {**spaces.get(COMMON, {}), **spaces.get(model, {})}
+
+
+def check_search(settings: Settings) -> None:
+    """Everything about ``student_tune`` and ``student_search`` that can be wrong, found before anything is trained.
+
+    Raises:
+        AlkdError: as ``read_spaces``; more settings to try than a backbone's space has.
+    """
+    count = settings.backbone.student_tune
+    if not count:
+        return
+    spaces = read_spaces(settings)
+    for role in ("student", "teacher"):
+        model = getattr(settings.backbone, f"{role}_model")
+        space = space_of(spaces, model)
+        found = len(combinations(space, settings.training.train_loss))
+        if view_and_model(model)[0].has_vectors and count > found:
+            raise AlkdError(
+                f"student_tune: {count} is more than the {found} settings in the space of {role}_model {model!r} (student_search); "
+                f"allowed: 0 to {found}"
+            )
+
+
+def combinations(space: Space, train_loss: str | None = None) -> list[Values]:
+    """Every combination of a space once, without the settings that have no effect in it.
+
+    Args:
+        train_loss: that of the run, for a space without it.
+    """
+    found: dict[str, Values] = {}
+    for chosen in itertools.product(*space.values()):
+        values = dict(zip(space, chosen, strict=True))
+        sampled = values.get("train_loss", train_loss)
+        idle = [key for key in values if (key in OWN_LOSS if sampled else key.startswith("softmax_"))]
+        values = {key: value for key, value in values.items() if key not in idle}
+        found.setdefault(settings_hash(values), values)
+    return list(found.values()) if space else []
+
+
+def role_tries(config: Any, settings: Settings, role: str) -> list[Values]:
+    """What is tried for the recommender of ``role``: {} (the run's own settings), then ``student_tune`` - 1 others.
+
+    The order is drawn from the backbone's name and its space; the run's own settings are not drawn a second time.
+    """
+    model = getattr(settings.backbone, f"{role}_model")
+    space = space_of(read_spaces(settings), model)
+    own = role_config(config, settings, role).final_config_dict
+    others = [
+        values
+        for values in _shuffled(combinations(space, settings.training.train_loss), model, space)
+        if any(own.get(key) != value for key, value in values.items())
+    ]
+    return [{}, *others[: settings.backbone.student_tune - 1]]
+
+
+def loss_tries(settings: Settings, learning_rate: float) -> list[Values]:
+    """What is tried for distillation: {} (the run's own), then others from the loss's space in ``properties/loss_search.yaml``.
+
+    At most ``student_tune`` in all, and no more than the space has. A sum of losses, and a loss that has no space there, is
+    left as it is.
+
+    Args:
+        learning_rate: what ``kd_learning_rate: ~`` stands for.
+    """
+    wanted = list(wanted_losses(settings))
+    if len(wanted) > 1:
+        return [{}]
+    space = loss_space(wanted[0])
+    own = vars(settings.distill) | {"kd_learning_rate": settings.distill.kd_learning_rate or learning_rate}
+    own |= {"kd_config": {name: losses.get(name).checked(settings, loss_options(settings, name)) for name in wanted}}
+
+    def is_own(key: str, value: Any) -> bool:
+        if key != "kd_config":
+            return bool(own[key] == value)
+        return all(own[key][name][option] == choice for name, options in value.items() for option, choice in options.items())
+
+    others = [
+        values
+        for values in _shuffled(combinations(space), wanted[0], space)
+        if not all(is_own(key, value) for key, value in values.items())
+    ]
+    return [{}, *others][: settings.backbone.student_tune]
+
+
+def longer_tries(settings: Settings, learning_rate: float) -> list[Values]:
+    """The same for the control that is trained on (``student_longer``)."""
+    space = read_spaces(settings).get(LONGER, {})
+    own = settings.distill.kd_learning_rate or learning_rate
+    others = [values for values in _shuffled(combinations(space), LONGER, space) if values != {"kd_learning_rate": own}]
+    return [{}, *others][: settings.backbone.student_tune]
+
+
+def loss_space(loss: str) -> Space:
+    """The key ``search`` of a loss in ``properties/loss_search.yaml``; {} for one that is not there."""
+    known = read_yaml(_shipped("loss_search.yaml").read_text(encoding="utf-8"))
+    return dict(known.get(loss, {}).get("search", {}))
+
+
+def tuning_facts(settings: Settings, roles: Iterable[str], labels: bool) -> Values:
+    """All about tuning that decides the outcome of ``roles``, and of distillation where there are ``labels``."""
+    spaces = read_spaces(settings)
+    facts: Values = {role: space_of(spaces, getattr(settings.backbone, f"{role}_model")) for role in roles}
+    if labels:
+        facts |= {loss: loss_space(loss) for loss in wanted_losses(settings)} | {LONGER: spaces.get(LONGER, {})}
+    return {"student_tune": settings.backbone.student_tune, **facts}
+
+
+def laid_over(config: Any, role: str, values: Mapping[str, Any]) -> Any:
+    """A copy of RecBole's Config with ``values`` laid over it for the recommender of ``role``, as a run with them would have it."""
+    flat = {**config.final_config_dict, "student_tune": 0, "student_search": None}
+    flat.update({key: value for key, value in values.items() if key in RUN_KEYS})
+    own = {key: value for key, value in values.items() if key not in RUN_KEYS}
+    flat[f"{role}_config"] = {**(flat.get(f"{role}_config") or {}), **own}
+    viewed = config.__class__.__new__(config.__class__)
+    viewed.__dict__.update(config.__dict__)
+    viewed.final_config_dict = flat
+    return viewed
+
+
+def with_loss(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with ``values`` of distillation laid over them; ``kd_config`` option by option."""
+    distill = settings.distill
+    merged = dict(distill.kd_config)
+    for name, options in values.get("kd_config", {}).items():
+        merged[name] = {**merged.get(name, {}), **options}
+    return dataclasses.replace(settings, distill=dataclasses.replace(distill, **{**values, "kd_config": merged}))
+
+
+def _shuffled(values: list[Values], name: str, space: Space) -> list[Values]:
+    rng = np.random.default_rng(stage_seed(0, "student_tune", name, settings_hash(dict(space))))
+    return [values[i] for i in rng.permutation(len(values))]
+
+
+def _shipped(name: str) -> Path:
+    return next(folder / name for folder in property_folders() if (folder / name).is_file())
+
+
+def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
+    allowed = set(RUN_KEYS)
+    defaults: dict[str, Any] = {}
+    if section == LONGER:
+        allowed = {"kd_learning_rate"}
+    elif section == COMMON:
+        pass
+    elif section not in backbones:
+        close = difflib.get_close_matches(section, [COMMON, LONGER, *backbones], n=1, cutoff=0.5)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise AlkdError(f"{place}: {section!r} is no backbone{hint}; allowed: {COMMON}, {LONGER}, {', '.join(backbones)}")
+    elif not view_and_model(section)[0].has_vectors:
+        raise AlkdError(f"{place}: {section}: it counts, and chooses its settings on validation by itself; leave it out")
+    else:
+        defaults = model_defaults(view_and_model(section)[1].__name__, property_folders())
+        allowed |= set(defaults) - FIXED
+    if math.prod(len(values) for values in space.values() if isinstance(values, list)) > MOST:
+        raise AlkdError(f"{place}: {section}: more than {MOST:,} combinations; allowed: at most that many")
+    for key, values in space.items():
+        if key not in allowed:
+            close = difflib.get_close_matches(str(key), sorted(allowed), n=1, cutoff=0.6)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise AlkdError(f"{place}: {section}: {key!r} cannot be tuned{hint}; allowed: {', '.join(sorted(allowed))}")
+        if not isinstance(values, list) or not values:
+            raise AlkdError(f"{place}: {section}: {key}: {values!r} is not allowed; allowed: a list of values, at least one")
+        for value in values:
+            wanted = _wanted(section, key, value, defaults.get(key))
+            if wanted:
+                raise AlkdError(f"{place}: {section}: {key}: {value!r} is not allowed; allowed: {wanted}")
+
+
+def _wanted(section: str, key: str, value: Any, default: Any) -> str | None:
+    """What is allowed, in words, where ``value`` is not."""
+
+    def number(x: Any) -> bool:
+        return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
+
+    if key == "learning_rate":
+        return None if number(value) and value > 0 else "a number above 0"
+    if key == "train_batch_size":
+        return None if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else "an integer of at least 1"
+    if key in RUN_KEYS or key in FIELDS:
+        try:
+            read_settings({key: value})
+        except AlkdError as error:
+            return str(error).rpartition("allowed: ")[2]
+        return None
+    if key == "loss_type":
+        draws = getattr(view_and_model(section)[1], "draws_negatives", False)
+        choices = ("BPR_INBATCH", "CE", "BPR", "BCE") if draws else ("CE",)
+        return None if value in choices else " | ".join(choices)
+    if "dropout" in key:
+        size = len(default) if isinstance(default, list) else 0
+        parts = value if size else [value]
+        good = isinstance(parts, list) and len(parts) == (size or 1) and all(number(part) and 0 <= part < 1 for part in parts)
+        return None if good else f"a list of {size} numbers in [0, 1)" if size else "a number in [0, 1)"
+    if isinstance(default, bool) or not number(default):
+        return None if type(value) is type(default) else f"a value such as {default!r}, the model's own"
+    return None if number(value) else f"a number such as {default!r}, the model's own"
