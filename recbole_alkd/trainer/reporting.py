@@ -85,7 +85,7 @@ class ReportingTrainer(StageTrainer):
             "targets": {name: int((arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
             "labels": self.rounds.label_report(),
             "lora": self.lora_report,
-            "item_text": self.item_text.bill() if self.item_text else None,
+            "item_text": self.item_text.bill(edges=not self.alkdrec.view.has_vectors) if self.item_text else None,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
             "peak_mb": peak_memory_mb(),

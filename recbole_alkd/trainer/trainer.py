@@ -19,17 +19,18 @@ from torch import nn
 from recbole_alkd.config import FIELDS, AlkdError, read_settings, settings_hash, stage_seed
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
-from recbole_alkd.distill.combined import build_loss
+from recbole_alkd.distill.combined import build_item_loss, build_loss
 from recbole_alkd.model.alkdrec import ALKDRec
-from recbole_alkd.model.backbone import Backbone, SessionRecommender
+from recbole_alkd.model.backbone import Backbone, SessionRecommender, updates_rows
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings
-from recbole_alkd.trainer.distillation import DistillationTerm, control_lists, spoiled_lists
+from recbole_alkd.trainer.distillation import DistillationTerm, ItemTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
+from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.report import STAGES
 from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
@@ -83,12 +84,12 @@ class ALKDRecTrainer(ReportingTrainer):
         fit = self._begin(train_data, valid_data, verbose, show_progress)
         rows = TrainingRows(train_data, self.settings)
         if stage == "student":
-            self.outcomes["student"] = fit("student", self.alkdrec)
+            self._train_student(fit)
             return
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
-        self.outcomes["student"] = fit("student", self.alkdrec)
+        self._train_student(fit)
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         try:
@@ -117,7 +118,7 @@ class ALKDRecTrainer(ReportingTrainer):
         rows = TrainingRows(train_data, self.settings)
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
-            fit("student", self.alkdrec)
+            self._train_student(fit)
         folds = self._folds(rows, train_data, fit)
         llm = self._llm_teacher(rows, recommender, folds, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
@@ -131,10 +132,14 @@ class ALKDRecTrainer(ReportingTrainer):
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
         loop = {"train_data": train_data, "valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
+        fusion = None
+        if self.item_text and self.settings.text.serve_text_dim:
+            fusion = LateFusion(self.item_text, self.alkdrec)
 
         def fit(name: str, model: nn.Module, **how: Any) -> StageOutcome:
             with self._stage_folder(name, train_data, valid_data) as folder:
-                return self.fit_stage(folder, name, model, **{**loop, **how})
+                served = fusion if model is self.alkdrec else None
+                return self.fit_stage(folder, name, model, fusion=served, **{**loop, **how})
 
         return fit
 
@@ -150,6 +155,44 @@ class ALKDRecTrainer(ReportingTrainer):
         with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
             yield folder
 
+    def _train_student(self, fit: Callable[..., StageOutcome]) -> None:
+        """The plain student, without any label."""
+        with self._item_term("student"):
+            self.outcomes["student"] = fit("student", self.alkdrec)
+
+    @contextmanager
+    def _item_term(self, name: str) -> Iterator[None]:
+        """The student's recommendation loss has the term of ``item_text_loss`` meanwhile; ``name`` is the stage."""
+        if self.settings.text.item_text_loss is None:
+            yield
+            return
+        context = self._context(None)
+        self._seed(name, "item_text_loss")
+        self.alkdrec.item_loss = ItemTerm(build_item_loss(context).to(self.device), context)
+        try:
+            yield
+        finally:
+            self.alkdrec.item_loss = None
+
+    def _context(self, recommender: Backbone | None) -> DistillContext:
+        """What losses are told of the run."""
+        model = self.alkdrec
+        return DistillContext(
+            settings=self.settings,
+            student=model.view,
+            teacher=recommender,
+            n_items=model.n_items,
+            train_interaction=self.train_part.inter_feat,
+            item_seq_field=model.ITEM_SEQ,
+            item_seq_len_field=model.ITEM_SEQ_LEN,
+            item_field=model.ITEM_ID,
+            epochs=self.config["epochs"],
+            session_field=model.USER_ID,
+            item_text=self.item_text.vectors if self.item_text else None,
+            recommendation=model.own_loss,
+            sparse=updates_rows(self.config),
+        )
+
     def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
         """The trained and frozen teacher recommender."""
         self._seed("teacher init")
@@ -161,7 +204,7 @@ class ALKDRecTrainer(ReportingTrainer):
     def _label_rounds(
         self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
     ) -> LabelRounds:
-        return LabelRounds(rows, recommender, self.alkdrec.view, llm, folds, self.config["seed"], self.device, show_progress)
+        return LabelRounds(rows, recommender, self.alkdrec.served, llm, folds, self.config["seed"], self.device, show_progress)
 
     def _seed(self, *names: object) -> None:
         init_seed(stage_seed(self.config["seed"], *names), self.config["reproducibility"])
@@ -228,18 +271,7 @@ class ALKDRecTrainer(ReportingTrainer):
         else:
             self._seed("scratch")
             model.load_state_dict(type(model)(self.config, train_data._dataset).state_dict())
-        context = DistillContext(
-            settings=self.settings,
-            student=model.view,
-            teacher=recommender,
-            n_items=model.n_items,
-            train_interaction=train_data._dataset.inter_feat,
-            item_seq_field=model.ITEM_SEQ,
-            item_seq_len_field=model.ITEM_SEQ_LEN,
-            item_field=model.ITEM_ID,
-            epochs=self.config["epochs"],
-            session_field=model.USER_ID,
-        )
+        context = self._context(recommender)
         self._seed(name, "loss")
         loss = build_loss(context).to(self.device)
         term = DistillationTerm(loss, context, rows.lists(self._distilled_lists(rows), self.rounds.candidates()))
@@ -250,16 +282,17 @@ class ALKDRecTrainer(ReportingTrainer):
         labelled.generator.manual_seed(stage_seed(self.config["seed"], name, "labels"))
         model.kd = loss
         try:
-            return fit(
-                name,
-                model,
-                batches=term.batches(train_data, labelled),
-                loss=partial(term, model),
-                learning_rate=settings.kd_learning_rate,
-                epoch_start=loss.epoch_start,
-                after_step=loss.after_step,
-                **ending,
-            )
+            with self._item_term(name):
+                return fit(
+                    name,
+                    model,
+                    batches=term.batches(train_data, labelled),
+                    loss=partial(term, model),
+                    learning_rate=settings.kd_learning_rate,
+                    epoch_start=loss.epoch_start,
+                    after_step=loss.after_step,
+                    **ending,
+                )
         finally:
             model.kd = None
 
@@ -290,11 +323,12 @@ class ALKDRecTrainer(ReportingTrainer):
         if not self.alkdrec.view.has_vectors:
             self.logger.info(set_color("stage", "blue") + " student_longer: a table takes no more steps, it is the student's")
             return dataclasses.replace(self.outcomes["student"], seconds=0.0)
-        return fit(
-            "student_longer",
-            self.alkdrec,
-            batches=CycledBatches(train_data, max(1, distilled.steps // max(1, distilled.epochs))),
-            epochs=distilled.epochs,
-            stopping_step=distilled.epochs,
-            learning_rate=self.settings.distill.kd_learning_rate,
-        )
+        with self._item_term("student_longer"):
+            return fit(
+                "student_longer",
+                self.alkdrec,
+                batches=CycledBatches(train_data, max(1, distilled.steps // max(1, distilled.epochs))),
+                epochs=distilled.epochs,
+                stopping_step=distilled.epochs,
+                learning_rate=self.settings.distill.kd_learning_rate,
+            )
