@@ -56,6 +56,12 @@ def _position_weight(value: Any) -> str | None:
     return None if ends[0] >= 1 and ends == sorted(set(ends)) and all(v[1] >= 0 for v in value) else words
 
 
+def _weights(value: Any) -> str | None:
+    values = value if isinstance(value, list) else [value]
+    good = bool(values) and all(_is(v, int, float) and 0 <= v < float("inf") for v in values)
+    return None if good else "a number of at least 0, or a list of such numbers"
+
+
 def _names(value: Any) -> str | None:
     return None if value and all(isinstance(v, str) and v for v in value) else "a list of names, at least one"
 
@@ -119,6 +125,10 @@ class TextSettings:
     item_text_neighbors: int = _setting(20, int, check=_at_least(1))
     item_text_similarity: float = _setting(0.3, float, int, check=lambda v: None if 0 <= v < 1 else "a number in [0, 1)")
     item_text_permuted: bool = _setting(False, bool)
+    item_text_loss: Any = _setting(None, str, dict)
+    item_text_config: dict[str, Any] = _setting({}, dict)
+    serve_text_dim: int | None = _setting(None, int, check=_at_least(1))
+    serve_text_weight: Any = _setting([0, 5, 10, 20], list, int, float, check=_weights)
 
 
 @dataclass(frozen=True)
@@ -260,6 +270,7 @@ PREFIXES = (
     "session_",
     "softmax_",
     "item_text",
+    "serve_text",
 )
 
 

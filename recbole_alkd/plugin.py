@@ -97,12 +97,10 @@ def _check_vectors(settings: Settings) -> None:
     """AlkdError where a backbone without vectors stands in a place that needs them."""
     student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
     with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
-    if not view_and_model(student)[0].has_vectors:
+    counts = not view_and_model(student)[0].has_vectors
+    if counts:
         _check_counting(settings)
-    elif settings.text.item_text:
-        raise AlkdError(
-            f"item_text: nothing uses it with student_model {student!r}; it is for students that count (SessionKNN)"
-        )
+    _check_text(settings, counts)
     if not view_and_model(teacher)[0].has_vectors:
         for name in wanted_losses(settings):
             if "teacher_vectors" in losses.get(name).needs:
@@ -123,6 +121,24 @@ def _check_counting(settings: Settings) -> None:
     for key in ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size"):
         if getattr(settings.distill, key) != FIELDS[key].default:
             raise AlkdError(f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out")
+
+
+def _check_text(settings: Settings, counts: bool) -> None:
+    """AlkdError where titles are asked for and not given, or given and not used."""
+    text, student = settings.text, settings.backbone.student_model
+    asked = [key for key in ("item_text_loss", "serve_text_dim") if getattr(text, key) is not None]
+    if asked and counts:
+        raise AlkdError(
+            f"{asked[0]}: not for student_model {student!r}, which has no vectors; there item_text makes weighted edges of titles"
+        )
+    if asked and not text.item_text:
+        raise AlkdError(f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf")
+    used = asked or counts or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
+    if text.item_text and not used:
+        raise AlkdError(
+            f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a kd_loss that "
+            "looks at titles, or take a student that counts (SessionKNN)"
+        )
 
 
 def register() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recbole_alkd.config import AlkdError, read_yaml
@@ -38,6 +38,21 @@ class Arm:
     point: Any = None
 
 
+# Students that look at titles; the plan may name another encoder (`item_text`).
+TITLE_ARMS = (
+    Arm("text_pairs", "student, pairs of titles", "student", {"item_text": "tfidf", "item_text_loss": "text_pairs"}),
+    Arm("text_project", "student, projected titles", "student", {"item_text": "tfidf", "item_text_loss": "text_project"}),
+    Arm("late_fusion", "student, titles in late fusion", "student", {"item_text": "tfidf", "serve_text_dim": 128}),
+    Arm("text_edges", "item neighbours, edges of titles", "student", {"item_text": "tfidf", "student_model": "SessionKNN"}),
+)
+
+
+def permuted(arm: Arm) -> Arm:
+    """The control of an arm that looks at titles: every item has the title of another one."""
+    settings = {**arm.settings, "item_text_permuted": True}
+    return replace(arm, name=f"{arm.name}_permuted", words=f"control: {arm.words} of other items", settings=settings)
+
+
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -62,6 +77,7 @@ ARMS: dict[str, Arm] = {
         Arm("candidates", "control: candidates in random order", "distilled", {"llm_teacher": "null"}),
         Arm("recommender", "control: the teacher recommender's lists", "distilled", {"llm_teacher": "recommender"}),
         Arm("text", "control: TF-IDF of titles", "distilled", {"llm_teacher": "text"}),
+        *(one for arm in TITLE_ARMS for one in (arm, permuted(arm))),
     )
 }
 FAMILIES = ("loss", "policy", "llm", "model")

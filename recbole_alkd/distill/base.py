@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.model.backbone import Backbone
 
-NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity")
+NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity", "item_text")
 KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have
 
 
@@ -30,6 +31,9 @@ class DistillContext:
         item_seq_field, item_seq_len_field, item_field: its columns.
         epochs: the horizon of schedules, in epochs.
         session_field: its column with the session, or None when every row is a session of its own.
+        item_text: (n_items, d) title vectors, rows of 0 for items without a title; None when the run looks at no titles.
+        recommendation: the student's recommendation loss of a RecBole batch, or None.
+        sparse: whether gradients of item tables should hold the touched rows only.
         teacher_lists: the teacher's top items of rows that batches have asked for, filled by ``DistillBatch.teacher_top``.
     """
 
@@ -43,6 +47,9 @@ class DistillContext:
     item_field: str
     epochs: int
     session_field: str | None = None
+    item_text: np.ndarray | None = field(default=None, repr=False)
+    recommendation: Callable[[Any], Tensor] | None = None
+    sparse: bool = False
     teacher_lists: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
     def vector_sizes(self) -> tuple[int, int]:
@@ -50,6 +57,17 @@ class DistillContext:
         if self.teacher is None:
             raise AlkdError("kd_loss: this loss needs a teacher recommender and the run has none")
         return self.student.item_table().shape[1], self.teacher.item_table().shape[1]
+
+    def titles(self) -> np.ndarray:
+        """``item_text``, where the run has some."""
+        if self.item_text is None:
+            raise AlkdError("item_text: ~ is not allowed with a loss that looks at titles; allowed: an encoder, such as tfidf")
+        return self.item_text
+
+    def one_item_sessions(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Sessions that hold one item each, (m,) -> item_seq (m, L), item_seq_len (m,), in the width of the training rows."""
+        width = self.train_interaction[self.item_seq_field].shape[1]
+        return nn.functional.pad(items.unsqueeze(1), (0, width - 1)), torch.ones_like(items)
 
 
 class DistillBatch:

@@ -19,51 +19,78 @@ def wanted_losses(settings: Settings) -> dict[str, float]:
     Raises:
         AlkdError: a name that is not registered; a factor that is no number above 0.
     """
-    wanted = settings.distill.kd_loss
+    return _factors("kd_loss", settings.distill.kd_loss, list(losses))
+
+
+def item_losses(settings: Settings) -> dict[str, float]:
+    """The losses that ``item_text_loss`` names, each with its factor; {} for ~.
+
+    Raises:
+        AlkdError: as from ``wanted_losses``; a loss that needs more than titles.
+    """
+    wanted = settings.text.item_text_loss
+    if wanted is None:
+        return {}
+    return _factors("item_text_loss", wanted, [name for name in losses if losses.get(name).needs == {"item_text"}])
+
+
+def _factors(key: str, wanted: Any, allowed: list[str]) -> dict[str, float]:
     wanted = wanted if isinstance(wanted, dict) else {wanted: 1.0}
     if not wanted:
-        raise AlkdError(f"kd_loss: an empty mapping is not allowed; allowed: a loss, or {{loss: weight}} of {', '.join(losses)}")
+        raise AlkdError(f"{key}: an empty mapping is not allowed; allowed: a loss, or {{loss: weight}} of {', '.join(allowed)}")
     for name, factor in wanted.items():
-        losses.get(name)
+        if name not in losses:
+            raise AlkdError(losses.unknown(name).replace("kd_loss", key, 1))
+        if name not in allowed:
+            raise AlkdError(f"{key}: {name!r} needs more than titles; allowed: {', '.join(allowed)}")
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not factor > 0:
-            raise AlkdError(f"kd_loss: weight {factor!r} of {name!r} is not allowed; allowed: a number above 0")
+            raise AlkdError(f"{key}: weight {factor!r} of {name!r} is not allowed; allowed: a number above 0")
     return {name: float(factor) for name, factor in wanted.items()}
 
 
-def loss_options(settings: Settings, name: str) -> dict[str, Any]:
-    """What ``kd_config`` says of one loss."""
-    options = settings.distill.kd_config.get(name, {})
+def loss_options(config: Mapping[str, Any], name: str, key: str = "kd_config") -> dict[str, Any]:
+    """What ``kd_config`` or ``item_text_config`` says of one loss."""
+    options = config.get(name, {})
     if not isinstance(options, dict):
-        raise AlkdError(f"kd_config: {options!r} of {name!r} is not allowed; allowed: a mapping of settings")
+        raise AlkdError(f"{key}: {options!r} of {name!r} is not allowed; allowed: a mapping of settings")
     return options
 
 
-def check_losses(settings: Settings, available: Collection[str] = NEEDS) -> None:
-    """Everything about ``kd_loss`` and ``kd_config`` that can be wrong, found before anything is trained.
+def check_losses(settings: Settings, available: Collection[str] | None = None) -> None:
+    """Everything about ``kd_loss``, ``item_text_loss`` and their options that can be wrong, found before anything is trained.
 
     Args:
-        available: which of ``NEEDS`` the run has.
+        available: which of ``NEEDS`` the run has; all but titles, and these with ``item_text``, when None.
 
     Raises:
         AlkdError: an unknown loss or setting, a value out of range, a need that is not available.
     """
-    for name in settings.distill.kd_config:
-        if name not in losses:
-            raise AlkdError(losses.unknown(name).replace("kd_loss", "kd_config", 1))
-    wanted = wanted_losses(settings)
-    for name in wanted:
-        losses.get(name).checked(settings, loss_options(settings, name))
-    check_needs(wanted, available)
+    if available is None:
+        available = [need for need in NEEDS if need != "item_text" or settings.text.item_text]
+    for key, config, wanted in (
+        ("kd_config", settings.distill.kd_config, wanted_losses(settings)),
+        ("item_text_config", settings.text.item_text_config, item_losses(settings)),
+    ):
+        for name in config:
+            if name not in losses:
+                raise AlkdError(losses.unknown(name).replace("kd_loss", key, 1))
+        for name in wanted:
+            try:
+                losses.get(name).checked(settings, loss_options(config, name, key))
+            except AlkdError as error:
+                raise AlkdError(str(error).replace("kd_config", key, 1)) from None
+        check_needs(wanted, available, "kd_loss" if key == "kd_config" else "item_text_loss")
 
 
-def check_needs(names: Iterable[str], available: Collection[str]) -> None:
+def check_needs(names: Iterable[str], available: Collection[str], key: str = "kd_loss") -> None:
     """AlkdError unless ``available`` (of ``NEEDS``) serves every loss in ``names``."""
     for name in names:
         missing = [need for need in NEEDS if need in losses.get(name).needs and need not in available]
         if missing:
             raise AlkdError(
-                f"kd_loss: {name!r} needs {' and '.join(missing)}, which this run does not have; "
+                f"{key}: {name!r} needs {' and '.join(missing)}, which this run does not have; "
                 f"it has: {', '.join(n for n in NEEDS if n in available) or 'nothing'}"
+                + ("; give item_text an encoder, such as tfidf" if "item_text" in missing else "")
             )
 
 
@@ -72,12 +99,14 @@ class CombinedLoss(DistillationLoss):
 
     ``kd_weight`` multiplies the whole and is applied by the trainer, beside ``kd_rec_weight`` for the recommendation
     loss: total = kd_rec_weight * recommendation + kd_weight * this.
+
+    Args:
+        factors: loss -> factor. options: loss -> its options, as ``kd_config`` has them.
     """
 
-    def __init__(self, context: DistillContext, factors: Mapping[str, float]) -> None:
+    def __init__(self, context: DistillContext, factors: Mapping[str, float], options: Mapping[str, Any]) -> None:
         super().__init__(context, {})
-        settings = context.settings
-        self.losses: list[DistillationLoss] = [losses.get(name)(context, loss_options(settings, name)) for name in factors]
+        self.losses: list[DistillationLoss] = [losses.get(name)(context, loss_options(options, name)) for name in factors]
         self.weights = [factor * loss.options["weight"] for factor, loss in zip(factors.values(), self.losses, strict=True)]
         self.needs = frozenset().union(*(loss.needs for loss in self.losses))  # type: ignore[misc]  # of this combination
         self.parts = nn.ModuleList(self.losses)  # so that their parameters are found
@@ -110,4 +139,10 @@ def build_loss(context: DistillContext) -> CombinedLoss:
     AlkdError as from ``check_losses``, which needs no trained model and can be asked first.
     """
     check_losses(context.settings)
-    return CombinedLoss(context, wanted_losses(context.settings))
+    return CombinedLoss(context, wanted_losses(context.settings), context.settings.distill.kd_config)
+
+
+def build_item_loss(context: DistillContext) -> CombinedLoss:
+    """The loss that ``item_text_loss`` and ``item_text_config`` ask for, which needs neither labels nor a teacher."""
+    check_losses(context.settings)
+    return CombinedLoss(context, item_losses(context.settings), context.settings.text.item_text_config)

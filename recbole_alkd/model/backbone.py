@@ -154,6 +154,9 @@ class SessionRecommender(SequentialRecommender):
     """A backbone as a RecBole model, with the masking of session items that ``mask_session_items`` asks for.
 
     ``role`` says whose settings it reads. The state dict is that of the plain backbone under ``recommender.``.
+
+    Attributes:
+        view: the backbone that is trained. served: the one that scores; the same, unless something is laid over it.
     """
 
     def __init__(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
@@ -164,6 +167,7 @@ class SessionRecommender(SequentialRecommender):
     def build(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
         """Make the backbone, anew where there is one, as these settings have it."""
         self.view = build_backbone(config, dataset, settings, role)
+        self.served = self.view
         self.recommender: Any = self.view.model
         self.own_loss: Callable[[Any], Tensor] = self.view.loss
         if settings.training.train_loss and self.view.has_vectors:
@@ -173,7 +177,7 @@ class SessionRecommender(SequentialRecommender):
             self.own_loss = SampledSoftmax(self.view, settings.training, targets, self.n_items, updates_rows(config))
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        return self.view.encode(item_seq, item_seq_len)
+        return self.served.encode(item_seq, item_seq_len)
 
     def calculate_loss(self, interaction: Any) -> Tensor:
         return self.own_loss(interaction)
@@ -181,12 +185,12 @@ class SessionRecommender(SequentialRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """Scores (B,) of one item a row."""
         item = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.view.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
+        return self.served.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
         item_seq = interaction[self.ITEM_SEQ]
-        scores = self.view.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
+        scores = self.served.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         if self.mask_session_items:
             scores.scatter_(1, item_seq, -torch.inf)
         return scores

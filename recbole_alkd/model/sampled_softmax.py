@@ -41,7 +41,6 @@ class SampledSoftmax:
         frequency = torch.bincount(targets, minlength=n_items) / len(targets)
         uniform = settings.softmax_uniform
         self.log_q = ((1 - uniform) * frequency + uniform / (n_items - 1)).log()
-        self._tables = [m for m in view.model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
 
     def __call__(self, interaction: Any) -> Tensor:
         """The loss, a scalar."""
@@ -53,7 +52,7 @@ class SampledSoftmax:
         if settings.softmax_dropout:
             item_seq, length = drop_items(item_seq, length, settings.softmax_dropout)
         drawn = self.draw(settings.softmax_negatives)
-        with self._looked_up() as inputs:
+        with lookups(self.view.model, self.n_items, self.sparse) as inputs:
             session = self.view.encode(item_seq, length)
             outputs = self.view.item_vectors(torch.cat([target, drawn]), self.sparse)
         positive, negative = outputs[: len(target)], outputs[len(target) :]
@@ -70,20 +69,22 @@ class SampledSoftmax:
         anything = torch.randint(1, self.n_items, (count,), device=device)
         return torch.where(torch.rand(count, device=device) < self.settings.softmax_uniform, anything, label)
 
-    @contextmanager
-    def _looked_up(self) -> Iterator[list[Tensor]]:
-        """Item vectors that the encoder looks up, as they come; gradients of the tables are sparse where they may be."""
-        seen: list[Tensor] = []
-        hooks = [table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in self._tables]
-        before = [table.sparse for table in self._tables]
-        for table in self._tables:
-            table.sparse = self.sparse
-        try:
-            yield seen
-        finally:
-            for hook, table, sparse in zip(hooks, self._tables, before, strict=True):
-                hook.remove()
-                table.sparse = sparse
+
+@contextmanager
+def lookups(model: nn.Module, n_items: int, sparse: bool) -> Iterator[list[Tensor]]:
+    """Vectors that ``model`` looks up in its item tables meanwhile, as they come; with ``sparse``, so are the tables' gradients."""
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
+    seen: list[Tensor] = []
+    hooks = [table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in tables]
+    before = [table.sparse for table in tables]
+    for table in tables:
+        table.sparse = sparse
+    try:
+        yield seen
+    finally:
+        for hook, table, was in zip(hooks, tables, before, strict=True):
+            hook.remove()
+            table.sparse = was
 
 
 class _SampledLoss(torch.autograd.Function):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -18,10 +19,11 @@ from recbole.utils import InputType
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from recbole_alkd.config import FIELDS, AlkdError, read_settings
+from recbole_alkd.config import FIELDS, AlkdError, read_settings, stage_seed
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
 from recbole_alkd.model.neighbours import PRIOR, cooccurrence, cut, incidence, profiles, rounded, target_ranks, weigh
+from recbole_alkd.model.refine import refined
 from recbole_alkd.registry import backbones
 
 TUNING_SESSIONS = 5000  # validation sessions that settings are chosen on, evenly spaced where there are more
@@ -34,8 +36,9 @@ class SessionKNN(SequentialRecommender):
     """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
 
     Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a
-    number, or a list from which validation chooses), ``student_neighbors``, ``student_bytes``, ``mask_session_items``,
-    ``item_text``. With ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole table, without text.
+    number, or a list from which validation chooses), ``knn_refine_epochs``, ``student_neighbors``, ``student_bytes``,
+    ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole
+    table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
     (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
@@ -59,6 +62,9 @@ class SessionKNN(SequentialRecommender):
             raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
         self.grid = [_numbers(config, f"knn_{name}") for name in ("source_exponent", "target_exponent", "decay")]
         self.edge_weights = _numbers(config, "knn_edge_weight")
+        self.refine_epochs, self.seed = config["knn_refine_epochs"], config["seed"]
+        if not isinstance(self.refine_epochs, int) or self.refine_epochs < 0:
+            raise AlkdError(f"knn_refine_epochs: {self.refine_epochs!r} is not allowed; allowed: an integer of at least 0")
         metric, _, cutoff = str(config["valid_metric"] or "NDCG@10").lower().partition("@")
         self._gain, self._cutoff = _GAINS.get(metric, np.ones_like), int(cutoff or 10)
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
@@ -80,7 +86,8 @@ class SessionKNN(SequentialRecommender):
 
         Returns:
             ``source_exponent``, ``target_exponent``, ``decay``; ``valid``, their gain (NaN without a choice); for each set of
-            edges ``<name>_edges``, how many, and ``<name>_weight``.
+            edges ``<name>_edges``, how many, and ``<name>_weight``; with ``knn_refine_epochs`` and ``valid`` the epoch that was
+            kept, ``refined_epoch`` (0: the counted weights), and the gains ``refined_before`` and ``refined_after``.
         """
         together, counts = cooccurrence(incidence(train))
         choices = list(product(*self.grid))
@@ -97,7 +104,15 @@ class SessionKNN(SequentialRecommender):
             found = make(weighing)
             chosen[f"{name}_edges"] = found.nnz
             table, chosen[f"{name}_weight"] = self._add(table, found, weighing, valid)
-        self.set_table(self._cut(table), counts, best[2])
+        table = self._cut(table)
+        if self.refine_epochs and valid is not None:
+            rows = train.inter_feat
+            parts = tuple(rows[name].numpy() for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+            gain = partial(self._gain_of, counts=counts, decay=best[2], valid=valid)
+            seed = stage_seed(self.seed, "knn_refine")
+            table, epoch, gains = refined(table, parts, best[2], self.last_items, self.refine_epochs, gain, seed)  # type: ignore[arg-type]
+            chosen.update(refined_epoch=epoch, refined_before=gains[0], refined_after=max(gains))
+        self.set_table(table, counts, best[2])
         return chosen
 
     def _add(self, table: csr_array, edges: csr_array, weighing: Weighing, valid: Any) -> tuple[csr_array, float]:

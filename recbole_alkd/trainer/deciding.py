@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings
+from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings, TextSettings
 from recbole_alkd.model.backbone import role_config
 from recbole_alkd.trainer.search_space import tuning_facts
 
@@ -19,6 +19,8 @@ VOLATILE = {
 # Settings that come into play after the recommenders are trained.
 LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
 LATER = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
+# Titles are for the student.
+TEXT = {field.name for field in dataclasses.fields(TextSettings)}
 ROLES = ("student", "teacher")
 
 
@@ -33,6 +35,8 @@ def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = 
     others = tuple(f"{role}_" for role in ROLES if role not in roles)
     flat = config.final_config_dict
     left_out = VOLATILE if labels else VOLATILE | LATER
+    if "student" not in roles:
+        left_out = left_out | TEXT
     values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
     if settings.backbone.student_tune:
         values["student_tune"] = tuning_facts(settings, roles, labels)
@@ -40,6 +44,8 @@ def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = 
         # the defaults of the role's model stand in its own YAML file
         own = role_config(config, settings, role).final_config_dict
         values[f"{role} model"] = {
-            key: value for key, value in own.items() if (key not in flat or flat[key] != value) and not key.startswith(others)
+            key: value
+            for key, value in own.items()
+            if (key not in flat or flat[key] != value) and not key.startswith(others) and (role == "student" or key not in TEXT)
         }
     return values

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_alkd.config import DistillSettings
 from recbole_alkd.distill.base import DistillBatch, DistillContext
@@ -66,6 +66,19 @@ class DistillationTerm:
             candidates=candidates,
             row=interaction["alkd_row"],
         )
+
+
+class ItemTerm(nn.Module):
+    """What ``item_text_loss`` adds to the recommendation loss of a batch of training rows."""
+
+    def __init__(self, loss: CombinedLoss, context: DistillContext) -> None:
+        super().__init__()
+        self.loss, self.context = loss, context
+
+    def forward(self, interaction: Any) -> Tensor:
+        context = self.context
+        columns = (context.item_seq_field, context.item_seq_len_field, context.item_field)
+        return self.loss(DistillBatch(context, *(interaction[name] for name in columns)))
 
 
 def control_lists(

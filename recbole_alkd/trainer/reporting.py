@@ -88,7 +88,7 @@ class ReportingTrainer(StageTrainer):
             "labels": self.rounds.label_report(),
             "lora": self.lora_report,
             "tuned": self.tuned,
-            "item_text": self.item_text.bill() if self.item_text else None,
+            "item_text": self.item_text.bill(edges=not self.alkdrec.view.has_vectors) if self.item_text else None,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
             "peak_mb": peak_memory_mb(),

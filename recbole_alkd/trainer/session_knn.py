@@ -74,6 +74,9 @@ def fit_table(
     for name in edges:
         weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
         words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))
+    if "refined_epoch" in chosen:
+        before, after = chosen["refined_before"], chosen["refined_after"]
+        words.append(f"weights refined for {chosen['refined_epoch']} epochs ({before:.4f} -> {after:.4f} on validation)")
     kept, n_items = len(model.indices), model.n_items
     words.append(f"{kept:,} edges kept, {kept / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, kept):,} bytes")
     logger.info(set_color("neighbours", "blue") + ": " + ", ".join(words))

@@ -24,10 +24,12 @@ from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import stage_seed
+from recbole_alkd.model.alkdrec import SLOTS
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.item_text import ItemText
+from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
 from recbole_alkd.trainer.row_adam import RowAdam
 from recbole_alkd.trainer.run_folder import StageFolder
@@ -44,7 +46,8 @@ class StageOutcome:
         best_epoch, best_step: where that was, in epochs and in optimizer steps (both from 1).
         steps, epochs: how far the stage went.
         seconds: wall time. peak_mb: largest memory of the process until then, MiB.
-        fitted: what a table that counts chose (``trainer/session_knn.py``); empty for others.
+        fitted: what was chosen on validation apart from the epoch: by a table that counts (``trainer/session_knn.py``), or by
+            late fusion (``trainer/late_fusion.py``); empty for others.
     """
 
     state: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -98,6 +101,12 @@ def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
     return sum(value.numel() * value.element_size() for value in state.values())
 
 
+def saved_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the state dict on the CPU, without what stands in slots for training."""
+    slots = tuple(f"{slot}." for slot in SLOTS)
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items() if not key.startswith(slots)}
+
+
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -136,6 +145,7 @@ class StageTrainer(Trainer):
         epoch_start: Callable[[int], None] | None = None,
         after_step: Callable[[Any], None] | None = None,
         edges: Mapping[str, EdgeMaker] | None = None,
+        fusion: LateFusion | None = None,
         checkpoint: bool | Callable[[StageOutcome], bool] = False,
         config: Any = None,
         shown: str | None = None,
@@ -149,6 +159,7 @@ class StageTrainer(Trainer):
             epochs, stopping_step, learning_rate: those of ``config`` when None.
             epoch_start: called with the epoch's number (from 0); after_step: with the optimizer, after each step.
             edges: what a table that counts is given besides the data; it has no use for loss, epochs and the like.
+            fusion: titles that are laid over the trained model, before it counts as finished.
             checkpoint: whether RecBole's own checkpoint is written too (by the last stage, when the user wants one).
             config: RecBole's Config that the stage is trained under; the run's when None.
             shown: what logs call the stage; its name when None.
@@ -159,13 +170,15 @@ class StageTrainer(Trainer):
         stored = folder.stage(name)
         if stored is not None:
             outcome = StageOutcome(**stored)
-            model.load_state_dict(outcome.state)
+            model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
             self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
             return outcome
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
             counted = train_data if batches is None else batches
             return self._fit_table_stage(folder, name, model, counted, valid_data, edges, checkpoint, fit)
+        if fusion:
+            model.titles.set(None)  # those of the stage before
         rate = learning_rate or self._stage_config["learning_rate"]
         self.optimizer = self._build_optimizer(params=model.parameters(), learning_rate=rate)
         self.epochs = self.config["epochs"] if epochs is None else epochs
@@ -187,9 +200,12 @@ class StageTrainer(Trainer):
         finally:
             self._stage = None
         outcome.valid = {key: float(value) for key, value in self.best_valid_result.items()} if self.best_valid_result else None
+        model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
+        if fusion:
+            outcome.valid, outcome.fitted = fusion.choose(self, valid_data, outcome.valid, fit.get("show_progress", False))
+            outcome.state = saved_state(model)
         outcome.seconds = round(perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
-        model.load_state_dict(outcome.state, strict=False)  # what only training needs (the kd slot) is not in the state
         # before the stage counts as finished, so that a resumed run finds the checkpoint too
         if checkpoint(outcome) if callable(checkpoint) else checkpoint:
             self._write_checkpoint(outcome)
@@ -212,7 +228,7 @@ class StageTrainer(Trainer):
             self.best_valid_score = calculate_valid_score(outcome.valid, self.valid_metric)
             if fit.get("callback_fn"):
                 fit["callback_fn"](0, self.best_valid_score)
-        outcome.state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+        outcome.state = saved_state(model)
         outcome.seconds = round(perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
         if checkpoint:
@@ -273,8 +289,7 @@ class StageTrainer(Trainer):
         if stage is None:
             super()._save_checkpoint(epoch, verbose, **kwargs)
             return
-        state = self.model.state_dict()
-        stage.outcome.state = {key: value.detach().cpu().clone() for key, value in state.items() if not key.startswith("kd.")}
+        stage.outcome.state = saved_state(self.model)
         stage.outcome.best_epoch, stage.outcome.best_step = stage.outcome.epochs, stage.outcome.steps
 
     def _write_checkpoint(self, outcome: StageOutcome) -> None:

@@ -19,17 +19,18 @@ from torch import nn
 from recbole_alkd.config import FIELDS, AlkdError, Settings, read_settings, settings_hash, stage_seed
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.distill.base import DistillContext
-from recbole_alkd.distill.combined import build_loss
+from recbole_alkd.distill.combined import build_item_loss, build_loss
 from recbole_alkd.model.alkdrec import ALKDRec
-from recbole_alkd.model.backbone import Backbone, SessionRecommender
+from recbole_alkd.model.backbone import Backbone, SessionRecommender, updates_rows
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings
-from recbole_alkd.trainer.distillation import DistillationTerm, control_lists, spoiled_lists
+from recbole_alkd.trainer.distillation import DistillationTerm, ItemTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
+from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.report import STAGES
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import RunFolder, StageFolder, shared_stage
@@ -140,13 +141,19 @@ class ALKDRecTrainer(TuningTrainer):
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
         loop = {"valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
+        fusion = None
+        if self.item_text and self.settings.text.serve_text_dim:
+            fusion = LateFusion(self.item_text, self.alkdrec)
 
         def fit(name: str, model: nn.Module, run: RoleRun, number: int | None = None, **how: Any) -> StageOutcome:
             """``number``: of the try that this is, where the stage is tuned."""
             shown = name if number is None else f"{name}_tune_{number:02d}"
             how = {**loop, "train_data": run.train_data, "config": run.config, "shown": shown, **how}
-            with self._stage_folder(name, shown, run, valid_data) as folder:
-                return self.fit_stage(folder, name, model, **how)
+            if model is not self.alkdrec:
+                with self._stage_folder(name, shown, run, valid_data) as folder:
+                    return self.fit_stage(folder, name, model, **how)
+            with self._stage_folder(name, shown, run, valid_data) as folder, self._item_term(name, run):
+                return self.fit_stage(folder, name, model, fusion=fusion, **how)
 
         return fit
 
@@ -161,6 +168,39 @@ class ALKDRecTrainer(TuningTrainer):
         data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
         with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
             yield folder
+
+    @contextmanager
+    def _item_term(self, name: str, run: RoleRun) -> Iterator[None]:
+        """The student's recommendation loss has the term of ``item_text_loss`` meanwhile; ``name`` is the stage."""
+        if self.settings.text.item_text_loss is None or not self.alkdrec.view.has_vectors:
+            yield
+            return
+        context = self._context(run, None, run.settings)
+        self._seed(name, "item_text_loss")
+        self.alkdrec.item_loss = ItemTerm(build_item_loss(context).to(self.device), context)
+        try:
+            yield
+        finally:
+            self.alkdrec.item_loss = None
+
+    def _context(self, run: RoleRun, recommender: Backbone | None, settings: Settings) -> DistillContext:
+        """What losses are told of the run."""
+        model = self.alkdrec
+        return DistillContext(
+            settings=settings,
+            student=model.view,
+            teacher=recommender,
+            n_items=model.n_items,
+            train_interaction=self.train_part.inter_feat,
+            item_seq_field=model.ITEM_SEQ,
+            item_seq_len_field=model.ITEM_SEQ_LEN,
+            item_field=model.ITEM_ID,
+            epochs=self.config["epochs"],
+            session_field=model.USER_ID,
+            item_text=self.item_text.vectors if self.item_text else None,
+            recommendation=model.own_loss,
+            sparse=updates_rows(run.config),
+        )
 
     def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
         """The trained and frozen teacher recommender."""
@@ -180,7 +220,7 @@ class ALKDRecTrainer(TuningTrainer):
     def _label_rounds(
         self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
     ) -> LabelRounds:
-        return LabelRounds(rows, recommender, self.alkdrec.view, llm, folds, self.config["seed"], self.device, show_progress)
+        return LabelRounds(rows, recommender, self.alkdrec.served, llm, folds, self.config["seed"], self.device, show_progress)
 
     def _seed(self, *names: object) -> None:
         init_seed(stage_seed(self.config["seed"], *names), self.config["reproducibility"])
@@ -273,18 +313,7 @@ class ALKDRecTrainer(TuningTrainer):
         else:
             self._seed("scratch")
             model.load_state_dict(type(model)(run.config, train_data._dataset).state_dict())
-        context = DistillContext(
-            settings=all_settings,
-            student=model.view,
-            teacher=recommender,
-            n_items=model.n_items,
-            train_interaction=train_data._dataset.inter_feat,
-            item_seq_field=model.ITEM_SEQ,
-            item_seq_len_field=model.ITEM_SEQ_LEN,
-            item_field=model.ITEM_ID,
-            epochs=self.config["epochs"],
-            session_field=model.USER_ID,
-        )
+        context = self._context(run, recommender, all_settings)
         self._seed(name, "loss")
         loss = build_loss(context).to(self.device)
         term = DistillationTerm(loss, context, rows.lists(self._distilled_lists(rows), self.rounds.candidates()))

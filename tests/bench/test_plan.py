@@ -12,7 +12,7 @@ import yaml
 from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, plugin
-from recbole_alkd.bench.arms import ARMS, CLOSED_FORM, find_arm
+from recbole_alkd.bench.arms import ARMS, CLOSED_FORM, TITLE_ARMS, find_arm
 from recbole_alkd.bench.cli import plan_file
 from recbole_alkd.bench.plan import check_runs, read_plan
 from recbole_alkd.bench.runs import arm_configs, data_fingerprint, run_key
@@ -214,3 +214,12 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
         (tmp_path / name / "tiny.inter").write_text(text)
         prints.append(data_fingerprint(tmp_path / name, "tiny"))
     assert prints[0] == prints[1] != prints[2]
+
+
+def test_every_arm_that_looks_at_titles_has_its_control(key):
+    for arm in TITLE_ARMS:
+        control = find_arm(f"{arm.name}_permuted")
+        assert control.settings == {**arm.settings, "item_text_permuted": True} and control.words.startswith("control: ")
+        own = {"kd_batch_size": None}  # a table has no steps
+        assert len({key("student"), key(arm.name, **own), key(control.name, **own), key(arm.name, item_text="minilm", **own)}) == 4
+    assert key("teacher") == key("teacher", item_text="tfidf", serve_text_dim=8), "titles are the student's"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.distill.base import DistillBatch, DistillContext
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.loss import in_batch_bpr
 from recbole_alkd.registry import losses
 
 N_ITEMS, LENGTH, ROWS = 40, 6, 60
@@ -46,13 +48,31 @@ def toy_rows(count: int = ROWS, n_items: int = N_ITEMS, length: int = LENGTH, se
     return {"item_id_list": item_seq, "item_length": size, "item_id": order[:, length]}
 
 
+def toy_titles(n_items: int = N_ITEMS, kinds: int = 4, size: int = 6) -> np.ndarray:
+    """Vectors of titles: items whose numbers are equal modulo ``kinds`` have nearly the same one."""
+    rng = np.random.default_rng(8)
+    vectors = rng.normal(size=(kinds, size))[np.arange(n_items) % kinds] + 0.1 * rng.normal(size=(n_items, size))
+    vectors[0] = 0
+    return vectors
+
+
+def toy_recommendation(student: Backbone) -> Any:
+    """In-batch BPR of a RecBole batch."""
+    return lambda rows: in_batch_bpr(
+        student.encode(rows["item_id_list"], rows["item_length"]), student.item_table()[rows["item_id"]]
+    )
+
+
 def toy_context(
     student_size: int = 4, teacher_size: int | None = 7, n_items: int = N_ITEMS, epochs: int = 10, rows: Any = None, **settings: Any
 ) -> DistillContext:
     """Toy student (seed 1) and toy teacher recommender (seed 2; none when its size is None) with the given settings."""
+    student = Backbone(ToyRecommender(n_items, student_size, seed=1))
     return DistillContext(
         settings=read_settings(settings),
-        student=Backbone(ToyRecommender(n_items, student_size, seed=1)),
+        student=student,
+        item_text=toy_titles(n_items) if settings.get("item_text") else None,
+        recommendation=toy_recommendation(student),
         teacher=None if teacher_size is None else Backbone(ToyRecommender(n_items, teacher_size, seed=2)),
         n_items=n_items,
         train_interaction=toy_rows(n_items=n_items) if rows is None else rows,
@@ -183,7 +203,7 @@ class LossTests:
 
     def test_needs_are_known_and_options_are_checked(self):
         made = self.build()
-        assert made.loss.needs <= {"lists", "teacher_scores", "teacher_vectors", "popularity"}
+        assert made.loss.needs <= {"lists", "teacher_scores", "teacher_vectors", "popularity", "item_text"}
         assert made.loss.options["weight"] >= 0
         with pytest.raises(AlkdError, match=r"kd_config: .* has no setting 'weigth'; allowed: .*weight"):
             losses.get(self.name)(made.context, {"weigth": 1.0})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from loss_tests import ToyRecommender, toy_context
@@ -55,8 +56,10 @@ def train(kd_loss: dict[str, float], rec_weight: float = 1.0, rows: int = 24, st
     torch.manual_seed(0)
     data = sessions(rows, seed=1)
     context = toy_context(n_items=N_ITEMS, rows=data, epochs=steps // 10, kd_loss=kd_loss or "pairwise", kd_config=kd_config,
-                          kd_rec_weight=rec_weight)  # fmt: skip
-    context = dataclasses.replace(context, teacher=teacher())
+                          kd_rec_weight=rec_weight, item_text="tfidf")  # fmt: skip
+    titles = np.eye(COLOURS)[COLOUR] + np.random.default_rng(0).normal(scale=0.1, size=(N_ITEMS, COLOURS))  # what the teacher knows
+    titles[0] = 0
+    context = dataclasses.replace(context, teacher=teacher(), item_text=titles)
     student = context.student.model
     with torch.no_grad():
         for parameter in student.parameters():
@@ -93,6 +96,8 @@ REGIMES: dict[str, dict[str, Any]] = {
     "tr": {"rec_weight": 0.0, "tr": {"top": 5}},
     "pairwise": {"rec_weight": 0.0},
     "unkd": {"factor": 3.0},
+    "text_pairs": {"factor": 3.0},
+    "text_project": {"factor": 1.0},
 }
 
 

@@ -8,6 +8,8 @@ from recbole_alkd.registry import losses
 SPECIAL: dict[str, dict[str, object]] = {
     "dsl": {"trains": False, "settings": {"kd_rec_weight": 1.0}},
     "htd": {"smooth": False},
+    "text_pairs": {"settings": {"item_text": "tfidf"}},
+    "text_project": {"settings": {"item_text": "tfidf"}},
 }
 
 for _name in losses:

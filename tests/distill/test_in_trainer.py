@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from test_trainer import go, home  # noqa: F401  (a fixture)
+from test_item_text import TEXT, write_titles
+from test_trainer import BASE, go, home  # noqa: F401  (a fixture)
 
 from recbole_alkd import AlkdError
+from recbole_alkd.bench.worker import run_task
 from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses
@@ -19,7 +21,9 @@ def saved_student(path):
 
 @pytest.mark.parametrize(("name", "init"), [*((name, "scratch") for name in losses), ("de", "student"), ("dsl", "student")])
 def test_a_loss_trains_and_leaves_a_plain_student(home, name, init):  # noqa: F811
-    report = go(kd_loss=name, kd_rec_weight=1.0, kd_init=init, student_embedding_size=4, epochs=2)
+    titles = TEXT if "item_text" in losses.get(name).needs else {}
+    write_titles(home / "data/tiny")
+    report = go(kd_loss=name, kd_rec_weight=1.0, kd_init=init, student_embedding_size=4, epochs=2, **titles)
     assert report["stages"]["distilled"]["test"]
     state = saved_student(home)
     assert {key: tuple(value.shape) for key, value in state.items()} == {
@@ -56,6 +60,18 @@ def test_neighbours_teach_by_their_scores(home, name):  # noqa: F811
     report = go(teacher_model="SessionKNN", kd_loss=name, kd_rec_weight=1.0, student_embedding_size=4, **pilot)
     assert report["stages"]["teacher"]["steps"] == 1
     assert report["stages"]["teacher"]["test"] and report["stages"]["distilled"]["test"]
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_VECTORS if name != "SessionFPMC"])  # which has tests of its own
+def test_a_backbone_learns_from_titles_and_serves_them(home, name):  # noqa: F811
+    write_titles(home / "data/tiny")
+    extra = {"last_k": 4} if name == "AttMix" else {}
+    found, facts = run_task("tiny", "student", {
+        "data_path": "data", **BASE, **TEXT, "epochs": 1,
+        "student_model": name, "student_config": extra, "student_embedding_size": 4,
+        "item_text_loss": {"text_pairs": 1, "text_project": 1}, "serve_text_dim": 8, "serve_text_weight": 5,
+    })  # fmt: skip
+    assert len(found["test"]) == 12 and facts["bytes"] >= 31 * (4 + 8) * 4
 
 
 @pytest.mark.parametrize("name", ["SessionFPMC", "GRU4Rec", "CORE"])
