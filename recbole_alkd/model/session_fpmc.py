@@ -10,15 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recbole_alkd.config import AlkdError
 from recbole_alkd.model.session_model import SessionModel
 from recbole_alkd.registry import backbones
 
 
 @backbones.register("SessionFPMC")
 class SessionFPMC(SessionModel):
-    """Order-free session encoder with separate input and output tables, both initialised by Xavier.
+    """Session encoder without weights of its own: two item tables, both initialised by Xavier.
 
-    Settings: those of ``SessionModel``. It also runs alone, with ``--model=SessionFPMC`` and RecBole's stock trainer.
+    Settings: those of ``SessionModel``, and ``item_decay`` in (0, 1], what an item counts in the mean, compared with the one
+    after it; with 1, the paper's, the order does not matter. It also runs alone, with ``--model=SessionFPMC`` and RecBole's stock trainer.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -27,7 +29,15 @@ class SessionFPMC(SessionModel):
         nn.init.xavier_normal_(self.output_embedding.weight)
         with torch.no_grad():
             self.input_embedding.weight[0].zero_()
+        self.item_decay = config["item_decay"]
+        if isinstance(self.item_decay, bool) or not isinstance(self.item_decay, (int, float)) or not 0 < self.item_decay <= 1:
+            raise AlkdError(f"item_decay: {self.item_decay!r} is not allowed; allowed: a number above 0, at most 1")
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Mean input vector of the session, (B, L), (B,) -> (B, d). A repeated item counts as often as it stands there."""
-        return self.input_embedding(item_seq).sum(1) / item_seq_len.unsqueeze(1)
+        """(Weighted) mean input vector of the session, (B, L), (B,) -> (B, d). A repeated item counts as often as it stands there."""
+        vectors = self.input_embedding(item_seq)
+        if self.item_decay == 1:
+            return vectors.sum(1) / item_seq_len.unsqueeze(1)
+        age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
+        weight = torch.where(age >= 0, self.item_decay ** age.clamp_min(0), 0.0).to(vectors.dtype)
+        return torch.einsum("bl,bld->bd", weight / weight.sum(1, keepdim=True), vectors)

@@ -33,6 +33,28 @@ def test_session_vector_is_the_mean_of_input_rows(setup):
     torch.testing.assert_close(encode(model, *sessions), expected)
 
 
+def test_older_items_count_less_with_item_decay(setup):
+    config, dataset, _ = setup
+    config.final_config_dict["item_decay"] = 0.5
+    try:
+        model = tiny_model(config, dataset)
+    finally:
+        config.final_config_dict["item_decay"] = 1.0
+    table, sessions = model.input_embedding.weight, [[3, 8, 1], [4], [9, 9, 2, 7, 5, 9]]
+    expected = []
+    for session in sessions:
+        weights = [0.5 ** (len(session) - 1 - place) for place in range(len(session))]
+        total = sum(weight * table[item] for weight, item in zip(weights, session, strict=True))
+        expected.append(total / sum(weights))
+    torch.testing.assert_close(encode(model, *sessions), torch.stack(expected))
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "half"])
+def test_item_decay_out_of_range_is_named(tiny_path, setup, value):
+    with pytest.raises(AlkdError, match="item_decay: .* is not allowed; allowed: a number above 0"):
+        tiny_model(tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, item_decay=value), setup[1])
+
+
 def test_one_item_session_is_the_items_input_row(setup):
     model = setup[2]
     assert torch.equal(encode(model, [6])[0], model.input_embedding.weight[6])
