@@ -88,17 +88,19 @@ def test_recbole_and_the_model_take_every_value_and_the_size_stays(tiny_path, pa
 
 
 def test_the_runs_own_settings_come_first_and_once(tiny_path):
-    config, settings = configured(tiny_path, student_tune=54, train_batch_size=512, learning_rate=0.003, train_loss=None)
+    config, settings = configured(tiny_path, student_tune=360, train_batch_size=512, learning_rate=0.003, train_loss=None)
     tries = role_tries(config, settings, "student")
-    assert tries[0] == {} and len(tries) == 54
-    own = {"learning_rate": 0.003, "train_batch_size": 512, "train_loss": None, "train_backwards": False}
-    own["loss_type"] = "BPR_INBATCH"
+    assert tries[0] == {} and len(tries) == 360
+    own = {"learning_rate": 0.003, "train_batch_size": 512, "train_loss": None, "train_backwards": False, "item_decay": 1.0}
     assert own in combinations(space_of(read_spaces(settings), "SessionFPMC")) and own not in tries
-    assert len({str(sorted(values.items())) for values in tries}) == 54
+    assert len({str(sorted(values.items())) for values in tries}) == 360
 
 
-def test_a_setting_without_effect_is_not_varied(tiny_path):
-    config, settings = configured(tiny_path, student_tune=54)
+def test_a_setting_without_effect_is_not_varied(tiny_path, tmp_path):
+    common = {"train_loss": [None, "sampled_softmax"], "softmax_l2": [0.1, 0.2], "softmax_dropout": [0.0, 0.3]}
+    file = written(tmp_path / "mine.yaml", common=common, SessionFPMC={"loss_type": ["CE", "BPR"]})
+    config, settings = configured(tiny_path, student_tune=6, student_search=file)
+    assert len(role_tries(config, settings, "student")) == 1 + 2 + 4 - 1
     for values in role_tries(config, settings, "student")[1:]:
         sampled = values["train_loss"] == "sampled_softmax"
         assert sampled == ("softmax_l2" in values) == ("softmax_dropout" in values) == ("loss_type" not in values)
@@ -109,6 +111,14 @@ def test_seeds_try_the_same_and_a_larger_number_goes_on(tiny_path):
         role_tries(*configured(tiny_path, student_tune=n, seed=seed, learning_rate=0.02), "student") for n, seed in ((4, 1), (9, 2))
     )
     assert more[:4] == few and len(more) == 9
+
+
+def test_every_value_gets_its_turn_early(tiny_path):
+    config, settings = configured(tiny_path, student_tune=7, learning_rate=0.02)
+    tries = role_tries(config, settings, "student")[1:]
+    for key, values in {"learning_rate": [0.001, 0.003, 0.01], "train_batch_size": [256, 512, 1024]}.items():
+        times = [sum(entry[key] == value for entry in tries) for value in values]
+        assert min(times) >= 1 and max(times) <= 3, (key, times)
 
 
 def test_two_backbones_try_equally_many(tiny_path):
@@ -139,7 +149,7 @@ def test_a_loss_is_tried_in_its_space(tiny_path, name):
 
 
 def test_all_of_a_losses_space_is_tried_and_the_runs_own_once(tiny_path):
-    _, settings = configured(tiny_path, kd_loss="rd", kd_rec_weight=1.0, student_tune=50)
+    _, settings = configured(tiny_path, kd_loss="rd", kd_rec_weight=1.0, student_tune=45)
     assert len(loss_tries(settings, 0.005)) == 6, "weight 1 at .005 is the run's own"
     assert len(loss_tries(settings, 0.002)) == 7
 
@@ -215,6 +225,6 @@ def test_a_file_that_is_not_there(tiny_path):
 
 
 def test_more_than_the_space_has(tiny_path):
-    with pytest.raises(AlkdError, match=r"student_tune: 900 is more than the 108 settings .* 'SessionFPMC'"):
+    with pytest.raises(AlkdError, match=r"student_tune: 900 is more than the 360 settings .* 'SessionFPMC'"):
         tiny_config(tiny_path, student_tune=900)
     tiny_config(tiny_path, student_tune=900, student_model="SessionKNN", teacher_model="SessionKNN")  # nothing is tried there

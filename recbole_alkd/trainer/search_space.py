@@ -11,7 +11,8 @@ import dataclasses
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +122,18 @@ def combinations(space: Space, train_loss: str | None = None) -> list[Values]:
 def role_tries(config: Any, settings: Settings, role: str) -> list[Values]:
     """What is tried for the recommender of ``role``: {} (the run's own settings), then ``student_tune`` - 1 others.
 
-    The order is drawn from the backbone's name and its space; the run's own settings are not drawn a second time.
+    The order is drawn from the backbone's name and its space, every value of a setting about equally often; the run's own
+    settings are not drawn a second time.
     """
     model = getattr(settings.backbone, f"{role}_model")
     space = space_of(read_spaces(settings), model)
     own = role_config(config, settings, role).final_config_dict
-    others = [
+    others = (
         values
-        for values in _shuffled(combinations(space, settings.training.train_loss), model, space)
+        for values in _spread(combinations(space, settings.training.train_loss), model, space)
         if any(own.get(key) != value for key, value in values.items())
-    ]
-    return [{}, *others[: settings.backbone.student_tune - 1]]
+    )
+    return [{}, *itertools.islice(others, settings.backbone.student_tune - 1)]
 
 
 def loss_tries(settings: Settings, learning_rate: float) -> list[Values]:
@@ -157,7 +159,7 @@ def loss_tries(settings: Settings, learning_rate: float) -> list[Values]:
 
     others = [
         values
-        for values in _shuffled(combinations(space), wanted[0], space)
+        for values in _spread(combinations(space), wanted[0], space)
         if not all(is_own(key, value) for key, value in values.items())
     ]
     return [{}, *others][: settings.backbone.student_tune]
@@ -167,7 +169,7 @@ def longer_tries(settings: Settings, learning_rate: float) -> list[Values]:
     """The same for the control that is trained on (``student_longer``)."""
     space = read_spaces(settings).get(LONGER, {})
     own = settings.distill.kd_learning_rate or learning_rate
-    others = [values for values in _shuffled(combinations(space), LONGER, space) if values != {"kd_learning_rate": own}]
+    others = [values for values in _spread(combinations(space), LONGER, space) if values != {"kd_learning_rate": own}]
     return [{}, *others][: settings.backbone.student_tune]
 
 
@@ -207,9 +209,16 @@ def with_loss(settings: Settings, values: Mapping[str, Any]) -> Settings:
     return dataclasses.replace(settings, distill=dataclasses.replace(distill, **{**values, "kd_config": merged}))
 
 
-def _shuffled(values: list[Values], name: str, space: Space) -> list[Values]:
+def _spread(values: list[Values], name: str, space: Space) -> Iterator[Values]:
+    """Every one of ``values`` once, in a random order that has the values of each setting about equally often from the start."""
     rng = np.random.default_rng(stage_seed(0, "student_tune", name, settings_hash(dict(space))))
-    return [values[i] for i in rng.permutation(len(values))]
+    rest = [(values[i], [(key, str(value)) for key, value in values[i].items()]) for i in rng.permutation(len(values))]
+    used: Counter[tuple[str, str]] = Counter()
+    while rest:
+        chosen = min(rest, key=lambda entry: sum(used[pair] for pair in entry[1]) / len(entry[1]))
+        rest.remove(chosen)
+        used.update(chosen[1])
+        yield chosen[0]
 
 
 def _shipped(name: str) -> Path:
