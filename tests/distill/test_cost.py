@@ -16,7 +16,7 @@ from time import perf_counter
 
 import pytest
 import torch
-from loss_tests import ToyRecommender, toy_context, toy_rows
+from loss_tests import ToyRecommender, toy_context, toy_recommendation, toy_rows, toy_titles
 
 from recbole_alkd.distill import DistillBatch, build_loss
 from recbole_alkd.model.backbone import Backbone
@@ -37,10 +37,14 @@ def make_step(name: str | None, known_rows: bool = False) -> Callable[[], None]:
     ``known_rows``: the batch says which rows it has, so that the teacher's lists are kept after the first step.
     """
     torch.manual_seed(0)
+    student = Backbone(ToyRecommender(N_ITEMS, STUDENT, seed=1).float())
+    titles = {"item_text": "tfidf"} if name and "item_text" in losses.get(name).needs else {}
     context = dataclasses.replace(
-        toy_context(kd_loss=name or "pairwise", kd_rec_weight=1.0, n_items=50),
+        toy_context(kd_loss=name or "pairwise", kd_rec_weight=1.0, n_items=50, **titles),
         n_items=N_ITEMS,
-        student=Backbone(ToyRecommender(N_ITEMS, STUDENT, seed=1).float()),
+        student=student,
+        item_text=toy_titles(N_ITEMS, size=128) if titles else None,
+        recommendation=toy_recommendation(student),
         teacher=Backbone(ToyRecommender(N_ITEMS, TEACHER, seed=2).float()),
         train_interaction=toy_rows(ROWS, N_ITEMS, LENGTH),
     )

@@ -145,8 +145,9 @@ def test_a_student_that_is_loaded_goes_on_the_same(titled):
     assert {name: stage["test"] for name, stage in again["stages"].items()} == {n: s["test"] for n, s in first["stages"].items()}
 
 
-def test_titles_beside_labels(titled):
-    report = go(**TEXT, kd_loss={"pairwise": 1, "text_pairs": 1, "text_project": 1})
+@pytest.mark.parametrize("training", [{}, {**SOFTMAX, "kd_rec_weight": 1.0, "item_text_loss": "text_project"}])
+def test_titles_beside_labels(titled, training):
+    report = go(**TEXT, **training, kd_loss={"pairwise": 1, "text_pairs": 1, "text_project": 1})
     assert report["labels"]["asked"] == 12 and report["stages"]["distilled"]["test"]
     assert json.loads((titled / report["run_folder"] / "result.json").read_text())["settings"]["kd_loss"]["text_pairs"] == 1
 
