@@ -68,6 +68,7 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     """Write every file of the report into ``out`` and give back the summary in words."""
     tables = make_tables(plan, outcome.results)
     words = summary(plan, tables)
+    out.mkdir(parents=True, exist_ok=True)
     _write_csv(plan, outcome.results, out / "results.csv")
     failed = [f"{task}: {reason}" for task, reason in outcome.failed.items()]
     drawn = [draw_figures(plan, table, out / "figures") for table in tables]

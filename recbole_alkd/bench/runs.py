@@ -32,6 +32,7 @@ from recbole_alkd.trainer.run_folder import write_json
 # stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
 TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
     "student": (("student",), False),
+    "student_half": (("student",), False),
     "teacher": (("teacher",), False),
     **dict.fromkeys(CLOSED_FORM, ((), False)),
 }

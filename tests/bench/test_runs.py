@@ -13,14 +13,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from process import environment, run
 from test_plan import PLAN
 from tiny import tiny_config, write_benchmark
 
+from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
-from recbole_alkd.bench.worker import run_task
+from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.trainer.simple import DECAY, SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
@@ -66,7 +68,7 @@ def test_the_report_is_whole_and_needs_no_network(bench):
     home, done = bench
     html = (home / "out" / "report.html").read_text()
     assert not re.search(r"""(src|href)\s*=|url\(|@import|fetch\(""", re.sub(r'xlink:href="#|href="#|url\(#', "", html))
-    assert "too many labels" in html and html.count("<svg") == 2 and "prefers-color-scheme: dark" in html and "viewport" in html
+    assert "too many labels" in html and html.count("<svg") == 3 and "prefers-color-scheme: dark" in html and "viewport" in html
     assert {path.suffix for path in (home / "out" / "figures").iterdir()} == {".png", ".pdf"}
     markdown = (home / "out" / "results.md").read_text()
     assert "2 seeds" in markdown and "against student" in markdown
@@ -132,6 +134,20 @@ def test_every_arm_runs(name, tmp_path, monkeypatch):
     assert arrays["test"].shape == (30,) == arrays["sessions_test"].shape and arrays["valid"].shape == (12,)
     assert arrays["test"].min() >= 1 and np.isfinite(arrays["test"]).all()
     assert facts["parameters"] > 0 and (facts.get("labels") or {"asked": 12})["asked"] in (0, 12)
+
+
+def test_half_precision_is_half_the_bytes_and_nearly_the_same_ranks(tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 30))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    settings = {**PLAN["settings"], "data_path": "data", "epochs": 2, "show_progress": False, "state": "ERROR", "seed": 1}
+    (whole, facts), (half, smaller) = (run_task("tiny", stage, settings) for stage in ("student", "student_half"))
+    assert smaller["bytes"] == facts["bytes"] / 2 and smaller["parameters"] == facts["parameters"]
+    assert np.abs(whole["test"] - half["test"]).mean() < 0.5
+    state = {"a": torch.tensor([1.0, 2049.0, -torch.inf]), "b": torch.tensor([3])}
+    assert half_precision(state)["a"].tolist() == [1, 2048, -np.inf] and half_precision(state)["b"].dtype == torch.int64
+    with pytest.raises(AlkdError, match="weights: 70000 is too large"):
+        half_precision({"weights": torch.tensor([1.0, -70000.0])})
 
 
 def test_simple_recommenders_by_loop(tiny_path):
