@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MINUS = "\N{MINUS SIGN}"
 HEADER = (
-    "arm", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable", "verdict",
+    "arm", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "verdict", "detectable",
     "parameters", "KiB", "labels", "tokens", "USD", "seconds",
 )  # fmt: skip
 
@@ -25,12 +25,12 @@ def cells(row: Row, metric: str) -> list[tuple[str, Any]]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     shown: list[tuple[str, Any]] = [(row.words, row.words), (metric, metric), _number(values.mean()), _number(std)]
     if found is None:
-        shown += [("reference" if row.is_reference else "", 0.0), *[("", float("nan"))] * 3, ("", "")]
+        shown += [("reference" if row.is_reference else "", 0.0), *[("", float("nan"))] * 2, ("", ""), ("", float("nan"))]
     else:
-        change = f"{signed(found.difference)} ({signed(100 * found.relative, 0)} %)"
+        change = signed(found.difference) + share(found)
         interval = f"[{signed(found.low)}, {signed(found.high)}]"
-        shown += [(change, found.difference), (interval, found.low), _p(found), _number(found.detectable)]
-        shown += [(found.verdict, found.verdict)]
+        shown += [(change, found.difference), (interval, found.low), _p(found)]
+        shown += [(found.verdict, found.verdict), _number(found.detectable)]
     shown += [(f"{row.parameters:,}", row.parameters), (f"{row.bytes / 1024:,.0f}", row.bytes), (f"{row.labels:,.0f}", row.labels)]
     shown += [(f"{row.tokens:,.0f}", row.tokens), ("no price", float("nan")) if row.usd is None else _number(row.usd, 2)]
     return [*shown, (f"{row.all_seconds:,.1f}", row.all_seconds)]
@@ -66,6 +66,11 @@ def _p(found: Comparison) -> tuple[str, float]:
 
 def _number(value: float, digits: int = 5) -> tuple[str, float]:
     return ("" if np.isnan(value) else f"{value:.{digits}f}", float(value))
+
+
+def share(found: Comparison) -> str:
+    """The difference as a share of the reference's mean, in brackets; nothing where that is 0."""
+    return "" if np.isnan(found.relative) else f" ({signed(100 * found.relative, 0)} %)"
 
 
 def signed(value: float, digits: int = 5) -> str:

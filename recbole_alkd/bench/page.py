@@ -14,7 +14,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; p
   background: Canvas; color: CanvasText; }
 h1, h2 { line-height: 1.2; }
 .summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; }
-.scroll { overflow-x: auto; }
+/* a shadow at the right says that there is more; at the end of the way a cover that scrolls along hides it */
+.scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem 100% no-repeat local,
+  linear-gradient(to left, #8886, transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;

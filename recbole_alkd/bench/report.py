@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.bench.arms import Arm
-from recbole_alkd.bench.columns import HEADER, cells, group_cells, group_header, signed
+from recbole_alkd.bench.columns import HEADER, cells, group_cells, group_header, share
 from recbole_alkd.bench.figures import draw_figures
 from recbole_alkd.bench.page import Sheet, page
 from recbole_alkd.bench.plan import Plan
@@ -143,7 +143,7 @@ def summary(plan: Plan, tables: Sequence[Table]) -> str:
     metric, sentences = plan.metrics[0], []
 
     def change(row: Row) -> str:
-        return f" ({signed(100 * row.comparison[metric].relative, 0)} %)"
+        return share(row.comparison[metric])
 
     for table in tables:
         compared = [row for row in table.rows if metric in row.comparison]
