@@ -25,7 +25,7 @@ class Arm:
 
     Attributes:
         name: in plans and results. words: what the report calls it.
-        stage: teacher, student, student_longer, distilled, or a name in ``CLOSED_FORM``.
+        stage: teacher, student, student_half, student_longer, distilled, or a name in ``CLOSED_FORM``.
         settings: laid over the plan's.
         base, point: in a study, the arm that this is, and the value it is at; otherwise "" and None.
     """
@@ -60,6 +60,7 @@ ARMS: dict[str, Arm] = {
         Arm("item_knn", "item-kNN", "item_knn"),
         Arm("student", "student", "student"),
         Arm("student_longer", "student, trained longer", "student_longer"),
+        Arm("student_half", "student in half precision", "student_half"),
         Arm("strong_student", "student on prefixes", "student", PREFIX),
         Arm("teacher", "teacher recommender", "teacher"),
         Arm("strong_teacher", "teacher recommender on prefixes", "teacher", PREFIX),

@@ -1,11 +1,14 @@
-"""The figures of a report: every arm, a study over a setting, cost against quality; each as PNG, PDF and as SVG for the page."""
+"""The figures of a report: every arm, a study over a setting, quality against cost and against size.
+
+Each as PNG, PDF and as SVG for the page.
+"""
 
 from __future__ import annotations
 
 import html
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +32,8 @@ def draw_figures(plan: Plan, table: Table, folder: Path) -> list[tuple[str, str]
     costs = [cost for cost in COSTS if _tells(table.rows, cost)]
     if costs and any(row.labels for row in table.rows):
         drawn.append((f"{stem}-cost", _draw_costs(plan, table, costs, folder / f"{stem}-cost")))
+    if len({row.bytes for row in table.rows}) > 1:
+        drawn.append((f"{stem}-bytes", _draw_sizes(plan, table, folder / f"{stem}-bytes")))
     return drawn
 
 
@@ -98,32 +103,16 @@ def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
 
 def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> str:
     """The deciding metric against each kind of cost: a number an arm, joined by a line where a study has it at several values."""
-    metric, rows = plan.metrics[0], table.rows
-    by_name = {row.name: row for row in rows}
-    arms: dict[str, list[Row]] = {}
-    for row in rows:
-        arms.setdefault(row.base or row.name, []).append(row)
+    metric, arms = plan.metrics[0], _by_arm(table)
     label = f"{table.dataset}, {table.backbone}: {metric} against {', '.join(COSTS[cost] for cost in costs)}"
     columns = min(2, len(costs))
     lines = math.ceil(len(costs) / columns)
-    height = 3.2 * lines + 0.22 * math.ceil(len(arms) / 2) + 0.6
-    with _figure(plan, stem, label, (7.5, height)) as (figure, svg):
+    with _figure(plan, stem, label, (7.5, 3.2 * lines + _legend_height(arms))) as (figure, svg):
         panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
         for panel in panels.ravel()[len(costs) :]:
             panel.set_visible(False)
         for panel, cost in zip(panels.ravel(), costs, strict=False):
-            for number, points in enumerate(arms.values(), 1):
-                colour = COLOURS[(number - 1) % len(COLOURS)]
-                words = points[0].words
-                if plan.study and points[0].base:
-                    words = plan.study.base_words(words, points[0].point)
-                known = sorted((getattr(row, cost), row.values[metric].mean(), row.name) for row in points if _known(row, cost))
-                for x, _, place in known:
-                    if edges := _edges(by_name[place], by_name, metric):
-                        panel.plot([x, x], edges, color=colour, linewidth=1.5, alpha=0.35)
-                xs, ys = [x for x, _, _ in known], [y for _, y, _ in known]
-                mark = {"marker": f"${number}$", "markersize": 6 if number < 10 else 9, "linewidth": 0.6}
-                panel.plot(xs, ys, color=colour, label=_short(words, 44), **mark)
+            _numbered(plan, table, panel, cost)
             panel.set_xlabel(COSTS[cost])
             panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1e4 else f"{x:g}")
         for panel in panels[:, 0]:
@@ -131,11 +120,74 @@ def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> s
         words = "a number: the mean of an arm; bar: 95 % interval of its difference,"
         words += "\nfrom the reference; costs of one run, with shared stages and labels in full"
         _caption(figure, f"{_sample(plan, table)}; {words}")
-        handles, labels = panels[0, 0].get_legend_handles_labels()
-        legend = figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=8.5)
-        for handle in legend.legend_handles:
-            handle.set_linewidth(0)
+        _legend(figure, panels[0, 0])
     return svg()
+
+
+def _draw_sizes(plan: Plan, table: Table, stem: Path) -> str:
+    """The deciding metric against the bytes of the model, on a log axis: above is better."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    metric = plan.metrics[0]
+    label = f"{table.dataset}, {table.backbone}: {metric} against bytes"
+    with _figure(plan, stem, label, (7.5, 3.6 + _legend_height(_by_arm(table)))) as (figure, svg):
+        axes = figure.subplots()
+        _numbered(plan, table, axes, "bytes")
+        axes.set_xscale("log")
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda x, _: _size(x))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("size of what is deployed (log)")
+        axes.set_ylabel(f"test {metric}")
+        words = "a number: the mean of an arm;\nbar: 95 % interval of its difference, from the reference"
+        _caption(figure, f"{_sample(plan, table)}; {words}")
+        _legend(figure, axes)
+    return svg()
+
+
+def _size(count: float) -> str:
+    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:g} {unit}"
+    return f"{count:g} B"
+
+
+def _by_arm(table: Table) -> dict[str, list[Row]]:
+    """Arms by name, in a study with their rows at all values."""
+    arms: dict[str, list[Row]] = {}
+    for row in table.rows:
+        arms.setdefault(row.base or row.name, []).append(row)
+    return arms
+
+
+def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> None:
+    """Draw every arm over a cost: its number at the mean, a bar for the interval."""
+    metric, by_name = plan.metrics[0], {row.name: row for row in table.rows}
+    for number, points in enumerate(_by_arm(table).values(), 1):
+        colour = COLOURS[(number - 1) % len(COLOURS)]
+        words = points[0].words
+        if plan.study and points[0].base:
+            words = plan.study.base_words(words, points[0].point)
+        known = sorted((getattr(row, cost), row.values[metric].mean(), row.name) for row in points if _known(row, cost))
+        for x, _, place in known:
+            if edges := _edges(by_name[place], by_name, metric):
+                panel.plot([x, x], edges, color=colour, linewidth=1.5, alpha=0.35)
+        xs, ys = [x for x, _, _ in known], [y for _, y, _ in known]
+        mark = {"marker": f"${number}$", "markersize": 6 if number < 10 else 9, "linewidth": 0.6}
+        panel.plot(xs, ys, color=colour, label=_short(words, 44), **mark)
+
+
+def _legend_height(arms: Sized) -> float:
+    return 0.22 * math.ceil(len(arms) / 2) + 0.6
+
+
+def _legend(figure: Any, panel: Any) -> None:
+    """The numbers of ``panel`` in words, without lines."""
+    handles, labels = panel.get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=8.5)
+    for handle in legend.legend_handles:
+        handle.set_linewidth(0)
 
 
 def _tells(rows: Sequence[Row], cost: str) -> bool:

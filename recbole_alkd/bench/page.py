@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 STYLE = """
@@ -13,7 +14,9 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; p
   background: Canvas; color: CanvasText; }
 h1, h2 { line-height: 1.2; }
 .summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; }
-.scroll { overflow-x: auto; }
+/* a shadow at the right says that there is more; at the end of the way a cover that scrolls along hides it */
+.scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem 100% no-repeat local,
+  linear-gradient(to left, #8886, transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;
@@ -42,24 +45,31 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 """
 
 
-def page(
-    plan: Any, tables: Sequence[Any], words: str, failed: Sequence[str], figures: Sequence[Sequence[str]], header: Sequence[str],
-    cells: Callable[[Any, str], list[tuple[str, Any]]], method: str,
-) -> str:  # fmt: skip
-    """The whole page. ``figures``: the SVGs of each table. ``cells``: the shown text and the sort value of every column of a row.
+@dataclass(frozen=True)
+class Sheet:
+    """A table to sort. ``rows``: of every cell the shown text and the value that its column is sorted by."""
 
-    ``method``: how the numbers came about.
-    """
+    title: str
+    words: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[tuple[str, Any]]]
+
+
+def page(
+    plan: Any, tables: Sequence[Any], words: str, failed: Sequence[str], figures: Sequence[Sequence[str]],
+    sheets: Sequence[Sequence[Sheet]], method: str,
+) -> str:  # fmt: skip
+    """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each. ``method``: how all came about."""
     escape = html.escape
     parts = [f"<h1>{escape(plan.name)}</h1>"]
     parts += [f'<p class="summary">{escape(sentence)}</p>' for sentence in words.splitlines()]
-    for table, drawn in zip(tables, figures, strict=True):
+    for table, drawn, shown in zip(tables, figures, sheets, strict=True):
         parts.append(f"<h2>{escape(table.dataset)}, {escape(table.backbone)}</h2>")
         parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column sorts by it.</p>")
         parts += [f'<div class="scroll">{figure}</div>' for figure in drawn]
-        head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in header)
-        body = "".join(_row(cells(row, metric)) for metric in plan.metrics for row in table.rows)
-        parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+        for sheet in shown:
+            parts += [f"<h3>{escape(sheet.title)}</h3>", f"<p>{escape(sheet.words)}</p>"] if sheet.title else []
+            parts.append(_table(sheet))
     if failed:
         items = "".join(f"<li>{escape(line)}</li>" for line in failed)
         parts.append(f'<section class="failed"><h2>Failed runs</h2><ul>{items}</ul></section>')
@@ -71,6 +81,12 @@ def page(
         + "\n".join(parts)
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
+
+
+def _table(sheet: Sheet) -> str:
+    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in sheet.header)
+    body = "".join(map(_row, sheet.rows))
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _row(cells: Sequence[tuple[str, Any]]) -> str:

@@ -32,6 +32,7 @@ from recbole_alkd.trainer.run_folder import write_json
 # stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
 TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
     "student": (("student",), False),
+    "student_half": (("student",), False),
     "teacher": (("teacher",), False),
     **dict.fromkeys(CLOSED_FORM, ((), False)),
 }
@@ -39,12 +40,16 @@ TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: ranks of the test and valid targets (1 = best), their sessions, and what it cost."""
+    """A finished run: ranks of the test and valid targets (1 = best), what it cost, and of the test part sessions and ``groups``.
+
+    groups: the place of each target in ``trainer.ranks.GROUPS``.
+    """
 
     task: Task
     test: np.ndarray
     valid: np.ndarray
     sessions: np.ndarray
+    groups: np.ndarray
     facts: dict[str, Any]
 
 
@@ -141,7 +146,7 @@ def load_result(task: Task, stem: Path) -> Result:
     """A finished run from its pair of files."""
     facts = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
     with np.load(stem.with_name(f"{stem.name}.npz"), allow_pickle=False) as arrays:
-        return Result(task, arrays["test"], arrays["valid"], arrays["sessions_test"], facts)
+        return Result(task, arrays["test"], arrays["valid"], arrays["sessions_test"], arrays["groups_test"], facts)
 
 
 def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int) -> dict[str, str]:

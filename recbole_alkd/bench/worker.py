@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from recbole_alkd.registry import losses
 from recbole_alkd.trainer.ranks import session_tokens, target_groups, write_arrays
 from recbole_alkd.trainer.run_folder import write_json
 from recbole_alkd.trainer.simple import SimpleRecommender
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -50,7 +55,10 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])  # as run_recbole does before it builds the model
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    half, stage = stage == "student_half", "student" if stage == "student_half" else stage
     trainer.train_until(stage, train, valid, verbose=False)
+    if half:
+        trainer.outcomes[stage] = replace(trainer.outcomes[stage], state=half_precision(trainer.outcomes[stage].state))
     arrays |= trainer.stage_ranks(stage, test)
     outcome = trainer.outcomes[stage]
     facts = {
@@ -66,6 +74,22 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     trainer.folder.close()
     shutil.rmtree(trainer.folder.path)  # its stages served a killed run; the result holds what is asked for
     return arrays, facts
+
+
+def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with its numbers in float16, as it would be stored; a model that loads it computes in its own precision.
+
+    Raises:
+        AlkdError: a number is too large for float16.
+    """
+    import torch
+
+    rounded = {}
+    for name, value in state.items():
+        rounded[name] = value.half() if value.is_floating_point() else value
+        if not torch.equal(torch.isfinite(value), torch.isfinite(rounded[name])):
+            raise AlkdError(f"{name}: {value[torch.isfinite(value)].abs().max():g} is too large for half precision (65,504)")
+    return rounded
 
 
 def cost_of(trainer: Any, stage: str) -> dict[str, Any]:

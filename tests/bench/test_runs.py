@@ -13,14 +13,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from process import environment, run
 from test_plan import PLAN
 from tiny import tiny_config, write_benchmark
 
+from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
-from recbole_alkd.bench.worker import run_task
+from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.trainer.simple import DECAY, SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
@@ -39,14 +41,35 @@ def state(home):
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    """A plan with one arm that must fail, run once."""
+    """A plan with one arm that must fail, killed when two runs are finished, and started again.
+
+    Gives back its folder, the second command, and the results that the first one left.
+    """
     broken = {"name": "too many labels", "arm": "random", "settings": {"budget_labels": 500}}
     home = home_with(tmp_path_factory.mktemp("bench"), arms=[*ARMS, broken])
-    return home, run([*COMMAND, "--jobs", "2"], home)
+    command = [*COMMAND, "--jobs", "2"]
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=home, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (home / "out" / "results").is_dir() or len(state(home)) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)  # the runs under way as well
+    process.wait()
+    before = state(home)
+    return home, run(command, home), before
+
+
+def test_a_killed_plan_goes_on(bench):
+    home, _, before = bench
+    after = state(home)
+    assert 2 <= len(before) < len(after) == 8 and before.items() <= after.items()
 
 
 def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
-    home, done = bench
+    home, done, _ = bench
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     failed = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert len(failed) >= 2 and all("too many labels" in line and "500" in line for line in failed)
@@ -55,18 +78,18 @@ def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
 
 
 def test_shared_stages_are_trained_once(bench):
-    home, _ = bench
+    home, _, _ = bench
     names = sorted(path.name.split("-")[0] for path in (home / "out" / "cache").iterdir())
     # two seeds: one teacher recommender and two students (plain, on prefixes) each
     assert names == ["student"] * 4 + ["teacher"] * 2
-    assert not list((home / "out" / "work" / "saved").glob("*/*.pth"))[2:]  # but what the failed runs left
+    assert not list((home / "out" / "work" / "saved").glob("*/*.pth"))[4:]  # but what failed and killed runs left
 
 
 def test_the_report_is_whole_and_needs_no_network(bench):
-    home, done = bench
+    home, done, _ = bench
     html = (home / "out" / "report.html").read_text()
     assert not re.search(r"""(src|href)\s*=|url\(|@import|fetch\(""", re.sub(r'xlink:href="#|href="#|url\(#', "", html))
-    assert "too many labels" in html and html.count("<svg") == 2 and "prefers-color-scheme: dark" in html and "viewport" in html
+    assert "too many labels" in html and html.count("<svg") == 3 and "prefers-color-scheme: dark" in html and "viewport" in html
     assert {path.suffix for path in (home / "out" / "figures").iterdir()} == {".png", ".pdf"}
     markdown = (home / "out" / "results.md").read_text()
     assert "2 seeds" in markdown and "against student" in markdown
@@ -74,7 +97,7 @@ def test_the_report_is_whole_and_needs_no_network(bench):
 
 
 def test_a_second_call_repeats_nothing_that_was_finished(bench):
-    home, _ = bench
+    home, _, _ = bench
     before, table = state(home), (home / "out" / "results.csv").read_text()
     assert len(before) == 8
     done = run(COMMAND, home)
@@ -83,7 +106,7 @@ def test_a_second_call_repeats_nothing_that_was_finished(bench):
 
 
 def test_the_bench_says_what_the_run_command_says(bench):
-    home, _ = bench
+    home, _, _ = bench
     rows = {(row["arm"], row["seed"]): row for row in csv.DictReader((home / "out" / "results.csv").open())}
     settings = PLAN["settings"] | {"data_path": "data", "seed": 2, "alkd_policy": "random", "show_progress": False}
     settings["state"] = "ERROR"
@@ -100,25 +123,6 @@ print([stage["test"]["ndcg@10"] for stage in result["stages"].values()])
         assert float(rows[arm, "2"]["test_ndcg@10"]) == pytest.approx(value, abs=2e-6), arm
 
 
-def test_a_killed_plan_goes_on(tmp_path):
-    home = home_with(tmp_path, arms=["student", "random"])
-    process = subprocess.Popen(
-        [sys.executable, *COMMAND], cwd=home, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (home / "out" / "results").is_dir() or len(state(home)) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)  # the runs under way as well
-    process.wait()
-    before = state(home)
-    done = run(COMMAND, home)
-    assert done.returncode == 0, done.stderr[-2000:]
-    after = state(home)
-    assert len(after) == 4 and before.items() <= after.items()
-
-
 # the toy items have no titles
 @pytest.mark.parametrize("name", [*(n for n in ARMS_OF_ALL if n != "text"), "model:GRU4Rec", "model:SessionKNN"])
 def test_every_arm_runs(name, tmp_path, monkeypatch):
@@ -132,6 +136,20 @@ def test_every_arm_runs(name, tmp_path, monkeypatch):
     assert arrays["test"].shape == (30,) == arrays["sessions_test"].shape and arrays["valid"].shape == (12,)
     assert arrays["test"].min() >= 1 and np.isfinite(arrays["test"]).all()
     assert facts["parameters"] > 0 and (facts.get("labels") or {"asked": 12})["asked"] in (0, 12)
+
+
+def test_half_precision_is_half_the_bytes_and_nearly_the_same_ranks(tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 30))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    settings = {**PLAN["settings"], "data_path": "data", "epochs": 2, "show_progress": False, "state": "ERROR", "seed": 1}
+    (whole, facts), (half, smaller) = (run_task("tiny", stage, settings) for stage in ("student", "student_half"))
+    assert smaller["bytes"] == facts["bytes"] / 2 and smaller["parameters"] == facts["parameters"]
+    assert np.abs(whole["test"] - half["test"]).mean() < 0.5
+    state = {"a": torch.tensor([1.0, 2049.0, -torch.inf]), "b": torch.tensor([3])}
+    assert half_precision(state)["a"].tolist() == [1, 2048, -np.inf] and half_precision(state)["b"].dtype == torch.int64
+    with pytest.raises(AlkdError, match="weights: 70000 is too large"):
+        half_precision({"weights": torch.tensor([1.0, -70000.0])})
 
 
 def test_simple_recommenders_by_loop(tiny_path):

@@ -1,12 +1,23 @@
-"""The statistics against scipy, against their definitions, and on simulated data with a known effect."""
+"""The statistics against scipy and against their definitions; on simulated data in test_statistics_simulated.py."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_alkd.bench.statistics import bootstrap_interval, compare, detectable_difference, holm, paired_t
+from recbole_alkd.bench.statistics import (
+    Comparison,
+    _variances,
+    bootstrap_interval,
+    compare,
+    detectable_difference,
+    holm,
+    paired_t,
+    sign_flips,
+)
 
 
 def test_the_t_test_is_scipys():
@@ -29,48 +40,6 @@ def test_holm_by_hand():
     assert found[0] == pytest.approx(0.04) and np.isnan(found[1]) and found[2] == pytest.approx(0.04)
 
 
-def test_holm_keeps_the_familywise_error():
-    rng = np.random.default_rng(1)
-    wrong = 0
-    for _ in range(600):
-        p = stats.ttest_1samp(rng.normal(size=(8, 5)), 0, axis=1).pvalue
-        wrong += min(holm(p)) < 0.05
-    assert wrong / 600 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 600)
-
-
-def simulated(rng, effect, seeds=5, sessions=300):
-    """Gains of two arms: sessions and seeds have effects of their own, shared within the pair."""
-    base = rng.random(sessions) * 0.2
-    arm, reference = [], []
-    for _ in range(seeds):
-        of_seed = rng.normal(0, 0.01)
-        reference.append(base + rng.normal(0, 0.05, sessions))
-        arm.append(base + effect + of_seed + rng.normal(0, 0.05, sessions))
-    return arm, reference
-
-
-def test_size_and_power_on_simulated_runs():
-    rng = np.random.default_rng(2)
-    nothing = [compare(*simulated(rng, 0.0), True, rng) for _ in range(120)]
-    assert np.mean([c.p < 0.05 for c in nothing]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 120)
-    assert np.mean([c.low <= 0 <= c.high for c in nothing]) > 0.82  # five seeds: a percentile interval is a little narrow
-    effect = 0.03
-    real = [compare(*simulated(rng, effect), True, rng) for _ in range(60)]
-    assert np.mean([c.p < 0.05 for c in real]) > 0.9
-    assert np.mean([c.low <= effect <= c.high for c in real]) > 0.8
-    assert np.mean([c.difference for c in real]) == pytest.approx(effect, abs=0.003)
-
-
-@pytest.mark.parametrize("n", [3, 5, 10])
-def test_the_detectable_difference_is_found_four_times_in_five(n):
-    rng = np.random.default_rng(n)
-    unit = np.arange(n) - (n - 1) / 2
-    unit /= unit.std(ddof=1)  # deviation 1
-    shift = detectable_difference(unit)
-    found = stats.ttest_1samp(rng.normal(shift, 1, size=(4000, n)), 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.025)
-
-
 def test_the_interval_of_one_seed_is_that_of_the_mean_over_sessions():
     rng = np.random.default_rng(3)
     values = rng.normal(1, 2, size=1000)
@@ -81,20 +50,74 @@ def test_the_interval_of_one_seed_is_that_of_the_mean_over_sessions():
 
 def test_crossed_seeds_move_together_and_nested_ones_do_not():
     rng = np.random.default_rng(4)
-    values = [rng.normal(0, 1, size=500)] * 4  # the same differences for each seed: nothing but sessions varies
-    crossed, nested = (np.ptp(bootstrap_interval(values, kind, rng)) for kind in (True, False))
-    # with sessions of their own the seeds average out: 1/4 of the variance for four distinct ones, and what is left of it when
-    # a resample holds a seed twice (1/4 + 3/4 * 1/4 on average)
-    assert nested == pytest.approx(crossed * np.sqrt(7 / 16), rel=0.1)
+    values = rng.normal(0, 1, size=500)
+    crossed = np.ptp(bootstrap_interval([values] * 4, True, rng))  # the same for each seed: nothing but sessions varies
+    assert crossed == pytest.approx(2 * 1.96 * values.std() / np.sqrt(500), rel=0.1)
+    means = np.array([-3.0, -1.0, 1.0, 3.0])
+    nested = bootstrap_interval([values - values.mean() + mean for mean in means], False, rng, draws=20000)
+    half = stats.t.ppf(0.975, 3) * means.std(ddof=1) / 2  # nothing but the means of seeds counts
+    assert nested == pytest.approx((-half, half), rel=0.1)
+
+
+def test_the_variances_by_loop():
+    rng = np.random.default_rng(6)
+    d = rng.normal(size=(3, 7)) + rng.normal(size=(3, 1)) + rng.normal(size=7)
+    cells = [(s, i) for s in range(3) for i in range(7)]
+    left = sum((d[s, i] - d[s].mean() - d[:, i].mean() + d.mean()) ** 2 for s, i in cells) / (2 * 6)
+    of_seeds = sum((d[s].mean() - d.mean()) ** 2 for s in range(3)) / 2 / 3
+    of_sessions = sum((d[:, i].mean() - d.mean()) ** 2 for i in range(7)) / 6 / 7
+    assert _variances(list(d), True) == pytest.approx((of_seeds, of_sessions, left / 21))
+    assert _variances(list(d), False) == pytest.approx((of_seeds, 0, 0))
+
+
+def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
+    rng = np.random.default_rng(7)
+    for shift in (0.0, 0.25, 0.5):
+        values = rng.normal(shift, 1, size=30)
+        wanted = stats.permutation_test((values,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True)
+        assert sign_flips(np.append(values, np.zeros(50)), rng) == pytest.approx(wanted.pvalue, abs=0.02)
+    assert sign_flips(np.zeros(10), rng) == 1
+    assert sign_flips(np.ones(3), rng) == pytest.approx(0.25, abs=0.02)  # all alike: 2 of 8 ways
+    assert sign_flips(np.ones(30), rng) == 1 / 10000
 
 
 def test_a_verdict_needs_test_and_interval():
-    rng = np.random.default_rng(5)
-    from dataclasses import replace
-
-    found = compare(*simulated(rng, 0.05), True, rng)
+    found = Comparison(0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300)
     assert found.verdict == "no measurable difference"  # no corrected p yet
     assert replace(found, p_holm=0.01).verdict == "better"
     assert replace(found, p_holm=0.2).verdict == "no measurable difference"
     assert replace(found, p_holm=0.01, low=-0.1).verdict == "no measurable difference"
     assert replace(found, p_holm=0.01, difference=-0.05, low=-0.1, high=-0.01).verdict == "worse"
+
+
+def counted(rng, worth, sessions=400):
+    """Gains of two arms that do not know seeds: the first hits ``worth`` sessions more, five times over."""
+    reference = (rng.random(sessions) < 0.1).astype(float)
+    arm = reference.copy()
+    arm[rng.choice(np.flatnonzero(reference == 0), worth, replace=False)] = 1
+    swapped = rng.choice(np.flatnonzero(arm + reference == 0), 12, replace=False)
+    arm[swapped[:6]] = 1
+    reference[swapped[6:]] = 1
+    return [arm] * 5, [reference] * 5
+
+
+def test_sessions_are_tested_where_seeds_change_nothing():
+    rng = np.random.default_rng(8)
+    little, much = (compare(*counted(rng, worth), True, rng) for worth in (1, 30))
+    for found in (little, much):
+        assert found.test == "sessions" and found.detectable > 0
+        assert (replace(found, p_holm=found.p).verdict == "better") == (found is much)
+    assert little.p > 0.3 and much.p < 0.001
+    # one session that one seed ranks differently is no ground for a t-test either
+    arm, reference = counted(rng, 1)
+    arm = [*arm[:4], arm[4].copy()]
+    arm[4][np.flatnonzero(arm[4] == 0)[0]] = 1
+    still = compare(arm, reference, True, rng)
+    assert paired_t(np.array([(a - b).mean() for a, b in zip(arm, reference, strict=True)])) < 0.05
+    assert still.test == "sessions" and still.p > 0.1
+    same = compare(reference, reference, True, rng)
+    assert same.p == 1 and (same.low, same.high) == (0, 0) and same.verdict == "no measurable difference"
+    # against a trained arm seeds do vary
+    trained = [reference[0] * (rng.random(400) < 0.5) for _ in range(5)]
+    assert compare(reference, trained, True, rng).test == "seeds"
+    assert compare(arm[:1], reference[:1], True, rng).test == ""
