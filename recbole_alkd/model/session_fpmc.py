@@ -20,7 +20,8 @@ class SessionFPMC(SessionModel):
     """Session encoder without weights of its own: two item tables, both initialised by Xavier.
 
     Settings: those of ``SessionModel``, and ``item_decay`` in (0, 1], what an item counts in the mean, compared with the one
-    after it; with 1, the paper's, the order does not matter. It also runs alone, with ``--model=SessionFPMC`` and RecBole's stock trainer.
+    after it; with 1, the paper's, the order does not matter. It also runs alone, with ``--model=SessionFPMC`` and RecBole's
+    stock trainer.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -34,7 +35,7 @@ class SessionFPMC(SessionModel):
             raise AlkdError(f"item_decay: {self.item_decay!r} is not allowed; allowed: a number above 0, at most 1")
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """(Weighted) mean input vector of the session, (B, L), (B,) -> (B, d). A repeated item counts as often as it stands there."""
+        """Weighted mean input vector of the session, (B, L), (B,) -> (B, d). A repeated item counts wherever it stands."""
         vectors = self.input_embedding(item_seq)
         if self.item_decay == 1:
             return vectors.sum(1) / item_seq_len.unsqueeze(1)

@@ -150,7 +150,8 @@ def loss_tries(settings: Settings, learning_rate: float) -> list[Values]:
         return [{}]
     space = loss_space(wanted[0])
     own = vars(settings.distill) | {"kd_learning_rate": settings.distill.kd_learning_rate or learning_rate}
-    own |= {"kd_config": {name: losses.get(name).checked(settings, loss_options(settings.distill.kd_config, name)) for name in wanted}}
+    options = {name: loss_options(settings.distill.kd_config, name) for name in wanted}
+    own |= {"kd_config": {name: losses.get(name).checked(settings, chosen) for name, chosen in options.items()}}
 
     def is_own(key: str, value: Any) -> bool:
         if key != "kd_config":

@@ -51,7 +51,7 @@ def test_older_items_count_less_with_item_decay(setup):
 
 @pytest.mark.parametrize("value", [0, 1.5, True, "half"])
 def test_item_decay_out_of_range_is_named(tiny_path, setup, value):
-    with pytest.raises(AlkdError, match="item_decay: .* is not allowed; allowed: a number above 0"):
+    with pytest.raises(AlkdError, match=r"item_decay: .* is not allowed; allowed: a number above 0"):
         tiny_model(tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, item_decay=value), setup[1])
 
 
