@@ -107,10 +107,8 @@ def find_arm(name: str) -> Arm:
         teachers.get(entry)
         return Arm(name, f"LLM teacher {entry}", "distilled", {"llm_teacher": entry})
     if family == "model":
-        view, _ = view_and_model(entry)
-        # a model without gradients cannot be a student here, and is the same in either place
-        role = "student" if view.has_vectors else "teacher"
-        return Arm(name, entry, role, {f"{role}_model": entry})
+        view_and_model(entry)
+        return Arm(name, entry, "student", {"student_model": entry})
     raise AlkdError(f"arms: {name!r} is of no known family; known: {', '.join(FAMILIES)}, as in loss:rd")
 
 
