@@ -91,7 +91,7 @@ def test_the_runs_own_settings_come_first_and_once(tiny_path):
     config, settings = configured(tiny_path, student_tune=360, train_batch_size=512, learning_rate=0.003, train_loss=None)
     tries = role_tries(config, settings, "student")
     assert tries[0] == {} and len(tries) == 360
-    own = {"learning_rate": 0.003, "train_batch_size": 512, "train_loss": None, "train_backwards": False, "item_decay": 1.0}
+    own = {"learning_rate": 0.003, "train_batch_size": 512, "train_loss": None, "train_backwards": False, "item_decay": 0.5}
     assert own in combinations(space_of(read_spaces(settings), "SessionFPMC")) and own not in tries
     assert len({str(sorted(values.items())) for values in tries}) == 360
 

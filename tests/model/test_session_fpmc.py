@@ -14,7 +14,7 @@ from recbole_alkd.model.loss import in_batch_bpr
 
 @pytest.fixture(scope="module")
 def setup(tiny_path):
-    config = tiny_config(tiny_path, model="SessionFPMC", embedding_size=5)
+    config = tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, item_decay=1.0)
     dataset = create_dataset(config)
     return config, dataset, tiny_model(config, dataset)
 
