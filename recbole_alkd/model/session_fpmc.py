@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_alkd.config import AlkdError
-from recbole_alkd.model.session_model import SessionModel
+from recbole_alkd.model.session_model import SessionModel, item_weights
 from recbole_alkd.registry import backbones
 
 
@@ -39,6 +39,4 @@ class SessionFPMC(SessionModel):
         vectors = self.input_embedding(item_seq)
         if self.item_decay == 1:
             return vectors.sum(1) / item_seq_len.unsqueeze(1)
-        age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
-        weight = torch.where(age >= 0, self.item_decay ** age.clamp_min(0), 0.0).to(vectors.dtype)
-        return torch.einsum("bl,bld->bd", weight / weight.sum(1, keepdim=True), vectors)
+        return torch.einsum("bl,bld->bd", item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype), vectors)

@@ -25,6 +25,13 @@ def last_items(item_seq: Tensor, item_seq_len: Tensor, width: int) -> tuple[Tens
     return item_seq.gather(1, columns), item_seq_len.clamp_max(width)
 
 
+def item_weights(item_seq: Tensor, item_seq_len: Tensor, decay: float) -> Tensor:
+    """What every item counts in the mean of its session, (B, L), (B,) -> (B, L): decay^t, t = 0 the newest, over their sum."""
+    age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
+    weight = torch.where(age >= 0, decay ** age.clamp_min(0), 0.0)
+    return weight / weight.sum(1, keepdim=True)
+
+
 class SessionModel(SequentialRecommender):
     """A RecBole sequential model; a subclass adds ``forward``: (B, L) items, (B,) lengths -> (B, d) session vectors.
 

@@ -3,7 +3,8 @@
     score(j) = the student's + w * (mean over the session's items i of T_i) . T_j,
 
 which is the student with [F_in | sqrt(w) T] and [F_out | sqrt(w) T] in place of its item tables wherever its session vector is
-the mean of input vectors (SessionFPMC), and the same sum of scores for every other backbone.
+the mean of input vectors (SessionFPMC, older items counting less in both means), and the same sum of scores for every other
+backbone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.session_model import item_weights
 
 
 def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
@@ -72,7 +74,8 @@ class TextFusion(Backbone):
     def session_titles(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Mean title vector of the session, (B, L), (B,) -> (B, d)."""
         assert self.titles.vectors is not None
-        return embedding_bag(item_seq, self.titles.vectors, mode="sum", padding_idx=0) / item_seq_len.unsqueeze(1)
+        weights = item_weights(item_seq, item_seq_len, getattr(self.model, "item_decay", 1.0)).to(self.titles.vectors.dtype)
+        return embedding_bag(item_seq, self.titles.vectors, mode="sum", padding_idx=0, per_sample_weights=weights)
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         session = self.base.encode(item_seq, item_seq_len)

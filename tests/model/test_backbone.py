@@ -195,7 +195,7 @@ def test_the_saved_student_is_the_plain_student(tiny_path, dataset):
 
 
 def test_alkdrec_delegates_to_its_backbone(tiny_path, dataset, rows):
-    model = tiny_model(tiny_config(tiny_path), dataset)
+    model = tiny_model(tiny_config(tiny_path, train_loss=None), dataset)
     seen = rows["item_id_list"], rows["item_length"]
     assert torch.equal(model(*seen), model.recommender(*seen))
     assert torch.equal(model.calculate_loss(rows), model.recommender.calculate_loss(rows))

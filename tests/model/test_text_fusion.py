@@ -48,8 +48,12 @@ def test_scores_are_the_students_and_the_titles(tiny_path, part, name):
     with torch.no_grad():
         plain = model.full_sort_predict(rows)
         model.titles.set(vectors)
-        mean = torch.stack([torch.from_numpy(vectors)[seq[:n]].mean(0) for seq, n in zip(*session, strict=True)])
-        expected = plain + mean @ torch.from_numpy(vectors).T
+        decay = 0.5 if name == "SessionFPMC" else 1.0  # its item_decay
+        means = []
+        for seq, n in zip(*session, strict=True):
+            weight = np.array([decay ** (n.item() - 1 - place) for place in range(n)])
+            means.append(weight @ vectors[seq[:n].numpy()] / weight.sum())
+        expected = plain + torch.from_numpy(np.float32(means)) @ torch.from_numpy(vectors).T
         served = model.served
         for found in (model.full_sort_predict(rows), served.encode(*session) @ served.item_table().T):
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
