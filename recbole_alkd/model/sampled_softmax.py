@@ -99,9 +99,12 @@ class _SampledLoss(torch.autograd.Function):
     ) -> Tensor:
         own = (session * positive).sum(1)
         others = torch.addmm(-log_expected, session, negative.T)
-        others[accidental_hits(target, drawn)] = -torch.inf
+        hits = accidental_hits(target, drawn)
+        others[hits] = -torch.inf
         largest = torch.maximum(others.amax(1), own)
-        others.sub_(largest.unsqueeze(1)).exp_()
+        # the largest term is 1, and beside it e^-60 is nothing; results below the normal numbers take exp ten times as long
+        others.sub_(largest.unsqueeze(1)).clamp_min_(-60).exp_()
+        others[hits] = 0
         own_share = (own - largest).exp_()
         total = others.sum(1).add_(own_share)
         loss = (total.log() + largest - own).mean()
