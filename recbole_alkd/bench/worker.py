@@ -95,8 +95,9 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
     """What a result rests on, as if nothing of it had been shared with other runs.
 
-    ``labels`` that were distilled, their ``tokens`` and ``usd`` (None where none has a price), and ``seconds`` of wall time for
-    training every stage below it, LoRA and answers.
+    ``labels`` that were distilled; ``tokens`` of their prompts and answers and of titles that an encoder read; ``usd`` of the
+    labels (None where none has a price); ``seconds`` of wall time for training every stage below it, title vectors, LoRA and
+    answers.
     """
     # student_longer only takes its length from distillation
     stages = ("student", "student_longer") if stage == "student_longer" else tuple(trainer.outcomes)
@@ -107,10 +108,14 @@ def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
     if stage == "distilled" and "lists" in needed and distill.kd_lists != "target":
         labels = list(trainer.rounds.labels.values())
         seconds += sum(label.seconds for label in labels) + (trainer.lora_report or {}).get("seconds", 0.0)
+    tokens = sum(label.prompt_tokens + label.completion_tokens for label in labels)
+    if trainer.item_text and trainer.item_text.made:
+        tokens += trainer.item_text.made.tokens
+        seconds += trainer.item_text.made.seconds
     prices = [label.usd for label in labels if label.usd is not None]
     return {
         "labels": len(labels),
-        "tokens": sum(label.prompt_tokens + label.completion_tokens for label in labels),
+        "tokens": tokens,
         "usd": round(sum(prices), 6) if prices or not labels else None,
         "seconds": round(seconds, 3),
     }

@@ -152,6 +152,8 @@ class ALKDRecTrainer(TuningTrainer):
             if model is not self.alkdrec:
                 with self._stage_folder(name, shown, run, valid_data) as folder:
                     return self.fit_stage(folder, name, model, **how)
+            if self.item_text:
+                _ = self.item_text.vectors  # their seconds are in the bill of the titles, not in those of the first stage
             with self._stage_folder(name, shown, run, valid_data) as folder, self._item_term(name, run):
                 return self.fit_stage(folder, name, model, fusion=fusion, **how)
 

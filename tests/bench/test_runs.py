@@ -23,6 +23,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.worker import half_precision, run_task
+from recbole_alkd.teacher.text_vectors import TextVectors
 from recbole_alkd.trainer.simple import DECAY, SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
@@ -154,6 +155,28 @@ def test_half_precision_is_half_the_bytes_and_nearly_the_same_ranks(tmp_path, mo
     assert half_precision(state)["a"].tolist() == [1, 2048, -np.inf] and half_precision(state)["b"].dtype == torch.int64
     with pytest.raises(AlkdError, match="weights: 70000 is too large"):
         half_precision({"weights": torch.tensor([1.0, -70000.0])})
+
+
+@pytest.mark.parametrize("arm", ["text_pairs", "text_edges"])
+def test_titles_that_an_encoder_read_are_in_the_bill(arm, tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 30))
+    titles = "".join(f"i{k}\tcolour {k % 3}\n" for k in range(1, N_ITEMS + 1))
+    (tmp_path / "data" / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\n" + titles)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    read = []
+
+    def encode(texts, *_):
+        read.append(len(texts))
+        return TextVectors(np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32), tokens=321, seconds=5000.0)
+
+    monkeypatch.setattr("recbole_alkd.trainer.item_text.text_vectors", encode)
+    settings = {**PLAN["settings"], "data_path": "data", "epochs": 1, "show_progress": False, "state": "ERROR"}
+    del settings["kd_batch_size"]  # a table that counts has no steps
+    _, plain = run_task("tiny", "student", settings)
+    _, facts = run_task("tiny", "student", {**settings, **find_arm(arm).settings})
+    assert read == [N_ITEMS] and plain["cost"]["tokens"] == 0 and plain["cost"]["seconds"] < 5000
+    assert facts["cost"]["tokens"] == 321 and facts["cost"]["seconds"] == pytest.approx(5000 + facts["seconds"])
 
 
 def test_simple_recommenders_by_loop(tiny_path):
