@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -301,6 +302,20 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str) -> Any:
     """YAML text as scalars, lists and mappings, with RecBole's numbers (``1e-12`` is a float) and no objects."""
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
+
+
+def read_yaml_file(file: Path, place: str) -> Any:
+    """``read_yaml`` of a file of the user's. ``place``: what an error calls the file, its setting and its name.
+
+    Raises:
+        AlkdError: a file that cannot be read, or is no YAML.
+    """
+    try:
+        return read_yaml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AlkdError(f"{place} cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise AlkdError(f"{place} is not readable as YAML: {str(error).splitlines()[0]}") from None
 
 
 def parse(key: str, text: str) -> Any:

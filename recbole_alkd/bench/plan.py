@@ -23,11 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
 from recbole_alkd.bench.study import Study, read_study
-from recbole_alkd.config import FIELDS, AlkdError, read_yaml
+from recbole_alkd.config import FIELDS, AlkdError, read_yaml, read_yaml_file
 
 KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
 # All arms are evaluated alike, so none may change what is evaluated.
@@ -103,12 +101,7 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     Raises:
         AlkdError: the file cannot be read; an unknown key, arm or setting; no seeds; an arm that changes the evaluation.
     """
-    try:
-        content = read_yaml(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AlkdError(f"plan {str(source)!r} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AlkdError(f"plan {str(source)!r} is not readable as YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml_file(source, f"plan {str(source)!r}")
     if not isinstance(content, dict):
         raise AlkdError(f"plan {str(source)!r}: a mapping is expected, with the keys {', '.join(KEYS)}")
     for key in content:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, read_yaml_file
 
 
 @dataclass(frozen=True)
@@ -40,10 +38,7 @@ def read_prices(file: Path) -> Mapping[str, Price]:
     Raises:
         AlkdError: a file that cannot be read, an unknown key, a price that is no number of at least 0.
     """
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AlkdError(f"llm_price_file: {str(file)!r} cannot be read: {str(error).splitlines()[0]}") from None
+    content = read_yaml_file(file, f"llm_price_file: {str(file)!r}")
     if not isinstance(content, dict) or not isinstance(content.get("models"), dict) or content.keys() - {"models", "batch"}:
         raise AlkdError(f"llm_price_file: {str(file)!r}: a mapping with the keys models and batch is expected")
     batch = _number(file, "batch", content.get("batch", 1.0))

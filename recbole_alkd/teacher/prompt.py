@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.config import AlkdError, TeacherSettings, read_yaml_file
 from recbole_alkd.teacher.base import Instance
 
 # every text of a prompt file, with the slots that it must have
@@ -83,10 +81,7 @@ def load_prompt(name: str | None, dataset: str) -> Prompt:
 
 def read_prompt(file: Path) -> Prompt:
     """Read and check one prompt file."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise AlkdError(f"prompt file {file}: not readable as YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml_file(file, f"prompt file {file}")
     if not isinstance(content, dict):
         raise AlkdError(f"prompt file {file}: a mapping is expected, found {type(content).__name__}")
     datasets = content.pop("datasets", [])

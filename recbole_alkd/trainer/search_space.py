@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from recbole_alkd.config import (
     FIELDS,
@@ -26,6 +25,7 @@ from recbole_alkd.config import (
     TrainingSettings,
     read_settings,
     read_yaml,
+    read_yaml_file,
     settings_hash,
     stage_seed,
 )
@@ -61,12 +61,7 @@ def read_spaces(settings: Settings) -> dict[str, dict[str, list[Any]]]:
     name = settings.backbone.student_search
     file = Path(name).expanduser() if name else _shipped("student_search.yaml")
     place = f"student_search: {str(file)!r}"
-    try:
-        content = read_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AlkdError(f"{place} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AlkdError(f"{place} is not readable as YAML: {str(error).splitlines()[0]}") from None
+    content = read_yaml_file(file, place)
     if not isinstance(content, dict) or not all(isinstance(entry, dict) or entry is None for entry in content.values()):
         raise AlkdError(f"{place}: a mapping is expected: {COMMON}, {LONGER} or a backbone -> setting -> list of values")
     spaces = {str(section): dict(entry or {}) for section, entry in content.items()}
