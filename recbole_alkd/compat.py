@@ -36,6 +36,7 @@ def apply() -> None:
     _quick_start_without_ray()
     _readable_checkpoints()
     _download_in_one_process()
+    _folders_of_several_runs()
     _applied = True
 
 
@@ -128,6 +129,20 @@ def _download_in_one_process() -> None:
                 torch.distributed.barrier = barrier
 
     Dataset._download = _download
+
+
+def _folders_of_several_runs() -> None:
+    """utils.py:51 looks for a folder and then makes it, and fails when another run makes it in between."""
+    from recbole.utils import utils
+
+    original = utils.ensure_dir
+
+    def ensure_dir(dir_path: str) -> None:
+        os.makedirs(dir_path, exist_ok=True)
+
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "recbole" and getattr(module, "ensure_dir", None) is original:
+            module.ensure_dir = ensure_dir  # type: ignore[attr-defined]
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+import recbole.trainer.trainer
+import recbole.utils.logger
 import torch
 from process import python
 from recbole.config import Config
@@ -118,6 +120,18 @@ print("heavy", heavy, "ray", ray is None or bool(ray.__file__))
 
 def test_numpy_has_the_names_recbole_asks_for():
     assert np.float_ is np.float64 and np.unicode_ is np.str_ and np.complex_ is np.complex128
+
+
+@pytest.mark.parametrize("module", [recbole.utils, recbole.utils.logger, recbole.trainer.trainer])
+def test_runs_that_begin_together_may_make_the_same_folder(module, tmp_path, monkeypatch):
+    there = tmp_path / "saved"
+    there.mkdir()
+    # what a run sees when another one makes the folder right after it looked
+    monkeypatch.setattr("os.path.exists", lambda path: False)
+    module.ensure_dir(str(there))
+    monkeypatch.undo()
+    module.ensure_dir(str(there / "below" / "it"))
+    assert (there / "below" / "it").is_dir()
 
 
 def test_apply_may_be_called_again():
