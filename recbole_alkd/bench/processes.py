@@ -1,7 +1,7 @@
 """Processes of runs, forked from a server that has imported torch and RecBole once: no run pays for the imports again.
 
 Every run still has a process of its own, so none sees what another left in memory, and one that is killed takes no other
-with it. Where the platform has no fork server, processes are started anew.
+with it. A run does not outlive the benchmark that started it. Where the platform has no fork server, processes are started anew.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -35,6 +36,7 @@ def _run(task: Path, log: Path, folder: Path, threads: int) -> None:
 
     from recbole_alkd.bench.worker import main
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "wb") as stream:
         for descriptor in (1, 2):
             os.dup2(stream.fileno(), descriptor)
@@ -42,6 +44,14 @@ def _run(task: Path, log: Path, folder: Path, threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     sys.exit(main(task))
+
+
+def _end_with_parent() -> None:
+    """End this process when the benchmark has ended, however that came: finished stages are kept, as after any kill."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

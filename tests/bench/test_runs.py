@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import yaml
@@ -38,6 +40,15 @@ def home_with(tmp_path, **plan):
 
 def state(home):
     return {path.name: path.stat().st_mtime_ns for path in (home / "out" / "results").glob("*.json")}
+
+
+def group_lives(group):
+    """Whether a process of the group runs; one that has ended may wait to be reaped for long."""
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +78,29 @@ def test_a_killed_plan_goes_on(bench):
     home, _, before = bench
     after = state(home)
     assert 2 <= len(before) < len(after) == 8 and before.items() <= after.items()
+
+
+def test_no_run_outlives_a_benchmark_that_was_killed(tmp_path):
+    # epochs without end: the runs would go on for hours
+    home = home_with(tmp_path, arms=["student"], settings={**PLAN["settings"], "epochs": 1_000_000, "stopping_step": 1_000_000})
+    process = subprocess.Popen(
+        [sys.executable, *COMMAND, "--jobs", "2"], cwd=home, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while len(list((home / "out" / "work" / "saved").glob("*"))) < 2:  # both runs have begun
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while group_lives(process.pid):
+            assert time.monotonic() < deadline, "a run goes on"
+            time.sleep(0.05)
+    finally:
+        if group_lives(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
