@@ -18,10 +18,8 @@ from typing import Any
 
 import yaml
 
+from recbole_alkd.checks import check_names
 from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings
-from recbole_alkd.distill.combined import check_losses, wanted_losses
-from recbole_alkd.model.backbone import view_and_model
-from recbole_alkd.registry import backbones, losses, policies, teachers
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -71,74 +69,6 @@ def empty_argv() -> Iterator[None]:
 def settings_of(config: Any) -> Settings:
     """The checked settings of a RecBole Config."""
     return read_settings(config.final_config_dict, recbole_keys())
-
-
-def check_names(settings: Settings) -> None:
-    """Import the user's plug-ins, then look every name up, so that a misspelt one ends the run before it starts."""
-    for module in settings.plugin.alkd_plugins:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise AlkdError(f"alkd_plugins: cannot import {module!r}: {error}") from error
-    for key in ("student_model", "teacher_model"):
-        name = getattr(settings.backbone, key)
-        if name not in backbones:
-            raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
-    policies.get(settings.selection.alkd_policy)
-    teachers.get(settings.teacher.llm_teacher)
-    check_losses(settings)
-    _check_vectors(settings)
-    from recbole_alkd.trainer.search_space import check_search
-
-    check_search(settings)
-
-
-def _check_vectors(settings: Settings) -> None:
-    """AlkdError where a backbone without vectors stands in a place that needs them."""
-    student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
-    with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
-    counts = not view_and_model(student)[0].has_vectors
-    if counts:
-        _check_counting(settings)
-    _check_text(settings, counts)
-    if not view_and_model(teacher)[0].has_vectors:
-        for name in wanted_losses(settings):
-            if "teacher_vectors" in losses.get(name).needs:
-                raise AlkdError(
-                    f"kd_loss: {name!r} needs teacher_vectors, which teacher_model {teacher!r} does not have; "
-                    f"allowed teacher_model: {with_vectors}"
-                )
-
-
-def _check_counting(settings: Settings) -> None:
-    """AlkdError where a student that counts cannot learn what ``kd_`` settings ask for."""
-    student, counting = settings.backbone.student_model, [name for name in losses if losses.get(name).gives_lists]
-    for name in wanted_losses(settings):
-        if name not in counting:
-            raise AlkdError(
-                f"kd_loss: {name!r} needs a gradient, which student_model {student!r} does not have; allowed: {', '.join(counting)}"
-            )
-    for key in ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size"):
-        if getattr(settings.distill, key) != FIELDS[key].default:
-            raise AlkdError(f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out")
-
-
-def _check_text(settings: Settings, counts: bool) -> None:
-    """AlkdError where titles are asked for and not given, or given and not used."""
-    text, student = settings.text, settings.backbone.student_model
-    asked = [key for key in ("item_text_loss", "serve_text_dim") if getattr(text, key) is not None]
-    if asked and counts:
-        raise AlkdError(
-            f"{asked[0]}: not for student_model {student!r}, which has no vectors; there item_text makes weighted edges of titles"
-        )
-    if asked and not text.item_text:
-        raise AlkdError(f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf")
-    used = asked or counts or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
-    if text.item_text and not used:
-        raise AlkdError(
-            f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a kd_loss that "
-            "looks at titles, or take a student that counts (SessionKNN)"
-        )
 
 
 def register() -> None:

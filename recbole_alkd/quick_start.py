@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from recbole.quick_start import quick_start
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
 from recbole_alkd.active.picture import draw_selection
+from recbole_alkd.checks import asking_nobody
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.config import AlkdError
 from recbole_alkd.trainer import label_only
@@ -66,7 +67,7 @@ def select_instances(
     Returns:
         What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
     """
-    with _selected(dataset, config_file_list, config_dict) as (config, rounds, _):
+    with asking_nobody(), _selected(dataset, config_file_list, config_dict) as (config, rounds, _):
         report = rounds.policy_report()
         names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
         result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
@@ -106,7 +107,8 @@ def label_instances(
     Raises:
         AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later selections.
     """
-    with _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
+    asks = nullcontext() if not (dry_run or batch_out or batch_in) else asking_nobody()
+    with asks, _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
         if dry_run:
             found, lines = label_only.estimate(rounds, picked)
         elif batch_out:

@@ -8,7 +8,7 @@ import pytest
 from process import ROOT
 
 ROOMS = ["compat", "config", "registry", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench"]
-SEE_EVERYTHING = {"__init__", "plugin", "quick_start", "cli"}
+SEE_EVERYTHING = {"__init__", "checks", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
 LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains
 PACKAGE = ROOT / "recbole_alkd"

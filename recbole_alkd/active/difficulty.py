@@ -77,11 +77,16 @@ def difficulty(name: str, view: Backbone, item_seq: Tensor, item_seq_len: Tensor
     Raises:
         AlkdError: no such difficulty.
     """
+    check_difficulty(name)
+    return DIFFICULTIES[name](view, item_seq, item_seq_len, target)
+
+
+def check_difficulty(name: str) -> None:
+    """AlkdError where there is no difficulty of this name."""
     if name not in DIFFICULTIES:
         close = difflib.get_close_matches(str(name), DIFFICULTIES, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise AlkdError(f"alkd_difficulty: {name!r} is not allowed{hint}; allowed: {' | '.join(DIFFICULTIES)}")
-    return DIFFICULTIES[name](view, item_seq, item_seq_len, target)
 
 
 def _of_target(scores: Tensor, target: Tensor) -> Tensor:

@@ -121,6 +121,13 @@ class LLMTeacher:
     reservations: Mapping[int, Reservation] = MappingProxyType({})
     preparation: Answer | None = None
 
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """AlkdError where settings ask for what this machine has not: a device, a package, a key. Called before any training.
+
+        Nothing is loaded or sent here. Not called where nobody is asked (``select``, ``label --dry-run``).
+        """
+
     def __init__(self, context: TeacherContext) -> None:
         self.context = context
 
