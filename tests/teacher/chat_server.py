@@ -108,7 +108,7 @@ class _Server(ThreadingHTTPServer):
 
 def ranking(body: dict[str, Any]) -> str:
     """The answer of a server that works: the candidates of the prompt by their ids."""
-    prompt = body["messages"][1]["content"]
+    prompt = next(message["content"] for message in body["messages"] if message["role"] == "user")
     shown = re.findall(r"<ID([^>]+)>", prompt[prompt.index("Candidates") :])
     return "[" + ", ".join(f"<ID{token}>" for token in sorted(shown, reverse=True)[:25]) + "]"
 
