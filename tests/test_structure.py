@@ -7,7 +7,9 @@ import ast
 import pytest
 from process import ROOT
 
-ROOMS = ["compat", "config", "registry", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench"]
+ROOMS = [
+    "compat", "config", "registry", "statistics", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench",
+]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "checks", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
 LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recbole_alkd.bench.statistics import bootstrap_interval
+from recbole_alkd.statistics import bootstrap_interval
 from recbole_alkd.trainer.ranks import GROUPS, gains
 
 if TYPE_CHECKING:

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recbole_alkd.bench.statistics import (
-    Comparison,
-    _variances,
+from recbole_alkd.bench.statistics import Comparison, compare, holm
+from recbole_alkd.statistics import (
     bootstrap_interval,
-    compare,
     detectable_difference,
-    holm,
+    paired_difference,
     paired_t,
     sign_flips,
+    variances,
 )
 
 
@@ -66,8 +65,8 @@ def test_the_variances_by_loop():
     left = sum((d[s, i] - d[s].mean() - d[:, i].mean() + d.mean()) ** 2 for s, i in cells) / (2 * 6)
     of_seeds = sum((d[s].mean() - d.mean()) ** 2 for s in range(3)) / 2 / 3
     of_sessions = sum((d[:, i].mean() - d.mean()) ** 2 for i in range(7)) / 6 / 7
-    assert _variances(list(d), True) == pytest.approx((of_seeds, of_sessions, left / 21))
-    assert _variances(list(d), False) == pytest.approx((of_seeds, 0, 0))
+    assert variances(list(d), True) == pytest.approx((of_seeds, of_sessions, left / 21))
+    assert variances(list(d), False) == pytest.approx((of_seeds, 0, 0))
 
 
 def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
@@ -121,3 +120,22 @@ def test_sessions_are_tested_where_seeds_change_nothing():
     trained = [reference[0] * (rng.random(400) < 0.5) for _ in range(5)]
     assert compare(reference, trained, True, rng).test == "seeds"
     assert compare(arm[:1], reference[:1], True, rng).test == ""
+
+
+def test_two_rankings_of_one_run_are_compared_over_sessions():
+    rng = np.random.default_rng(9)
+    b = rng.random(900)
+    a = b + rng.normal(0.02, 0.1, 900)
+    difference, low, high, detectable = paired_difference(a, b)
+    assert difference == pytest.approx((a - b).mean()) and low < difference < high
+    half = 1.96 * (a - b).std() / 30
+    assert (low, high) == pytest.approx((difference - half, difference + half), abs=half / 8)
+    assert detectable == pytest.approx(detectable_difference(a - b)) == pytest.approx(2.8 * (a - b).std() / 30, rel=0.02)
+    assert paired_difference(a, b) == (difference, low, high, detectable) != paired_difference(a, b, seed=1)
+    swapped = paired_difference(b, a)
+    assert swapped[0] == pytest.approx(-difference) and swapped[1:3] == pytest.approx((-high, -low), abs=half / 4)
+    same = paired_difference(b, b)
+    assert same[:3] == (0, 0, 0) and np.isnan(same[3])
+    for wrong in ((a, b[1:]), (a[:0], b[:0]), (a, np.full(900, np.nan)), (a.reshape(30, 30), b.reshape(30, 30))):
+        with pytest.raises(ValueError, match=r"paired|finite"):
+            paired_difference(*wrong)
