@@ -172,6 +172,7 @@ class TeacherSettings:
     llm_device: str | None = _setting(None, str)
     llm_dtype: str | None = _setting(None, str, choices=("float32", "bfloat16", "float16"))
     llm_quantize: str | None = _setting(None, str, choices=("4bit", "8bit"))
+    llm_trust_remote_code: str | None = _setting(None, str)
     llm_batch_size: int | None = _setting(None, int, check=_at_least(1))
     llm_threads: int | None = _setting(None, int, check=_at_least(1))
     llm_base_url: str | None = _setting(None, str)

@@ -14,6 +14,7 @@ from recbole.utils import get_model
 
 import recbole_alkd  # noqa: F401  (RecBole learns ALKDRec)
 from recbole_alkd.active.policy.base import Policy
+from recbole_alkd.checks import asking_nobody
 from recbole_alkd.config import Settings
 from recbole_alkd.model.backbone import Backbone, build_backbone
 from recbole_alkd.plugin import empty_argv, settings_of
@@ -78,7 +79,7 @@ def tiny_config(data_path: Path, model: str = "ALKDRec", dataset: str = NAME, **
         "show_progress": False,
         "epochs": 1,
     }
-    with empty_argv():
+    with empty_argv(), asking_nobody():
         return Config(model=model, dataset=dataset, config_dict={**values, **settings})
 
 

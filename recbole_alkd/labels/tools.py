@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -81,6 +82,19 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
                 ((last,),) = db.execute("SELECT id FROM labels WHERE key = ?", page[-1][:1])
             db.execute("COMMIT")
             yield from map(_line, page)
+
+
+def count_of_teacher(path: Path, beginning: str) -> int:
+    """How many usable labels the store in ``path`` has of teachers whose names begin so; 0 without a readable store."""
+    if not path.is_file():
+        return 0
+    sql = """SELECT count(*) FROM labels WHERE status = 'ok'
+        AND substr((SELECT name FROM teachers WHERE id = teacher), 1, ?) = ?"""
+    try:
+        with LabelStore(path) as store:
+            return int(store.query(sql, (len(beginning), beginning))[0][0])
+    except (AlkdError, sqlite3.Error):
+        return 0
 
 
 def stats(store: LabelStore) -> list[TeacherStats]:

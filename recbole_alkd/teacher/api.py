@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import importlib.util
 import logging
 import os
 import queue
@@ -21,13 +22,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.config import AlkdError, Settings, TeacherSettings
 from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.chat_client import ChatClient, Messages, NoReplyError, RefusedError, Reply, read_completion
+from recbole_alkd.teacher.local_check import unless_labelled
 from recbole_alkd.teacher.parse import ParsedRanking, parse_ranking
 from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request
@@ -52,12 +54,16 @@ class ApiTeacher(LLMTeacher):
     An answer without a usable ranking is asked for once more, more strictly; after that it is recorded as failed.
     """
 
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """The model's name, the extra `api`, and the variable with the key."""
+        _check_model(settings.teacher)
+        unless_labelled(settings, f"api|{settings.teacher.llm_model}|", _check_access)
+
     def __init__(self, context: TeacherContext) -> None:
         super().__init__(context)
         self.settings = context.settings.teacher
-        default = type(self.settings)().llm_model
-        if self.settings.llm_model == default:
-            raise AlkdError(f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has")
+        _check_model(self.settings)
         self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
         self._price = self._find_price()
@@ -361,6 +367,18 @@ def _list_bytes(instance: Instance, top_n: int) -> int:
     """Bytes of an answer in the form that is asked for, with the longest ids."""
     longest = sorted((len(token.encode("utf-8", "surrogatepass")) for token in instance.candidates), reverse=True)[:top_n]
     return sum(size + len("<ID>, ") for size in longest) + 2
+
+
+def _check_model(settings: TeacherSettings) -> None:
+    default = type(settings)().llm_model
+    if settings.llm_model == default:
+        raise AlkdError(f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has")
+
+
+def _check_access(settings: Settings) -> None:
+    if importlib.util.find_spec("openai") is None:
+        raise AlkdError("llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'")
+    _key(settings.teacher)
 
 
 def _key(settings: TeacherSettings) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.likelihood import Tokens, build_tree
 from recbole_alkd.teacher.parse import parse_ranking
@@ -21,6 +21,15 @@ from recbole_alkd.teacher.scorers import Case, Scorer
 
 _OPENING = "[<ID"  # how an answer in the form that is asked for begins
 HINT_TOKENS = 400  # of the LM's answer
+
+
+def check_template(tokenizer: Any, settings: TeacherSettings) -> None:
+    """AlkdError where the tokenizer has no chat template."""
+    if tokenizer.chat_template is None:
+        raise AlkdError(
+            f"llm_scoring: 'generate' needs a model with a chat template, which {settings.llm_model} has not; "
+            "allowed with this model: title | index"
+        )
 
 
 class GenerateScorer(Scorer):
@@ -73,11 +82,7 @@ class GenerateScorer(Scorer):
         return self._encode("[" + ", ".join(f"<ID{item}>" for item in ids) + "]")
 
     def _chat(self, messages: Sequence[Mapping[str, str]]) -> Tokens:
-        if self.tokenizer.chat_template is None:
-            raise AlkdError(
-                f"llm_scoring: 'generate' needs a model with a chat template, which {self.settings.llm_model} has not; "
-                "allowed with this model: title | index"
-            )
+        check_template(self.tokenizer, self.settings)
         # models that can think before they answer are asked not to; other templates ignore the switch
         text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False)
         return self._encode(text)

@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, Settings, TeacherSettings
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints, lora
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.generate import HINT_TOKENS, GenerateScorer
+from recbole_alkd.teacher.local_check import check_local, unless_labelled
 from recbole_alkd.teacher.models import load_causal_lm, model_identity, threads
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
 from recbole_alkd.teacher.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
@@ -38,6 +39,12 @@ _TEXTS = {"title": ("title",), "index": ("title", "index.options", "index.ask"),
 class LocalTeacher(LLMTeacher):
     """A causal LM of this machine, with a LoRA adapter unless ``lora: False``."""
 
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """See ``local_check.check_local``."""
+        s = settings.teacher
+        unless_labelled(settings, f"local|{_identity(s)}|{s.llm_scoring}|", check_local)
+
     def __init__(self, context: TeacherContext) -> None:
         super().__init__(context)
         self.settings = context.settings.teacher
@@ -47,7 +54,7 @@ class LocalTeacher(LLMTeacher):
 
     @cached_property
     def _model(self) -> str:
-        return model_identity(self.settings.llm_model)
+        return _identity(self.settings)
 
     @property
     def identity(self) -> str:
@@ -120,7 +127,8 @@ class LocalTeacher(LLMTeacher):
             return
         s, context = self.settings, self.context
         with threads(s.llm_threads), lora.kept_random_state():
-            model, tokenizer = load_causal_lm(s.llm_model, s.llm_device or context.device, s.llm_dtype, s.llm_quantize)
+            device = s.llm_device or context.device
+            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
             scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.find_hints(self, self._prompt, self._hint_key, partial(self._ask_for_hints, scorer))
@@ -198,6 +206,10 @@ class LocalTeacher(LLMTeacher):
         gc.collect()  # modules and hooks refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _identity(settings: TeacherSettings) -> str:
+    return model_identity(settings.llm_model, code=settings.llm_trust_remote_code is not None)
 
 
 def _most_tokens(messages: Sequence[Mapping[str, str]]) -> int:

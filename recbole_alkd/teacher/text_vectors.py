@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from recbole_alkd.config import AlkdError
-from recbole_alkd.teacher.models import BUNDLED, load_text_model, model_identity
+from recbole_alkd.teacher.bundled import BUNDLED
+from recbole_alkd.teacher.models import load_text_model, model_identity
 
 TFIDF = "tfidf"
 TFIDF_SIZE = 128  # coordinates that are kept of TF-IDF vectors

@@ -12,8 +12,9 @@ import torch
 from tiny_llm import tiny_llm
 
 from recbole_alkd.config import AlkdError
-from recbole_alkd.teacher import models
-from recbole_alkd.teacher.models import BUNDLED, best_dtype, load_causal_lm, model_identity, new_folder, threads
+from recbole_alkd.teacher import bundled
+from recbole_alkd.teacher.bundled import BUNDLED, new_folder
+from recbole_alkd.teacher.models import best_dtype, load_causal_lm, model_identity, threads
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_an_unpacked_model_is_used_as_it_is(monkeypatch, tmp_path, offline):
         made.append(target)
         tiny_llm(target)
 
-    monkeypatch.setattr(models, "_unpack", unpack)
+    monkeypatch.setattr(bundled, "_unpack", unpack)
     for _ in range(2):
         load_causal_lm(BUNDLED)
     assert len(made) == 1
@@ -125,10 +126,10 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(monkeypatch, tmp_path):
 
 def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert models.cache_folder() == tmp_path / "recbole_alkd"
+    assert bundled.cache_folder() == tmp_path / "recbole_alkd"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert models.cache_folder() == tmp_path / ".cache" / "recbole_alkd"
+    assert bundled.cache_folder() == tmp_path / ".cache" / "recbole_alkd"
 
 
 def test_a_new_folder_is_whole_or_absent(tmp_path):
@@ -213,4 +214,4 @@ def test_the_bundled_model_speaks(offline):
     inputs = tokenizer("The capital of France is", return_tensors="pt")
     text = tokenizer.decode(model.generate(**inputs, max_new_tokens=3, do_sample=False)[0])
     assert "Paris" in text
-    assert Path(models._bundled_folder(), "model.safetensors").is_file()
+    assert Path(bundled.bundled_folder(), "model.safetensors").is_file()

@@ -1,0 +1,89 @@
+"""Adapters in PEFT's format: those that a user names as ``llm_model``, and how ours are named so that they can be moved.
+
+An adapter that is to be used as an LLM is merged into its base model while loading, so that everything after that (a LoRA
+adapter of ours, likelihoods without it) speaks of one and the same model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.config import AlkdError
+from recbole_alkd.teacher.bundled import BUNDLED, HUB_NAME, quiet
+from recbole_alkd.teacher.model_kind import read_json
+
+CONFIG = "adapter_config.json"
+REPORT = "alkd_lora.json"  # beside an adapter that was trained here
+
+
+def find_adapter(name: str, **options: Any) -> Path | None:
+    """The folder of the adapter called ``name`` (a folder or a Hugging Face id); None where it is no adapter."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder if (folder / CONFIG).is_file() else None
+    from transformers.utils import cached_file
+
+    try:
+        found = cached_file(name, CONFIG, _raise_exceptions_for_missing_entries=False, **options)
+    except (OSError, ValueError):
+        return None
+    return Path(found).parent if found else None
+
+
+def base_of(name: str, folder: Path) -> str:
+    """The name of the model that the adapter in ``folder`` was trained on.
+
+    A relative folder is looked for from the working directory, then beside the adapter.
+    """
+    setting = f"llm_model: {name!r} is an adapter, and"
+    config = read_json(folder / CONFIG, "llm_model")
+    kind = config.get("task_type")
+    if kind not in (None, "CAUSAL_LM"):
+        raise AlkdError(f"{setting} its task_type is {kind!r}; allowed: CAUSAL_LM")
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.strip():
+        raise AlkdError(f"{setting} its {CONFIG} names no base_model_name_or_path")
+    if base == HUB_NAME and (folder / REPORT).is_file():
+        return BUNDLED  # what it was trained on here
+    for place in (Path(base).expanduser(), folder.parent / base):
+        if place.is_dir():
+            return str(place)
+    if Path(base).is_absolute() or base.startswith((".", "~")):
+        raise AlkdError(f"{setting} its base model {base!r} is not there; put it there, or merge the two and name the result")
+    return base
+
+
+def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
+    """``model`` with the adapter in ``folder`` added to its weights; AlkdError where the adapter is of another model."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
+
+    if getattr(model, "is_quantized", False):
+        raise AlkdError(f"llm_quantize: not with the adapter {name!r}, which is merged first; save the merged model and name that")
+    problem = f"llm_model: the adapter {name!r} does not fit its base model {base!r}"
+    try:
+        with quiet():
+            whole: Any = PeftModel.from_pretrained(model, str(folder))
+            wanted, found = set(get_peft_model_state_dict(whole)), set(load_peft_weights(str(folder), device="cpu"))
+    except Exception as error:
+        raise AlkdError(f"{problem} ({first_line(error)})") from None
+    if wanted != found:
+        odd = sorted(wanted ^ found)
+        raise AlkdError(f"{problem}: {len(odd)} weights are in one of them only, such as {odd[0]}")
+    if not hasattr(whole, "merge_and_unload"):
+        raise AlkdError(f"llm_model: the adapter {name!r} cannot be merged into its base model; allowed: LoRA and the like")
+    return whole if model.device.type == "meta" else whole.merge_and_unload()
+
+
+def portable_name(name: str) -> str:
+    """The name of a model for files that leave this machine: an id of the Hub, or the last part of a folder's path."""
+    if name == BUNDLED:
+        return HUB_NAME
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.exists() or folder.is_absolute() else name
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
