@@ -144,7 +144,7 @@ def check_runs(plan: Plan) -> None:
     """
     from recbole.config import Config
 
-    from recbole_alkd.data.titles import load_titles
+    from recbole_alkd.data.titles import titles_of
     from recbole_alkd.plugin import empty_argv
     from recbole_alkd.registry import teachers
 
@@ -160,7 +160,7 @@ def check_runs(plan: Plan) -> None:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
                     raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
             if task.arm.stage in ("distilled", "student_longer") and teachers.get(config["llm_teacher"]).needs_titles:
-                load_titles(folder, task.dataset, config["ITEM_ID_FIELD"], config["title_field"])
+                titles_of(config, config["ITEM_ID_FIELD"])
         except AlkdError as error:
             raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
 

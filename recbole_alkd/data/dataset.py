@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alkd.config import FIELDS, AlkdError, read_settings
 from recbole_alkd.data.instances import (
-    PARTS,
     Instances,
     check_split,
     cut_sessions,
@@ -28,7 +26,7 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
-from recbole_alkd.data.reading import read_clicks
+from recbole_alkd.data.loading import CheckedFiles
 from recbole_alkd.data.sessions import positions_message
 
 ROW_FIELD = "alkd_row"
@@ -57,7 +55,13 @@ def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
     return ratios, ORDER_NAMES[order]
 
 
-class ALKDRecDataset(SequentialDataset):
+def check_length(value: Any) -> None:
+    """AlkdError unless ``MAX_ITEM_LIST_LENGTH`` is a number of items."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise AlkdError(f"MAX_ITEM_LIST_LENGTH: {value!r} is not allowed; allowed: an integer of at least 1")
+
+
+class ALKDRecDataset(CheckedFiles):
     """Sessions as RecBole's users, instances as its rows.
 
     Fields of a batch: ``USER_ID_FIELD`` (the session), ``ITEM_ID_FIELD + LIST_SUFFIX`` (history, oldest first, padded with 0
@@ -78,69 +82,30 @@ class ALKDRecDataset(SequentialDataset):
     """
 
     row_is_last: np.ndarray
-    inter_feat: Any
     item_feat: Any
 
     def __init__(self, config: Any) -> None:
         self.settings = read_settings({key: config[key] for key in FIELDS if key in config}).session
-        self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
+        check_length(config["MAX_ITEM_LIST_LENGTH"])
         super().__init__(config)
 
     # -- loading and filtering
 
-    def _get_download_url(self, url_file: str, allow_none: bool = False) -> Any:
-        try:
-            return super()._get_download_url(url_file, allow_none)
-        except ValueError:
-            raise AlkdError(
-                f"dataset: no folder {self.dataset_path!r}, and RecBole knows no data set {self.dataset_name!r} to download; "
-                "data_path is the folder above it"
-            ) from None
-
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
-            self._load_benchmark(token, dataset_path)
+            self._load_benchmark(token, Path(dataset_path))
             return
         _, order = split_settings(self.config["eval_args"])
-        super()._load_inter_feat(token, dataset_path)
-        self._check_loaded(token, self.uid_field, self.iid_field)
-        path = Path(dataset_path) / f"{token}.inter"
-        separator, encoding = self.config["field_separator"], self.config["encoding"] or "utf-8-sig"
         unit, window = self.settings.session_time_unit, self.settings.session_window
-        clicks = read_clicks(path, self.uid_field, self.iid_field, self.time_field, unit, separator, encoding)
-        if len(clicks.time) != len(self.inter_feat):
-            raise AlkdError(f"{path}: {len(clicks.time)} rows, of which RecBole reads {len(self.inter_feat)}; is a quote open?")
+        clicks = self._read_clicks(token, Path(dataset_path), unit)
         if window is not None:
             index = pd.Series(window_index(clicks.time, window, unit), index=self.inter_feat.index)
             self.inter_feat[self.uid_field] = self.inter_feat[self.uid_field] + "@" + index.astype(str)
         self._time = clicks.time
         if order == "time":
             session = pd.factorize(self.inter_feat[self.uid_field])[0]
-            named = session >= 0
-            if only_positions(cut_sessions(session[named], clicks.time[named]), clicks.time[named]):
+            if only_positions(cut_sessions(session, clicks.time), clicks.time):
                 raise AlkdError(positions_message(self.time_field, "eval_args order: RO"))
-
-    def _load_benchmark(self, token: str, dataset_path: str) -> None:
-        if len(self.benchmark_filename_list) != len(PARTS):
-            names = self.benchmark_filename_list
-            raise AlkdError(f"benchmark_filename: {names!r} is not allowed; allowed: three names, [train, valid, test]")
-        if self.list_field in (self.config["seq_len"] or {}):
-            raise AlkdError(
-                f"seq_len: {self.list_field} keeps the first items of a session; use MAX_ITEM_LIST_LENGTH, which keeps the last"
-            )
-        super()._load_inter_feat(token, dataset_path)
-        self._check_loaded(token, self.uid_field, self.list_field, self.iid_field)
-        empty = np.flatnonzero(self.inter_feat[self.list_field].map(len).to_numpy() == 0)
-        if len(empty) or self.inter_feat[[self.uid_field, self.iid_field]].isnull().to_numpy().any():
-            raise AlkdError(f"{token}: benchmark rows without session, history or item ({len(empty)} empty histories); remove them")
-
-    def _check_loaded(self, token: str, *fields: str) -> None:
-        missing = [field for field in fields if field not in self.inter_feat]
-        if missing:
-            raise AlkdError(
-                f"{token}: columns {', '.join(missing)} are not loaded (loaded: {', '.join(self.inter_feat)}); "
-                "set USER_ID_FIELD, ITEM_ID_FIELD and load_col to what the file has"
-            )
 
     def _load_user_or_item_feat(self, token: str, dataset_path: str, source: FeatureSource, field_name: str) -> pd.DataFrame | None:
         if source is FeatureSource.USER:  # sessions are the users here, they have no features
@@ -162,6 +127,21 @@ class ALKDRecDataset(SequentialDataset):
         super()._data_filtering()
         self._drop_item_features()
 
+    def _filter_nan_user_or_item(self) -> None:
+        """Clicks without an id are left out when they are read. RecBole's own drops rows that it counted before an earlier drop."""
+        if self.item_feat is not None:
+            self.item_feat.dropna(subset=[self.iid_field], inplace=True)
+
+    def _filter_inter_by_user_or_item(self) -> None:
+        """RecBole's, and it says what it leaves out."""
+        before = len(self.inter_feat)
+        super()._filter_inter_by_user_or_item()
+        if len(self.inter_feat) < before:
+            self.logger.warning(
+                f"{self.dataset_name}: {before - len(self.inter_feat):,} of {before:,} clicks are left out, their items have no "
+                f"row in {self.dataset_name}.item (filter_inter_by_user_or_item)"
+            )
+
     def _remove_duplication(self) -> None:
         """RecBole's, in exact time order and with ties in file order."""
         keep = self.config["rm_dup_inter"]
@@ -173,7 +153,13 @@ class ALKDRecDataset(SequentialDataset):
     def _filter_by_inter_num(self) -> None:
         """RecBole's, repeated until no session is shorter than ``session_min_length``."""
         while True:
-            super()._filter_by_inter_num()
+            if not self.inter_feat.empty:
+                super()._filter_by_inter_num()
+            if self.inter_feat.empty:
+                raise AlkdError(
+                    f"{self.dataset_name}: no click is left after the filters (val_interval, user_inter_num_interval, "
+                    "item_inter_num_interval, rm_dup_inter, filter_inter_by_user_or_item); filter less"
+                )
             length = self.inter_feat.groupby(self.uid_field)[self.uid_field].transform("size")
             short = self.inter_feat.index[length < self.settings.session_min_length]
             if not len(short):

@@ -26,7 +26,7 @@ import numpy as np
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.data.pickles import read_pickle
-from recbole_alkd.data.reading import open_text
+from recbole_alkd.data.tables import open_text
 from recbole_alkd.data.writing import write_files
 
 LLM = "gpt-4-turbo-2024-04-09"  # as the paper says

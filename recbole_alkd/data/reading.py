@@ -1,77 +1,64 @@
-"""Reads RecBole's atomic files as they are written: tokens as text, timestamps as exact integers.
+"""Clicks as they are written: tokens as text, timestamps as exact integers, rows without an id counted.
 
 RecBole itself keeps a timestamp as float32, whose steps are 64 to 128 seconds today, and so loses the order of clicks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import gzip
-import lzma
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation
 from pathlib import Path
-from typing import Any, TextIO
 
 import numpy as np
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.data.tables import checked_id, open_table, shown
 
-# What pandas, and so RecBole, takes for a missing value in a column of text.
-MISSING = frozenset(
-    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
-    | {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
-)
 # Timestamps without a unit stay the integers they are; with one they become nanoseconds.
 TIME_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """The clicks of one file, in file order.
+    """The clicks of one file that have a user and an item, in file order.
 
     Attributes:
-        user, item: (N,) codes in order of first appearance, -1 where RecBole reads a missing value.
-        time: (N,) int64, in seconds as they stand in the file, or in nanoseconds when a time unit was given; 0 without an id.
+        path: the file.
+        rows: how many rows it has, those without an id among them.
+        blank: lines of the rows without a user or an item, which are left out.
+        user, item: (N,) codes in order of first appearance.
+        time: (N,) int64, in seconds as they stand in the file, or in nanoseconds when a time unit was given.
+        line: (N,) the line of each.
         users, items: the tokens behind the codes.
+        kinds: name -> RecBole's type, of all columns of an atomic file.
+        others: name -> (N,) texts of the other columns that were asked for.
     """
 
+    path: Path
+    rows: int
+    blank: list[int]
     user: np.ndarray
     item: np.ndarray
     time: np.ndarray
+    line: np.ndarray
     users: list[str]
     items: list[str]
+    kinds: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
 
-
-@contextlib.contextmanager
-def open_text(path: Path, encoding: str = "utf-8-sig") -> Iterator[TextIO]:
-    """Open a plain, ``.gz`` or ``.xz`` text file. AlkdError when it does not exist or cannot be read to its end."""
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rt", encoding=encoding, newline="") as stream:
-            yield stream
-    except FileNotFoundError:
-        raise AlkdError(f"{path}: no such file") from None
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
-        raise AlkdError(f"{path}: cannot be read: {error}") from None
-
-
-def columns_of(header: list[str], path: Path) -> list[str]:
-    """Field names of an atomic file's header, ``field:type`` in every column."""
-    if not header or not all(":" in column for column in header):
-        raise AlkdError(f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; expected field:type, tab separated")
-    return [column.split(":")[0] for column in header]
-
-
-def index_of(field: str, columns: list[str], path: Path, what: str) -> int:
-    """Where ``field`` stands among ``columns``; AlkdError that lists them when it is not there."""
-    if field not in columns:
-        raise AlkdError(f"{path}: no column {field!r} ({what}); it has {', '.join(columns)}")
-    return columns.index(field)
+    def left_out(self) -> str | None:
+        """What to say about rows without an id; None when there are none."""
+        if not self.blank:
+            return None
+        return (
+            f"{self.path.name}: {len(self.blank):,} of {self.rows:,} rows have no user or no item and are left out "
+            f"(line {shown(self.blank)})"
+        )
 
 
 def read_clicks(
@@ -80,47 +67,64 @@ def read_clicks(
     item_field: str,
     time_field: str,
     time_unit: str | None = None,
-    separator: str = "\t",
-    encoding: str = "utf-8-sig",
+    separator: str | None = None,
+    encoding: str | None = None,
+    others: Iterable[str] | None = (),
 ) -> Clicks:
-    """Read three columns of an ``.inter`` file, line by line; memory holds codes and distinct tokens, not the text.
+    """Read the clicks of an ``.inter`` file or of CSV, line by line; memory holds codes and distinct tokens, not the text.
 
-    Quotes are read as RecBole's reader does (csv), so both see the same rows and the same tokens.
+    An id is the text as it stands, without the spaces around it, whatever type the header gives it: ``007``, ``12.0`` and
+    ``1e5`` stay what they are.
+
+    Args:
+        time_unit: of numbers; a date (ISO 8601, UTC where it names no zone) needs none.
+        separator, encoding: as for ``open_table``.
+        others: further columns to keep, those of them that are there. None: every other column.
 
     Raises:
         AlkdError: file, header, a line with another number of columns, or a timestamp that is not exact in whole seconds
             (in whole nanoseconds with ``time_unit``); it names file, line and value.
     """
-    user, item, time = array("q"), array("q"), array("q")
-    users, items = dict.fromkeys(MISSING, -1), dict.fromkeys(MISSING, -1)
+    user, item, time, lines = array("q"), array("q"), array("q"), array("q")
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    blank: list[int] = []
     factor = 1 if time_unit is None else TIME_UNITS[time_unit]
-    with open_text(path, encoding) as stream:
-        rows = csv.reader(stream, delimiter=separator)
-        columns = columns_of(next(rows, []), path)
-        at_user = index_of(user_field, columns, path, "the user or session")
-        at_item = index_of(item_field, columns, path, "the item")
-        at_time = index_of(time_field, columns, path, "the time that orders a session")
-        for row in rows:
-            if len(row) != len(columns) or "\n" in row[at_user] or "\n" in row[at_item]:
-                if not "".join(row).strip():
-                    continue  # RecBole skips blank lines too
-                found = f"found {len(row)}" if len(row) != len(columns) else "found a quote that stays open"
-                raise AlkdError(f"{path}, line {rows.line_num}: {len(columns)} columns expected, {found}")
-            user.append(users.setdefault(row[at_user], len(users) - len(MISSING)))
-            item.append(items.setdefault(row[at_item], len(items) - len(MISSING)))
-            if user[-1] < 0 or item[-1] < 0:
-                time.append(0)
+    with open_table(path, separator, encoding) as table:
+        at_user = table.index(user_field, "the user or session")
+        at_item = table.index(item_field, "the item")
+        at_time = table.index(time_field, "the time that orders a session")
+        wanted = table.columns if others is None else [name for name in others if name in table.columns]
+        kept = {name: (table.columns.index(name), list[str]()) for name in wanted}
+        for name in (user_field, item_field, time_field):
+            kept.pop(name, None)
+        for line, row in table.rows:
+            one, other = checked_id(row[at_user], path, line), checked_id(row[at_item], path, line)
+            if not one or not other:
+                blank.append(line)
                 continue
+            user.append(users.setdefault(one, len(users)))
+            item.append(items.setdefault(other, len(items)))
+            lines.append(line)
             try:
                 time.append(int(row[at_time]) * factor)
             except (ValueError, OverflowError):
-                time.append(_exact_time(row[at_time], factor, time_unit, f"{path}, line {rows.line_num}: {time_field}"))
+                time.append(_exact_time(row[at_time], factor, time_unit, f"{path}, line {line}: {time_field}"))
+            for at, texts in kept.values():
+                texts.append(row[at])
+        kinds = dict(zip(table.columns, table.kinds, strict=False))
     return Clicks(
+        path=path,
+        rows=len(user) + len(blank),
+        blank=blank,
         user=np.array(user, dtype=np.int64),
         item=np.array(item, dtype=np.int64),
         time=np.array(time, dtype=np.int64),
-        users=list(users)[len(MISSING) :],
-        items=list(items)[len(MISSING) :],
+        line=np.array(lines, dtype=np.int64),
+        users=list(users),
+        items=list(items),
+        kinds=kinds,
+        others={name: texts for name, (_, texts) in kept.items()},
     )
 
 
@@ -129,7 +133,7 @@ def _exact_time(text: str, factor: int, unit: str | None, where: str) -> int:
     try:
         value = _EXACT.multiply(_EXACT.create_decimal(text.strip()), Decimal(factor))
     except DecimalException:
-        raise AlkdError(f"{where} {text!r} is not a number that can be kept exactly") from None
+        value = _date(text, unit, where)
     if not value.is_finite() or abs(value) >= 2**63:
         raise AlkdError(f"{where} {text!r} is out of range")
     if value != value.to_integral_value():
@@ -137,3 +141,16 @@ def _exact_time(text: str, factor: int, unit: str | None, where: str) -> int:
             raise AlkdError(f"{where} {text!r} is not an integer; give its time_unit (session_time_unit): s, ms, us or ns")
         raise AlkdError(f"{where} {text!r} ({unit}) is finer than a nanosecond")
     return int(value)
+
+
+def _date(text: str, unit: str | None, where: str) -> Decimal:
+    """An ISO 8601 date in seconds since 1970, or in nanoseconds where numbers have a unit."""
+    try:
+        when = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+    except ValueError:
+        raise AlkdError(
+            f"{where} {text!r} is not a number that can be kept exactly, nor a date such as 2011-12-09 12:50:00"
+        ) from None
+    since = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)) - _EPOCH
+    microseconds = (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
+    return Decimal(microseconds) * 1000 if unit else Decimal(microseconds) / 10**6

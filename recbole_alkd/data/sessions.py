@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,7 +32,8 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
-from recbole_alkd.data.reading import TIME_UNITS, open_text, read_clicks
+from recbole_alkd.data.reading import TIME_UNITS, read_clicks
+from recbole_alkd.data.tables import open_text
 from recbole_alkd.data.writing import write_files
 
 
@@ -98,8 +100,9 @@ def make_sessions(
     _check(settings)
     name = folder.name or folder.resolve().name
     clicks = read_clicks(source, session_field or user_field, item_field, time_field, time_unit)
-    named = (clicks.user >= 0) & (clicks.item >= 0)
-    user, item, time = clicks.user[named], clicks.item[named], clicks.time[named]
+    if clicks.left_out():
+        getLogger().warning(clicks.left_out())
+    user, item, time = clicks.user, clicks.item, clicks.time
     windows = np.zeros_like(time) if settings["window"] is None else window_index(time, settings["window"], time_unit)
     session = session_codes(user, windows)
     long = np.bincount(session, minlength=1) >= min_length
@@ -128,8 +131,8 @@ def make_sessions(
         for part, chosen in zip(PARTS, split_parts, strict=True)
     }
     counts = {
-        "rows": len(named),
-        "rows_without_id": int((~named).sum()),
+        "rows": clicks.rows,
+        "rows_without_id": len(clicks.blank),
         "sessions_found": len(long),
         "sessions_too_short": int((~long).sum()),
         "sessions": len(tokens),

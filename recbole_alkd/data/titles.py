@@ -5,14 +5,14 @@ A title is somebody else's text inside our prompt: it keeps its words, and loses
 
 from __future__ import annotations
 
-import csv
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 from recbole_alkd.config import AlkdError
-from recbole_alkd.data.reading import columns_of, index_of, open_text
+from recbole_alkd.data.tables import checked_id, existing, open_table, shown
 
 TITLE_FIELDS = ("title", "movie_title", "name")
 MAX_TITLE = 200  # characters
@@ -38,7 +38,13 @@ def clean_title(text: str) -> str:
 
 
 def load_titles(
-    data_path: str | Path, dataset: str, item_field: str, title_field: str | None = None, items: Iterable[str] = ()
+    data_path: str | Path,
+    dataset: str,
+    item_field: str,
+    title_field: str | None = None,
+    items: Iterable[str] = (),
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> dict[str, str]:
     """Item token -> cleaned title, from ``<data_path>/<dataset>.item`` (or ``.item.gz``, ``.item.xz``).
 
@@ -46,44 +52,87 @@ def load_titles(
         data_path: folder with the data set's files.
         item_field: column with the item tokens.
         title_field: column with the titles. None: the first of title, movie_title and name that is there.
-        items: tokens that need a title although the file may not list them.
+        items: tokens of the clicks. Those that the file does not list need a title none the less.
+        separator, encoding: as for ``open_table``.
 
-    An item without a title is called ``item <token>``; how many there are is logged as a warning. Of two rows for one item
-    the first counts, as in RecBole. Titles may repeat: the token decides, the title only shows.
+    An item without a title is called ``item <token>``; how many of the clicked items that are is logged as a warning. Of two
+    rows for one item the first counts, as in RecBole. Titles may repeat: the token decides, the title only shows.
 
     Raises:
         NoTitlesError: no such file, no title column (the columns are listed), or every title is empty.
-        AlkdError: the file cannot be read; it names the line.
+        AlkdError: the file cannot be read (it names the line), or it has a title for none of ``items``.
     """
     stem = Path(data_path) / f"{dataset}.item"
-    path = next((p for p in (stem, Path(f"{stem}.gz"), Path(f"{stem}.xz")) if p.is_file()), None)
+    path = existing(stem)
     if path is None:
         raise NoTitlesError(
             f"{stem}: no such file (nor .gz, .xz); item titles are read there, from columns {item_field}:token, title:token_seq"
         )
-    found: dict[str, str] = {}
-    with open_text(path) as stream:
-        # a title may begin with a quote that never closes, so quotes are taken literally here
-        rows = csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        columns = columns_of(next(rows, []), path)
-        at_item = index_of(item_field, columns, path, "the item")
-        at_title = _title_index(columns, title_field, path)
-        for row in rows:
-            if len(row) == len(columns):
-                found.setdefault(_unquote(row[at_item]), clean_title(_unquote(row[at_title])))
-            elif "".join(row).strip():
-                raise AlkdError(f"{path}, line {rows.line_num}: {len(columns)} columns expected, found {len(row)}")
+    found, column = read_titles(path, item_field, title_field, separator, encoding)
     if not any(found.values()):
-        raise NoTitlesError(f"{path}: column {columns[at_title]!r} holds no title")
-    for token in items:
-        found.setdefault(token, "")
-    nameless = [token for token, title in found.items() if not title]
+        raise NoTitlesError(f"{path}: column {column!r} holds no title")
+    clicked = list(dict.fromkeys(items))
+    nameless = [token for token in clicked or found if not found.get(token)]
+    if clicked and len(nameless) == len(clicked):
+        raise AlkdError(_foreign(path, clicked, [token for token, title in found.items() if title]))
     if nameless:
         getLogger().warning(
-            f"{path.name}: {len(nameless)} of {len(found)} items have no title and are shown as 'item {nameless[0]}'"
+            f"{path.name}: {len(nameless):,} of {len(clicked or found):,} items have no title and are shown as 'item {nameless[0]}'"
         )
-        found.update({token: clean_title(f"item {token}") for token in nameless})
-    return found
+    return {token: found.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*found, *clicked])}
+
+
+def titles_of(config: Any, item_field: str, items: Iterable[str] = ()) -> dict[str, str]:
+    """``load_titles`` for the data set of a RecBole Config, read as its settings say."""
+    form = config["field_separator"], config["encoding"]
+    return load_titles(config["data_path"], config["dataset"], item_field, config["title_field"], items, *form)
+
+
+def read_titles(
+    path: Path, item_field: str, title_field: str | None, separator: str | None = None, encoding: str | None = None
+) -> tuple[dict[str, str], str]:
+    """Item token -> cleaned title, and the title's column, of an ``.item`` file or of CSV. Errors as ``load_titles`` has them."""
+    found: dict[str, str] = {}
+    blank, again = [], []
+    # between tabs a title may begin with a quote that never closes, so quotes are taken literally there
+    with open_table(path, separator, encoding, tabs_quoted=False) as table:
+        at_item = table.index(item_field, "the item")
+        at_title = _title_index(table.columns, title_field, path)
+        for line, row in table.rows:
+            token, title = (row[at] if table.quoted else _unquote(row[at]) for at in (at_item, at_title))
+            token, title = checked_id(token, path, line), clean_title(title)
+            if not token:
+                blank.append(line)
+            elif found.setdefault(token, title) != title:
+                again.append(line)
+    if blank:
+        getLogger().warning(f"{path.name}: {len(blank):,} rows have no item and are left out (line {shown(blank)})")
+    if again:
+        getLogger().warning(
+            f"{path.name}: {len(again):,} rows give an item that stands above another title; the first counts (line {shown(again)})"
+        )
+    return found, table.columns[at_title]
+
+
+# What makes one id look like another: what is done to both, and what it is called.
+_FORMS: tuple[tuple[Callable[[str], str], str], ...] = (
+    (lambda token: token.removesuffix(".0"), "but for a '.0' at the end"),
+    (lambda token: token.lstrip("0") or "0", "but for zeros at the beginning"),
+    (lambda token: unicodedata.normalize("NFKC", token).casefold(), "but for case or Unicode form"),
+)
+
+
+def _foreign(path: Path, clicked: list[str], named: list[str]) -> str:
+    """Why no clicked item has a title."""
+    hint = ""
+    for form, words in _FORMS:
+        if {form(token) for token in clicked} & {form(token) for token in named}:
+            hint = f"; they agree {words}"
+            break
+    return (
+        f"{path}: it has a title for none of the {len(clicked):,} items of the clicks, whose ids are {shown(clicked)}; the ids of "
+        f"the file are {shown(named)}{hint}"
+    )
 
 
 def _title_index(columns: list[str], title_field: str | None, path: Path) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recbole_alkd.config import FIELDS, TextSettings, read_settings, stage_seed
-from recbole_alkd.data.titles import clean_title, load_titles
+from recbole_alkd.data.titles import clean_title, titles_of
 from recbole_alkd.model.edges import Weighing, nearest_edges, permuted
 from recbole_alkd.teacher.text_vectors import TextVectors, text_vectors
 
@@ -39,8 +39,7 @@ class ItemText:
         config, item_field = self.dataset.config, self.dataset.iid_field
         settings = read_settings({key: config[key] for key in FIELDS if key in config})
         tokens = np.asarray(self.dataset.field2id_token[item_field])[1:].tolist()
-        title_field = settings.session.title_field
-        titles = load_titles(config["data_path"], config["dataset"], item_field, title_field, tokens)
+        titles = titles_of(config, item_field, tokens)
         named = [k for k, token in enumerate(tokens, 1) if titles[token] != clean_title(f"item {token}")]
         cache = Path(settings.teacher.label_store).parent
         texts = [titles[tokens[k - 1]] for k in named]

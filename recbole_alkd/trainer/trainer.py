@@ -16,7 +16,7 @@ from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_
 from torch import nn
 
 from recbole_alkd.config import AlkdError, settings_hash, stage_seed
-from recbole_alkd.data.titles import load_titles
+from recbole_alkd.data.titles import titles_of
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
@@ -213,8 +213,7 @@ class ALKDRecTrainer(DistillingTrainer):
         data_path, dataset = Path(self.config["data_path"]), self.config["dataset"]
         titles: Mapping[str, str] = {}
         if teacher_class.needs_titles:
-            items = rows.tokens[1:].tolist()
-            titles = load_titles(data_path, dataset, rows.item_field, self.settings.session.title_field, items)
+            titles = titles_of(self.config, rows.item_field, rows.tokens[1:].tolist())
         examples, key = partial(rows.lora_examples, folds), rows.lora_key()
         if self.settings.lora.lora and self.settings.lora.lora_target == "replay" and teacher_class is teachers.get("local"):
             recorded = read_recordings(self.settings.teacher, data_path, dataset)

@@ -221,8 +221,10 @@ def test_bad_benchmarks(tmp_path: Path, config_of) -> None:
         ALKDRecDataset(config_of("b", **{**BENCHMARK, "benchmark_filename": ["train", "test"]}))
     with pytest.raises(AlkdError, match=r"seq_len.*MAX_ITEM_LIST_LENGTH"):
         ALKDRecDataset(config_of("b", **BENCHMARK, seq_len={"item_id_list": 2}))
-    with pytest.raises(AlkdError, match="item_id_list are not loaded"):
-        ALKDRecDataset(config_of("b", **{**BENCHMARK, "load_col": {"inter": ["session_id", "item_id"]}, "alias_of_item_id": None}))
+    with pytest.raises(AlkdError, match="no column visit; it has session_id, item_id_list, item_id: set USER_ID_FIELD"):
+        ALKDRecDataset(config_of("b", **{**BENCHMARK, "USER_ID_FIELD": "visit"}))
+    with pytest.raises(AlkdError, match=r"no file b\.dev\.inter in .*; there are b\.test\.inter, b\.train\.inter, b\.valid\.inter"):
+        ALKDRecDataset(config_of("b", **{**BENCHMARK, "benchmark_filename": ["train", "dev", "test"]}))
     write_benchmark(tmp_path / "e", train=[("s1", "", "b"), *rows], valid=rows, test=rows)
     with pytest.raises(AlkdError, match="1 empty histories"):
         ALKDRecDataset(config_of("e", **BENCHMARK))
@@ -262,7 +264,7 @@ def test_eval_args(tmp_path: Path, config_of, change: dict, message: str) -> Non
 
 def test_bad_plain_files(tmp_path: Path, config_of) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(7))
-    with pytest.raises(AlkdError, match="columns visit are not loaded"):
+    with pytest.raises(AlkdError, match="no column 'visit'"):
         ALKDRecDataset(config_of("toy", USER_ID_FIELD="visit"))
     with pytest.raises(AlkdError, match="no column 'when'"):
         ALKDRecDataset(config_of("toy", TIME_FIELD="when"))

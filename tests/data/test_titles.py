@@ -122,3 +122,42 @@ def test_ml_100k() -> None:
 def test_shared_data(name: str, items: int) -> None:
     titles = load_titles(shared_data(name), name, "item_id")
     assert len(titles) == items and not any(title.startswith("item ") for title in titles.values())
+
+
+@pytest.mark.parametrize(
+    ("clicked", "hint"),
+    [
+        (["12.0", "7.0"], r"ids are 12\.0, 7\.0; the ids of the file are 12, 7; they agree but for a '\.0' at the end"),
+        (["012"], "they agree but for zeros at the beginning"),
+        (["a"], r"ids are a; the ids of the file are 12, 7$"),
+    ],
+)
+def test_ids_of_another_kind_are_an_error(tmp_path: Path, clicked: list[str], hint: str) -> None:
+    item_file(tmp_path, "12\tA", "7\tB", "8\t")
+    with pytest.raises(AlkdError, match=rf"it has a title for none of the {len(clicked)} items of the clicks.*{hint}"):
+        load_titles(tmp_path, "toy", "item_id", items=clicked)
+    with pytest.raises(AlkdError, match="title for none of the 1 items"):  # a row, but no title in it
+        load_titles(tmp_path, "toy", "item_id", items=["8"])
+
+
+def test_shares_are_counted_over_clicked_items(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    item_file(tmp_path, *(f"{k}\tT {k}" for k in range(50)), "x\t", "1\tother", "\tnobody")
+    titles = load_titles(tmp_path, "toy", "item_id", items=["1", "x", "y", "2"])
+    assert (titles["1"], titles["x"], titles["y"], titles["49"]) == ("T 1", "item x", "item y", "T 49")
+    assert "2 of 4 items have no title and are shown as 'item x'" in caplog.text
+    assert "toy.item: 1 rows give an item that stands above another title; the first counts (line 53)" in caplog.text
+    assert "toy.item: 1 rows have no item and are left out (line 54)" in caplog.text
+
+
+def test_separator_and_encoding(tmp_path: Path) -> None:
+    for content, how in (
+        ('item_id:token,title:token_seq\n1,"À, la carte"\n', {}),
+        ('item_id:token;title:token_seq\n1;"À, la carte"\n', {"encoding": "latin-1"}),
+        ("\ufeffitem_id:token\ttitle:token_seq\r\n1\tÀ, la carte\r\n", {}),
+        ("item_id:token::title:token_seq\n1::À, la carte\n", {"separator": "::"}),
+    ):
+        (tmp_path / "toy.item").write_bytes(content.encode(how.get("encoding", "utf-8")))
+        assert load_titles(tmp_path, "toy", "item_id", **how) == {"1": "À, la carte"}
+    (tmp_path / "toy.item").write_bytes("item_id:token\ttitle:token_seq\n1\tÀ\n".encode("latin-1"))
+    with pytest.raises(AlkdError, match=r"toy\.item: cannot be read as utf-8 \(byte 0xc0\); set encoding"):
+        load_titles(tmp_path, "toy", "item_id")

@@ -1,0 +1,218 @@
+"""Text tables of others: any encoding, separator and compression; RecBole's typed headers and plain CSV.
+
+Every file with clicks, instances or titles is read here, and RecBole gets what came out. Nothing is dropped: a row that
+does not fit its header is an error with its line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import gzip
+import lzma
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO
+
+from recbole_alkd.config import AlkdError
+
+# RecBole's types of a column.
+KINDS = ("token", "token_seq", "float", "float_seq")
+# What pandas, and so RecBole, takes for a missing value in a column of text.
+MISSING = frozenset(
+    {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
+    | {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
+)
+# RecBole's own name of item 0, which stands for "no item".
+PADDING = "[PAD]"
+SEPARATORS = ("\t", ",", ";", "|")
+COMPRESSED = (".gz", ".xz")
+# The longest mark first: the one of UTF-32 begins with the one of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+MAX_ID = 1000  # characters; RecBole keeps all ids as wide as the longest one
+_LONGEST = 1 << 27  # characters of a field; a history of 20,000 items is longer than Python's default
+
+
+@dataclass(frozen=True)
+class Table:
+    """An open table.
+
+    Attributes:
+        path: where it lies.
+        columns: names, without RecBole's types.
+        kinds: RecBole's types; empty for a header without types.
+        quoted: whether fields may stand in double quotes, which are taken off then.
+        rows: pairs (number of the line on which the row ends, one text a column).
+    """
+
+    path: Path
+    columns: list[str]
+    kinds: list[str]
+    quoted: bool
+    rows: Iterator[tuple[int, list[str]]]
+
+    def index(self, field: str, what: str) -> int:
+        """Where ``field`` stands; AlkdError that lists the columns when it is not there."""
+        if field not in self.columns:
+            raise AlkdError(f"{self.path}: no column {field!r} ({what}); it has {', '.join(self.columns)}")
+        return self.columns.index(field)
+
+
+def existing(stem: Path) -> Path | None:
+    """``stem`` itself, or the same with ``.gz`` or ``.xz`` behind it, whichever is a file."""
+    return next((path for path in (stem, *(Path(f"{stem}{ending}") for ending in COMPRESSED)) if path.is_file()), None)
+
+
+def is_atomic(path: Path) -> bool:
+    """Whether the name is that of RecBole's atomic files, which have a typed header."""
+    suffixes = [suffix for suffix in path.suffixes if suffix not in COMPRESSED]
+    return bool(suffixes) and suffixes[-1] in (".inter", ".item", ".user")
+
+
+@contextlib.contextmanager
+def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
+    """Open a plain, ``.gz`` or ``.xz`` text file.
+
+    Args:
+        encoding: what the user says. None: UTF-8. A byte order mark in the file says more.
+
+    Raises:
+        AlkdError: the file does not exist, or cannot be read to its end.
+    """
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    if encoding is not None:
+        _known(encoding)
+    try:
+        with opener(path, "rb") as binary:
+            start = binary.read(4)
+        found = next((name for mark, name in _MARKS if start.startswith(mark)), encoding or "utf-8")
+        with opener(path, "rt", encoding=found, newline="") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise AlkdError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise AlkdError(
+            f"{path}: cannot be read as {error.encoding} (byte 0x{error.object[error.start]:02x}); set encoding to the file's own, "
+            "such as latin-1, cp1252 or utf-16"
+        ) from None
+    except UnicodeError:
+        raise AlkdError(f"{path}: cannot be read as {found}; set encoding to the file's own, such as latin-1 or cp1252") from None
+    except (OSError, EOFError, lzma.LZMAError, csv.Error) as error:
+        raise AlkdError(f"{path}: cannot be read: {error}") from None
+
+
+@contextlib.contextmanager
+def open_table(path: Path, separator: str | None = None, encoding: str | None = None, tabs_quoted: bool = True) -> Iterator[Table]:
+    """Open a table: an atomic file (``.inter``, ``.item``) with ``field:type`` in its header, or CSV with names.
+
+    Args:
+        separator: what the user says. None, or one that does not take the header apart: the header tells.
+        encoding: as for ``open_text``.
+        tabs_quoted: whether a field may stand in double quotes between tabs, as RecBole's reader has it; elsewhere it may.
+
+    Raises:
+        AlkdError: what cannot be read, a header that is none or names a column twice, a row with another number of columns.
+    """
+    typed = is_atomic(path)
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
+    with open_text(path, encoding) as stream:
+        lines = _checked(stream, path)
+        first = next(lines, "")
+        found = _separator(first, separator, typed)
+        quoted, lax = tabs_quoted or found != "\t", typed and found == "\t"
+        rows = _split(chain([first], lines), path, found, quoted, strict=not lax)
+        header = [column.strip() for column in next(rows, (1, []))[1]]
+        if typed and (not header or not all(":" in column for column in header)):
+            raise AlkdError(f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; expected field:type, with tabs")
+        kinds = [column.rpartition(":")[2] for column in header] if typed else []
+        columns = [column.rpartition(":")[0] for column in header] if typed else header
+        for name, kind in zip(columns, kinds, strict=False):
+            if kind not in KINDS:
+                raise AlkdError(f"{path}, line 1: column {name!r} has the type {kind!r}; allowed: {', '.join(KINDS)}")
+        if not any(columns):
+            raise AlkdError(f"{path}, line 1: a header with the names of the columns is expected, found nothing")
+        twice = next((name for name in columns if columns.count(name) > 1), None)
+        if twice is not None:
+            raise AlkdError(f"{path}, line 1: column {twice!r} stands there twice; columns need names of their own")
+        yield Table(path, columns, kinds, quoted, _whole(rows, path, len(columns), one_line=lax))
+
+
+def _known(encoding: str) -> None:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise AlkdError(f"encoding: {encoding!r} is no encoding of text; allowed: utf-8, latin-1, cp1252, utf-16, ...") from None
+
+
+def _checked(stream: TextIO, path: Path) -> Iterator[str]:
+    for number, line in enumerate(stream, 1):
+        if "\0" in line:
+            raise AlkdError(f"{path}, line {number}: a NUL character; this is no text in the encoding that it is read in")
+        yield line
+
+
+def _separator(header: str, wanted: str | None, typed: bool) -> str:
+    """The separator of a header: the one that is wanted where it fits, else the one that gives the most columns."""
+
+    def columns(separator: str) -> list[str]:
+        return header.strip("\r\n").split(separator)
+
+    if wanted and (len(columns(wanted)) > 1 or wanted not in SEPARATORS):
+        return wanted
+    fitting = [mark for mark in SEPARATORS if not typed or all(":" in column for column in columns(mark))]
+    return max(fitting or ["\t"], key=lambda mark: len(columns(mark)))
+
+
+def _split(lines: Iterable[str], path: Path, separator: str, quoted: bool, strict: bool) -> Iterator[tuple[int, list[str]]]:
+    if len(separator) > 1:  # such as "::"; csv knows one character only
+        for number, line in enumerate(lines, 1):
+            yield number, line.rstrip("\r\n").split(separator)
+        return
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    rows = csv.reader(lines, delimiter=separator, quoting=quoting, strict=strict and quoted)
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            raise AlkdError(f"{path}, line {rows.line_num}: the quotes are not those of CSV: {error}") from None
+        if row is None:
+            return
+        yield rows.line_num, row
+
+
+def _whole(rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool) -> Iterator[tuple[int, list[str]]]:
+    for line, row in rows:
+        open_quote = one_line and any("\n" in field for field in row)
+        if len(row) == width and not open_quote:
+            yield line, row
+        elif "".join(row).strip():  # blank lines are none, to RecBole too
+            found = f"found {len(row)}" if len(row) != width else "found a quote that stays open"
+            raise AlkdError(f"{path}, line {line}: {width} columns expected, {found}")
+
+
+def clean_id(text: str) -> str:
+    """An id as it counts: without the spaces around it. Empty where RecBole reads a missing value, and for ``[PAD]``."""
+    text = text.strip()
+    return "" if text in MISSING or text == PADDING else text
+
+
+def checked_id(text: str, path: Path, line: int) -> str:
+    """``clean_id``, and AlkdError for one that is too long to be an id."""
+    token = clean_id(text)
+    if len(token) > MAX_ID:
+        raise AlkdError(f"{path}, line {line}: an id of {len(token):,} characters ({token[:40]!r}...); allowed: at most {MAX_ID:,}")
+    return token
+
+
+def shown(values: Sequence[object], most: int = 3) -> str:
+    """The first values, for a message."""
+    return ", ".join(str(value) for value in values[:most]) + (", ..." if len(values) > most else "")
