@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings, TextSettings
-from recbole_alkd.model.backbone import role_config
+from recbole_alkd.model.backbone import role_config, view_and_model
 from recbole_alkd.trainer.search_space import tuning_facts
 
 # RecBole settings that do not change a result, and so do not make another run of it.
@@ -21,22 +21,29 @@ LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSetting
 LATER = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
 # Titles are for the student.
 TEXT = {field.name for field in dataclasses.fields(TextSettings)}
+# Of these, what is laid over a student that is trained already.
+SERVED = {"serve_text_dim", "serve_text_weight"}
 ROLES = ("student", "teacher")
 
 
-def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = ROLES, labels: bool = True) -> dict[str, Any]:
+def deciding_settings(
+    config: Any, settings: Settings, roles: tuple[str, ...] = ROLES, labels: bool = True, served: bool = True
+) -> dict[str, Any]:
     """The effective settings of a run, defaults among them, that decide what comes out of it.
 
     Args:
         config: RecBole's Config of the run. settings: ours in it.
         roles: the recommenders that are trained; the settings of the other one, and its model's own, do not count.
         labels: whether anything is labelled and distilled.
+        served: whether what is laid over a trained student counts as well (late fusion of titles), or its training alone.
     """
     others = tuple(f"{role}_" for role in ROLES if role not in roles)
     flat = config.final_config_dict
     left_out = VOLATILE if labels else VOLATILE | LATER
     if "student" not in roles:
         left_out = left_out | TEXT
+    elif not served:
+        left_out = left_out | (SERVED if _trains_on_titles(settings) else TEXT)
     values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
     if settings.backbone.student_tune:
         values["student_tune"] = tuning_facts(settings, roles, labels)
@@ -49,3 +56,9 @@ def deciding_settings(config: Any, settings: Settings, roles: tuple[str, ...] = 
             if (key not in flat or flat[key] != value) and not key.startswith(others) and (role == "student" or key not in TEXT)
         }
     return values
+
+
+def _trains_on_titles(settings: Settings) -> bool:
+    """Whether titles are in the student's training: by a term of its loss, or as edges of a table that counts."""
+    counts = not view_and_model(settings.backbone.student_model)[0].has_vectors
+    return settings.text.item_text_loss is not None or counts

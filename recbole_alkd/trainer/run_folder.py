@@ -21,7 +21,9 @@ RESULT = "result.json"
 
 
 class StageFolder:
-    """A folder with one file a finished stage."""
+    """A folder with one file a finished stage. ``shared``: runs that serve what they train in another way use it too."""
+
+    shared = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,6 +42,12 @@ class StageFolder:
         save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
 
 
+class SharedStage(StageFolder):
+    """A folder of ``stage_cache``."""
+
+    shared = True
+
+
 @contextmanager
 def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[StageFolder]:
     """The folder in ``cache`` of stage ``name`` under ``facts``, all that decides the stage.
@@ -50,7 +58,7 @@ def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[S
     path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield StageFolder(path)
+        yield SharedStage(path)
 
 
 class RunFolder(StageFolder):

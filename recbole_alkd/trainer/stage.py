@@ -172,6 +172,9 @@ class StageTrainer(Trainer):
             outcome = StageOutcome(**stored)
             model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
             self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
+            if fusion and folder.shared:
+                self.eval_collector.data_collect(train_data)
+                self._serve_titles(fusion, model, outcome, valid_data, fit)
             return outcome
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
@@ -201,16 +204,29 @@ class StageTrainer(Trainer):
             self._stage = None
         outcome.valid = {key: float(value) for key, value in self.best_valid_result.items()} if self.best_valid_result else None
         model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
-        if fusion:
-            outcome.valid, outcome.fitted = fusion.choose(self, valid_data, outcome.valid, fit.get("show_progress", False))
-            outcome.state = saved_state(model)
         outcome.seconds = round(perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
+        if folder.shared:
+            folder.save_stage(name, asdict(outcome))
+        if fusion:
+            self._serve_titles(fusion, model, outcome, valid_data, fit)
         # before the stage counts as finished, so that a resumed run finds the checkpoint too
         if checkpoint(outcome) if callable(checkpoint) else checkpoint:
             self._write_checkpoint(outcome)
-        folder.save_stage(name, asdict(outcome))
+        if not folder.shared:
+            folder.save_stage(name, asdict(outcome))
         return outcome
+
+    def _serve_titles(self, fusion: LateFusion, model: Any, outcome: StageOutcome, valid_data: Any, fit: dict[str, Any]) -> None:
+        """Lay titles over a trained student; ``outcome`` is then that of what is served.
+
+        A shared stage is the student by itself, so that arms with other titles, and without any, share it.
+        """
+        begin = perf_counter()
+        outcome.valid, outcome.fitted = fusion.choose(self, valid_data, outcome.valid, fit.get("show_progress", False))
+        outcome.state = saved_state(model)
+        outcome.seconds = round(outcome.seconds + perf_counter() - begin, 3)
+        outcome.peak_mb = peak_memory_mb()
 
     def _fit_table_stage(
         self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any,

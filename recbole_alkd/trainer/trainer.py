@@ -158,7 +158,7 @@ class ALKDRecTrainer(DistillingTrainer):
         if cache is None or name not in ROLES:
             yield self.folder if shown == name else self.folder.below(shown)
             return
-        train_data, values = run.train_data, deciding_settings(run.config, run.settings, roles=(name,), labels=False)
+        train_data, values = run.train_data, deciding_settings(run.config, run.settings, roles=(name,), labels=False, served=False)
         data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
         with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
             yield folder

@@ -147,3 +147,23 @@ def test_training_never_sees_the_titles(coloured, monkeypatch):
 def test_mistakes_are_named(coloured, settings, words):
     with pytest.raises(AlkdError, match=words):
         go(**settings)
+
+
+def test_late_fusion_shares_the_student_of_arms_without_titles(coloured):
+    """One student for all ways to serve it, in any order, and the same numbers as without sharing."""
+    ways = {
+        "fused": FUSION,
+        "plain": {"mask_session_items": True},
+        "others": {**FUSION, "item_text_permuted": True, "serve_text_weight": 5},
+        "narrow": {**FUSION, "serve_text_dim": 2},
+    }
+    alone = {name: go(**settings) for name, settings in ways.items()}
+    shared = {name: go(**settings, stage_cache="cache") for name, settings in ways.items()}
+    assert len(list(coloured.glob("cache/student-*/*.pth"))) == 1
+    for name in ways:
+        for stage in KEPT:
+            for key in ("valid", "test", "parameters", "bytes", "fitted", "best_step"):
+                assert shared[name]["stages"][stage][key] == alone[name]["stages"][stage][key], (name, stage, key)
+    # a student that learns from titles is another one
+    go(**TEXT, item_text_loss="text_pairs", mask_session_items=True, stage_cache="cache")
+    assert len(list(coloured.glob("cache/student-*/*.pth"))) == 2
