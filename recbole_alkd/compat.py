@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
+import inspect
 import os
 import pickle
 import sys
@@ -42,7 +42,14 @@ def apply() -> None:
 
 def _check_versions() -> None:
     import pandas
-    import recbole
+
+    try:
+        import recbole
+    except ModuleNotFoundError as error:
+        if error.name != "recbole":
+            raise
+        # Python 3.12 and later cannot have the Ray that RecBole asks for and does not need here
+        raise ImportError(f"recbole_alkd needs RecBole: pip install --no-deps recbole=={RECBOLE_VERSION}", name="recbole") from None
 
     if recbole.__version__ != RECBOLE_VERSION:
         raise ImportError(
@@ -80,23 +87,17 @@ def _keep_anomaly_mode() -> None:
 
 
 def _quick_start_without_ray() -> None:
-    """quick_start.py:20 imports ``ray.tune`` for one call of ``tune.report``.
+    """quick_start.py:20 imports ``ray.tune`` for one call, ``tune.report(**metrics)`` (quick_start.py:223).
 
-    Ray 2.6.3, which RecBole pins, needs ``pkg_resources`` and that left setuptools in version 81; on other machines Ray
-    is not installed at all. A stand-in serves the import and is taken out of ``sys.modules`` again, so that nobody else
-    finds a Ray that is not one.
+    Ray 2.6.3, which RecBole pins, has no wheel for Python 3.12 and needs ``pkg_resources``, which left setuptools in
+    version 81; from version 2.7 on ``report`` takes one mapping; and on most machines there is no Ray at all. A stand-in
+    serves the import and is taken out of ``sys.modules`` again, so that nobody else finds a Ray that is not one. Its
+    ``report`` passes the metrics on to the real Ray of a trial.
     """
     if "recbole.quick_start" in sys.modules:
         return
-    if importlib.util.find_spec("ray") and importlib.util.find_spec("pkg_resources"):
-        importlib.import_module("recbole.quick_start")
-        return
     ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
-
-    def report(**metrics: Any) -> None:
-        """Outside of a Ray session the real one does no more than warn."""
-
-    tune.report = report  # type: ignore[attr-defined]
+    tune.report = _report_to_ray  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
     real = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "ray" or name.startswith("ray.")}
     sys.modules["ray"], sys.modules["ray.tune"] = ray, tune
@@ -105,6 +106,18 @@ def _quick_start_without_ray() -> None:
     finally:
         del sys.modules["ray"], sys.modules["ray.tune"]
         sys.modules.update(real)
+
+
+def _report_to_ray(**metrics: Any) -> None:
+    """Give the metrics of a trial to Ray Tune. A process that has not imported ``ray.tune`` runs no trial."""
+    tune = sys.modules.get("ray.tune")
+    if tune is None:
+        return
+    values = {name: float(value) for name, value in metrics.items()}
+    if "metrics" in inspect.signature(tune.report).parameters:  # Ray 2.7 and later
+        tune.report(values)
+    else:
+        tune.report(**values)
 
 
 def _download_in_one_process() -> None:

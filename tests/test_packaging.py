@@ -68,6 +68,27 @@ def test_wheel(source, tmp_path):
     check(site, site, tmp_path)
 
 
+def test_no_requirement_keeps_it_from_the_pythons_it_names(source, tmp_path):
+    """RecBole's own requirement of an old Ray stays on the Pythons that can have it; elsewhere its other needs stand in."""
+    from packaging.requirements import Requirement
+
+    wheel = build(source, tmp_path, "wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        lines = archive.read(name).decode().splitlines()
+    needs = [Requirement(line.partition(": ")[2]) for line in lines if line.startswith("Requires-Dist: ")]
+
+    def core(version):
+        values = {"python_version": version, "extra": ""}
+        return {need.name for need in needs if need.marker is None or need.marker.evaluate(values)}
+
+    assert "recbole" in core("3.11") and "recbole" not in core("3.12")
+    stand_ins = core("3.13") - core("3.11")
+    assert core("3.11") - core("3.13") == {"recbole"}
+    assert {"colorlog", "thop", "texttable", "scipy"} <= stand_ins and "ray" not in core("3.13")
+    assert "Requires-Python: <3.15,>=3.10" in lines or "Requires-Python: >=3.10,<3.15" in lines
+
+
 def test_sdist_builds_the_same_wheel(source, tmp_path):
     sdist = build(source, tmp_path, "sdist")
     with tarfile.open(sdist) as archive:

@@ -1,0 +1,105 @@
+"""Recommenders on a GPU: every backbone trains there, and scores, difficulties and candidates are those of the CPU."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny import create_dataset, settings_of, tiny_config, tiny_view, training_part, write_benchmark
+
+from recbole_alkd import run_recbole_alkd
+from recbole_alkd.active.difficulty import DIFFICULTIES, difficulty
+from recbole_alkd.model.backbone import build_backbone
+from recbole_alkd.registry import backbones
+from recbole_alkd.teacher.candidates import top_candidates
+
+BASE = {
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
+    "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "show_progress": False, "state": "ERROR",
+    "llm_teacher": "recommender", "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4, "topk": [5, 10],
+    "valid_metric": "NDCG@10", "teacher_embedding_size": 16,
+}  # fmt: skip
+STUDENTS = sorted(backbones)
+OWN = {"AttMix": {"student_config": {"last_k": 6}}}  # its default asks for longer sessions than the toy ones
+
+
+def rows(dataset):
+    inter = dataset.inter_feat
+    return inter["item_id_list"], inter["item_length"], inter["item_id"]
+
+
+def both(path, name, device):
+    """The same parameters twice: on the CPU and on ``device``."""
+    config = tiny_config(path, student_model=name, **OWN.get(name, {}))
+    part = training_part(create_dataset(config))
+    here = tiny_view(config, part)
+    config["device"] = torch.device(device)
+    there = build_backbone(config, part, settings_of(config), "student")
+    there.model.load_state_dict(here.model.state_dict())
+    there.model.to(device)
+    here.model.eval(), there.model.eval()
+    return part, here, there
+
+
+def on_gpu(device):
+    return {"use_gpu": True, "gpu_id": "0"} if device == "cuda" else {"use_gpu": False}
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_run_trains_and_reports_every_stage_there(name, device, tmp_path, monkeypatch):
+    write_benchmark(tmp_path / "data", counts=(40, 12, 12))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    settings = {"data_path": "data", **BASE, **on_gpu(device), "student_model": name, **OWN.get(name, {})}
+    result = run_recbole_alkd(dataset="tiny", config_dict=settings)
+    assert set(result["stages"]) == {"teacher", "student", "student_longer", "distilled"}
+    for stage in result["stages"].values():
+        assert all(0 <= value <= 1 for value in stage["test"].values())
+    assert result["labels"]["asked"] + result["labels"]["reused"] == 12
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_scores_are_those_of_the_cpu(name, device, tiny_path):
+    part, here, there = both(tiny_path, name, device)
+    seq, length, _ = rows(part)
+    with torch.no_grad():
+        expected = here.scores(seq, length)
+        found = there.scores(seq.to(device), length.to(device))
+    assert found.device.type == device
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(DIFFICULTIES))
+def test_difficulties_are_those_of_the_cpu(name, device, tiny_path):
+    part, here, there = both(tiny_path, "SessionFPMC", device)
+    seq, length, target = rows(part)
+    expected = difficulty(name, here, seq, length, target)
+    found = difficulty(name, there, seq.to(device), length.to(device), target.to(device))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["SessionFPMC", "SessionKNN", "GRU4Rec"])
+def test_candidates_are_those_of_the_cpu(name, device, tiny_path):
+    part, here, there = both(tiny_path, name, device)
+    seq, length, _ = rows(part)
+    expected = top_candidates(here, seq, length, 8)
+    found = top_candidates(there, seq, length, 8)
+    scores = here.scores(seq, length).detach()
+    # equal up to ties: the scores of the two lists agree place by place
+    torch.testing.assert_close(scores.gather(1, found), scores.gather(1, expected), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_can_be_repeated_there(device, tmp_path, monkeypatch):
+    """Two runs of one seed; sums on a GPU are not ordered, so the metrics agree closely, not to the last digit."""
+    monkeypatch.setattr(sys, "argv", ["run"])
+    found = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        write_benchmark(tmp_path / name / "data", counts=(200, 60, 60))
+        result = run_recbole_alkd(dataset="tiny", config_dict={"data_path": "data", **BASE, **on_gpu(device)})
+        found.append([result["stages"][stage]["test"]["ndcg@10"] for stage in sorted(result["stages"])])
+    assert found[0] == pytest.approx(found[1], abs=0.02)

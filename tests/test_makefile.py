@@ -1,0 +1,67 @@
+"""The Makefile on machines whose Python is too old, too new or missing: one line, before anything is made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from process import ROOT
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def interpreter(folder, name, version):
+    """A stand-in for an interpreter that only tells its version."""
+    file = folder / name
+    words = ", ".join(version.split(".")[:2])
+    file.write_text(
+        "#!/bin/sh\n"
+        f'case "$1" in\n-V) echo Python {version};;\n'
+        f'-c) exec {sys.executable} -c "import sys; sys.version_info = ({words}); $2";;\n'
+        "*) echo used >&2; exit 3;;\nesac\n"
+    )
+    file.chmod(0o755)
+    return file
+
+
+def make(tmp_path, python):
+    env = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYENV_ROOT": str(tmp_path / "pyenv"),
+        "PYTHON": str(python),
+    }
+    return subprocess.run(
+        ["make", f"VENV={tmp_path / 'venv'}", str(tmp_path / "venv" / "ready")],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("version", ["3.9.18", "3.15.0", "2.7.18"])
+def test_a_python_that_does_not_fit_is_named_beside_those_that_do(tmp_path, version):
+    other = tmp_path / "pyenv" / "versions" / "3.12.1" / "bin"
+    other.mkdir(parents=True)
+    found = interpreter(other, "python3", "3.12.1")
+    done = make(tmp_path, interpreter(tmp_path, "python-here", version))
+    line = done.stderr.splitlines()[0]
+    assert done.returncode != 0
+    assert f"is Python {version}; Python 3.10 to 3.14 is needed" in line and str(found) in line
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path):
+    done = make(tmp_path, "no-such-python")
+    assert "no-such-python is not there" in done.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.11.7", "3.13.0", "3.14.0"])
+def test_a_python_that_fits_is_used(tmp_path, version):
+    done = make(tmp_path, interpreter(tmp_path, "python-here", version))
+    assert "is needed" not in done.stderr and "used" in done.stderr  # it was asked to make the environment
