@@ -10,6 +10,9 @@ import threading
 from dataclasses import dataclass
 from decimal import Decimal
 
+from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.ledger import Ledger
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -21,13 +24,28 @@ class Amount:
 
 
 class Reservation:
-    """What one request may take at most. Ends with exactly one call of ``settle`` or ``release``."""
+    """What one request may take at most. Ends with exactly one call of ``settle`` or ``release``.
 
-    def __init__(self, budget: Budget, wanted: dict[str, Decimal]) -> None:
-        self._budget, self._wanted = budget, wanted
+    Attributes:
+        overdrawn: one sentence when more was taken than was reserved, so that a limit may have been passed; else None.
+    """
+
+    def __init__(self, budget: Budget, wanted: dict[str, Decimal], key: str) -> None:
+        self._budget, self._wanted, self._key = budget, wanted, key
+        self._lost = dict.fromkeys(wanted, Decimal(0))
+        self._note: str | None = None  # its name in the run's ledger
+        self.overdrawn: str | None = None
+
+    def begin(self) -> None:
+        """The request leaves now: where the run keeps a ledger, it is noted there first.
+
+        Raises:
+            AlkdError: it cannot be noted; the request must not be sent.
+        """
+        self._budget._begin(self)
 
     def settle(self, tokens: int = 0, usd: float | None = None, labels: int = 1) -> None:
-        """Replace the reservation by what was taken. ``labels=0``: paid for, but no ranking came of it."""
+        """Replace the reservation by what was taken. ``labels=0``: nothing was paid, and no ranking came of it."""
         self._budget._end(self, _amounts(labels, tokens, usd))
 
     def release(self) -> None:
@@ -42,6 +60,11 @@ class Reservation:
         """Count a part of the reservation as spent: the request broke off, and nobody knows whether it was charged."""
         self._budget._forfeit(self, _amounts(0, tokens, usd))
 
+    @property
+    def bound(self) -> Amount:
+        """What is reserved now."""
+        return _amount(self._wanted)
+
 
 class Budget:
     """The limits of one run, shared by all its threads.
@@ -52,33 +75,46 @@ class Budget:
         labels: rankings the run may use, reused ones included.
         tokens: tokens it may spend on new ones; None: no limit.
         usd: US dollars it may spend on new ones; None: no limit.
+        ledger: what the run has spent, in earlier starts too: it counts. None: only this budget counts.
     """
 
-    def __init__(self, labels: int, tokens: int | None = None, usd: float | None = None) -> None:
+    def __init__(self, labels: int, tokens: int | None = None, usd: float | None = None, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
         self._limits = {
             "labels": Decimal(labels),
             "tokens": None if tokens is None else Decimal(tokens),
             "usd": None if usd is None else _money(usd),
         }
         self._spent = dict.fromkeys(self._limits, Decimal(0))
+        self._earlier = dict(self._spent)
+        if ledger:
+            before = ledger.spending
+            self._spent |= {"tokens": Decimal(before.tokens), "usd": _money(before.usd)}
+            self._earlier |= {"tokens": Decimal(before.earlier_tokens), "usd": _money(before.earlier_usd)}
         self._held = dict.fromkeys(self._limits, Decimal(0))
         self._open: set[Reservation] = set()
         self._lock = threading.Lock()
         self._refusal: tuple[str, str] | None = None
 
-    def reserve(self, tokens: int = 0, usd: float | None = None, labels: int = 1) -> Reservation | None:
+    @property
+    def limited(self) -> bool:
+        """Whether tokens or US dollars have a limit."""
+        return self._limits["tokens"] is not None or self._limits["usd"] is not None
+
+    def reserve(self, tokens: int = 0, usd: float | None = None, labels: int = 1, key: str = "") -> Reservation | None:
         """Set aside what a request may take at most, or None when a limit would be passed (see ``ended``).
 
         Args:
             tokens: upper bound, prompt and completion together.
             usd: upper bound; None when nothing is charged.
             labels: rankings it will yield; 0 for a second try of the same instance.
+            key: of the label, by which a later start of the run finds out what the request took.
         """
         wanted = _amounts(labels, tokens, usd)
         with self._lock:
             if not self._hold(wanted):
                 return None
-            reservation = Reservation(self, wanted)
+            reservation = Reservation(self, wanted, key)
             self._open.add(reservation)
             return reservation
 
@@ -92,12 +128,30 @@ class Budget:
         self._refusal = None
         return True
 
+    def _begin(self, reservation: Reservation) -> None:
+        with self._lock:
+            noted = reservation._note is not None or reservation not in self._open or not any(_costs(reservation._wanted))
+        if self._ledger and not noted:  # outside of the lock: the disk takes its time
+            reservation._note = self._note(reservation, reservation._wanted, open_=True)
+
+    def _note(self, reservation: Reservation, amounts: dict[str, Decimal], open_: bool) -> str:
+        assert self._ledger is not None
+        tokens, usd = (amounts[name] + reservation._lost[name] for name in ("tokens", "usd"))
+        return self._ledger.note(reservation._note, reservation._key, int(tokens), float(usd) if usd else None, open_)
+
     def _extend(self, reservation: Reservation, more: dict[str, Decimal]) -> bool:
         with self._lock:
             if reservation not in self._open or not self._hold(more):
                 return False
-            for name, value in more.items():
-                reservation._wanted[name] += value
+            wanted = {name: reservation._wanted[name] + value for name, value in more.items()}
+            if reservation._note is not None:
+                try:
+                    self._note(reservation, wanted, open_=True)
+                except AlkdError:  # the first answer is there and must not be lost to it
+                    for name, value in more.items():
+                        self._held[name] -= value
+                    return False
+            reservation._wanted = wanted
             return True
 
     def _forfeit(self, reservation: Reservation, part: dict[str, Decimal]) -> None:
@@ -107,6 +161,7 @@ class Budget:
             for name, value in part.items():
                 lost = min(value, reservation._wanted[name])
                 reservation._wanted[name] -= lost
+                reservation._lost[name] += lost
                 self._held[name] -= lost
                 self._spent[name] += lost
 
@@ -116,14 +171,22 @@ class Budget:
                 raise ValueError("this reservation has been settled or released before")
             self._open.remove(reservation)
             for name, value in taken.items():
-                self._held[name] -= reservation._wanted[name]
+                held = reservation._wanted[name]
+                self._held[name] -= held
                 self._spent[name] += value
+                # sums of floats may differ in their last digit
+                if name != "labels" and value > held * (1 + Decimal("1e-9")):
+                    reservation.overdrawn = f"{value:f} {_UNITS[name]} were taken where {held:f} were reserved"
+            if self._ledger and (reservation._note is not None or any(_costs(taken)) or any(_costs(reservation._lost))):
+                self._note(reservation, taken, open_=False)
 
     def _sentence(self, name: str, limit: Decimal, wanted: Decimal) -> str:
         taken, held = self._spent[name], self._held[name]
+        before = self._earlier[name]
+        earlier = f", {before:f} of them by earlier starts of this run" if before else ""
         flight = f" and {held:f} reserved by requests in flight" if held else ""
         left = max(Decimal(0), limit - taken - held)
-        return f"budget_{name}: {taken:f} of {limit:f} spent{flight}, {left:f} left, the next request may take {wanted:f}"
+        return f"budget_{name}: {taken:f} of {limit:f} spent{earlier}{flight}, {left:f} left, the next request may take {wanted:f}"
 
     @property
     def ended(self) -> str | None:
@@ -153,6 +216,13 @@ class Budget:
             )
 
 
+_UNITS = {"tokens": "tokens", "usd": "USD"}
+
+
+def _costs(amounts: dict[str, Decimal]) -> tuple[Decimal, Decimal]:
+    return amounts["tokens"], amounts["usd"]
+
+
 def _money(usd: float) -> Decimal:
     return Decimal(repr(float(usd)))
 
@@ -160,7 +230,7 @@ def _money(usd: float) -> Decimal:
 def _amounts(labels: int, tokens: int, usd: float | None) -> dict[str, Decimal]:
     amounts = {"labels": Decimal(labels), "tokens": Decimal(int(tokens)), "usd": Decimal(0) if usd is None else _money(usd)}
     for name, value in amounts.items():
-        if value.is_nan() or value < 0:
+        if not value.is_finite() or value < 0:
             raise ValueError(f"{name}: {value} is not allowed; allowed: a number of at least 0")
     return amounts
 

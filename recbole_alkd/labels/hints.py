@@ -6,9 +6,11 @@ Like a label, they are durable when ``put_hints`` returns, and a key is stored o
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from recbole_alkd.labels.label import read_amount, read_count, read_time
 from recbole_alkd.labels.store import LabelStore, LabelStoreError
 
 _SELECT = """SELECT key, rules, raw, prompt_tokens, completion_tokens, seconds, usd, teachers.name, time
@@ -37,36 +39,53 @@ class Hints:
 
 def get_hints(store: LabelStore, key: str) -> Hints | None:
     """The hints called ``key``, or None. LabelStoreError when what is stored is no list of lines."""
+    if not _has_hints(store):
+        return None
     return next((_hints(store, row) for row in store.query(f"{_SELECT} WHERE key = ?", [key])), None)
 
 
 def all_hints(store: LabelStore) -> Iterator[Hints]:
     """All hints, by key."""
-    yield from (_hints(store, row) for row in store.query(f"{_SELECT} ORDER BY key"))
+    if _has_hints(store):
+        yield from (_hints(store, row) for row in store.query(f"{_SELECT} ORDER BY key"))
+
+
+def _has_hints(store: LabelStore) -> bool:
+    """Not a store of the first release that is on a read-only disk, where no table can be added."""
+    return bool(store.query("SELECT 1 FROM sqlite_master WHERE name = 'hints'"))
 
 
 def put_hints(store: LabelStore, hints: Hints) -> bool:
     """Store ``hints``; durable on return. False when the key exists, whose hints then stay as they are."""
-    raw = hints.raw.encode("utf-8", "surrogatepass")
-    rules = json.dumps(hints.rules)
-    with store.transaction() as db:
+    row = [
+        hints.key,
+        json.dumps(hints.rules),
+        hints.raw.encode("utf-8", "surrogatepass"),
+        read_count(hints.prompt_tokens) or 0,
+        read_count(hints.completion_tokens) or 0,
+        read_amount(hints.seconds) or 0.0,
+        read_amount(hints.usd),
+        read_time(hints.time),
+        hints.teacher,
+    ]
+
+    def insert(db: sqlite3.Connection) -> bool:
         db.execute("INSERT OR IGNORE INTO teachers (name) VALUES (?)", [hints.teacher])
         done = db.execute(
             """INSERT OR IGNORE INTO hints (key, rules, raw, prompt_tokens, completion_tokens, seconds, usd, time, teacher)
             SELECT ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, id FROM teachers WHERE name = ?""",
-            [
-                hints.key, rules, raw, hints.prompt_tokens, hints.completion_tokens, hints.seconds, hints.usd, hints.time,
-                hints.teacher,
-            ],
-        )  # fmt: skip
+            row,
+        )
         return done.rowcount == 1
+
+    return store.write(insert)
 
 
 def _hints(store: LabelStore, row: tuple) -> Hints:
     key, rules, *rest = row
     try:
         lines = json.loads(rules)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         lines = None
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise LabelStoreError(f"label_store: {str(store.path)!r}: the hints {key} are not readable")

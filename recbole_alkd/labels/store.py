@@ -8,89 +8,22 @@ processes may read and write at the same time. SQLite in WAL mode with ``synchro
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import json
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.file import LOCKED_SECONDS, LabelStoreError, StoreFile
+from recbole_alkd.labels.label import STATUSES, Label, from_row, label_key, to_row
 
-STATUSES = ("ok", "failed")
-BUSY_SECONDS = 60.0
+__all__ = ["STATUSES", "Label", "LabelStore", "LabelStoreError", "label_key"]
+
+T = TypeVar("T")
 _APPLICATION_ID = 0x414C4B44  # "ALKD": tells a label store from any other SQLite file
 _PAGE = 500
-
-
-class LabelStoreError(AlkdError):
-    """A file that cannot be used as a label store."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """One LLM ranking of one instance.
-
-    Attributes:
-        key: see ``label_key``.
-        ranking: distinct candidate tokens, best first; empty when the answer was unusable.
-        candidates: the tokens the LLM chose from, in the order of the instance.
-        raw: the answer as it came.
-        repairs: what the parser had to mend, and how often.
-        prompt_tokens, completion_tokens: as counted by whoever was asked.
-        seconds: from request to answer.
-        usd: US dollars paid; None where there is no price (a local LLM, a control).
-        status: "ok", or "failed" when no ranking could be read from the answer.
-        teacher: ``LLMTeacher.identity``.
-        time: when the answer came, in seconds since 1970 (UTC).
-
-    Raises:
-        AlkdError: a key that is no text or empty, an unknown status, an item token that is no text.
-    """
-
-    key: str
-    ranking: tuple[str, ...]
-    candidates: tuple[str, ...] = ()
-    raw: str = ""
-    repairs: Mapping[str, int] = field(default_factory=dict)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    usd: float | None = None
-    status: str = "ok"
-    teacher: str = ""
-    time: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ranking", tuple(self.ranking))
-        object.__setattr__(self, "candidates", tuple(self.candidates))
-        object.__setattr__(self, "repairs", dict(self.repairs))
-        if not (isinstance(self.key, str) and self.key):
-            raise AlkdError(f"label key: {self.key!r} is not allowed; allowed: text that is not empty")
-        if self.status not in STATUSES:
-            raise AlkdError(f"status of label {self.key}: {self.status!r} is not allowed; allowed: {' | '.join(STATUSES)}")
-        for token in self.ranking + self.candidates:
-            if not isinstance(token, str):
-                raise AlkdError(f"label {self.key}: the item token {token!r} is not text")
-
-
-def label_key(history: Sequence[str], candidates: Sequence[str], prompt: str, teacher: str) -> str:
-    """The key of a label: 64 hex digits that are the same only for the same question to the same teacher.
-
-    Args:
-        history: item tokens of the instance, oldest first.
-        candidates: candidate tokens in order.
-        prompt: the text that decides the answer.
-        teacher: ``LLMTeacher.identity``: teacher, model, adapter and scoring settings.
-    """
-    question = json.dumps([list(history), list(candidates), prompt, teacher])  # JSON: no two questions share a text
-    return hashlib.sha256(question.encode()).hexdigest()
 
 
 # MIGRATIONS[v] are the statements that take a store from schema version v to v + 1.
@@ -137,48 +70,52 @@ class LabelStore:
         ...     store.put(Label(key="k", ranking=("85123A", "22423")))
         True
 
+    A store on a read-only disk, or in a folder that cannot be written, is read; ``put`` is a LabelStoreError then, as it is
+    for a store whose structure is damaged.
+
+    Attributes:
+        path: where it is. readonly: whether it can only be read.
+
     Raises:
-        LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version.
+        LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version; later, that a read
+            or a write was given up.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser().absolute()
-        self._lock = threading.RLock()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise LabelStoreError(f"label_store: {str(self.path)!r} cannot be opened: {error}") from error
-        self._db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogatepass")
+        self._file = StoreFile(self.path)
+        self.readonly = self._file.readonly
         try:
             self._open()
         except sqlite3.Error as error:
-            self._db.close()
+            self._file.close()
             what = "is not a label store" if "not a database" in str(error) else "cannot be used as a label store"
             raise LabelStoreError(f"label_store: {str(self.path)!r} {what}: {error}") from error
         except LabelStoreError:
-            self._db.close()
+            self._file.close()
             raise
 
     def _open(self) -> None:
-        self._db.execute("PRAGMA synchronous = FULL")
+        db = self._file.db
+        db.execute("PRAGMA synchronous = FULL")
         version = self._version()
-        if version < len(MIGRATIONS):
+        if version < len(MIGRATIONS) and not self.readonly:
             self._use_wal()
-            with self.transaction():
+            with self._file.transaction() as db:
                 # another process may have been faster
                 for statements in MIGRATIONS[self._version() :]:
                     for statement in statements:
-                        self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+                        db.execute(statement)
+                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        self._file.note_place()
 
     def _version(self) -> int:
-        application, version, tables = self._db.execute(
+        application, version, tables = self._file.db.execute(
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_application_id, pragma_user_version"
         ).fetchone()
-        if application != _APPLICATION_ID and (tables or application or version):
+        if application != _APPLICATION_ID and (tables or application or version or self.readonly):
             raise LabelStoreError(f"label_store: {str(self.path)!r} is an SQLite file but not a label store; give another path")
         if version > len(MIGRATIONS):
             raise LabelStoreError(
@@ -189,33 +126,39 @@ class LabelStore:
 
     def _use_wal(self) -> None:
         # the switch to WAL needs the file for itself for a moment, and SQLite does not always wait for that
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + LOCKED_SECONDS
         while True:
             try:
-                self._db.execute("PRAGMA journal_mode = WAL")
+                self._file.db.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """The connection, inside of one write transaction: all of it is stored durably, or nothing."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+        return self._file.transaction()
+
+    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """``work`` inside of one write transaction, tried again while the store is locked or the disk is full."""
+        return self._file.write(work)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of one SELECT, outside of a transaction."""
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        return self._file.read(sql, values)
+
+    def check_writable(self) -> None:
+        """LabelStoreError where nothing can be put: before anything is paid for."""
+        self._file.check_writable()
+
+    def check_place(self) -> None:
+        """StoreGoneError where the file was deleted or moved since it was opened."""
+        self._file.check_place()
+
+    def connection(self) -> StoreFile:
+        """One more connection to the same file, which waits for no other thread of this process."""
+        return StoreFile(self.path)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:
@@ -224,12 +167,15 @@ class LabelStore:
         Its text is decoded by SQLite's module itself, which takes a half of the time, and fails on raw answers that are no
         valid UTF-8: it is not for them.
         """
-        db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        file = self.connection()
         try:
-            db.execute("PRAGMA query_only = TRUE")
-            yield db
+            file.db.text_factory = str
+            file.db.execute("PRAGMA query_only = TRUE")
+            yield file.db
+        except sqlite3.Error as error:
+            raise file.problem(error) from error
         finally:
-            db.close()
+            file.close()
 
     def get(self, key: str) -> Label | None:
         """The label of ``key``, ok or failed, or None."""
@@ -240,10 +186,18 @@ class LabelStore:
         found = {}
         for start in range(0, len(keys), _PAGE):
             page = list(keys[start : start + _PAGE])
-            marks = ", ".join("?" * len(page))
-            for row in self.query(f"{_SELECT} WHERE key IN ({marks})", page):
-                found[row[0]] = _label(row)
+            for row in self.query(f"{_SELECT} WHERE key IN ({', '.join('?' * len(page))})", page):
+                found[row[0]] = self._read(row)
         return found
+
+    def _read(self, row: tuple[Any, ...]) -> Label:
+        try:
+            return from_row(row)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise LabelStoreError(
+                f"label_store: {str(self.path)!r}: label {row[0]!r} cannot be read ({error}); "
+                f"`recbole-alkd store verify --store {self.path}` names all such labels, `store repair` saves the others"
+            ) from None
 
     def put(self, label: Label) -> bool:
         """Store ``label``; durable on return.
@@ -256,10 +210,13 @@ class LabelStore:
 
     def put_many(self, labels: Iterable[Label]) -> int:
         """Store ``labels`` in one transaction; durable on return. How many were stored; see ``put`` for the others."""
-        rows = [(label, _row(label)) for label in labels]
-        with self.transaction() as db:
-            db.executemany("INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(label.teacher,) for label, _ in rows})
+        rows = [(label, to_row(label)) for label in labels]
+
+        def insert(db: sqlite3.Connection) -> int:
+            db.executemany("INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(row[0][2],) for _, row in rows})
             return sum(_insert(db, label, row) for label, row in rows)
+
+        return self.write(insert)
 
     def keys(self) -> Iterator[str]:
         """The keys of all labels, sorted. Reads an index only."""
@@ -272,7 +229,7 @@ class LabelStore:
         """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
         last = 0  # by pages: an open cursor would keep the write-ahead log from being folded back into the file
         while page := self.query(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
-            yield from map(_label, page)
+            yield from map(self._read, page)
             last = page[-1][-1]
 
     def counts(self) -> dict[str, int]:
@@ -287,8 +244,7 @@ class LabelStore:
 
     def close(self) -> None:
         """Close the file. Everything that was put is there already."""
-        with self._lock:
-            self._db.close()
+        self._file.close()
 
     def __enter__(self) -> LabelStore:
         return self
@@ -319,28 +275,3 @@ def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tu
         db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, CAST(? AS TEXT))", (inserted.lastrowid, *texts))
     db.execute("DELETE FROM claims WHERE key = ?", [label.key])
     return inserted.rowcount == 1
-
-
-def _row(label: Label) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    numbers = (
-        label.key,
-        label.status,
-        label.teacher,
-        int(label.prompt_tokens),
-        int(label.completion_tokens),
-        float(label.seconds),
-        None if label.usd is None else float(label.usd),
-        None if label.time is None else float(label.time),
-    )
-    texts = (
-        json.dumps(label.ranking),
-        json.dumps(label.candidates),
-        json.dumps(label.repairs),
-        label.raw.encode("utf-8", "surrogatepass"),
-    )
-    return numbers, texts
-
-
-def _label(row: tuple[Any, ...]) -> Label:
-    key, ranking, candidates, raw, repairs, *rest = row
-    return Label(key, json.loads(ranking), json.loads(candidates), raw, json.loads(repairs), *rest[:7])

@@ -44,7 +44,8 @@ _LONGEST_RAW = 200_000  # characters of an answer that are kept
 _LONGEST_QUOTE = 2_000  # characters of an unusable answer that are shown to the LLM again
 _ASKED_AGAIN = "\n\n=== asked again ===\n\n"
 T = TypeVar("T")
-Answers: TypeAlias = "queue.SimpleQueue[tuple[Instance, Answer] | None]"  # None: all of them are there
+# an answer, and what is set when it is stored; None: all of them are there
+Answers: TypeAlias = "queue.SimpleQueue[tuple[Instance, Answer, asyncio.Event] | None]"
 
 
 @teachers.register("api")
@@ -53,6 +54,8 @@ class ApiTeacher(LLMTeacher):
 
     An answer without a usable ranking is asked for once more, more strictly; after that it is recorded as failed.
     """
+
+    says_when_it_sends = True
 
     @classmethod
     def check(cls, settings: Settings) -> None:
@@ -186,6 +189,7 @@ class ApiTeacher(LLMTeacher):
             reservation = self.budget.reserve(*self._cost(_bound(messages), tokens), labels=0)
             if reservation is None:
                 raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
+            reservation.begin()
         try:
             reply = self._run(self._chat(messages, tokens, reservation, "the hints"))
         except NoReplyError as error:
@@ -198,7 +202,8 @@ class ApiTeacher(LLMTeacher):
         return answer
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
-        """``llm_concurrency`` requests are in flight at any time; an answer is given as soon as it is there."""
+        """``llm_concurrency`` requests are in flight; an answer is given as soon as it is there. The next request leaves when it
+        is stored: where the store must wait, so does the asking, and never more than ``llm_concurrency`` answers are at risk."""
         for group in self.ask_in_groups(instances):
             yield from group
 
@@ -212,7 +217,10 @@ class ApiTeacher(LLMTeacher):
             while not ended:
                 group = [answers.get(), *(answers.get() for _ in range(answers.qsize()))]
                 ended = group[-1] is None  # nothing comes behind it
-                yield [pair for pair in group if pair is not None]
+                answered = [found for found in group if found is not None]
+                yield [(instance, answer) for instance, answer, _ in answered]
+                for *_, stored in answered:
+                    self._loop.call_soon_threadsafe(stored.set)
             job.result()  # raises what ended it
         finally:
             if not ended:
@@ -235,7 +243,7 @@ class ApiTeacher(LLMTeacher):
         self._loop.close()
         self._loop = self._client = None
 
-    async def _ask_all(self, instances: Sequence[Instance], answers: queue.SimpleQueue[tuple[Instance, Answer] | None]) -> None:
+    async def _ask_all(self, instances: Sequence[Instance], answers: Answers) -> None:
         client = self._client
         assert client is not None
         waiting = deque(instances)
@@ -244,7 +252,11 @@ class ApiTeacher(LLMTeacher):
             try:
                 while waiting and not client.stopped:
                     instance = waiting.popleft()
-                    answers.put((instance, await self._answer(instance)))
+                    if not await asyncio.to_thread(self.may_send, instance):
+                        continue
+                    stored = asyncio.Event()
+                    answers.put((instance, await self._answer(instance), stored))
+                    await stored.wait()
             except BaseException:
                 client.stop()  # the others finish what they have sent, and it is stored
                 raise

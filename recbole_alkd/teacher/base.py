@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from recbole_alkd.config import Settings
+from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.store import LabelStore
 
@@ -94,6 +94,17 @@ class TeacherContext:
     hint_key: str = ""
 
 
+def check_teacher(teacher: type[LLMTeacher]) -> None:
+    """AlkdError for a teacher that does not say what a request may take."""
+    if teacher.instant or teacher.estimate is not LLMTeacher.estimate:
+        return
+    raise AlkdError(
+        f"llm_teacher: {teacher.__module__}.{teacher.__qualname__} does not say what a request may take, and no budget would "
+        "hold; needed: a method estimate(instance) that gives upper bounds (tokens, USD or None), or instant = True where "
+        "answers cost nothing"
+    )
+
+
 class LLMTeacher:
     """Base of all teachers. A subclass is registered under its ``llm_teacher`` name.
 
@@ -103,22 +114,29 @@ class LLMTeacher:
     Attributes:
         needs_titles: whether items without titles are an error.
         ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
-        instant: whether answers take no time and cost nothing, so that they are stored together.
+        instant: whether answers take no time and cost nothing, so that they are stored together. Every other teacher must
+            define ``estimate``.
+        says_when_it_sends: whether ``may_send`` is called just before each request. Of a teacher that does not, all
+            instances that are handed to one ``ask`` count as sent at once, and where the run is killed they are counted as
+            paid for.
         chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
         budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
         store: set before ``prepare``; where hints are kept.
         reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
             for an instance extends the reservation first.
+        before_sending: set before ``ask``; what ``may_send`` asks.
         preparation: what ``prepare`` asked of an LLM at a price; its tokens and USD go on the bill. None: nothing.
     """
 
     needs_titles: ClassVar[bool] = True
     ranks_candidates_only: ClassVar[bool] = True
     instant: ClassVar[bool] = False
+    says_when_it_sends: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None
     store: LabelStore | None = None
     reservations: Mapping[int, Reservation] = MappingProxyType({})
+    before_sending: Callable[[Instance], bool] | None = None
     preparation: Answer | None = None
 
     @classmethod
@@ -145,8 +163,14 @@ class LLMTeacher:
         raise NotImplementedError
 
     def estimate(self, instance: Instance) -> tuple[int, float | None]:
-        """Upper bounds for one request: tokens (prompt and completion) and USD (None: it costs nothing)."""
-        return 0, None
+        """Upper bounds for one request: tokens (prompt and completion) and USD (None: it costs nothing).
+
+        Budgets rest on them: an answer that takes more ends the asking with an error.
+        """
+        if self.instant:
+            return 0, None
+        check_teacher(type(self))
+        raise NotImplementedError
 
     def expect(self, instance: Instance) -> tuple[int, float | None]:
         """What one request will take, about: tokens and USD. The upper bound where nothing better is known."""
@@ -162,6 +186,16 @@ class LLMTeacher:
 
     def prepare(self) -> None:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""
+
+    def may_send(self, instance: Instance) -> bool:
+        """To be called just before the request about ``instance`` leaves. False: it must not be sent, because another process
+        has asked this question meanwhile; nothing is answered for it then. May wait for the disk: in an event loop, call it
+        in a thread.
+
+        Raises:
+            AlkdError: nothing more must be sent.
+        """
+        return self.before_sending is None or self.before_sending(instance)
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """Answer every instance, in any order, each as soon as it is known."""

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from recbole_alkd.labels.claims import Claims
-from recbole_alkd.labels.hints import Hints, get_hints, put_hints
+from recbole_alkd.labels.hints import Hints, get_hints
+from recbole_alkd.labels.side import store_hints
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.prompt import Prompt, title_of
@@ -88,7 +89,7 @@ def _ask_once(teacher: LLMTeacher, store: LabelStore, prompt: Prompt, key: str, 
             teacher=teacher.identity,
             time=time.time(),
         )
-        put_hints(store, hints)
+        store_hints(store, hints)
     if not hints.rules:
         logger.warning("the LLM gave no hints that can be used; its prompts have none")
     return hints

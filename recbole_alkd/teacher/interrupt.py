@@ -26,10 +26,14 @@ class Interrupt:
         self._stop = stop
         self._before: Any = None
 
-    def _note(self, number: int, frame: Any) -> None:
+    def end(self) -> None:
+        """End the asking for another reason than Ctrl-C: nothing more is sent, and what is on its way is waited for."""
         self.came = True
-        signal.signal(signal.SIGINT, self._before)
         self.more_to_come = self._stop()
+
+    def _note(self, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        self.end()
         logger.warning("interrupted: waiting for the answers that are on their way; press Ctrl-C again to leave them")
 
     def __enter__(self) -> Interrupt:

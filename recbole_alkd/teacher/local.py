@@ -39,6 +39,8 @@ _TEXTS = {"title": ("title",), "index": ("title", "index.options", "index.ask"),
 class LocalTeacher(LLMTeacher):
     """A causal LM of this machine, with a LoRA adapter unless ``lora: False``."""
 
+    says_when_it_sends = True
+
     @classmethod
     def check(cls, settings: Settings) -> None:
         """See ``local_check.check_local``."""
@@ -186,7 +188,9 @@ class LocalTeacher(LLMTeacher):
         # a CPU gains nothing from batches, and alone a session's scores depend on nothing else
         size = self.settings.llm_batch_size or (1 if next(scorer.model.parameters()).device.type == "cpu" else 8)
         for start in range(0, len(cases), size):
-            batch = cases[start : start + size]
+            batch = [(case, instance) for case, instance in cases[start : start + size] if self.may_send(instance)]
+            if not batch:
+                continue
             asked = [instance for _, instance in batch]
             began = time.perf_counter()
             with threads(self.settings.llm_threads):

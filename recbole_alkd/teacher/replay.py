@@ -35,6 +35,7 @@ class ReplayTeacher(LLMTeacher):
 
     needs_titles = False
     ranks_candidates_only = False
+    instant = True
 
     @cached_property
     def _recordings(self) -> Recordings:

@@ -126,7 +126,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         (text, "is not a label store"),
         (other, "not a label store"),
         (newer, "schema version 99"),
-        (tmp_path, "cannot be opened"),
+        (tmp_path, "is a folder; give the name of a file"),
         (text / "labels.sqlite", "cannot be opened"),
     ]:
         before = path.read_bytes() if path.is_file() else b""
