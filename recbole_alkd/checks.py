@@ -17,6 +17,7 @@ from recbole_alkd.config import FIELDS, AlkdError, Settings
 from recbole_alkd.distill.combined import check_losses, wanted_losses
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.teacher.base import check_teacher
 
 _asks: ContextVar[bool] = ContextVar("asks", default=True)
 
@@ -49,6 +50,7 @@ def check_names(settings: Settings) -> None:
             raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
     policies.get(settings.selection.alkd_policy)
     teacher = teachers.get(settings.teacher.llm_teacher)
+    check_teacher(teacher)
     check_difficulty(settings.selection.alkd_difficulty)
     check_losses(settings)
     _check_vectors(settings)

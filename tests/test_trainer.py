@@ -34,6 +34,9 @@ TEACHER = textwrap.dedent(
         def prompt(self, instance):
             return " ".join(instance.history)
 
+        def estimate(self, instance):
+            return 9, None
+
         def ask(self, instances):
             for instance in instances:
                 time.sleep(float(os.environ.get("SCRIPTED_PAUSE", "0")))
@@ -182,9 +185,9 @@ def test_a_pilot_counts_against_the_budget_and_bounds_the_ratio(home):
 
 
 def test_a_token_budget_ends_the_asking(home):
-    # 9 tokens an answer, and an estimate of 0: the one that passes the limit is the last
-    report = go(budget_tokens=20, alkd_rounds=2)
-    assert report["labels"]["asked"] == len(diary(home)) < 12
+    report = go(budget_tokens=20, alkd_rounds=2)  # 9 tokens an answer
+    assert report["labels"]["asked"] == len(diary(home)) == 2
+    assert (report["labels"]["spent"]["tokens"], report["labels"]["spent"]["earlier_tokens"]) == (18, 0)
 
 
 def test_rounds_share_the_budget(home):

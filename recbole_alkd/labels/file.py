@@ -7,7 +7,6 @@ caller gets one sentence and still holds what it wanted to write.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import os
@@ -197,8 +196,6 @@ class StoreFile:
                     logger.warning("label_store: %s: %s waits: %s; nothing is asked meanwhile", self.path, what, _words(error))
                 time.sleep(pause)
                 pause = min(1.0, 2 * pause)
-            except UnicodeDecodeError as error:
-                raise LabelStoreError(f"label_store: {str(self.path)!r} holds a text that cannot be read: {error}") from error
 
     def problem(self, error: sqlite3.Error, waited: float = 0.0) -> LabelStoreError:
         """``error`` in one sentence."""
@@ -209,8 +206,16 @@ class StoreFile:
 
 def _connect(target: Path | str) -> sqlite3.Connection:
     db = sqlite3.connect(target, timeout=_STEP, isolation_level=None, check_same_thread=False, uri=isinstance(target, str))
-    db.text_factory = functools.partial(str, encoding="utf-8", errors="surrogatepass")
+    db.text_factory = _text
     return db
+
+
+def _text(data: bytes) -> str | bytes:
+    """Text, which may hold half a surrogate pair. Bytes that are none stay bytes, so that the reader can name their row."""
+    try:
+        return str(data, "utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

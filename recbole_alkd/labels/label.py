@@ -148,4 +148,9 @@ def from_row(row: tuple[Any, ...]) -> Label:
         ValueError, TypeError: a row that is none, as in a damaged file.
     """
     key, ranking, candidates, raw, repairs, *rest = row
-    return Label(key, json.loads(ranking), json.loads(candidates), raw, json.loads(repairs), *rest[:7])
+    items, offered, repaired = json.loads(ranking), json.loads(candidates), json.loads(repairs)
+    if not (isinstance(items, list) and isinstance(offered, list) and isinstance(repaired, dict)):
+        raise ValueError("ranking and candidates must be lists, repairs a mapping")
+    if not all(isinstance(text, str) for text in (raw, rest[4], rest[5])):
+        raise ValueError("a text is no valid UTF-8")
+    return Label(key, items, offered, raw, repaired, *rest[:7])

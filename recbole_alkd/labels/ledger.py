@@ -7,7 +7,6 @@ a killed start had sent and nobody saw the end of is counted with the most that 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -63,6 +62,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._entries: dict[str, dict[str, Any]] = {}
         self._descriptor: int | None = None
+        self._torn = True  # whether the file may end in half a line, which a kill or a full disk left
         self.unreadable = 0
         try:
             content = path.read_bytes() if path.exists() else b""
@@ -126,14 +126,11 @@ class Ledger:
         if self._descriptor is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            # half a line, which a kill or a full disk left, ends here
-            line = b"\n" + line
-        data = line + b"\n"
-        written = os.write(self._descriptor, data)
-        if written < len(data):
-            with contextlib.suppress(OSError):
-                os.write(self._descriptor, b"\n")
+        data = (b"\n" if self._torn else b"") + line + b"\n"
+        self._torn = True
+        if os.write(self._descriptor, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
         return self._descriptor
 
     @property

@@ -139,7 +139,7 @@ def take_in(store: LabelStore) -> int:
     """
     stored = 0
     for file in _side_files(store.path):
-        with contextlib.suppress(FileNotFoundError), file.open("r+b") as stream:
+        with contextlib.suppress(FileNotFoundError), file.open("rb" if store.readonly else "r+b") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:

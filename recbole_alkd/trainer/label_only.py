@@ -41,12 +41,15 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
         f"estimate:    {found.tokens:,} tokens, {money(found.usd)}",
         f"upper bound: {found.most_tokens:,} tokens, {money(found.most_usd)} (every byte a token, every answer asked for twice)",
     ]
-    for name, most, limit in (
-        ("budget_tokens", found.most_tokens, limits.budget_tokens),
-        ("budget_usd", found.most_usd, limits.budget_usd),
+    spent = rounds.ledger.spending
+    for name, most, limit, taken in (
+        ("budget_tokens", found.most_tokens, limits.budget_tokens, spent.tokens),
+        ("budget_usd", found.most_usd, limits.budget_usd, spent.usd),
     ):
         if limit is not None and most is not None:
-            lines.append(f"{name}: {limit:g}" + (", which the upper bound passes: asking may end early" if most > limit else ""))
+            before = f", of which earlier starts of this run spent {taken:g}" if taken else ""
+            passed = ", which the upper bound passes: asking may end early" if most + taken > limit else ""
+            lines.append(f"{name}: {limit:g}{before}{passed}")
     return dataclasses.asdict(found), lines
 
 
@@ -80,7 +83,9 @@ def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, f
         ]
         write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
         lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
-    report = {**vars(bill), "rankings": len(found.labels), "missing": missing, "ended": found.ended, "repairs": found.repairs}
+    spent = dataclasses.asdict(rounds.ledger.spending)
+    report = {**vars(bill), "spent": spent, "rankings": len(found.labels), "missing": missing}
+    report |= {"ended": found.ended, "repairs": found.repairs}
     return report, lines
 
 
@@ -106,6 +111,8 @@ def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
     with LabelStore(rounds.settings.teacher.label_store) as store:
         found = read_batch(teacher, rounds.instances(picked), store, file)
     bill = found.bill
+    if bill.asked:
+        rounds.ledger.note(None, f"batch {file.name}", bill.prompt_tokens + bill.completion_tokens, bill.usd, open_=False)
     lines = [
         f"{found.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {found.known:,} were known, "
         f"{found.foreign:,} belong to other questions, {found.unanswered:,} requests ended in an error",

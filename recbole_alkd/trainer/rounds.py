@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from recbole_alkd.active.policy.base import Pool, Selection
 from recbole_alkd.active.ratio import CountBounds, RatioEstimate, count_kinds, estimate_ratio
 from recbole_alkd.config import AlkdError, stage_seed
 from recbole_alkd.labels import Budget, Label, LabelStore
+from recbole_alkd.labels.ledger import Ledger
+from recbole_alkd.labels.side import take_in
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import policies
 from recbole_alkd.teacher.base import Instance, LLMTeacher
@@ -35,7 +39,7 @@ class LabelRounds:
         recommender, student: views of the trained teacher recommender and of the student.
         llm: who is asked.
         folds: recommenders that did not see a session, for the pilot.
-        seed: of the run.
+        seed: of the run. ledger_file: where the run notes what it spends, in all its starts.
 
     Attributes:
         labels: row -> usable label. bill: what all of them took. pool_size: instances that may be labelled.
@@ -43,10 +47,11 @@ class LabelRounds:
 
     def __init__(
         self, rows: TrainingRows, recommender: Backbone, student: Backbone, llm: LLMTeacher, folds: Folds, seed: int,
-        device: torch.device, show_progress: bool,
+        device: torch.device, show_progress: bool, ledger_file: Path,
     ) -> None:  # fmt: skip
         self.rows, self.recommender, self.student, self.llm, self.folds = rows, recommender, student, llm, folds
         self.seed, self.device, self.show_progress = seed, device, show_progress
+        self._ledger_file = ledger_file
         self.settings = rows.settings
         self.pool_rows = rows.pool_rows(llm.can_label)
         self.labels: dict[int, Label] = {}
@@ -54,7 +59,6 @@ class LabelRounds:
         self._asked: list[int] = []
         self._ended: str | None = None  # why the budget ended the asking
         self._missing: list[str] = []  # selected sessions that got no answer
-        self._tokens, self._usd = 0, 0.0  # spent so far; lost requests, which are on no bill, are in it
         self._selections: list[tuple[str, Selection, list[str]]] = []
         self._pool: Pool | None = None
         self._ratio: RatioEstimate | None = None
@@ -98,13 +102,34 @@ class LabelRounds:
         return self.rows.instances(picked, self.recommender, self.device)
 
     def budget(self, size: int) -> Budget:
-        """What may still be spent on ``size`` instances."""
+        """What may still be spent on ``size`` instances, after the rounds before and earlier starts of this run."""
         limits = self.settings.selection
-        return Budget(
-            labels=size,
-            tokens=None if limits.budget_tokens is None else limits.budget_tokens - self._tokens,
-            usd=None if limits.budget_usd is None else limits.budget_usd - self._usd,
-        )
+        return Budget(size, limits.budget_tokens, limits.budget_usd, self.ledger)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What this run has spent, in all its starts."""
+        ledger = Ledger(self._ledger_file, self._taken)
+        spent = ledger.spending
+        if spent.earlier_tokens or spent.earlier_usd:
+            lost = f", {spent.unknown_tokens:,} of them the most that {spent.unknown} requests without an end may have taken"
+            logger.info(
+                set_color("budget", "blue") + f": earlier starts of this run took {spent.earlier_tokens:,} tokens, "
+                f"{spent.earlier_usd:.4f} USD{lost if spent.unknown else ''}; {ledger.path}"
+            )
+        if ledger.unreadable:
+            logger.warning(f"{ledger.path}: {ledger.unreadable} lines cannot be read; what they say is not counted")
+        return ledger
+
+    def _taken(self, keys: list[str]) -> dict[str, tuple[int, float | None]]:
+        """What the stored ones among ``keys`` took."""
+        path = Path(self.settings.teacher.label_store).expanduser()
+        if not path.is_file():
+            return {}
+        with LabelStore(path) as store:
+            take_in(store)
+            found = store.get_many(keys)
+        return {key: (label.prompt_tokens + label.completion_tokens, label.usd) for key, label in found.items()}
 
     @property
     def last_selection(self) -> tuple[Pool, Selection]:
@@ -151,7 +176,6 @@ class LabelRounds:
         instances, budget, path = self.instances(picked), self.budget(len(picked)), self.settings.teacher.label_store
         with LabelStore(path) as store:
             found = collect_labels(self.llm, instances, store, budget, show_progress=self.show_progress)
-        self._tokens, self._usd = self._tokens + (budget.spent.tokens or 0), self._usd + (budget.spent.usd or 0.0)
         self.labels.update(found.labels)
         self.bill = self.bill + found.bill
         self._ended = found.ended
@@ -188,8 +212,8 @@ class LabelRounds:
         }
 
     def label_report(self) -> dict[str, Any]:
-        """The bill; the limit that ended the asking and the selected sessions that are without an answer; and what labelling
-        the whole pool would have cost at the same rates."""
+        """The bill of this start; what all starts of the run spent; the limit that ended the asking and the selected sessions
+        that are without an answer; and what labelling the whole pool would have cost at the same rates."""
         known = list(self.labels.values())
         each = self.pool_size / max(1, len(known))
         prices = [label.usd for label in known if label.usd is not None]
@@ -197,6 +221,7 @@ class LabelRounds:
         return {
             **{key: getattr(self.bill, key) for key in counted},
             "seconds": round(self.bill.seconds, 3),
+            "spent": dataclasses.asdict(self.ledger.spending),
             "ended": self._ended,
             "missing": self._missing,
             "all_sessions": {

@@ -17,6 +17,7 @@ from torch import nn
 
 from recbole_alkd.config import AlkdError, settings_hash, stage_seed
 from recbole_alkd.data.titles import titles_of
+from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
@@ -181,7 +182,9 @@ class ALKDRecTrainer(DistillingTrainer):
     def _label_rounds(
         self, rows: TrainingRows, recommender: Backbone, llm: LLMTeacher, folds: Folds, show_progress: bool
     ) -> LabelRounds:
-        return LabelRounds(rows, recommender, self.alkdrec.served, llm, folds, self.config["seed"], self.device, show_progress)
+        ledger = self.folder.path / LEDGER
+        served, seed = self.alkdrec.served, self.config["seed"]
+        return LabelRounds(rows, recommender, served, llm, folds, seed, self.device, show_progress, ledger)
 
     def _open_folder(self, rows: TrainingRows) -> RunFolder:
         values = deciding_settings(self.config, self.settings)
