@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from process import environment
 
-from recbole_alkd.labels import owner as owners
 from recbole_alkd.labels import Label, LabelStore
+from recbole_alkd.labels import owner as owners
 from recbole_alkd.labels.claims import Claims
 
 
