@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from recbole_alkd.files import whole_file
+
 RECBOLE_VERSION = "1.2.1"
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _applied = False
@@ -179,9 +181,8 @@ def save_checkpoint(state: dict[str, Any], path: str) -> None:
     """Write ``state`` so that ``torch.load(path, weights_only=True)`` reads it, whole or not at all."""
     import torch
 
-    part = f"{path}.{os.getpid()}.part"
-    torch.save(state, part, pickle_protocol=2)
-    os.replace(part, path)
+    with whole_file(path) as stream:
+        torch.save(state, stream, pickle_protocol=2)
 
 
 def load_checkpoint(path: str, map_location: Any = None) -> dict[str, Any]:

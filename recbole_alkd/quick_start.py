@@ -17,10 +17,10 @@ from recbole_alkd.active.picture import draw_selection
 from recbole_alkd.checks import asking_nobody
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import write_json
 from recbole_alkd.trainer import label_only
 from recbole_alkd.trainer.report import certificate
 from recbole_alkd.trainer.rounds import CERTIFICATE, LabelRounds
-from recbole_alkd.trainer.run_folder import write_json
 
 
 def run_recbole_alkd(

@@ -54,3 +54,22 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         folder.write_json("a.json", {"x": object()})
     assert json.loads((folder.path / "a.json").read_text()) == {"x": 1}
     folder.close()
+
+
+def damage(file, how):
+    content = file.read_bytes()
+    changed = bytearray(content)
+    changed[content.index(b"tensor-bytes-")] ^= 1
+    file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "a bit": bytes(changed), "text": b"{}"}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "half", "a bit", "text"])
+def test_a_damaged_stage_counts_as_not_finished_and_is_said(tmp_path, how, caplog):
+    folder = opened(tmp_path)
+    state = torch.frombuffer(bytearray(b"tensor-bytes-" * 40), dtype=torch.uint8)
+    folder.save_stage("teacher", {"state": {"w": state}, "valid": None})
+    assert folder.stage("teacher") is not None
+    damage(folder.path / "teacher.stage.pth", how)
+    assert folder.stage("teacher") is None
+    assert "teacher.stage.pth" in caplog.text and "damaged" in caplog.text
+    folder.close()

@@ -8,7 +8,8 @@ import pytest
 from process import ROOT
 
 ROOMS = [
-    "compat", "config", "registry", "statistics", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench",
+    "files", "compat", "config", "registry", "statistics", "labels", "data", "model", "active", "teacher", "distill", "trainer",
+    "bench",
 ]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "checks", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}

@@ -128,6 +128,24 @@ def test_the_checkpoint_holds_the_distilled_student(home):
     assert any(not torch.equal(saved[key], student[key]) for key in saved)
 
 
+def test_damaged_stages_are_trained_again_and_give_the_same(home, caplog):
+    first = go()
+    folder = home / first["run_folder"]
+    (folder / "result.json").unlink()
+    (folder / "teacher.stage.pth").write_bytes(b"")
+    whole = (folder / "student.stage.pth").read_bytes()
+    (folder / "student.stage.pth").write_bytes(whole[: len(whole) // 2])
+    content = load_checkpoint(str(folder / "distilled.stage.pth"))
+    content["state"] = {key: value[:-1] if value.ndim else value for key, value in content["state"].items()}
+    torch.save(content, folder / "distilled.stage.pth", pickle_protocol=2)  # as of another model
+    second = go()
+    assert second["run_folder"] == first["run_folder"]
+    for name in first["stages"]:
+        assert first["stages"][name]["test"] == second["stages"][name]["test"]
+    for name in ("teacher", "student", "distilled"):
+        assert any(name in line and ("damaged" in line or "trained again" in line) for line in caplog.messages), name
+
+
 def test_without_saving_there_is_no_checkpoint_but_the_same_result(home):
     kept = go()
     report = run_recbole_alkd(dataset="tiny", config_dict={"data_path": "data", **BASE}, saved=False)

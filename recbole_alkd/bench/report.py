@@ -19,6 +19,7 @@ from recbole_alkd.bench.runs import Outcome, Result
 from recbole_alkd.bench.statistics import Comparison, compare, holm
 from recbole_alkd.bench.target_groups import MEANING, Part, group_sizes, parts, size_words
 from recbole_alkd.config import AlkdError, stage_seed
+from recbole_alkd.files import write_whole
 from recbole_alkd.trainer.ranks import GROUPS, gains
 
 
@@ -73,10 +74,10 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     failed = [f"{task}: {reason}" for task, reason in outcome.failed.items()]
     drawn = [draw_figures(plan, table, out / "figures") for table in tables]
     names = [[name for name, _ in found] for found in drawn]
-    (out / "results.md").write_text(markdown(plan, tables, words, failed, names), encoding="utf-8")
+    write_whole(out / "results.md", markdown(plan, tables, words, failed, names))
     figures = [[svg for _, svg in found] for found in drawn]
     sheets = [_sheets(plan, table) for table in tables]
-    (out / "report.html").write_text(page(plan, tables, words, failed, figures, sheets, method(plan)), encoding="utf-8")
+    write_whole(out / "report.html", page(plan, tables, words, failed, figures, sheets, method(plan)))
     return words
 
 

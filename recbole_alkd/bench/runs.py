@@ -25,9 +25,9 @@ from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.config import settings_hash
+from recbole_alkd.files import write_json
 from recbole_alkd.registry import teachers
 from recbole_alkd.trainer.deciding import deciding_settings
-from recbole_alkd.trainer.run_folder import write_json
 
 # stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
 TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {

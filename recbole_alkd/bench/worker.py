@@ -20,9 +20,9 @@ import numpy as np
 from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.config import AlkdError
 from recbole_alkd.distill.combined import wanted_losses
+from recbole_alkd.files import write_json
 from recbole_alkd.registry import losses
 from recbole_alkd.trainer.ranks import session_tokens, target_groups, write_arrays
-from recbole_alkd.trainer.run_folder import write_json
 from recbole_alkd.trainer.simple import SimpleRecommender
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import sync
 
 
 def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> None:
@@ -27,8 +28,11 @@ def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> N
             parts[part] = folder / name
             with open(part, "w", encoding="utf-8", newline="") as stream:
                 write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
         for part, place in parts.items():
             os.replace(part, place)
+        sync(folder)
     except OSError as error:
         raise AlkdError(f"{folder}: cannot be written: {error}") from None
     finally:

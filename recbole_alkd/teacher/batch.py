@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import write_whole
 from recbole_alkd.labels.budget import Budget
 from recbole_alkd.labels.store import Label, LabelStore
 from recbole_alkd.teacher.api import ApiTeacher
@@ -86,7 +87,7 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
         }
         lines.append(json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(lines), encoding="utf-8")
+    write_whole(file, "".join(lines))
     return BatchRequest(len(lines), len(stored), len(missing) - len(lines), tokens, usd, ended)
 
 

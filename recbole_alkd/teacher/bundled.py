@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import move_whole
 
 BUNDLED = "smollm2-135m-instruct"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the same model stands on the Hub, with weights of 16 bits
@@ -54,7 +55,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     try:
         yield work
         try:
-            os.replace(work, final)
+            move_whole(work, final)
         except OSError:
             if not final.is_dir():
                 raise

@@ -17,7 +17,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 
 from recbole_alkd.config import AlkdError, Settings
+from recbole_alkd.files import move_whole
 from recbole_alkd.teacher.base import LoraExample
 from recbole_alkd.teacher.bundled import quiet
 
@@ -109,7 +109,7 @@ def _train(
             report["settings"] = asdict(lora) | {"llm_model": settings.teacher.llm_model, "llm_seed": seed}
             scorer.model.save_pretrained(work / "adapter")
             (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
-            os.replace(work / "adapter", folder)
+            move_whole(work / "adapter", folder)
         except AlkdError:
             shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import zipfile
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import write_npz
 from recbole_alkd.teacher.bundled import BUNDLED
 from recbole_alkd.teacher.models import load_text_model, model_identity
 
@@ -124,6 +124,5 @@ def _read(file: Path, count: int) -> TextVectors | None:
 def _write(file: Path, content: TextVectors) -> None:
     """Write a file that needs no pickle, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.stem}.{os.getpid()}.part.npz")
-    np.savez(part, vectors=content.vectors, tokens=content.tokens, seconds=content.seconds)
-    os.replace(part, file)
+    arrays = {"vectors": content.vectors, "tokens": content.tokens, "seconds": content.seconds}
+    write_npz(file, arrays, compressed=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from recbole_alkd.files import write_npz
 
 RANKS = "ranks.npz"
 GROUPS = ("warm", "input_only", "cold")
@@ -92,7 +93,4 @@ def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
     """Write a compressed ``.npz`` that needs no pickle, whole or not at all."""
-    part = file.with_name(f"{file.stem}.{os.getpid()}.part.npz")
-    np.savez_compressed(part, **arrays)  # type: ignore[arg-type]
-    os.replace(part, file)
-    return file
+    return write_npz(file, dict(arrays))

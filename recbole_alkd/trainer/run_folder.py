@@ -7,8 +7,9 @@ end. A run with the same settings on the same data takes over an unfinished fold
 from __future__ import annotations
 
 import fcntl
-import json
-import os
+import logging
+import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,30 @@ from typing import IO, Any
 
 from recbole_alkd.compat import load_checkpoint, save_checkpoint
 from recbole_alkd.config import settings_hash
+from recbole_alkd.files import write_json
 
 RESULT = "result.json"
+logger = logging.getLogger()  # RecBole's, which is the root
+
+
+def read_state(file: Path, what: str) -> dict[str, Any] | None:
+    """What ``save_checkpoint`` wrote into ``file``; None without a file, and with a word in the log where it is damaged.
+
+    A power cut, a full disk or a bad copy leaves files that are empty, cut or changed; the sums in the file find all of these.
+    """
+    if not file.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            content = load_checkpoint(str(file))
+            if isinstance(content, dict):
+                return content
+    except (OSError, EOFError, ValueError, RuntimeError, KeyError, NotImplementedError, zipfile.BadZipFile, pickle.PickleError):
+        pass
+    logger.warning(f"{file} ({file.stat().st_size:,} bytes) is damaged: {what} is not taken from it")
+    return None
 
 
 class StageFolder:
@@ -29,9 +52,8 @@ class StageFolder:
         self.path = path
 
     def stage(self, name: str) -> dict[str, Any] | None:
-        """What ``save_stage`` stored, or None when that stage has not finished."""
-        file = self.path / f"{name}.stage.pth"
-        return load_checkpoint(str(file)) if file.is_file() else None
+        """What ``save_stage`` stored, or None when that stage has not finished or its file is damaged (which the log says)."""
+        return read_state(self.path / f"{name}.stage.pth", f"the stage {name}")
 
     def below(self, name: str) -> StageFolder:
         """A folder in this one, for stages that are tried beside each other."""
@@ -96,14 +118,6 @@ class RunFolder(StageFolder):
     def close(self) -> None:
         """Let go of the lock; the folder stays."""
         self._lock.close()
-
-
-def write_json(file: Path, content: Any) -> Path:
-    """Write a JSON file, whole or not at all."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, file)
-    return file
 
 
 def _try_lock(folder: Path) -> IO[str] | None:

@@ -167,6 +167,7 @@ class StageTrainer(Trainer):
         """
         self.model, self._stage_config = model, config or self.config
         shown = shown or name
+<<<<<<< HEAD
         stored = folder.stage(name)
         if stored is not None:
             outcome = StageOutcome(**stored)
@@ -176,6 +177,11 @@ class StageTrainer(Trainer):
                 self.eval_collector.data_collect(train_data)
                 self._serve_titles(fusion, model, outcome, valid_data, fit)
             return outcome
+=======
+        finished = self._finished(folder, name, model, shown)
+        if finished:
+            return finished
+>>>>>>> c121fe1 (Files are on the disk before they get their name; damaged stages are trained again)
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
             counted = train_data if batches is None else batches
@@ -217,6 +223,7 @@ class StageTrainer(Trainer):
             folder.save_stage(name, asdict(outcome))
         return outcome
 
+<<<<<<< HEAD
     def _serve_titles(self, fusion: LateFusion, model: Any, outcome: StageOutcome, valid_data: Any, fit: dict[str, Any]) -> None:
         """Lay titles over a trained student; ``outcome`` is then that of what is served.
 
@@ -227,6 +234,24 @@ class StageTrainer(Trainer):
         outcome.state = saved_state(model)
         outcome.seconds = round(outcome.seconds + perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
+=======
+    def _finished(self, folder: StageFolder, name: str, model: Any, shown: str) -> StageOutcome | None:
+        """The stage as an earlier run left it, laid into the model; None when it has to be trained."""
+        stored = folder.stage(name)
+        if stored is None:
+            return None
+        before = copy.deepcopy(model.state_dict())
+        try:
+            outcome = StageOutcome(**stored)
+            model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
+        except (TypeError, AttributeError, RuntimeError) as error:
+            model.load_state_dict(before, strict=False)  # torch lays in what fits before it says what does not
+            reason = str(error).splitlines()[-1].strip()
+            self.logger.warning(f"{folder.path}: the stage {shown} does not fit this model ({reason}); it is trained again")
+            return None
+        self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
+        return outcome
+>>>>>>> c121fe1 (Files are on the disk before they get their name; damaged stages are trained again)
 
     def _fit_table_stage(
         self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any,

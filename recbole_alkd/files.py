@@ -1,0 +1,85 @@
+"""Files that are written whole or not at all, also when the power fails.
+
+A new file is written beside its place, forced to the disk, and then renamed. Without the second step a file system may keep
+the rename and lose the content, which leaves an empty file under the right name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PART = ".part"  # the end of the name of a file that is being written
+
+
+@contextlib.contextmanager
+def whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """An open binary stream whose content becomes ``file`` when the block ends well; on an error ``file`` stays as it was.
+
+    Raises:
+        OSError: as ``open`` and ``write`` do; a full disk names the file too.
+    """
+    file = Path(file)
+    # two processes, even of two machines with the same process id, never write the same part
+    part = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(3)}{PART}")
+    try:
+        with open(part, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, file)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    sync(file.parent)
+
+
+def write_whole(file: str | os.PathLike[str], content: bytes | str) -> Path:
+    """Write ``content`` (text as UTF-8) into ``file``, whole or not at all."""
+    with whole_file(file) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+    return Path(file)
+
+
+def write_json(file: str | os.PathLike[str], content: Any) -> Path:
+    """Write a JSON file, whole or not at all."""
+    return write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_npz(file: str | os.PathLike[str], arrays: dict[str, Any], compressed: bool = True) -> Path:
+    """Write a ``.npz`` that needs no pickle, whole or not at all."""
+    import numpy as np
+
+    buffer = io.BytesIO()  # a zip is not written in one go, and the stream of a whole file is
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
+    return write_whole(file, buffer.getvalue())
+
+
+def move_whole(work: Path, final: Path) -> None:
+    """Rename the folder ``work`` to ``final``, with everything in it on the disk first. OSError as ``os.replace``."""
+    for folder, _, names in os.walk(work):
+        for name in names:
+            sync(Path(folder) / name)
+        sync(Path(folder))
+    os.replace(work, final)
+    sync(final.parent)
+
+
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
