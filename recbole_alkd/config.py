@@ -67,6 +67,11 @@ def _names(value: Any) -> str | None:
     return None if value and all(isinstance(v, str) and v for v in value) else "a list of names, at least one"
 
 
+def _sizes(value: Any) -> str | None:
+    good = all(_is(v, int) and v >= 1 for v in value) and len(set(value)) == len(value)
+    return None if good else "a list of different integers of at least 1, such as [10]"
+
+
 def _environment_name(value: Any) -> str | None:
     if re.fullmatch(r"[A-Za-z_]\w*", value) and not value.startswith("sk_"):
         return None
@@ -223,6 +228,13 @@ class DistillSettings:
 
 
 @dataclass(frozen=True)
+class ReportSettings:
+    """What a run says, and how much of it."""
+
+    report_tables: list[Any] = _setting([], list, check=_sizes)
+
+
+@dataclass(frozen=True)
 class PluginSettings:
     """Code of the user's own, and trust in files."""
 
@@ -232,7 +244,7 @@ class PluginSettings:
 
 GROUPS = (
     SessionSettings, BackboneSettings, TrainingSettings, TextSettings, SelectionSettings, TeacherSettings, LoraSettings,
-    DistillSettings, PluginSettings,
+    DistillSettings, ReportSettings, PluginSettings,
 )  # fmt: skip
 
 
@@ -248,6 +260,7 @@ class Settings:
     teacher: TeacherSettings
     lora: LoraSettings
     distill: DistillSettings
+    report: ReportSettings
     plugin: PluginSettings
 
     def flat(self) -> dict[str, Any]:
@@ -273,6 +286,7 @@ PREFIXES = (
     "softmax_",
     "item_text",
     "serve_text",
+    "report_",
 )
 
 

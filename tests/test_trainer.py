@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections import Counter
 
+import numpy
 import pytest
 import torch
 from process import environment, run
@@ -53,6 +54,7 @@ BASE = {
     "alkd_plugins": ["scripted_teacher"], "llm_teacher": "scripted", "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4,
     "session_augmentation": "last", "topk": [5, 10], "valid_metric": "NDCG@10",
 }  # fmt: skip
+OURS = ("alkd_plugins", "llm_teacher", "budget_labels", "llm_candidates", "llm_top_n", "session_augmentation")
 
 
 @pytest.fixture
@@ -310,3 +312,47 @@ def test_a_run_killed_while_labelling_buys_no_label_twice_and_ends_the_same(tmp_
     for name in resumed["stages"]:
         assert resumed["stages"][name]["test"] == uninterrupted["stages"][name]["test"], name
     assert len(list((killed / "saved").iterdir())) == 1  # it went on in the folder it had left
+
+
+def test_the_end_of_a_run_says_what_it_showed(home, caplog):
+    caplog.set_level("INFO")
+    report = go(report_tables=[2, 5])
+    comparison = report["comparison"]
+    assert set(comparison) == {"against", "metric", "difference", "low", "high", "sessions", "verdict"}
+    assert (comparison["against"], comparison["metric"], comparison["sessions"]) == ("student_longer", "ndcg@10", 12)
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    written = json.loads((home / report["run_folder"] / "result.json").read_text())
+    assert written["comparison"] == comparison
+    # on twelve sessions without any pattern nothing can be told apart
+    assert comparison["verdict"] == "no measurable difference"
+    said = next(line for line in caplog.messages if line.startswith("result"))
+    assert "student, distilled, against student, trained longer: ndcg@10" in said
+    assert "12 test sessions can show" in said
+    assert "no two rows of this table can be told apart on its 12 test sessions" in said
+    with numpy.load(home / report["run_folder"] / "ranks.npz") as ranks:
+        gains = {name: numpy.where(ranks[f"{name}_test"] <= 10, 1 / numpy.log2(ranks[f"{name}_test"] + 1), 0) for name in
+                 ("distilled", "student_longer")}  # fmt: skip
+        assert len(ranks["session_knn_5_test"]) == 12
+    assert comparison["difference"] == pytest.approx((gains["distilled"] - gains["student_longer"]).mean())
+
+
+def test_tables_that_count_stand_in_the_report(home, caplog):
+    caplog.set_level("INFO")
+    plain = go()
+    assert set(plain["baselines"]) == {"popularity", "item_knn"}
+    lines = ["item_id:token\ttitle:token_seq", *(f"i{i}\tfilm {i % 7} of the {i % 3} kind" for i in range(1, 31))]
+    (home / "data/tiny/tiny.item").write_text("\n".join(lines) + "\n")
+    report = go(report_tables=[5])
+    assert set(report["baselines"]) == {"popularity", "item_knn", "session_knn_5", "session_knn_5_titles"}
+    row = report["baselines"]["session_knn_5_titles"]
+    assert row["valid"].keys() == row["test"].keys() == report["stages"]["student"]["test"].keys()
+    assert row["parameters"] <= 5 * 30 and row["bytes"] > 0 and "text_weight" in row["fitted"]
+    for name in plain["stages"]:
+        assert plain["stages"][name]["test"] == report["stages"][name]["test"], "the rows change no stage"
+    said = next(line for line in reversed(caplog.messages) if line.startswith("result"))
+    assert "SessionKNN 5  " in said and "SessionKNN 5, titles" in said
+    recbole = {key: value for key, value in BASE.items() if key not in OURS}
+    recbole |= {"data_path": "data", "student_neighbors": 5}
+    alone = run_recbole_alkd(model="SessionKNN", dataset="tiny", config_dict=recbole)
+    # the same table as of SessionKNN alone, which rounds to four digits
+    assert dict(alone["test_result"]) == pytest.approx(report["baselines"]["session_knn_5"]["test"], abs=1e-4)

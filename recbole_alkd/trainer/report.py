@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from texttable import Texttable
@@ -25,6 +25,17 @@ class TestResult(OrderedDict):  # type: ignore[type-arg]
     report: dict[str, Any]
 
 
+def table_words(name: str) -> str:
+    """What the printed table calls a row of ``report_tables``: "session_knn_10_titles" is "SessionKNN 10, titles"."""
+    neighbors, _, titles = name.removeprefix("session_knn_").partition("_")
+    return f"SessionKNN {neighbors}" + (f", {titles}" if titles else "")
+
+
+def row_words(baselines: Iterable[str] = ()) -> dict[str, str]:
+    """Row of the table -> what it is called there: the stages, then the recommenders beside them."""
+    return STAGES | {name: KINDS.get(name) or table_words(name) for name in baselines}
+
+
 def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
     """The table of one part ("valid" or "test"): a row a stage or recommender without training, a column a metric."""
     metrics = list(stages["distilled"][part] or {})
@@ -33,7 +44,7 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
     table.set_cols_dtype(["t"] * (len(metrics) + 2))
     table.set_cols_align(["l", "r"] + ["r"] * len(metrics))
     table.header([part, "parameters", *metrics])
-    for name, words in (STAGES | KINDS).items():
+    for name, words in row_words(name for name in stages if name not in STAGES).items():
         values = stages[name][part]
         shown = (f"{values[metric]:.4f}" if metric in values else "-" for metric in metrics)
         table.add_row([words, f"{stages[name]['parameters']:,}", *shown])

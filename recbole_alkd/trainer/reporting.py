@@ -13,6 +13,7 @@ from recbole.utils import set_color
 from torch import nn
 
 from recbole_alkd.config import Settings
+from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
 from recbole_alkd.trainer.ranks import (
     GROUPS,
     METRICS,
@@ -24,11 +25,12 @@ from recbole_alkd.trainer.ranks import (
     target_groups,
     write_arrays,
 )
-from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, stage_table, tuned_line
+from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, row_words, stage_table, tuned_line
 from recbole_alkd.trainer.rounds import LabelRounds
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
 from recbole_alkd.trainer.simple import KINDS, SimpleRecommender
 from recbole_alkd.trainer.stage import StageOutcome, StageTrainer, peak_memory_mb, state_bytes
+from recbole_alkd.trainer.table_rows import table_rows
 
 
 class ReportingTrainer(StageTrainer):
@@ -76,7 +78,13 @@ class ReportingTrainer(StageTrainer):
                 "bytes": state_bytes(outcome.state),
                 **outcome.facts(),
             }
-        baselines = {kind: self._baseline(kind, parts, arrays, list(stages["student"]["test"])) for kind in KINDS}
+        metrics = list(stages["student"]["test"])
+        baselines = {kind: self._baseline(kind, parts, arrays, metrics) for kind in KINDS}
+        valid_part = self._valid_data._dataset if self._valid_data else None
+        for row in table_rows(self.config, self.train_part, valid_part, self.item_text, self.logger):
+            ranks = {part: session_ranks(row.model, data, self.device) for part, data in parts.items()}
+            baselines[row.name] = self._by_ranks(row.name, ranks, arrays, metrics) | row.facts()
+        comparisons, reading = self._compared(arrays, [*stages, *baselines], metrics)
         write_arrays(self.folder.path / RANKS, arrays)
         self.model = self.alkdrec
         self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
@@ -84,6 +92,8 @@ class ReportingTrainer(StageTrainer):
         result.report = {
             "stages": stages,
             "baselines": baselines,
+            "comparison": comparisons[0].facts() if comparisons else None,
+            "comparisons": [vars(one) | {"verdict": one.verdict} for one in comparisons],
             "targets": {name: int((arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
             "labels": self.rounds.label_report(),
             "lora": self.lora_report,
@@ -94,8 +104,20 @@ class ReportingTrainer(StageTrainer):
             "peak_mb": peak_memory_mb(),
             "settings": self.settings.flat() | {key: self.config[key] for key in ("model", "dataset", "seed")},
         }
-        self._announce(result.report)
+        names = row_words(baselines)
+        self._announce(result.report, [one.words(names) for one in comparisons] + reading)
         return result
+
+    def _compared(
+        self, arrays: Mapping[str, np.ndarray], rows: list[str], metrics: list[str]
+    ) -> tuple[list[RowComparison], list[str]]:
+        """The distilled student against its controls, and a line on the table as a whole; nothing without a metric of ranks."""
+        metric = comparison_metric(metrics, self.valid_metric)
+        if metric is None:
+            return [], []
+        ranks, seed = {name: arrays[f"{name}_test"] for name in rows}, self.config["seed"]
+        found = [compare_rows(ranks, "distilled", against, metric, seed) for against in ("student_longer", "student")]
+        return found, [table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))]
 
     def _tested(self, name: str, test_data: Any, arrays: dict[str, np.ndarray], show_progress: bool) -> dict[str, Any]:
         """Test metrics of the model, of all targets and by group; its ranks go into ``arrays``."""
@@ -108,18 +130,21 @@ class ReportingTrainer(StageTrainer):
         """What a recommender that needs no training reaches, by the ranks: many items of equal popularity share a rank."""
         begin = perf_counter()
         simple = SimpleRecommender(kind, self.train_part)
+        ranks = {part: simple.ranks(data._dataset, self.settings.session.mask_session_items) for part, data in parts.items()}
+        found = self._by_ranks(kind, ranks, arrays, metrics)
+        return {**found, "parameters": simple.parameters, "seconds": round(perf_counter() - begin, 3)}
+
+    def _by_ranks(
+        self, name: str, ranks: Mapping[str, np.ndarray], arrays: dict[str, np.ndarray], metrics: list[str]
+    ) -> dict[str, Any]:
+        """Metrics of a row beside the stages, from its ranks by part, which go into ``arrays``."""
+        known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
         digits, found = self.config["metric_decimal_place"], {}
-        for part, data in parts.items():
-            ranks = arrays[f"{kind}_{part}"] = simple.ranks(data._dataset, self.settings.session.mask_session_items)
-            known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
-            found[part] = {metric: round(float(gains(ranks, metric).mean()), digits) for metric in known}
-        return {
-            "valid": found.get("valid", {}),
-            "test": found["test"],
-            "test_groups": by_group(arrays[f"{kind}_test"], arrays["groups_test"], metrics),
-            "parameters": simple.parameters,
-            "seconds": round(perf_counter() - begin, 3),
-        }
+        for part, values in ranks.items():
+            arrays[f"{name}_{part}"] = values
+            found[part] = {metric: round(float(gains(values, metric).mean()), digits) for metric in known}
+        groups = by_group(ranks["test"], arrays["groups_test"], metrics)
+        return {"valid": found.get("valid", {}), "test": found["test"], "test_groups": groups}
 
     def stage_ranks(self, stage: str, test_data: Any) -> dict[str, np.ndarray]:
         """Ranks of the targets of ``valid`` and ``test`` (``session_ranks``) under a stage that ``train_until`` trained."""
@@ -131,14 +156,14 @@ class ReportingTrainer(StageTrainer):
         parts = {"valid": self._valid_data, "test": test_data}
         return {part: session_ranks(self.model, data, self.device) for part, data in parts.items() if data}
 
-    def _announce(self, report: dict[str, Any]) -> None:
-        """Print the tables and the bill, and write the same as data."""
+    def _announce(self, report: dict[str, Any], comparisons: list[str]) -> None:
+        """Print the tables, what they show and the bill, and write the same as data."""
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
         policy = self.settings.selection.alkd_policy
         lines = [f"tuned {tuned_line(name, found)}" for name, found in self.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
-        self.logger.info("result\n\n" + tables + "\n\n" + "\n".join(lines))
+        self.logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
         file = self.folder.write_json(RESULT, report)
         self.folder.close()
         self.logger.info(set_color("result file", "blue") + f": {file}")

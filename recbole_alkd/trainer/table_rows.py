@@ -1,0 +1,80 @@
+"""``report_tables``: neighbour tables (SessionKNN) as rows beside a run's stages, with and without item titles.
+
+They are counted in seconds, without an LLM, and are what a distilled student has to beat.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from logging import Logger
+from time import perf_counter
+from typing import Any
+
+from recbole_alkd.config import FIELDS, TextSettings, read_settings
+from recbole_alkd.data.titles import NoTitlesError
+from recbole_alkd.model.backbone import SessionRecommender
+from recbole_alkd.trainer.item_text import ItemText
+from recbole_alkd.trainer.session_knn import fit_table
+from recbole_alkd.trainer.stage import saved_state, state_bytes
+
+ENCODER = "tfidf"  # of titles, where the run itself names none: no model, under a second
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A fitted table. ``name``: its key in ``baselines``. fitted: what validation chose. seconds: of fitting it."""
+
+    name: str
+    model: SessionRecommender
+    fitted: dict[str, float]
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "bytes": state_bytes(saved_state(self.model)),
+            "seconds": self.seconds,
+            "fitted": self.fitted,
+        }
+
+
+def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logger: Logger) -> Iterator[TableRow]:
+    """Fit the tables of ``report_tables``, one after the other; those with titles are left out where the data set has none.
+
+    Args:
+        config: RecBole's Config of the run. train, valid: parts of its data set (valid may be None).
+        text: the run's own title vectors, or None; then titles are compared by TF-IDF.
+    """
+    sizes = read_settings({key: config[key] for key in FIELDS if key in config}).report.report_tables
+    titles = titles_of(train, text) if sizes else None
+    for neighbors in sizes:
+        for own in (None, titles) if titles else (None,):
+            name = f"session_knn_{neighbors}" + ("_titles" if own else "")
+            viewed = table_config(config, neighbors, own.text if own else TextSettings())
+            settings = read_settings({key: viewed[key] for key in FIELDS if key in viewed})
+            begin = perf_counter()
+            model = SessionRecommender(viewed, train, settings, "student").to(config["device"])
+            fitted = fit_table(model.recommender, train, valid, logger, None, own)
+            yield TableRow(name, model.eval(), fitted, round(perf_counter() - begin, 3))
+
+
+def titles_of(train: Any, text: ItemText | None) -> ItemText | None:
+    """Title vectors for a table, by the run's own encoder or TF-IDF; None where no item has a title."""
+    layer = text.text.item_text_layer if text else None
+    found = ItemText(TextSettings(item_text=text.text.item_text if text else ENCODER, item_text_layer=layer), train)
+    try:
+        return found if found.vectors.any() else None
+    except NoTitlesError:
+        return None
+
+
+def table_config(config: Any, neighbors: int, text: TextSettings) -> Any:
+    """The run's Config as a SessionKNN student with so many neighbours, and these settings of titles, sees it."""
+    size = {"student_neighbors": neighbors, "student_bytes": None}
+    own: dict[str, Any] = {"student_model": "SessionKNN", **size, "train_loss": None, "train_backwards": False, **vars(text)}
+    own["student_config"] = {**size, "item_text": text.item_text}  # laid over the model's own YAML, which has these too
+    viewed = copy.copy(config)
+    viewed.final_config_dict = {**config.final_config_dict, **own}
+    return viewed
