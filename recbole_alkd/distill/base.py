@@ -228,7 +228,11 @@ class DistillationLoss(nn.Module):
         return {**known, **options}
 
     def epoch_start(self, epoch: int) -> None:
-        """Called before each epoch (0, 1, ...): annealing, resampling."""
+        """Called before each epoch (0, 1, ...): annealing, resampling.
+
+        State that lasts from epoch to epoch belongs into parameters, buffers or torch's ``get_extra_state``: a stage that was
+        killed resumes from these. A loss from outside of this package without ``get_extra_state`` begins its stage anew.
+        """
 
     def forward(self, batch: DistillBatch) -> Tensor:
         """The loss of the batch, a scalar."""

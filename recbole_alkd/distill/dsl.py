@@ -31,7 +31,7 @@ def moved_mask(weight: Tensor, mask: Tensor, gradient: Tensor, ratio: float) -> 
         return mask
     keep = mask & (weight.abs() > weight.abs().flatten().kthvalue(smallest).values)
     wanted = active - int(keep.sum())
-    growth = gradient.abs().masked_fill(keep, -torch.inf).flatten()
+    growth = gradient.to_dense().abs().masked_fill(keep, -torch.inf).flatten()
     shuffled = torch.randperm(len(growth), device=growth.device)
     grown = shuffled[growth[shuffled].topk(wanted).indices]
     moved = keep.flatten().clone()
@@ -85,6 +85,15 @@ class DynamicSparseLearning(DistillationLoss):
                 if parameter.dim() >= 2:
                     self.masked.append((parameter, torch.rand_like(parameter) < self.options["density"]))
             self._mask_weights()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The masks and the number of steps, for a stage that resumes."""
+        return {"steps": self.steps, "masks": [mask for _, mask in self.masked]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in self.context.student.model.parameters() if parameter.dim() >= 2]
+        masks = [mask.to(parameter.device) for parameter, mask in zip(parameters, state["masks"], strict=False)]
+        self.steps, self.masked = state["steps"], list(zip(parameters, masks, strict=False))
 
     def forward(self, batch: DistillBatch) -> Tensor:
         return batch.student_session.new_zeros(())

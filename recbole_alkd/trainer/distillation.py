@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recbole_alkd.config import DistillSettings
 from recbole_alkd.distill.base import DistillBatch, DistillContext
 from recbole_alkd.distill.combined import CombinedLoss
+from recbole_alkd.trainer.batches import Cycle
 
 
 class DistillationTerm:
@@ -27,14 +28,14 @@ class DistillationTerm:
         self.settings: DistillSettings = context.settings.distill
         self.needs_lists = "lists" in loss.needs
         self.over_labels = self.needs_lists and loss.needs == {"lists"} and not self.settings.kd_rec_weight
-        self._labelled: Iterator[Any] | None = None
+        self.labelled: Cycle | None = None  # what batches of labelled rows come from, beside those of the epoch
 
     def batches(self, train_data: Any, labelled: Any) -> Any:
         """What an epoch goes over: the labelled loader or the training loader."""
         if self.over_labels:
             return labelled
         if self.needs_lists:
-            self._labelled = _forever(labelled)
+            self.labelled = Cycle(labelled)
         return train_data
 
     def __call__(self, model: Any, interaction: Any) -> Tensor:
@@ -42,8 +43,8 @@ class DistillationTerm:
         if self.settings.kd_rec_weight:
             total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
         batch, labelled = self.batch(interaction), None
-        if self._labelled is not None:
-            labelled = self.batch(next(self._labelled).to(interaction[self.context.item_field].device))
+        if self.labelled is not None:
+            labelled = self.batch(next(self.labelled).to(interaction[self.context.item_field].device))
         return total + self.settings.kd_weight * self.loss(batch, labelled)
 
     def batch(self, interaction: Any) -> DistillBatch:
@@ -118,8 +119,3 @@ def spoiled_lists(
     place = dict(zip(lists, rng.permutation(len(lists)), strict=True))
     random = {row: [candidates[row][i] for i in rng.permutation(len(candidates[row]))[: len(lists[row])]] for row in lists}
     return {row: lists[row] if place[row] < round(correct * len(lists)) else random[row] for row in lists}
-
-
-def _forever(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader

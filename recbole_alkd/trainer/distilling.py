@@ -16,10 +16,11 @@ from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_item_loss, build_loss
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, updates_rows
+from recbole_alkd.trainer.batches import CycledBatches
 from recbole_alkd.trainer.distillation import DistillationTerm, ItemTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.search_space import Values, longer_tries, loss_tries, with_loss
-from recbole_alkd.trainer.stage import CycledBatches, StageOutcome
+from recbole_alkd.trainer.stage import StageOutcome
 from recbole_alkd.trainer.table_distillation import edge_makers
 from recbole_alkd.trainer.tuning import RoleRun, TuningTrainer
 
@@ -128,6 +129,7 @@ class DistillingTrainer(TuningTrainer):
                 learning_rate=self._kd_rate(all_settings),
                 epoch_start=loss.epoch_start,
                 after_step=loss.after_step,
+                beside=term.labelled,
                 **ending,
             )
         finally:

@@ -61,7 +61,16 @@ class StageFolder:
         return StageFolder(self.path / name)
 
     def save_stage(self, name: str, content: dict[str, Any]) -> None:
+        """Keep a finished stage; what it would have resumed from is not needed any more."""
         save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
+        (self.path / f"{name}.progress.pth").unlink(missing_ok=True)
+
+    def progress(self, name: str) -> dict[str, Any] | None:
+        """What ``save_progress`` kept of a stage that has not finished, or None."""
+        return read_state(self.path / f"{name}.progress.pth", f"the progress of stage {name}")
+
+    def save_progress(self, name: str, content: dict[str, Any]) -> None:
+        save_checkpoint(content, str(self.path / f"{name}.progress.pth"))
 
 
 class SharedStage(StageFolder):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import resource
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +24,7 @@ from recbole.utils import calculate_valid_score, init_seed, set_color
 from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
-from recbole_alkd.config import stage_seed
+from recbole_alkd.config import AlkdError, stage_seed
 from recbole_alkd.model.alkdrec import SLOTS
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
@@ -31,6 +32,15 @@ from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
+from recbole_alkd.trainer.progress import (
+    ProgressClock,
+    find_places,
+    keeps_all_state,
+    loader_places,
+    on_cpu,
+    random_state,
+    set_random_state,
+)
 from recbole_alkd.trainer.row_adam import RowAdam
 from recbole_alkd.trainer.run_folder import StageFolder
 from recbole_alkd.trainer.session_knn import fit_table
@@ -75,25 +85,10 @@ class _Stage:
     epoch_start: Callable[[int], None] | None
     after_step: Callable[[Any], None] | None
     outcome: StageOutcome
-
-
-class CycledBatches:
-    """``steps`` batches an epoch from a loader that is begun anew whenever it ends."""
-
-    def __init__(self, loader: Any, steps: int) -> None:
-        self.loader, self.steps = loader, steps
-        self._batches = self._forever()
-
-    def _forever(self) -> Iterator[Any]:
-        while True:
-            yield from self.loader
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[Any]:
-        for _ in range(self.steps):
-            yield next(self._batches)
+    loaders: list[Any]  # whose places decide the next epochs
+    clock: ProgressClock
+    keep: Callable[[dict[str, Any]], None] | None  # writes what a killed stage resumes from
+    resume: dict[str, Any] | None = None  # what the next epoch has to begin with
 
 
 def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
@@ -105,6 +100,14 @@ def saved_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of the state dict on the CPU, without what stands in slots for training."""
     slots = tuple(f"{slot}." for slot in SLOTS)
     return {key: value.detach().cpu().clone() for key, value in model.state_dict().items() if not key.startswith(slots)}
+
+
+def diverged(stage: str, epoch: int, rate: float) -> str:
+    """What is said when the loss of a stage is not a number."""
+    return (
+        f"stage {stage}: the training loss is nan (not a number) in epoch {epoch}, with learning_rate {rate:g}; "
+        "try a smaller learning rate, and look for extreme values in the stage's own settings"
+    )
 
 
 def peak_memory_mb() -> float:
@@ -144,6 +147,7 @@ class StageTrainer(Trainer):
         learning_rate: float | None = None,
         epoch_start: Callable[[int], None] | None = None,
         after_step: Callable[[Any], None] | None = None,
+        beside: Any = None,
         edges: Mapping[str, EdgeMaker] | None = None,
         fusion: LateFusion | None = None,
         checkpoint: bool | Callable[[StageOutcome], bool] = False,
@@ -157,6 +161,7 @@ class StageTrainer(Trainer):
             loss: loss of a batch; the model's own when None.
             batches: what an epoch goes over; ``train_data`` when None.
             epochs, stopping_step, learning_rate: those of ``config`` when None.
+            beside: the ``Cycle`` that the loss takes more batches from, if it does.
             epoch_start: called with the epoch's number (from 0); after_step: with the optimizer, after each step.
             edges: what a table that counts is given besides the data; it has no use for loss, epochs and the like.
             fusion: titles that are laid over the trained model, before it counts as finished.
@@ -167,21 +172,12 @@ class StageTrainer(Trainer):
         """
         self.model, self._stage_config = model, config or self.config
         shown = shown or name
-<<<<<<< HEAD
-        stored = folder.stage(name)
-        if stored is not None:
-            outcome = StageOutcome(**stored)
-            model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
-            self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
-            if fusion and folder.shared:
-                self.eval_collector.data_collect(train_data)
-                self._serve_titles(fusion, model, outcome, valid_data, fit)
-            return outcome
-=======
         finished = self._finished(folder, name, model, shown)
         if finished:
+            if fusion and folder.shared:
+                self.eval_collector.data_collect(train_data)
+                self._serve_titles(fusion, model, finished, valid_data, fit)
             return finished
->>>>>>> c121fe1 (Files are on the disk before they get their name; damaged stages are trained again)
         self.seed_stage(name, train_data, batches)
         if not model.view.has_vectors:
             counted = train_data if batches is None else batches
@@ -199,18 +195,28 @@ class StageTrainer(Trainer):
         self.train_loss_dict = {}
         self.tensorboard = StageTensorBoard(self._loggers[0], shown, hparams=bool(checkpoint))
         self.wandblogger = StageWandb(self._loggers[1], shown)
-        outcome = StageOutcome()
-        self._stage = _Stage(name, loss or model.calculate_loss, batches or train_data, epoch_start, after_step, outcome)
-        self.logger.info(set_color("stage", "blue") + f" {shown}: training begins")
-        begin = perf_counter()
+        self._stage = stage = _Stage(
+            name, loss or model.calculate_loss, batches or train_data, epoch_start, after_step, StageOutcome(),
+            [batches or train_data, *([beside] if beside else [])], ProgressClock(),
+            partial(folder.save_progress, name) if keeps_all_state(model) else None,
+        )  # fmt: skip
+        resumed = stage.keep is not None and self._resume(folder.progress(name), stage, rate)
+        how = f"resumes after epoch {self.start_epoch}, where an earlier start left it" if resumed else "training begins"
+        self.logger.info(set_color("stage", "blue") + f" {shown}: {how}")
         # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
         try:
             super().fit(train_data, valid_data, saved=True, **fit)
+        except ValueError as error:
+            if "loss is nan" not in str(error):
+                raise
+            epoch = len(self.train_loss_dict) + 1
+            raise AlkdError(diverged(shown, epoch, rate)) from error
         finally:
             self._stage = None
+        outcome = stage.outcome
         outcome.valid = {key: float(value) for key, value in self.best_valid_result.items()} if self.best_valid_result else None
         model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
-        outcome.seconds = round(perf_counter() - begin, 3)
+        outcome.seconds = round(stage.clock.seconds, 3)
         outcome.peak_mb = peak_memory_mb()
         if folder.shared:
             folder.save_stage(name, asdict(outcome))
@@ -223,7 +229,6 @@ class StageTrainer(Trainer):
             folder.save_stage(name, asdict(outcome))
         return outcome
 
-<<<<<<< HEAD
     def _serve_titles(self, fusion: LateFusion, model: Any, outcome: StageOutcome, valid_data: Any, fit: dict[str, Any]) -> None:
         """Lay titles over a trained student; ``outcome`` is then that of what is served.
 
@@ -234,7 +239,7 @@ class StageTrainer(Trainer):
         outcome.state = saved_state(model)
         outcome.seconds = round(outcome.seconds + perf_counter() - begin, 3)
         outcome.peak_mb = peak_memory_mb()
-=======
+
     def _finished(self, folder: StageFolder, name: str, model: Any, shown: str) -> StageOutcome | None:
         """The stage as an earlier run left it, laid into the model; None when it has to be trained."""
         stored = folder.stage(name)
@@ -251,7 +256,50 @@ class StageTrainer(Trainer):
             return None
         self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
         return outcome
->>>>>>> c121fe1 (Files are on the disk before they get their name; damaged stages are trained again)
+
+    def _keep_progress(self, stage: _Stage, epoch: int) -> None:
+        """Write what the stage resumes from when it is killed in epoch ``epoch`` or later."""
+        assert stage.keep is not None
+        begin = perf_counter()
+        stage.keep(
+            {
+                "epoch": epoch,
+                "model": on_cpu(dict(self.model.state_dict())),
+                "optimizer": on_cpu(self.optimizer.state_dict()),
+                "outcome": asdict(stage.outcome),
+                "best_valid_score": float(self.best_valid_score),
+                "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+                "cur_step": self.cur_step,
+                "losses": {key: float(value) for key, value in self.train_loss_dict.items()},
+                "seconds": stage.clock.seconds,
+                "places": loader_places(stage.loaders),
+                "random": random_state(),
+            }
+        )
+        stage.clock.wrote(perf_counter() - begin)
+
+    def _resume(self, kept: dict[str, Any] | None, stage: _Stage, rate: float) -> bool:
+        """Lay in what ``_keep_progress`` kept; False when there is nothing, or nothing that fits."""
+        if kept is None:
+            return False
+        before = copy.deepcopy(self.model.state_dict())
+        try:
+            outcome = StageOutcome(**kept["outcome"])
+            self.model.load_state_dict(kept["model"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            numbers = (kept["epoch"], kept["cur_step"], kept["best_valid_score"], kept["best_valid_result"], kept["losses"])
+            resume = {key: kept[key] for key in ("places", "random")}
+            clock = ProgressClock(kept["seconds"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            self.model.load_state_dict(before)
+            self.optimizer = self._build_optimizer(params=self.model.parameters(), learning_rate=rate)
+            reason = str(error).splitlines()[-1].strip()
+            self.logger.warning(f"the kept progress of stage {stage.name} does not fit this model ({reason}); it begins anew")
+            return False
+        self.start_epoch, self.cur_step, self.best_valid_score, valid, self.train_loss_dict = numbers
+        self.best_valid_result = valid or None
+        stage.outcome, stage.resume, stage.clock = outcome, resume, clock
+        return True
 
     def _fit_table_stage(
         self, folder: StageFolder, name: str, model: Any, train_data: Any, valid_data: Any,
@@ -310,6 +358,12 @@ class StageTrainer(Trainer):
         stage = self._stage
         if stage is None:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
+        if stage.resume:
+            find_places(stage.loaders, stage.resume["places"])
+            set_random_state(stage.resume["random"])
+            stage.resume = None
+        elif stage.keep and epoch_idx and stage.clock.due():
+            self._keep_progress(stage, epoch_idx)
         if stage.epoch_start:
             stage.epoch_start(epoch_idx)
         hook = None

@@ -77,6 +77,15 @@ class ALKDRecTrainer(DistillingTrainer):
         """
         self._valid_data = valid_data
         fit = self._begin(train_data, valid_data, verbose, show_progress)
+        try:
+            self._train_until(stage, fit, train_data, show_progress, **ending)
+        except BaseException:
+            self.folder.close()  # in a notebook the trainer lives on, and the next run resumes in this folder
+            raise
+
+    def _train_until(
+        self, stage: str, fit: Callable[..., StageOutcome], train_data: Any, show_progress: bool, **ending: Any
+    ) -> None:
         rows = TrainingRows(train_data, self.settings)
         if stage == "student":
             self._student(fit, train_data)
