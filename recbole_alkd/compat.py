@@ -39,6 +39,7 @@ def apply() -> None:
     _readable_checkpoints()
     _download_in_one_process()
     _folders_of_several_runs()
+    _use_gpu_decides()
     _applied = True
 
 
@@ -158,6 +159,21 @@ def _folders_of_several_runs() -> None:
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "recbole" and getattr(module, "ensure_dir", None) is original:
             module.ensure_dir = ensure_dir  # type: ignore[attr-defined]
+
+
+def _use_gpu_decides() -> None:
+    """configurator.py:490 chooses the device by ``gpu_id`` alone, so that ``use_gpu: False`` trains on a GPU all the same."""
+    import torch
+    from recbole.config import Config
+
+    original = Config._init_device
+
+    def _init_device(self: Config) -> None:
+        original(self)
+        if self.final_config_dict["single_spec"] and not self.final_config_dict["use_gpu"]:
+            self.final_config_dict["device"] = torch.device("cpu")
+
+    Config._init_device = _init_device
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -163,3 +163,11 @@ def test_a_run_goes_on_after_a_download(tmp_path, monkeypatch):
         server.shutdown()
     assert dataset.inter_num == 60
     assert torch.distributed.barrier.__module__.startswith("torch.")  # the real one is back
+
+
+@pytest.mark.parametrize(("use_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_use_gpu_decides_the_device(use_gpu, device, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None, "use_gpu": use_gpu})
+    assert config["device"] == torch.device(device)
