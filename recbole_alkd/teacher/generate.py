@@ -7,20 +7,25 @@ LLM's. A model of 135M parameters cannot follow it; it is meant for larger ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recbole_alkd.config import AlkdError, TeacherSettings
+from recbole_alkd.teacher.adapters import first_line
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.likelihood import Tokens, build_tree
+from recbole_alkd.teacher.model_kind import positions
 from recbole_alkd.teacher.parse import parse_ranking
-from recbole_alkd.teacher.prompt import ranking_request
+from recbole_alkd.teacher.prompt import ranking_request, without_system
 from recbole_alkd.teacher.scorers import Case, Scorer
 
 _OPENING = "[<ID"  # how an answer in the form that is asked for begins
 HINT_TOKENS = 400  # of the LM's answer
+_MORE = 16  # tokens that an answer may have beside its list
 
 
 def check_template(tokenizer: Any, settings: TeacherSettings) -> None:
@@ -38,22 +43,25 @@ class GenerateScorer(Scorer):
     hints = ""
 
     def case(self, instance: Instance) -> Case:
-        return Case((build_tree(self._chat(self._request(instance)), []),))
+        return self._fitting(instance, partial(self._case, instance), self._answer_tokens(instance))
 
-    def training_case(self, instance: Instance, epoch: int) -> Case:
+    def _case(self, instance: Instance, history: int) -> Case:
+        return Case((build_tree(self._chat(self._request(instance, history)), []),))
+
+    def _training_case(self, instance: Instance, epoch: int, history: int) -> Case:
         """The likelihood of each candidate as the first of the list."""
-        prefix = [*self._chat(self._request(instance)), *self._encode(_OPENING)]
+        prefix = [*self._chat(self._request(instance, history)), *self._encode(_OPENING)]
         return Case((build_tree(prefix, [self._encode(f"{item}>") for item in instance.candidates]),))
 
     def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
         return parts[0]
 
-    def answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
+    def _answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
         """``raw`` is what the LM wrote."""
         prompts = [tuple(case.trees[0].tokens.tolist()) for case in cases]
-        longest = max(len(self._ideal(instance)) for instance in instances)
+        longest = max(self._answer_tokens(instance) for instance in instances)
         found = []
-        for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest + 16), strict=True):
+        for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest), strict=True):
             parsed = parse_ranking(text, instance.candidates, self.settings.llm_top_n, self.titles)
             found.append(
                 Answer(
@@ -70,38 +78,61 @@ class GenerateScorer(Scorer):
     def chat(self, messages: Sequence[Mapping[str, str]]) -> Answer:
         """The LM's answer to other messages, such as those that ask for hints; ``raw`` is what it wrote."""
         tokens = self._chat(messages)
+        room = positions(self.model.config)
+        if room is not None and len(tokens) + HINT_TOKENS > room:
+            raise AlkdError(
+                f"llm_hint_cases: {self.settings.llm_hint_cases} cases make a prompt of {len(tokens)} tokens, and {HINT_TOKENS} "
+                f"for the answer, more than the {room} that {self.settings.llm_model} reads; lower llm_hint_cases, or set "
+                "llm_hints: False"
+            )
         ((text, count),) = self._write([tokens], HINT_TOKENS)
         return Answer((), raw=text, prompt_tokens=len(tokens), completion_tokens=count)
 
-    def _request(self, instance: Instance) -> tuple[dict[str, str], ...]:
-        return ranking_request(self.prompt, instance, self.titles, self.settings, self.hints).messages
+    def _request(self, instance: Instance, history: int) -> tuple[dict[str, str], ...]:
+        settings = replace(self.settings, llm_history=history)
+        return ranking_request(self.prompt, instance, self.titles, settings, self.hints).messages
 
-    def _ideal(self, instance: Instance) -> Tokens:
-        """Tokens of an answer in the form that is asked for, with the longest ids."""
+    def _answer_tokens(self, instance: Instance) -> int:
+        """Tokens of an answer in the form that is asked for, with the longest ids, and a few more."""
         ids = sorted(instance.candidates, key=len, reverse=True)[: self.settings.llm_top_n]
-        return self._encode("[" + ", ".join(f"<ID{item}>" for item in ids) + "]")
+        return len(self._encode("[" + ", ".join(f"<ID{item}>" for item in ids) + "]")) + _MORE
 
     def _chat(self, messages: Sequence[Mapping[str, str]]) -> Tokens:
         check_template(self.tokenizer, self.settings)
+        system = [message["content"] for message in messages if message["role"] == "system"]
+        try:
+            text = self._fill(messages)
+            if all(part in text for part in system):
+                return self._encode(text)
+        except Exception as error:  # raised by the template, which knows no system role
+            if not system:
+                raise self._unusable(error) from None
+        try:
+            return self._encode(self._fill(without_system(messages)))
+        except Exception as error:
+            raise self._unusable(error) from None
+
+    def _fill(self, messages: Sequence[Mapping[str, str]]) -> str:
         # models that can think before they answer are asked not to; other templates ignore the switch
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        return self._encode(text)
+        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        return str(self.tokenizer.apply_chat_template([dict(message) for message in messages], **how))
+
+    def _unusable(self, error: Exception) -> AlkdError:
+        return AlkdError(f"llm_model: the chat template of {self.settings.llm_model} cannot be used ({first_line(error)})")
 
     def _write(self, prompts: Sequence[Tokens], limit: int) -> list[tuple[str, int]]:
         """Greedy continuations of at most ``limit`` tokens, and their numbers of tokens."""
         from transformers import GenerationConfig
 
         width = max(len(prompt) for prompt in prompts)
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        if room and width + limit > room:
-            raise AlkdError(
-                f"llm_candidates: {self.settings.llm_candidates} candidates make a prompt of {width} tokens, and {limit} for the "
-                f"answer, more than the {room} that {self.settings.llm_model} can read; lower llm_candidates, "
-                "llm_history or llm_hint_cases"
-            )
+        room = positions(self.model.config)
+        if room is not None:  # each fits with an answer of its own; the longest of both may be of two sessions
+            limit = max(1, min(limit, room - width))
         ends: Any = self.model.generation_config.eos_token_id
         stops = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
-        padding = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        marks = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        padding = next((token for token in marks if token is not None and token < rows), 0)  # masked, whatever it is
         ids = torch.full((len(prompts), width), padding)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):

@@ -17,8 +17,9 @@ from recbole_alkd.config import FIELDS, AlkdError, Settings
 from recbole_alkd.labels.tools import count_of_teacher
 from recbole_alkd.teacher.adapters import first_line
 from recbole_alkd.teacher.bundled import BUNDLED, find_bundled
-from recbole_alkd.teacher.model_kind import check_path, linear_modules
+from recbole_alkd.teacher.model_kind import check_path, linear_modules, positions
 from recbole_alkd.teacher.models import check_device, look_at_causal_lm
+from recbole_alkd.teacher.prompt import load_prompt, title_prefix
 
 logger = logging.getLogger(__name__)
 # of the bundled model, which need not be unpacked for such a question
@@ -60,7 +61,7 @@ def check_local(settings: Settings) -> None:
     if not has_accelerate:
         return  # the model cannot be built without its weights; it is found when it is loaded
     model, tokenizer = look_at_causal_lm(s.llm_model, s.llm_trust_remote_code)
-    check_scoring(tokenizer, settings)
+    check_scoring(model, tokenizer, settings)
     if lora.lora:
         check_adapter(model, settings)
 
@@ -85,12 +86,16 @@ def _check_device(settings: Settings) -> None:
         raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
 
 
-def check_scoring(tokenizer: Any, settings: Settings) -> None:
-    """AlkdError where ``llm_scoring`` cannot be used with this tokenizer."""
+def check_scoring(model: Any, tokenizer: Any, settings: Settings) -> None:
+    """AlkdError where ``llm_scoring`` cannot be used with this model and tokenizer."""
     from recbole_alkd.teacher.generate import check_template
-    from recbole_alkd.teacher.scorers import letter_tokens
+    from recbole_alkd.teacher.scorers import check_room, letter_tokens
 
-    if settings.teacher.llm_scoring == "index":
+    if settings.teacher.llm_scoring == "title":
+        # another data set's prompt may be longer; this one is looked at again with the titles
+        head = title_prefix(load_prompt(settings.teacher.llm_prompt, ""), [])
+        check_room(len(tokenizer(head)["input_ids"]) + 1, positions(model.config), settings.teacher)
+    elif settings.teacher.llm_scoring == "index":
         letter_tokens(tokenizer, settings.teacher)
     elif settings.teacher.llm_scoring == "generate":
         check_template(tokenizer, settings.teacher)

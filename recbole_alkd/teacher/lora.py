@@ -29,7 +29,7 @@ import torch
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.files import move_whole
-from recbole_alkd.teacher.base import LoraExample
+from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.bundled import quiet
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _train(
         raise AlkdError(
             f"lora_examples: {lora.lora_examples} are wanted and only {len(examples)} were made; allowed: at most {len(examples)}"
         )
+    examples = _that_fit(scorer, examples, settings)
     scorer.prepare({item for example in examples for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
     with kept_random_state(), quiet():
@@ -116,6 +117,22 @@ def _train(
         finally:
             scorer.model = scorer.model.unload().eval()
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Settings) -> Sequence[LoraExample]:
+    """Those that are not longer than what the model reads; AlkdError where none is left."""
+    instances = [Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)]
+    fit = [one for one, instance in zip(examples, instances, strict=True) if not scorer.training_case(instance, 0).problem]
+    if not fit:
+        raise AlkdError(
+            f"llm_candidates: no LoRA example with {settings.teacher.llm_candidates} candidates fits what "
+            f"{settings.teacher.llm_model!r} reads; lower llm_candidates or llm_title_tokens"
+        )
+    if len(fit) < len(examples):
+        logging.getLogger(__name__).warning(
+            "%d of %d LoRA examples are longer than what the model reads and are left out", len(examples) - len(fit), len(examples)
+        )
+    return fit
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

@@ -145,6 +145,15 @@ def session_titles(instance: Instance, titles: Mapping[str, str], history: int) 
     return [title_of(token, titles) for token in instance.history[-history:]]
 
 
+def without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The chat for a model that knows no system role: its text stands in the first user message."""
+    rest = [dict(message) for message in messages if message["role"] != "system"]
+    texts = [message["content"] for message in messages if message["role"] == "system"]
+    if rest and texts:
+        rest[0]["content"] = "\n\n".join([*texts, rest[0]["content"]])
+    return rest
+
+
 def title_of(token: str, titles: Mapping[str, str]) -> str:
     """The title of an item; AlkdError when it has none."""
     try:

@@ -15,10 +15,12 @@ shown in several shuffled orders and the log-probabilities averaged.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import string
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +30,11 @@ from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.likelihood import Tokens, TokenTree, build_tree, log_likelihoods
 from recbole_alkd.teacher.lora import without_adapter
+from recbole_alkd.teacher.model_kind import check_tokens, positions
 from recbole_alkd.teacher.prompt import Prompt, shown_order, title_of, title_prefix
+from recbole_alkd.teacher.reading import read_once
+
+logger = logging.getLogger(__name__)
 
 LETTERS = string.ascii_uppercase + string.ascii_lowercase
 ORDERS = 3  # in which candidates are shown for `index`
@@ -41,10 +47,16 @@ class Case:
 
     trees: tuple[TokenTree, ...]
     null: Tensor | None = None
+    problem: str = ""  # why it cannot be asked: it is longer than what the model reads
 
     @property
     def tokens(self) -> int:
         return sum(len(tree.tokens) for tree in self.trees)
+
+    @property
+    def depth(self) -> int:
+        """Positions that the longest text takes, its last token left out, which is never forwarded."""
+        return max(int(tree.depths.max()) + 1 for tree in self.trees)
 
 
 class Scorer:
@@ -62,7 +74,16 @@ class Scorer:
         texts = sorted(set(titles.values()))
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         self._tokens = {text: tuple(tokens[: settings.llm_title_tokens]) for text, tokens in zip(texts, ids, strict=True)}
+        rows, longest = model.get_input_embeddings().weight.shape[0], max(ids, key=len, default=())
+        check_tokens(tokenizer, {token for tokens in ids for token in tokens}, rows, settings.llm_model)
+        self._longest_title = min(len(longest), settings.llm_title_tokens)
         self._head = self._encode(title_prefix(prompt, []), start=True)
+        self._told: set[str] = set()
+        self.reading = read_once(model)
+        if not self.reading.causal:
+            raise AlkdError(
+                f"llm_model: {settings.llm_model!r} ({type(model).__name__}) sees the tokens that come after; allowed: a causal LM"
+            )
 
     @property
     def temperature(self) -> float:
@@ -74,10 +95,50 @@ class Scorer:
 
     def case(self, instance: Instance) -> Case:
         """What is asked for ``instance``."""
+        return self._fitting(instance, partial(self._case, instance))
+
+    def training_case(self, instance: Instance, epoch: int) -> Case:
+        """The same for a training example, in one pass."""
+        return self._fitting(instance, partial(self._training_case, instance, epoch))
+
+    def _case(self, instance: Instance, history: int) -> Case:
+        """What is asked when the last ``history`` items of the session are shown."""
         raise NotImplementedError
 
+    def _training_case(self, instance: Instance, epoch: int, history: int) -> Case:
+        return self._case(instance, history)
+
+    def _fitting(self, instance: Instance, make: Callable[[int], Case], answer: int = 0) -> Case:
+        """The case with as much of the history as the model can read beside an answer of ``answer`` tokens."""
+        room = positions(self.model.config)
+        most = max(1, min(len(instance.history), self.settings.llm_history))
+        for history in range(most, 0, -1):
+            case = make(history)
+            if room is None or max(len(tree.tokens) for tree in case.trees) + answer <= room or case.depth + answer <= room:
+                if history < most:
+                    self._tell("cut", "%s reads %d tokens: sessions are cut to the last items that fit", room)
+                return case
+        self._tell(
+            "failed",
+            "%s reads %d tokens, too few for some sessions: their labels fail; lower llm_candidates",
+            room,
+        )
+        return replace(case, problem=f"{case.depth + answer} tokens are more than the {room} that the model reads")
+
+    def _tell(self, what: str, words: str, room: int | None) -> None:
+        """Once."""
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(words, self.settings.llm_model, room)
+
     def answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
-        """An answer for every case, in one batch. ``raw`` is JSON, the score of every candidate."""
+        """An answer for every case, in one batch; a failed one where the case is too long for the model."""
+        fit = [(instance, case) for instance, case in zip(instances, cases, strict=True) if not case.problem]
+        made = iter(self._answers([i for i, _ in fit], [case for _, case in fit]) if fit else ())
+        return [Answer((), raw=case.problem, status="failed") if case.problem else next(made) for case in cases]
+
+    def _answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
+        """``raw`` is JSON, the score of every candidate."""
         with torch.inference_mode():
             found = [scores.tolist() for scores in self.scores(cases)]
         return [self._answer(*one) for one in zip(instances, cases, found, strict=True)]
@@ -92,14 +153,14 @@ class Scorer:
         ranking = sorted(instance.candidates, key=lambda item: (-score_of[item], place[item]))
         return Answer(tuple(ranking[: self.settings.llm_top_n]), raw=raw, prompt_tokens=case.tokens)
 
-    def training_case(self, instance: Instance, epoch: int) -> Case:
-        """The same for a training example, in one pass."""
-        return self.case(instance)
-
     def scores(self, cases: Sequence[Case]) -> list[Tensor]:
         """(N,) score of every candidate of every case, in nats; with gradients if they are enabled."""
-        found = iter(log_likelihoods(self.model, [tree for case in cases for tree in case.trees]))
+        found = iter(self._log_likelihoods([tree for case in cases for tree in case.trees]))
         return [self._combine([next(found) for _ in case.trees], case) for case in cases]
+
+    def _log_likelihoods(self, trees: Sequence[TokenTree]) -> list[Tensor]:
+        deepest = max(int(tree.depths.max()) + 1 for tree in trees)
+        return log_likelihoods(self.model, trees, self.reading.in_one_pass(deepest))
 
     def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
         raise NotImplementedError
@@ -108,9 +169,9 @@ class Scorer:
         """The first ``llm_title_tokens`` tokens of the items' titles."""
         return [self._tokens[title_of(item, self.titles)] for item in items]
 
-    def _session(self, history: Sequence[str]) -> list[int]:
-        """Tokens of the prompt's first line and of the last ``llm_history`` titles, one a line."""
-        lines = self.title_tokens(history[-self.settings.llm_history :])
+    def _session(self, history: Sequence[str], shown: int) -> list[int]:
+        """Tokens of the prompt's first line and of the last ``shown`` titles, one a line."""
+        lines = self.title_tokens(history[-shown:])
         return [*self._head, *(token for line in lines for token in (*line, *self._line_end))]
 
     def _encode(self, text: str, start: bool = False) -> Tokens:
@@ -130,9 +191,10 @@ class TitleScorer(Scorer):
         self._chunks = [distinct[k : k + _NULL_CHUNK] for k in range(0, len(distinct), _NULL_CHUNK)]
         self._chunk_of = {title: k for k, chunk in enumerate(self._chunks) for title in chunk}
         self._null: dict[Tokens, float] = {}
+        check_room(len(self._head) + self._longest_title, positions(self.model.config), self.settings)
 
-    def case(self, instance: Instance) -> Case:
-        tree = build_tree(self._session(instance.history), self.title_tokens(instance.candidates))
+    def _case(self, instance: Instance, history: int) -> Case:
+        tree = build_tree(self._session(instance.history, history), self.title_tokens(instance.candidates))
         return Case((tree,), self.null(instance.candidates))
 
     @property
@@ -149,13 +211,22 @@ class TitleScorer(Scorer):
         titles = self.title_tokens(items)
         for k in sorted({self._chunk_of[title] for title in titles if title not in self._null}):
             with torch.no_grad(), without_adapter(self.model):
-                found = log_likelihoods(self.model, [build_tree(self._head, self._chunks[k])])[0]
+                found = self._log_likelihoods([build_tree(self._head, self._chunks[k])])[0]
             self._null.update(zip(self._chunks[k], found.tolist(), strict=True))
         return torch.tensor([self._null[title] for title in titles])
 
     def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
         assert case.null is not None
         return parts[0] - case.null.to(parts[0].device)
+
+
+def check_room(wanted: int, room: int | None, settings: TeacherSettings) -> None:
+    """AlkdError where not even a title without a session fits: ``wanted`` tokens of the ``room`` that the model reads."""
+    if room is not None and wanted > room:
+        raise AlkdError(
+            f"llm_model: {settings.llm_model!r} reads {room} tokens, and the prompt's first line with one title has {wanted}; "
+            "lower llm_title_tokens, shorten the prompt's `title`, or take a model that reads more"
+        )
 
 
 def letter_tokens(tokenizer: Any, settings: TeacherSettings) -> tuple[Tokens, list[int]]:
@@ -187,20 +258,20 @@ class IndexScorer(Scorer):
         # what a tokenizer puts before a letter (often nothing) ends the prompt
         self._before, self._letters = letter_tokens(self.tokenizer, self.settings)
 
-    def case(self, instance: Instance) -> Case:
-        return Case(tuple(self._tree(instance, order) for order in range(ORDERS)))
+    def _case(self, instance: Instance, history: int) -> Case:
+        return Case(tuple(self._tree(instance, order, history) for order in range(ORDERS)))
 
-    def training_case(self, instance: Instance, epoch: int) -> Case:
-        return Case((self._tree(instance, epoch),))
+    def _training_case(self, instance: Instance, epoch: int, history: int) -> Case:
+        return Case((self._tree(instance, epoch, history),))
 
-    def _tree(self, instance: Instance, order: int) -> TokenTree:
+    def _tree(self, instance: Instance, order: int, history: int) -> TokenTree:
         shown = shown_order(instance, self.settings.llm_seed + order)
         lines = [self._encode(self.prompt["index.options"] + "\n")]
         for letter, title in zip(LETTERS, self.title_tokens(shown), strict=False):
             lines.append((*self._encode(f" {letter}:"), *title, *self._line_end))
         lines.append((*self._encode(self.prompt["index.ask"]), *self._before))
         letter_of = dict(zip(shown, self._letters, strict=False))
-        prefix = [*self._session(instance.history), *(token for line in lines for token in line)]
+        prefix = [*self._session(instance.history, history), *(token for line in lines for token in line)]
         return build_tree(prefix, [(letter_of[item],) for item in instance.candidates])
 
     def _combine(self, parts: list[Tensor], case: Case) -> Tensor:

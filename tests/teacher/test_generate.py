@@ -90,12 +90,14 @@ def test_lora_learns_to_begin_with_the_right_item(model, tmp_path):
     assert one.lora_report["loss_last"] < 0.8 * one.lora_report["loss_first"]
 
 
-def test_a_prompt_that_is_too_long_is_an_error(model, tmp_path):
+def test_a_prompt_that_is_too_long_is_a_failed_label(model, tmp_path):
     one = teacher(model, tmp_path, {"llm_dtype": "bfloat16"})
     one.prepare()
     one._scorer.model.config.max_position_embeddings = 300
-    with pytest.raises(AlkdError, match=r"make a prompt of \d+ tokens, and \d+ for the answer, more than the 300"):
-        list(one.ask(instances()))
+    for _, answer in one.ask(instances()):
+        assert answer.status == "failed" and answer.raw.endswith("tokens are more than the 300 that the model reads")
+    with pytest.raises(AlkdError, match=r"llm_hint_cases: 10 cases make a prompt of \d+ tokens, and 400 for the answer"):
+        one._scorer.chat(one._scorer._request(instances()[0], 2))
 
 
 def test_a_model_without_a_chat_template_is_named(model, tmp_path):
