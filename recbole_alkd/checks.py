@@ -7,19 +7,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 from recbole_alkd.active.difficulty import check_difficulty
-from recbole_alkd.config import FIELDS, AlkdError, Settings
+from recbole_alkd.config import FIELDS, AlkdError, Settings, read_yaml
 from recbole_alkd.distill.combined import check_losses, wanted_losses
+from recbole_alkd.keys import model_names, nearest, recbole_keys
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.stock import check_values, gpu_text
 from recbole_alkd.teacher.base import check_teacher
 
 _asks: ContextVar[bool] = ContextVar("asks", default=True)
+_own_command: ContextVar[bool] = ContextVar("own_command", default=False)
 
 
 @contextlib.contextmanager
@@ -32,12 +38,21 @@ def asking_nobody() -> Iterator[None]:
         _asks.reset(token)
 
 
+@contextlib.contextmanager
+def own_command() -> Iterator[None]:
+    """Inside of this the command line is ours: every word of it is a setting, and one that nobody reads is an error."""
+    token = _own_command.set(True)
+    try:
+        yield
+    finally:
+        _own_command.reset(token)
+
+
 def check_names(settings: Settings) -> None:
     """Import the user's plug-ins, then look every name up, so that a misspelt one ends the run before it starts.
 
     Raises:
-        AlkdError: a name that is not known, a file that cannot be read, settings that do not go together, and what the LLM
-            teacher's own ``check`` finds missing (unless inside of ``asking_nobody``).
+        AlkdError: a name that is not known, a file that cannot be read, settings that do not go together.
     """
     for module in settings.plugin.alkd_plugins:
         try:
@@ -49,8 +64,7 @@ def check_names(settings: Settings) -> None:
         if name not in backbones:
             raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
     policies.get(settings.selection.alkd_policy)
-    teacher = teachers.get(settings.teacher.llm_teacher)
-    check_teacher(teacher)
+    check_teacher(teachers.get(settings.teacher.llm_teacher))
     check_difficulty(settings.selection.alkd_difficulty)
     check_losses(settings)
     _check_vectors(settings)
@@ -58,8 +72,12 @@ def check_names(settings: Settings) -> None:
 
     check_search(settings)
     _check_files(settings)
+
+
+def check_machine(settings: Settings) -> None:
+    """The LLM teacher's own ``check``, unless inside of ``asking_nobody``. Called once RecBole has set CUDA_VISIBLE_DEVICES."""
     if _asks.get():
-        teacher.check(settings)
+        teachers.get(settings.teacher.llm_teacher).check(settings)
 
 
 def _check_files(settings: Settings) -> None:
@@ -78,6 +96,16 @@ def _check_files(settings: Settings) -> None:
         read_prices(Path(teacher.llm_price_file))
     if teacher.llm_replay_file:
         read_recordings(teacher, Path(), "")
+
+
+def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
+    """AlkdError where a file that belongs beside the data set's is needed and not there."""
+    from recbole_alkd.teacher.replay import read_recordings
+
+    lora = settings.lora
+    imitates = settings.teacher.llm_teacher == "local" and lora.lora and lora.lora_target == "replay"
+    if _asks.get() and (settings.teacher.llm_teacher == "replay" or imitates):
+        read_recordings(settings.teacher, data_path, dataset)
 
 
 def _check_vectors(settings: Settings) -> None:
@@ -126,3 +154,103 @@ def _check_text(settings: Settings, counts: bool) -> None:
             f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a kd_loss that "
             "looks at titles, or take a student that counts (SessionKNN)"
         )
+
+
+# -- RecBole's settings ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def known_keys() -> frozenset[str]:
+    """Every setting: RecBole's, ours, and those of our models and data sets."""
+    from recbole_alkd.plugin import properties_dir
+
+    names = set(recbole_keys()) | set(FIELDS)
+    for file in (*properties_dir().glob("model/*.yaml"), *properties_dir().glob("dataset/*.yaml")):
+        names.update(read_yaml(file.read_text(encoding="utf-8")) or {})
+    return frozenset(names)
+
+
+def check_keys(given: Mapping[str, Any], command_line: Mapping[str, Any], ours: bool, values: Mapping[str, Any]) -> None:
+    """AlkdError where a user gives a setting that nobody reads.
+
+    A plug-in may have settings of its own: beside ``alkd_plugins`` only names that are almost a known one are refused. RecBole's
+    own models, and command lines of other programs, may hold anything; there it is not looked at, or said.
+
+    Args:
+        given: what files and callers give. command_line: what the words of the command line give.
+        ours: whether the model is one of ours. values: all settings of the run.
+    """
+    for key in (*given, *command_line):
+        strict = _own_command.get() or (ours and key in given)
+        if key in known_keys() or key.startswith("alias_of_") or not (strict or ours):
+            continue
+        close = nearest(key, known_keys(), 0.8 if values.get("alkd_plugins") or not strict else 0.6)
+        hint = f"; did you mean {close!r}?" if close else ""
+        if strict and (close or not values.get("alkd_plugins")):
+            raise AlkdError(f"{key}: no such setting{hint or '; `recbole-alkd settings` lists all'}")
+        logging.getLogger().warning(f"{key}: no setting of RecBole or of this package has this name{hint}")
+
+
+def check_model_and_dataset(given: Mapping[str, Any], model: Any, dataset: Any, ours: Iterable[str]) -> None:
+    """AlkdError where no model or data set is named, or one that cannot be. ``ours``: names of our models."""
+    from recbole.utils import get_model
+
+    model = given.get("model") if model is None else model
+    dataset = given.get("dataset") if dataset is None else dataset
+    if model is None:
+        raise AlkdError("model: none is named; give --model=NAME, such as ALKDRec")
+    if isinstance(model, str):
+        try:
+            get_model(model)
+        except (ValueError, AttributeError) as error:
+            if isinstance(error, AttributeError) and error.name != model:
+                raise
+            names = [*ours, *model_names()]
+            close = nearest(model, names)
+            raise AlkdError(
+                f"model: {model!r} is no model of RecBole or of this package" + (f"; did you mean {close!r}?" if close else "")
+            ) from None
+    if dataset is None:
+        raise AlkdError("dataset: none is named; give --dataset=NAME, the folder and the files data_path/NAME/NAME.inter")
+    if (
+        not isinstance(dataset, str)
+        or not dataset
+        or dataset != dataset.strip()
+        or set("/\\\0\n\r") & set(dataset)
+        or dataset in (".", "..")
+    ):
+        raise AlkdError(f"dataset: {dataset!r} is not allowed; allowed: the name of a data set, without a path (that is data_path)")
+
+
+def say_device(device: Any, given: Mapping[str, Any]) -> None:
+    """A warning where the user asks for a GPU (``use_gpu: True``, or several in ``gpu_id``) and RecBole found none."""
+    gpus = gpu_text(given.get("gpu_id", ""))
+    asked = f"gpu_id: {gpus}" if "," in gpus else "use_gpu: True" if given.get("use_gpu") is True else None
+    if asked and device.type == "cpu" and given.get("use_gpu") is not False:
+        logging.getLogger().warning(f"{asked}: torch finds no GPU here, the run uses the CPU")
+
+
+def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
+    """AlkdError where a run of ``model`` cannot work with RecBole's settings. ``ours``: whether it is a model of this package."""
+    check_values(values)
+    processes = [key for key in ("nproc", "world_size") if values.get(key) not in (None, -1, 1)]
+    if processes and (ours or "local_rank" not in values):
+        way = "" if ours else "; for RecBole's own models call recbole.quick_start.run(..., nproc=N)"
+        raise AlkdError(f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}")
+    if not ours:
+        return
+    if values["epochs"] < 1:
+        raise AlkdError(f"epochs: {values['epochs']} is not allowed; allowed: at least 1")
+    if values.get("train_neg_sample_args") is not None:
+        raise AlkdError(f"train_neg_sample_args: not for {model}, which draws its negatives itself; allowed: ~")
+    if not values["repeatable"]:
+        raise AlkdError("repeatable: False is not allowed; allowed: True (sessions may hold an item again)")
+    if values.get("save_dataloaders"):
+        raise AlkdError(f"save_dataloaders: True is not allowed with {model}; allowed: False (reading sessions takes seconds)")
+    mode = values["eval_args"].get("mode", "full")
+    modes = mode if isinstance(mode, dict) else {"valid": mode, "test": mode}
+    for part, name in modes.items():
+        if name != "full" and model in ("ALKDRec", "SessionKNN"):
+            raise AlkdError(
+                f"eval_args: mode {name!r} for {part} is not allowed with {model}; allowed: full (every item is ranked)"
+            )

@@ -8,37 +8,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
+from recbole_alkd.checks import own_command
 from recbole_alkd.config import AlkdError
-
-
-def _main(command: Callable[[], int | None]) -> NoReturn:
-    """Run a command; what a user can mend is one line on stderr and exit code 2, not a traceback."""
-    try:
-        code = command()
-    except AlkdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted: labels and finished stages are kept; the same command goes on from there", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+from recbole_alkd.door import leave
 
 
 def run_main(argv: Sequence[str] | None = None) -> None:
     """``run_recbole_alkd.py`` and ``recbole-alkd run``."""
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
-    _main(_run)
+    leave(_run)
 
 
 def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse ``sys.argv`` and leave the settings (``--key=value``) in it, where RecBole reads them."""
     parser.add_argument("--dataset", "-d", default=None, help="data set name, e.g. ml-100k; NAME in data_path/NAME/NAME.inter")
     parser.add_argument("--config_files", default=None, help='YAML files, separated by spaces: "a.yaml b.yaml"')
-    args, rest = parser.parse_known_args()
+    args, rest = parser.parse_known_args([word for word in sys.argv[1:] if word != "--traceback"])
     for word in rest:
         if not (word.startswith("--") and "=" in word):
             raise AlkdError(f"argument {word!r} is not understood; settings are written as --key=value")
@@ -57,7 +45,8 @@ def _run() -> None:
     )
     parser.add_argument("--model", "-m", default="ALKDRec", help="model name (default: ALKDRec)")
     args = _recbole_arguments(parser)
-    run_recbole_alkd(args.model, args.dataset, args.config_files)
+    with own_command():
+        run_recbole_alkd(args.model, args.dataset, args.config_files)
 
 
 def _select() -> None:
@@ -71,7 +60,8 @@ def _select() -> None:
     parser.add_argument("--out", required=True, help="JSON file for the picks and the certificate")
     parser.add_argument("--picture", default=None, help="image file (.png, .svg, .pdf) of difficulty, probabilities and picks")
     args = _recbole_arguments(parser)
-    result = select_instances(args.out, args.dataset, args.config_files, picture=args.picture)
+    with own_command():
+        result = select_instances(args.out, args.dataset, args.config_files, picture=args.picture)
     print(f"{len(result['picks'])} of {result['pool']} sessions written to {args.out}; use them with")
     print(f"--alkd_policy=listed --alkd_picks={args.out}#picks")
 
@@ -95,10 +85,12 @@ def _label() -> None:
     options = {key: getattr(args, key) for key in ("dry_run", "batch_out", "batch_in", "retry_failed", "out")}
     if args.out and (args.dry_run or args.batch_out or args.batch_in):
         parser.error("--out needs labels: it does not go with --dry-run, --batch-out and --batch-in")
-    for line in label_instances(args.dataset, args.config_files, **options)["lines"]:
-        print(line)
+    with own_command():
+        lines = label_instances(args.dataset, args.config_files, **options)["lines"]
+    print(*lines, sep="\n")
 
 
+ALWAYS = "With --traceback (any command) or RECBOLE_ALKD_TRACEBACK=1 an error shows where it came up."
 # Commands whose settings RecBole reads from sys.argv by itself.
 RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
 
@@ -106,14 +98,24 @@ RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
 def main(argv: Sequence[str] | None = None) -> None:
     """``recbole-alkd COMMAND ...``."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--traceback"]:
+        words.append(words.pop(0))
     if words and words[0] in RECBOLE_COMMANDS:
         sys.argv = [sys.argv[0], *words[1:]]
-        _main(RECBOLE_COMMANDS[words[0]])
+        leave(RECBOLE_COMMANDS[words[0]])
     from recbole_alkd.bench.cli import add_bench_command
     from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.labels.cli import add_store_command
+    from recbole_alkd.listing import add_settings_command, versions
 
-    parser = argparse.ArgumentParser(prog="recbole-alkd", description="ALKDRec for RecBole", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="recbole-alkd",
+        description="ALKDRec for RecBole",
+        epilog=ALWAYS,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the version stays one line
+    )
+    parser.add_argument("--version", action="version", version=versions())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
@@ -122,9 +124,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_import_command(commands)
     add_bench_command(commands)
     add_store_command(commands)
-    args = parser.parse_args(words)
-    sys.argv = sys.argv[:1]
-    _main(lambda: args.run(args))
+    add_settings_command(commands)
+    sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
+    args = parser.parse_args([word for word in words if word != "--traceback"])
+    leave(lambda: args.run(args))
 
 
 if __name__ == "__main__":

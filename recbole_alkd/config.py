@@ -13,14 +13,12 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-
-class AlkdError(ValueError):
-    """Something a user can mend: one line that names the value, where it stands, and what is allowed."""
+from recbole_alkd.error import AlkdError as AlkdError
+from recbole_alkd.reading import is_null
+from recbole_alkd.reading import read_yaml as read_yaml
+from recbole_alkd.reading import read_yaml_file as read_yaml_file
 
 
 def _setting(default: Any, *types: type, choices: Iterable[Any] = (), check: Callable[[Any], str | None] | None = None) -> Any:
@@ -303,36 +301,6 @@ def is_ours(key: str, known: Iterable[str] = ()) -> bool:
 NULLABLE = ("session_window", "train_loss")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, and with RecBole's numbers: ``5e-4`` is a float."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
-    list("-+0123456789."),
-)
-
-
-def read_yaml(text: str) -> Any:
-    """YAML text as scalars, lists and mappings, with RecBole's numbers (``1e-12`` is a float) and no objects."""
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader
-
-
-def read_yaml_file(file: Path, place: str) -> Any:
-    """``read_yaml`` of a file of the user's. ``place``: what an error calls the file, its setting and its name.
-
-    Raises:
-        AlkdError: a file that cannot be read, or is no YAML.
-    """
-    try:
-        return read_yaml(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AlkdError(f"{place} cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise AlkdError(f"{place} is not readable as YAML: {str(error).splitlines()[0]}") from None
-
-
 def parse(key: str, text: str) -> Any:
     """The value of a setting that arrived as text (command line, hyper-parameter search). Nothing is evaluated.
 
@@ -341,14 +309,11 @@ def parse(key: str, text: str) -> Any:
     is_text = key in FIELDS and FIELDS[key].metadata["types"] == (str,)
     if is_text and FIELDS[key].default is not None and key not in NULLABLE:
         return text  # `null` is the name of a teacher
-    if text.strip() in ("", "~", "None", "null"):
+    if is_null(text):
         return None
     if is_text:
         return text
-    try:
-        return read_yaml(text)
-    except yaml.YAMLError as error:
-        raise AlkdError(f"{key}: {text!r} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    return read_yaml(text, f"{key}: {text!r}")
 
 
 def _is(value: Any, *types: type) -> bool:
@@ -363,6 +328,11 @@ def _words(meta: Mapping[str, Any], null: bool) -> str:
     else:
         text = " or ".join(dict.fromkeys(names[t] for t in meta["types"] if not (t is int and float in meta["types"])))
     return text + (" or ~" if null else "")
+
+
+def allowed_words(key: str) -> str:
+    """What the setting ``key`` of ours takes, in words."""
+    return _words(FIELDS[key].metadata, FIELDS[key].default is None or key in NULLABLE)
 
 
 def _check(key: str, value: Any) -> Any:

@@ -2,24 +2,32 @@
 
 ``register()`` is called when ``recbole_alkd`` is imported. It aliases modules in ``sys.modules`` (``get_model`` asks
 there first), sets names on ``recbole.trainer`` and ``recbole.data.dataset`` (``get_trainer``, ``create_dataset``) and
-wraps four methods of ``Config``. It may be called any number of times.
+wraps or replaces seven methods of ``Config``. It may be called any number of times.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recbole_alkd.checks import check_names
-from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings
+from recbole_alkd.checks import (
+    check_data_files,
+    check_keys,
+    check_machine,
+    check_model_and_dataset,
+    check_names,
+    check_run,
+    say_device,
+)
+from recbole_alkd.config import SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
+from recbole_alkd.keys import recbole_keys as recbole_keys
+from recbole_alkd.stock import SPECS, plain, read_text
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -39,21 +47,6 @@ def properties_dir() -> Path:
         if (folder / "model" / "ALKDRec.yaml").is_file():
             return folder
     raise AlkdError(f"recbole_alkd has lost its properties folder (looked in {package} and beside it): reinstall it")
-
-
-@functools.cache
-def recbole_keys() -> frozenset[str]:
-    """Every key that RecBole itself knows: its argument lists and all of its YAML files."""
-    import recbole
-    from recbole.utils import argument_list
-
-    names = {"model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "local_rank", "offset"}
-    for group in ("general", "training", "evaluation", "dataset"):
-        names.update(getattr(argument_list, f"{group}_arguments"))
-    for path in Path(recbole.__file__).parent.glob("properties/**/*.yaml"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names.update(key for key in content or {} if isinstance(key, str))
-    return frozenset(names - set(FIELDS))  # RecBole's list of data set arguments holds ours once they are registered
 
 
 @contextlib.contextmanager
@@ -102,13 +95,15 @@ def register() -> None:
 def _teach_config() -> None:
     from recbole.config import Config
 
-    load_internal, load_cmd_line = Config._load_internal_config_dict, Config._load_cmd_line
-    convert, set_defaults, load_files = Config._convert_config_dict, Config._set_default_parameters, Config._load_config_files
+    load_internal, model_and_dataset = Config._load_internal_config_dict, Config._get_model_and_dataset
+    set_defaults, init_device = Config._set_default_parameters, Config._init_device
 
     def _load_config_files(self: Any, file_list: Any) -> dict[str, Any]:
+        """RecBole's loader makes objects, and its message for a bad file is a traceback without the file's name."""
+        values: dict[str, Any] = {}
         for file in file_list or []:
-            _readable_yaml(file)
-        return load_files(self, file_list)
+            values.update(_read_config_file(file))
+        return values
 
     def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
@@ -119,52 +114,79 @@ def _teach_config() -> None:
                     self._update_internal_config_dict(str(file))
 
     def _load_cmd_line(self: Any) -> dict[str, Any]:
-        """Ours are taken out first: RecBole evaluates values and drops one that holds a second ``=``."""
-        ours: dict[str, Any] = {}
-        rest = []
-        for arg in sys.argv[1:]:
-            key, equals, text = arg[2:].partition("=")
-            if not (arg.startswith("--") and equals and is_ours(key, recbole_keys())):
-                rest.append(arg)
-            elif ours.get(key, text) != text:
-                raise AlkdError(f"--{key} is given twice, as {ours[key]!r} and as {text!r}; give it once")
-            else:
-                ours[key] = text
-        before, sys.argv = sys.argv, sys.argv[:1] + rest
-        try:
-            values = load_cmd_line(self)
-        finally:
-            sys.argv = before
-        return {**values, **{key: parse(key, text) for key, text in ours.items()}}
+        """RecBole evaluates values, and drops one that holds a second ``=``."""
+        return {} if "ipykernel_launcher" in sys.argv[0] else self._convert_config_dict(_command_line(sys.argv[1:]))
 
-    def _convert_config_dict(self: Any, config_dict: dict[str, Any]) -> dict[str, Any]:
-        ours = {key: config_dict.pop(key) for key in list(config_dict) if is_ours(key, recbole_keys())}
-        values = convert(self, config_dict)
-        config_dict.update({key: parse(key, value) if isinstance(value, str) else value for key, value in ours.items()})
-        return values
+    def _convert_config_dict(self: Any, config_dict: Any) -> dict[str, Any]:
+        if not isinstance(config_dict, Mapping) or not all(isinstance(key, str) for key in config_dict):
+            raise AlkdError(f"config_dict: {config_dict!r} is not allowed; allowed: a mapping from names of settings to values")
+        return {key: _read_setting(key, value) for key, value in config_dict.items()}
+
+    def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
+        check_model_and_dataset(self.external_config_dict, model, dataset, MODELS)
+        return model_and_dataset(self, model, dataset)
 
     def _set_default_parameters(self: Any) -> None:
+        values, ours = self.final_config_dict, self.model in MODELS
+        check_keys({**self.file_config_dict, **self.variable_config_dict}, self.cmd_config_dict, ours, values)
         if self.model == "ALKDRec":
-            check_names(read_settings(self.final_config_dict, recbole_keys()))
+            settings = read_settings(values, recbole_keys())
+            check_names(settings)
+        for key in SPECS.keys() & values.keys():
+            values[key] = plain(key, values[key])
+        check_run(values, self.model, ours)
         set_defaults(self)
+        if self.model == "ALKDRec":
+            check_data_files(settings, Path(values["data_path"]), values["dataset"])
 
-    for method in (_load_config_files, _load_internal_config_dict, _load_cmd_line, _convert_config_dict, _set_default_parameters):
+    def _init_device(self: Any) -> None:
+        init_device(self)
+        say_device(self.final_config_dict["device"], self.external_config_dict)
+        if self.model == "ALKDRec":
+            check_machine(settings_of(self))
+
+    for method in (
+        _load_config_files, _load_internal_config_dict, _load_cmd_line, _convert_config_dict, _get_model_and_dataset,
+        _set_default_parameters, _init_device,
+    ):  # fmt: skip
         original = getattr(Config, method.__name__)
         method.__doc__ = method.__doc__ or original.__doc__
         setattr(Config, method.__name__, method)
 
 
-def _readable_yaml(file: str) -> None:
-    """RecBole's own message for a bad file is a traceback without the file's name."""
-    if not os.path.isfile(file):
-        raise AlkdError(f"config file {file!r} does not exist (looked from {os.getcwd()!r})")
-    try:
-        with open(file, encoding="utf-8") as stream:
-            content = yaml.safe_load(stream)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f", line {place.line + 1}, column {place.column + 1}" if place else ""
-        what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise AlkdError(f"config file {file!r}{where}: not readable as YAML: {what}") from None
+def _read_setting(key: str, value: Any) -> Any:
+    """A setting as the command line or a caller gives it: text is read, and nothing is evaluated."""
+    if not isinstance(value, str):
+        return plain(key, value)
+    return parse(key, value) if is_ours(key, recbole_keys()) else plain(key, read_text(key, value))
+
+
+def _command_line(words: Sequence[str]) -> dict[str, str]:
+    """The settings among the words of a command line. RecBole's warning for the others, which are the script's own."""
+    found: dict[str, str] = {}
+    others = []
+    for word in words:
+        key, equals, text = word[2:].partition("=")
+        if not (word.startswith("--") and equals and key):
+            others.append(word)
+        elif found.get(key, text) != text:
+            raise AlkdError(f"--{key} is given twice, as {found[key]!r} and as {text!r}; give it once")
+        else:
+            found[key] = text
+    if others:
+        logging.getLogger().warning(f"command line args [{' '.join(others)}] will not be used in RecBole")
+    return found
+
+
+def _read_config_file(file: Any) -> dict[str, Any]:
+    """The settings in a YAML file of the user's."""
+    place = f"config file {str(file)!r}"
+    if not isinstance(file, (str, os.PathLike)) or not os.path.isfile(file):
+        raise AlkdError(f"{place} does not exist (looked from {os.getcwd()!r})")
+    content = read_yaml_file(Path(file), place)
     if not isinstance(content, dict):
-        raise AlkdError(f"config file {file!r}: a mapping of settings is expected (key: value), found {type(content).__name__}")
+        raise AlkdError(f"{place}: a mapping of settings is expected (key: value), found {type(content).__name__}")
+    for key in content:
+        if not isinstance(key, str):
+            raise AlkdError(f"{place}: {key!r} is not the name of a setting; names are text")
+    return {key: plain(key, value) for key, value in content.items()}

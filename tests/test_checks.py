@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 
 import pytest
 from recbole.config import Config
 
 from recbole_alkd import AlkdError, teachers
-from recbole_alkd.checks import asking_nobody
+from recbole_alkd.checks import asking_nobody, own_command
+from recbole_alkd.keys import model_names
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.teacher.base import LLMTeacher
 
@@ -53,6 +56,8 @@ def test_a_file_is_read_as_well_as_found(tmp_path):
 
 def test_an_llm_teacher_looks_for_what_it_needs_when_somebody_is_asked():
     class Needy(LLMTeacher):
+        instant = True
+
         @classmethod
         def check(cls, settings):
             raise AlkdError(f"llm_device: {settings.teacher.llm_device!r} is not here")
@@ -64,3 +69,122 @@ def test_an_llm_teacher_looks_for_what_it_needs_when_somebody_is_asked():
             assert make(llm_teacher="needy", llm_device="tpu")["llm_device"] == "tpu"
     finally:
         del teachers._entries["needy"]
+
+
+# -- RecBole's settings
+
+RS = {"RS": [0.6, 0.2, 0.2]}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epochs": "ten"}, ["epochs", "'ten'", "an integer"]),
+        ({"epochs": 0}, ["epochs", "at least 1"]),
+        ({"epochs": 2.5}, ["epochs", "2.5", "an integer"]),
+        ({"epochs": True}, ["epochs", "True", "an integer"]),
+        ({"train_batch_size": 0}, ["train_batch_size", "0", "at least 1"]),
+        ({"train_batch_size": -1}, ["train_batch_size", "-1", "at least 1"]),
+        ({"eval_batch_size": 0}, ["eval_batch_size", "at least 1"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "'fast'", "a number"]),
+        ({"learning_rate": float("inf")}, ["learning_rate", "inf", "above 0"]),
+        ({"stopping_step": -1}, ["stopping_step", "-1", "at least 0"]),
+        ({"eval_step": "often"}, ["eval_step", "'often'", "an integer"]),
+        ({"learner": "adm"}, ["learner", "adm", "did you mean 'adam'"]),
+        ({"state": "WARNIN"}, ["state", "WARNIN", "did you mean 'WARNING'"]),
+        ({"seed": -1}, ["seed", "-1", "0 to 4294967295"]),
+        ({"seed": 2**40}, ["seed", str(2**40), "0 to 4294967295"]),
+        ({"topk": 0}, ["topk", "0", "at least 1"]),
+        ({"topk": [5, 0]}, ["topk", "[5, 0]", "at least 1"]),
+        ({"topk": []}, ["topk", "[]", "at least 1"]),
+        ({"topk": "ten"}, ["topk", "'ten'"]),
+        ({"topk": [5, 20]}, ["valid_metric", "'NDCG@10'", "[5, 20]", "NDCG@5", "NDCG@20"]),
+        ({"valid_metric": "NDCG"}, ["valid_metric", "'NDCG'", "NDCG@10"]),
+        ({"metrics": ["Recal"]}, ["metrics", "Recal", "did you mean 'Recall'"]),
+        ({"metrics": []}, ["metrics", "[]", "NDCG"]),
+        ({"metrics": ["AUC"], "valid_metric": "AUC"}, ["metrics", "AUC", "NDCG"]),
+        ({"metrics": ["AUC", "NDCG"]}, ["metrics", "not both at once"]),
+        ({"eval_args": {"split": {"RS": [0.8, 0.1]}}}, ["eval_args", "[0.8, 0.1]", "three numbers"]),
+        ({"eval_args": {"split": {"RS": [0, 0.5, 0.5]}}}, ["eval_args", "three numbers"]),
+        ({"eval_args": {"split": RS, "ordre": "RO"}}, ["eval_args", "ordre", "did you mean 'order'"]),
+        ({"eval_args": {"split": RS, "order": "RANDOM"}}, ["eval_args", "order RO or TO"]),
+        ({"eval_args": {"split": RS, "mode": "uni"}}, ["eval_args", "uniN"]),
+        ({"eval_args": "full"}, ["eval_args", "'full'", "a mapping"]),
+        ({"eval_args": {"split": RS, "order": "RO", "group_by": "none", "mode": "uni20"}}, ["eval_args", "uni20", "allowed: full"]),
+        ({"eval_args": {"split": RS, "group_by": "none", "mode": {"test": "pop5"}}}, ["pop5", "for test", "allowed: full"]),
+        ({"eval_args": {"split": RS, "group_by": "none", "mode": {"valid": "full", "test": "uni9"}}}, ["uni9", "for test"]),
+        ({"repeatable": False}, ["repeatable", "False", "allowed: True"]),
+        ({"train_neg_sample_args": {"distribution": "uniform"}}, ["train_neg_sample_args", "allowed: ~"]),
+        ({"save_dataloaders": True}, ["save_dataloaders", "allowed: False"]),
+        ({"MAX_ITEM_LIST_LENGTH": 0}, ["MAX_ITEM_LIST_LENGTH", "0", "at least 1"]),
+        ({"user_inter_num_interval": "5"}, ["user_inter_num_interval", "'5'", "[5,inf)"]),
+        ({"user_inter_num_interval": "[9,5]"}, ["user_inter_num_interval", "lower end first"]),
+        ({"load_col": ["inter"]}, ["load_col", "a mapping"]),
+        ({"nproc": 2}, ["nproc", "2", "1 process"]),
+        ({"world_size": 2}, ["world_size", "2", "1 process"]),
+        ({"gpu_id": "all"}, ["gpu_id", "'all'", "numbers of GPUs"]),
+        ({"epoch": 3}, ["epoch", "no such setting", "did you mean 'epochs'"]),
+        ({"Epochs": 3}, ["Epochs", "did you mean 'epochs'"]),
+        ({"learning-rate": 0.1}, ["learning-rate", "did you mean 'learning_rate'"]),
+        ({"lr": 0.1}, ["lr", "no such setting"]),
+        ({"dataset": "../x"}, ["dataset", "'../x'", "without a path"]),
+        ({"dataset": "a/b"}, ["dataset", "'a/b'"]),
+        ({"dataset": ""}, ["dataset", "''"]),
+        ({"dataset": None}, ["dataset", "--dataset=NAME"]),
+        ({"model": "ALKDREC"}, ["model", "ALKDREC", "did you mean 'ALKDRec'"]),
+        ({"model": "Gru4Rec"}, ["model", "Gru4Rec", "did you mean 'GRU4Rec'"]),
+        ({"model": None}, ["model", "--model=NAME"]),
+    ],
+)
+def test_a_setting_of_recboles_that_cannot_work_is_one_line(values, words):
+    refused(words, **values)
+
+
+def test_wandb_is_looked_for_when_it_is_asked_for(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    refused(["log_wandb", "pip install wandb"], log_wandb=True)
+
+
+def test_the_defaults_of_every_stock_model_pass():
+    passed = []
+    for name in model_names():
+        try:
+            make(model=name)
+        except ImportError:  # a library of that model's own
+            continue
+        except ValueError as error:
+            assert not isinstance(error, AlkdError), (name, error)
+            make(model=name, train_neg_sample_args=None)  # what RecBole asks for
+        passed.append(name)
+    assert len(passed) > 80
+
+
+def test_a_plugin_may_have_settings_of_its_own(caplog):
+    assert make(alkd_plugins=["json"], shelf_height=3)["shelf_height"] == 3
+    assert "shelf_height" in caplog.text
+    refused(["epoch", "did you mean 'epochs'"], alkd_plugins=["json"], epoch=3)
+
+
+def test_the_words_of_another_program_are_not_settings(monkeypatch, caplog):
+    monkeypatch.setattr(sys, "argv", ["pytest", "--cov=recbole_alkd", "--durations=5", "-q"])
+    stock = {"model": "SASRec", "dataset": "ml-100k", "config_dict": {"train_neg_sample_args": None}}
+    assert Config(model="ALKDRec", dataset="ml-100k")["cov"] == "recbole_alkd" and "cov: no setting" in caplog.text
+    assert Config(**stock)["durations"] == 5
+    for how in ({"model": "ALKDRec", "dataset": "ml-100k"}, stock):
+        with own_command(), pytest.raises(AlkdError, match="cov: no such setting"):
+            Config(**how)
+
+
+@pytest.mark.parametrize("values", [{"gpu_id": "0,1"}, {"gpu_id": (0, 1)}, {"use_gpu": True}])
+def test_a_gpu_that_is_not_there_is_said(values, caplog, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    config = make(**values)
+    assert config["device"].type == "cpu" and "the run uses the CPU" in caplog.text
+    assert config["gpu_id"] == ("0" if "use_gpu" in values else "0,1")
+    caplog.clear()
+    make()
+    assert "CPU" not in caplog.text

@@ -25,6 +25,7 @@ from torch import nn
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import AlkdError, stage_seed
+from recbole_alkd.error import during
 from recbole_alkd.model.alkdrec import SLOTS
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
@@ -205,7 +206,8 @@ class StageTrainer(Trainer):
         self.logger.info(set_color("stage", "blue") + f" {shown}: {how}")
         # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
         try:
-            super().fit(train_data, valid_data, saved=True, **fit)
+            with during(f"stage {shown}"):
+                super().fit(train_data, valid_data, saved=True, **fit)
         except ValueError as error:
             if "loss is nan" not in str(error):
                 raise

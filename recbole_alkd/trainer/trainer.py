@@ -17,6 +17,7 @@ from torch import nn
 
 from recbole_alkd.config import AlkdError, settings_hash, stage_seed
 from recbole_alkd.data.titles import titles_of
+from recbole_alkd.error import during
 from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
@@ -101,7 +102,8 @@ class ALKDRecTrainer(DistillingTrainer):
             self.rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
             count = self.settings.selection.alkd_rounds
             for number in range(1, count + 1):
-                self.rounds.run(number)
+                with during("labelling"):
+                    self.rounds.run(number)
                 if number < count:
                     name = f"distilled_{number}"
                     self.outcomes[name] = self.distil(fit, name, rows, recommender, self.settings)

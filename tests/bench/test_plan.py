@@ -198,12 +198,12 @@ def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AlkdError, match=r"tiny, SessionFPMC, listed: alkd_picks: .*picks\.json' cannot be read"):
         check_runs(read_plan(file))
-    (tmp_path / "data" / "tiny" / "picks.json").write_text("{}")
+    (tmp_path / "data" / "tiny" / "picks.json").write_text('{"a": ["s1"]}')
     plan = read_plan(file)
     assert plan.arms[0].settings["alkd_picks"] == f"{tmp_path / 'data' / 'tiny' / 'picks.json'}#a"
     check_runs(plan)
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "picks.json").write_text("{}")
+    (tmp_path / "tiny" / "picks.json").write_text('{"a": ["s1"]}')
     assert read_plan(file).arms[0].settings["alkd_picks"] == f"{tmp_path / 'tiny' / 'picks.json'}#a"
 
 
