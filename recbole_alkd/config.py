@@ -10,7 +10,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import os
 import re
+import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,13 +72,53 @@ def _sizes(value: Any) -> str | None:
     return None if good else "a list of different integers of at least 1, such as [10]"
 
 
+# what providers' keys begin with; none of them begins the name of a variable
+_KEY_BEGINNINGS = re.compile(
+    r"(sk|pk|rk|gsk|hf|r8|fw|tgp|csk|xai|glpat|gh[opsu]|github_pat|nvapi|pplx|key|esecret|dop|ya29|whsec|jina|voyage|vcp|pat|anyscale)_"
+    r"(?![A-Z_]*\Z)|AIza|AKIA|ASIA|eyJ|ya29|LA-|AQ\."
+)
+
+
 def _environment_name(value: Any) -> str | None:
-    if re.fullmatch(r"[A-Za-z_]\w*", value) and not value.startswith("sk_"):
+    if re.fullmatch(r"[A-Za-z_]\w*", value, re.ASCII) and (value in os.environ or not _like_a_key(value)):
         return None
     # whoever puts the key itself here must not find it in a log
     raise AlkdError(
         "llm_api_key_env: the value (not shown, it may be a key) is no name of an environment variable, such as OPENAI_API_KEY"
     )
+
+
+def _like_a_key(name: str) -> bool:
+    """Whether ``name`` may be an API key: a known beginning, or a word of letters and digits that nobody would call a thing."""
+    if _KEY_BEGINNINGS.match(name) or len(name) > 64:
+        return True
+    if name != name.upper() and name != name.lower():  # both in one word: MyKey is no name that a shell's user gives
+        return len(name) >= 12
+    words = name.split("_")
+    mixed = [word for word in words if re.search(r"[A-Za-z]\d+[A-Za-z]|\d[A-Za-z]+\d", word)]
+    hexadecimal = [word for word in words if len(word) >= 8 and re.fullmatch(r"[0-9a-fA-F]+", word)]
+    return any(len(word) >= 8 for word in mixed) or bool(hexadecimal) or any(len(word) >= 20 for word in words)
+
+
+def _web_address(value: Any) -> str | None:
+    words = "http:// or https:// with a host, such as http://127.0.0.1:8000/v1"
+    try:
+        url = urllib.parse.urlsplit(value)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        good = False
+        url = urllib.parse.SplitResult("", "", "", "", "")
+    # the place of an address is the log, the run folder and the checkpoint
+    if "@" in value or re.search(r"(?i)(key|token|secret|passw|sig|auth|credential)[^=&]*=", url.query):
+        raise AlkdError(
+            "llm_base_url: the value (not shown, it holds a password or a key) is not allowed; allowed: an address alone; "
+            "the key comes from the environment (llm_api_key_env)"
+        )
+    return None if good else words
+
+
+# Settings that may hold a secret by mistake: an error does not show their values.
+_NEVER_SHOWN = ("llm_api_key_env", "llm_base_url")
 
 
 @dataclass(frozen=True)
@@ -178,7 +220,7 @@ class TeacherSettings:
     llm_trust_remote_code: str | None = _setting(None, str)
     llm_batch_size: int | None = _setting(None, int, check=_at_least(1))
     llm_threads: int | None = _setting(None, int, check=_at_least(1))
-    llm_base_url: str | None = _setting(None, str)
+    llm_base_url: str | None = _setting(None, str, check=_web_address)
     llm_api_key_env: str | None = _setting(None, str, check=_environment_name)
     llm_concurrency: int = _setting(8, int, check=_at_least(1))
     llm_requests_per_minute: int | None = _setting(None, int, check=_at_least(1))
@@ -345,6 +387,8 @@ def _check(key: str, value: Any) -> Any:
     if value is None and null:
         return None
     allowed = _words(meta, null)
+    if key in _NEVER_SHOWN and not _is(value, *meta["types"]):
+        raise AlkdError(f"{key}: the value (not shown, {type(value).__name__}) is not allowed; allowed: {allowed}")
     if not _is(value, *meta["types"]):
         raise AlkdError(f"{key}: {value!r} ({type(value).__name__}) is not allowed; allowed: {allowed}")
     if meta["choices"] and value not in meta["choices"]:

@@ -18,7 +18,8 @@ TITLE_FIELDS = ("title", "movie_title", "name")
 MAX_TITLE = 200  # characters
 # Joiners shape letters and emoji; every other format character is invisible or turns the direction of the text.
 _JOINERS = "\u200c\u200d"
-_BRACKETS = str.maketrans("<>", "()")
+# Angles in every form that reads as one: full-width and small ones become < and > in any reader that normalises.
+_BRACKETS = str.maketrans("<>＜＞﹤﹥‹›〈〉⟨⟩❬❭❮❯❰❱⧼⧽\u2329\u232a", "()" * 11)
 
 
 class NoTitlesError(AlkdError):
@@ -26,7 +27,10 @@ class NoTitlesError(AlkdError):
 
 
 def clean_title(text: str) -> str:
-    """One line of at most ``MAX_TITLE`` characters, without control and direction characters; ``<ID7>`` becomes ``(ID7)``."""
+    """One line of at most ``MAX_TITLE`` characters, without control and direction characters.
+
+    ``<ID7>`` becomes ``(ID7)``, in full-width angles too.
+    """
     shown = []
     for char in text:
         kind = unicodedata.category(char)

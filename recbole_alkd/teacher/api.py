@@ -11,28 +11,31 @@ import asyncio
 import difflib
 import importlib.util
 import logging
-import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from recbole_alkd.config import AlkdError, Settings, TeacherSettings
+from recbole_alkd.labels.asked import has_rankings
 from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints
+from recbole_alkd.teacher.api_key import find_key, known_key, strike
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.chat_client import ChatClient, Messages, NoReplyError, RefusedError, Reply, read_completion
+from recbole_alkd.teacher.chat_client import ChatClient, Messages
 from recbole_alkd.teacher.local_check import unless_labelled
-from recbole_alkd.teacher.parse import ParsedRanking, parse_ranking
+from recbole_alkd.teacher.parse import ParsedRanking, read_ranking
 from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
-from recbole_alkd.teacher.prompt import load_prompt, ranking_request
+from recbole_alkd.teacher.prompt import load_prompt, ranking_request, shown_order
+from recbole_alkd.teacher.refusals import NoReplyError, RefusedError
+from recbole_alkd.teacher.replies import Reply, read_completion
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +74,7 @@ class ApiTeacher(LLMTeacher):
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
         self._price = self._find_price()
         self._hints: str | None = None
-        self._told_of_cut = False
+        self._told_of_cut = self._told_of_counts = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: ChatClient | None = None
 
@@ -123,7 +126,7 @@ class ApiTeacher(LLMTeacher):
 
     def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
         messages = hints.missing_request(self, self._prompt, self._hint_key, store)
-        bound, tokens = _bound(messages), self._hint_tokens
+        bound, tokens = bound_of(messages), self._hint_tokens
         return [self._cost(bound // 4, tokens // 4), self._cost(bound, tokens)] if messages else []
 
     @property
@@ -131,7 +134,7 @@ class ApiTeacher(LLMTeacher):
         return max(_HINT_TOKENS, self.settings.llm_max_tokens or 0)
 
     def _prompt_bound(self, instance: Instance) -> int:
-        prompt = _bound(self.messages(instance))
+        prompt = bound_of(self.messages(instance))
         if self._hints is None and self._hint_key != "none":
             prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
         return prompt
@@ -167,7 +170,7 @@ class ApiTeacher(LLMTeacher):
     def _start(self) -> None:
         if self._client is not None:
             return
-        key = _key(self.settings)
+        key = find_key(self.settings)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-teacher", daemon=True)
         self._thread.start()
@@ -186,7 +189,7 @@ class ApiTeacher(LLMTeacher):
         tokens = self._hint_tokens
         reservation = None
         if self.budget:
-            reservation = self.budget.reserve(*self._cost(_bound(messages), tokens), labels=0)
+            reservation = self.budget.reserve(*self._cost(bound_of(messages), tokens), labels=0)
             if reservation is None:
                 raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
             reservation.begin()
@@ -195,8 +198,11 @@ class ApiTeacher(LLMTeacher):
         except NoReplyError as error:
             if reservation:
                 reservation.release()
-            raise AlkdError(f"llm_hints: {self.settings.llm_model} gave no hints: {error}") from None
-        answer = self._paid(Answer((), raw=reply.text[:_LONGEST_RAW]), reply, messages, tokens)
+            raise AlkdError(
+                f"llm_hints: {self.settings.llm_model} gave no hints: {error}; "
+                "lower llm_hint_cases, or set llm_hints: False to do without them"
+            ) from None
+        answer = self._paid(Answer((), raw=self._raw(reply)), reply, messages, tokens)
         if reservation:
             reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=0)
         return answer
@@ -246,7 +252,7 @@ class ApiTeacher(LLMTeacher):
     async def _ask_all(self, instances: Sequence[Instance], answers: Answers) -> None:
         client = self._client
         assert client is not None
-        waiting = deque(instances)
+        waiting, held = deque(instances), Held()
 
         async def work() -> None:
             try:
@@ -254,46 +260,78 @@ class ApiTeacher(LLMTeacher):
                     instance = waiting.popleft()
                     if not await asyncio.to_thread(self.may_send, instance):
                         continue
+                    try:
+                        answer = await self._answer(instance)
+                    except RefusedError as refusal:
+                        held.refused.append((instance, refusal))
+                        continue
+                    except NoReplyError as error:
+                        logger.warning("session %s: no label: %s", instance.session, error)
+                        held.last = error if error.given_up else held.last
+                        answer = Answer((), raw=str(error), usd=self._nothing, status="unanswered")
+                    else:
+                        release()  # the server answers, so what it refused was those requests
                     stored = asyncio.Event()
-                    answers.put((instance, await self._answer(instance), stored))
+                    answers.put((instance, answer, stored))
                     await stored.wait()
             except BaseException:
                 client.stop()  # the others finish what they have sent, and it is stored
                 raise
 
+        def release() -> None:
+            for instance, refusal in held.refused:
+                logger.warning("session %s: no label: %s", instance.session, refusal)
+                answer = Answer((), raw=str(refusal), usd=self._nothing, status="failed")
+                answers.put((instance, answer, asyncio.Event()))  # it cost nothing: nobody waits for it
+            held.refused.clear()
+
         try:
             ends = await asyncio.gather(*(work() for _ in range(self.settings.llm_concurrency)), return_exceptions=True)
+            if client.answered:
+                release()
             for end in ends:
                 if isinstance(end, BaseException):
                     raise end
+            if client.stopped:
+                return
+            client.check_end()
+            why = None if client.answered else held.doubt(self._has_answered)
+            if why is not None:
+                raise client.refuses(why)
+            release()
         finally:
             answers.put(None)
+
+    @property
+    def _nothing(self) -> float | None:
+        """What a request costs that was not answered."""
+        return 0.0 if self._price else None
+
+    def _has_answered(self) -> bool:
+        """Whether this LLM has given a ranking before: then it is there, and what it refuses now are single requests."""
+        return self.store is not None and has_rankings(self.store, self.identity)
 
     async def _answer(self, instance: Instance) -> Answer:
         began = time.perf_counter()
         messages, tokens = self.messages(instance), self.answer_tokens(instance)
         reservation, name = self.reservations.get(instance.row), f"session {instance.session}"
-        try:
-            reply = await self._chat(messages, tokens, reservation, name)
-        except NoReplyError as error:
-            logger.warning("%s: no label: %s", name, error)
-            usd = 0.0 if self._price else None
-            return Answer((), raw=str(error), usd=usd, status="failed" if isinstance(error, RefusedError) else "unanswered")
+        reply = await self._chat(messages, tokens, reservation, name)
+        answer = self._paid(Answer((), raw=self._raw(reply)), reply, messages, tokens)
         parsed = await self._parse(reply, instance)
-        answer = self._paid(Answer((), raw=reply.text[:_LONGEST_RAW]), reply, messages, tokens)
         repairs = dict(parsed.repairs)
         if not parsed.items:
-            # once more, more strictly; the answer that is there is kept beside the new one
-            stricter = self._stricter(messages, reply.text, instance)
-            if reservation is None or reservation.extend(*self._cost(_bound(stricter), tokens)):
+            # once more, and more strictly if there was a text; the answer that is there is kept beside the new one
+            stricter = self._stricter(messages, reply.text, instance) if reply.readable else messages
+            if reservation is None or reservation.extend(*self._cost(bound_of(stricter), tokens)):
                 try:
                     second = await self._chat(stricter, tokens, reservation, name)
                 except NoReplyError as error:
                     logger.warning("%s: no second answer: %s", name, error)
                 else:
+                    answer = self._paid(
+                        replace(answer, raw=answer.raw + _ASKED_AGAIN + self._raw(second)), second, stricter, tokens
+                    )
                     parsed = await self._parse(second, instance)
-                    raw = answer.raw + _ASKED_AGAIN + second.text[:_LONGEST_RAW]
-                    answer = self._paid(replace(answer, raw=raw), second, stricter, tokens)
                     repairs = {**parsed.repairs, "asked_again": 1}
         return replace(
             answer,
@@ -304,7 +342,7 @@ class ApiTeacher(LLMTeacher):
         )
 
     async def _chat(self, messages: Messages, tokens: int, reservation: Reservation | None, name: str) -> Reply:
-        bound = self._cost(_bound(messages), tokens)
+        bound = self._cost(bound_of(messages), tokens)
 
         def forfeit() -> None:
             logger.warning("%s: a request that broke off may be charged; %d tokens are counted for it", name, bound[0])
@@ -326,16 +364,15 @@ class ApiTeacher(LLMTeacher):
     def read_answer(self, instance: Instance, body: object) -> Answer:
         """The answer in a chat completion that came some other way, as in a batch file. At the full price.
 
-        Raises:
-            ValueError: ``body`` is no chat completion.
+        A ``body`` that is no chat completion was paid for as well: a failed answer.
         """
         reply = read_completion(body)
-        parsed = parse_ranking(reply.text, instance.candidates, self.settings.llm_top_n, self.context.titles)
-        answer = Answer(parsed.items, reply.text[:_LONGEST_RAW], parsed.repairs, status="ok" if parsed.items else "failed")
+        parsed = read_ranking(reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles)
+        answer = Answer(parsed.items, self._raw(reply), parsed.repairs, status="ok" if parsed.items else "failed")
         return self._paid(answer, reply, self.messages(instance), self.answer_tokens(instance))
 
     async def _parse(self, reply: Reply, instance: Instance) -> ParsedRanking:
-        parse = partial(parse_ranking, reply.text, instance.candidates, self.settings.llm_top_n, self.context.titles)
+        parse = partial(read_ranking, reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles)
         # a very long answer takes seconds, in which the others must not time out
         parsed = await asyncio.to_thread(parse) if len(reply.text) > 20_000 else parse()
         if reply.cut and not parsed.items and not self._told_of_cut:
@@ -346,6 +383,14 @@ class ApiTeacher(LLMTeacher):
                 self.answer_tokens(instance),
             )
         return parsed
+
+    def _shown(self, instance: Instance) -> tuple[str, ...]:
+        """The candidates as the LLM was shown them: an answer that repeats them in this order is no ranking."""
+        return shown_order(instance, self.settings.llm_seed)
+
+    def _raw(self, reply: Reply) -> str:
+        """What is kept of an answer: as it came, without the key."""
+        return strike((reply.text or reply.note)[:_LONGEST_RAW], known_key(self.settings))
 
     def _stricter(self, messages: Messages, text: str, instance: Instance) -> Messages:
         return [
@@ -358,9 +403,20 @@ class ApiTeacher(LLMTeacher):
         return self._prompt["generate.again"].format(top_n=min(self.settings.llm_top_n, len(instance.candidates))).strip()
 
     def _paid(self, answer: Answer, reply: Reply, messages: Messages, tokens: int) -> Answer:
-        """``answer`` with what ``reply`` cost added; the upper bounds where the server has not counted."""
-        prompt = _bound(messages) if reply.prompt_tokens is None else reply.prompt_tokens
-        completion = tokens if reply.completion_tokens is None else reply.completion_tokens
+        """``answer`` with what ``reply`` cost added; the upper bounds where the server has not counted, or cannot count."""
+        bounds, counts = (bound_of(messages), tokens), (reply.prompt_tokens, reply.completion_tokens)
+        if (
+            any(count is not None and count > bound for count, bound in zip(counts, bounds, strict=True))
+            and not self._told_of_counts
+        ):
+            self._told_of_counts = True
+            logger.warning(
+                "the server counts more tokens than a request can have: %s in place of at most %d + %d; the latter are charged",
+                " + ".join(f"{count:.3g}" for count in counts if count is not None), *bounds,
+            )  # fmt: skip
+        prompt, completion = (
+            bound if count is None or count > bound else count for count, bound in zip(counts, bounds, strict=True)
+        )
         usd = self._price.usd(prompt, completion, reply.cached_tokens) if self._price else None
         return replace(
             answer,
@@ -370,7 +426,20 @@ class ApiTeacher(LLMTeacher):
         )
 
 
-def _bound(messages: Messages) -> int:
+@dataclass
+class Held:
+    """Requests that the server refused, until it has answered one; ``last``: the last that was given up."""
+
+    refused: list[tuple[Instance, RefusedError]] = field(default_factory=list)
+    last: NoReplyError | None = None
+
+    def doubt(self, has_answered: Callable[[], bool]) -> NoReplyError | None:
+        """Why the server may be one that answers nothing; None where it is not."""
+        why = next((refusal for _, refusal in self.refused if not refusal.certain), self.last)
+        return None if why is None or has_answered() else why
+
+
+def bound_of(messages: Messages) -> int:
     """Tokens of a chat at most: one for every byte, and what the server's chat template adds."""
     return sum(len(text.encode("utf-8", "surrogatepass")) for message in messages for text in message.values()) + _TEMPLATE
 
@@ -390,15 +459,4 @@ def _check_model(settings: TeacherSettings) -> None:
 def _check_access(settings: Settings) -> None:
     if importlib.util.find_spec("openai") is None:
         raise AlkdError("llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'")
-    _key(settings.teacher)
-
-
-def _key(settings: TeacherSettings) -> str | None:
-    """The API key, from the environment. A key of OpenAI's is never sent to another server, unless that is asked for."""
-    name = settings.llm_api_key_env or (None if settings.llm_base_url else "OPENAI_API_KEY")
-    if name is None:
-        return None
-    key = os.environ.get(name)
-    if not key:
-        raise AlkdError(f"llm_api_key_env: the environment variable {name} is not set; it must hold the API key")
-    return key
+    find_key(settings.teacher)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from recbole_alkd.labels.store import Label, LabelStore
 from recbole_alkd.teacher.api import ApiTeacher
 from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.labelling import Bill, questions_of
+from recbole_alkd.teacher.replies import lenient_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class BatchAnswers:
         bill: of the answers that were new to the store.
         stored: labels that were put, failed ones included. known: answers whose key the store had.
         foreign: answers to questions that are none of these instances. unanswered: requests that ended in an error.
+        unreadable: the lines that are no line of such a file, by number and reason.
     """
 
     bill: Bill
@@ -58,6 +60,7 @@ class BatchAnswers:
     known: int
     foreign: int
     unanswered: int
+    unreadable: tuple[str, ...] = ()
 
 
 def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, budget: Budget, file: Path) -> BatchRequest:
@@ -94,24 +97,23 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
 def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, file: Path) -> BatchAnswers:
     """Put the answers of a batch's output file into the store. Reading a file twice changes nothing.
 
-    An answer without a usable ranking becomes a failed label; a request that ended in an error is left to be asked again.
+    An answer without a usable ranking becomes a failed label; a request that ended in an error is left to be asked again. A
+    line that cannot be read is named and left out.
 
     Raises:
-        AlkdError: a file that cannot be read, or a line that is no batch output.
+        AlkdError: a file that cannot be read, or none of whose lines can.
     """
     questions, identity = questions_of(teacher, instances), teacher.identity
     labels, foreign, unanswered = [], 0, 0
-    for place, key, body in _read_lines(file):
+    lines, unreadable = _read_lines(file)
+    for key, body in lines:
         instance = questions.get(key)
         if instance is None:
             foreign += 1
         elif body is None:
             unanswered += 1
         else:
-            try:
-                answer = teacher.read_answer(instance, body)
-            except ValueError:
-                raise AlkdError(f"{place}: the response holds no chat completion") from None
+            answer = teacher.read_answer(instance, body)
             labels.append(
                 Label(
                     key=key,
@@ -143,25 +145,31 @@ def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelS
         completion_tokens=sum(label.completion_tokens for label in new),
         usd=sum(prices) if prices or not new else None,
     )
-    return BatchAnswers(bill, stored, len(labels) - len(new), foreign, unanswered)
+    return BatchAnswers(bill, stored, len(labels) - len(new), foreign, unanswered, tuple(unreadable))
 
 
-def _read_lines(file: Path) -> Iterator[tuple[str, str, Any]]:
-    """(place, custom_id, the response's body or None when the request failed) of every line."""
+def _read_lines(file: Path) -> tuple[list[tuple[str, Any]], list[str]]:
+    """(custom_id, the response's body or None when the request failed) of every line that is one, and what the others are."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")  # a string may hold any other line separator
+    except OSError as error:
         raise AlkdError(f"batch file {str(file)!r} cannot be read: {error}") from None
+    found: list[tuple[str, Any]] = []
+    unreadable: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        place = f"{file}, line {number}"
-        try:
-            record = json.loads(line)
-            key, response = record["custom_id"], record.get("response")
-            if "response" not in record or not isinstance(key, str):
-                raise KeyError("response")
-            body = response["body"] if response and response["status_code"] == 200 and not record.get("error") else None
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise AlkdError(f"{place}: no line of a batch's output file (custom_id and response are needed)") from None
-        yield place, key, body
+        record = lenient_json(line.decode("utf-8", "replace"))
+        response = record.get("response") if isinstance(record, dict) else None
+        if not (isinstance(record, dict) and isinstance(record.get("custom_id"), str) and "response" in record):
+            unreadable.append(f"line {number}: no line of a batch's output file (custom_id and response are needed)")
+        elif not isinstance(response, dict) or str(response.get("status_code")) != "200" or record.get("error"):
+            found.append((record["custom_id"], None))
+        else:
+            # what was answered was paid for, whatever it is
+            found.append((record["custom_id"], response.get("body") or {}))
+    if unreadable and not found:
+        raise AlkdError(f"{file}, {unreadable[0]}")
+    for problem in unreadable[:20]:
+        logger.warning("%s, %s; it is left out", file, problem)
+    return found, unreadable

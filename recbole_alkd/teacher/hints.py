@@ -19,7 +19,8 @@ from recbole_alkd.labels.hints import Hints, get_hints
 from recbole_alkd.labels.side import store_hints
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.prompt import Prompt, title_of
+from recbole_alkd.teacher.prompt import Prompt, sendable, title_of
+from recbole_alkd.teacher.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def find_hints(teacher: LLMTeacher, prompt: Prompt, key: str, ask: Ask) -> str:
     if store is None:
         raise ValueError("hints are kept in a label store: set the teacher's `store` first")
     kept = get_hints(store, key) or _ask_once(teacher, store, prompt, key, ask)
-    lines = "\n".join(f"{number}. {hint}" for number, hint in enumerate(kept.rules, start=1))
+    lines = "\n".join(f"{number}. {hint}" for number, hint in enumerate(map(sendable, kept.rules), start=1))
     logger.info("hints of the LLM (%s in %s):\n%s", key, store.path, lines or "(none)")
     return lines
 
@@ -80,7 +81,7 @@ def _ask_once(teacher: LLMTeacher, store: LabelStore, prompt: Prompt, key: str, 
         teacher.preparation = answer
         hints = Hints(
             key=key,
-            rules=parse_hints(answer.raw),
+            rules=_rules(answer.raw),
             raw=answer.raw,
             prompt_tokens=answer.prompt_tokens,
             completion_tokens=answer.completion_tokens,
@@ -109,9 +110,18 @@ def hint_messages(prompt: Prompt, cases: Sequence[Instance], titles: Mapping[str
     return [{"role": "system", "content": prompt["hints.system"].strip()}, {"role": "user", "content": user.strip()}]
 
 
+def _rules(text: str) -> tuple[str, ...]:
+    """``parse_hints`` of an answer that was paid for: should it fail, there are no hints, and the log says why."""
+    try:
+        return parse_hints(text)
+    except Exception as error:
+        logger.warning("the hints could not be read (%s: %s); they are kept as they came", type(error).__name__, error)
+        return ()
+
+
 def parse_hints(text: str) -> tuple[str, ...]:
     """The numbered (or bulleted) points of ``text``, each on one line; what stands before the first is left out."""
-    text = re.sub(r"(?is)<think>.*?(</think>|\Z)", "", text)
+    text = without_thoughts(sendable(text))
     hints: list[str] = []
     open_point = False
     for line in text.splitlines():

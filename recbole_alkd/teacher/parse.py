@@ -8,6 +8,7 @@ names no ids. Nothing here knows the true next item. The time is linear in the l
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,9 @@ from itertools import islice
 from typing import Any
 
 from recbole_alkd.teacher.mentions import ID_WORDS, NO_ID_WORDS, Ids, Lists, Mention, Titles, id_mentions, normal, title_mentions
+from recbole_alkd.teacher.thoughts import without_thoughts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,32 +50,24 @@ def parse_ranking(text: str, candidates: Sequence[str], top_n: int, titles: Mapp
     Returns:
         Distinct candidates, at most ``top_n``; none when the answer names none.
     """
-    answer = _without_thoughts(normal(text))
     ids = Ids(candidates)
+    answer = without_thoughts(normal(text), lambda name: bool(ids.find(name)[0]))
     by_title = Titles(titles, candidates) if titles else None
     found = _from_text(answer, ids, by_title, top_n)
     structured = _from_json(answer, ids, by_title)
     return _ranking(_first_that_lasts([structured, found], top_n), top_n)
 
 
+def read_ranking(text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None) -> ParsedRanking:
+    """``parse_ranking`` of an answer that was paid for: should it fail, the answer has no ranking, and the log says why."""
+    try:
+        return parse_ranking(text, candidates, top_n, titles)
+    except Exception as error:
+        logger.warning("an answer could not be read (%s: %s); it is kept without a ranking", type(error).__name__, error)
+        return ParsedRanking((), {"unreadable": 1})
+
+
 _MOST = 100_000  # mentions that are looked at; an answer with more has gone round in circles
-_THOUGHT = re.compile(r"<(/?)(?:think|thinking|thought|reasoning)\b[^<>\n]{0,80}>", re.IGNORECASE)
-
-
-def _without_thoughts(text: str) -> str:
-    parts: list[str] = []
-    start, thinking = 0, False
-    for tag in _THOUGHT.finditer(text):
-        if tag[1]:
-            if not thinking:
-                parts.clear()  # the opening tag stood in the prompt
-            start, thinking = tag.end(), False
-        elif not thinking:
-            parts.append(text[start : tag.start()])
-            thinking = True
-    if not thinking:
-        parts.append(text[start:])
-    return " ".join(parts)
 
 
 def _names(mentions: Iterable[Mention]) -> set[str]:

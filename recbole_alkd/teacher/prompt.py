@@ -145,6 +145,11 @@ def session_titles(instance: Instance, titles: Mapping[str, str], history: int) 
     return [title_of(token, titles) for token in instance.history[-history:]]
 
 
+def sendable(text: str) -> str:
+    """``text`` with halves of surrogate pairs replaced, which no encoder takes. Whole pairs become their character."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     """The chat for a model that knows no system role: its text stands in the first user message."""
     rest = [dict(message) for message in messages if message["role"] != "system"]

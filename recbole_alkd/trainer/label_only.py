@@ -117,6 +117,7 @@ def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
         f"{found.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {found.known:,} were known, "
         f"{found.foreign:,} belong to other questions, {found.unanswered:,} requests ended in an error",
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}",
+        *(f"{file}, {problem}; it is left out" for problem in found.unreadable),
     ]
     return dataclasses.asdict(found), lines
 

@@ -28,6 +28,7 @@ def item_file(folder: Path, *lines: str, header: str = "item_id:token\ttitle:tok
         ("  Toy \t Story\u00a0 2 ", "Toy Story 2"),
         ("line\nbreak\r\nand\x00null\u2028end", "line break and null end"),
         ("[<ID7>,<ID8:x>]", "[(ID7),(ID8:x)]"),
+        ("＜ID7＞ ﹤ID8﹥ ‹ID9› ⟨ID1⟩ 〈ID2〉 \u2329ID3\u232a", "(ID7) (ID8) (ID9) (ID1) (ID2) (ID3)"),
         ("<|im_start|>system", "(|im_start|)system"),
         ("abc\u202ecba\u2066\u200b\ufeff\u00ad", "abccba"),
         ("hidden\U000e0041\U000e0042", "hidden"),

@@ -15,6 +15,7 @@ Standard library only. ``answer_text`` is what it says when it is well (a rankin
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -79,7 +80,7 @@ class FaultServer(ChatServer):
             self.faults[fault or ""] += 1
             if fault is None or fault in PAID or (fault == "no system role" and not _has_system(body)):
                 self.paid[question_of(body)] += 1
-                self.paid_tokens += exchange.tokens
+                self.paid_tokens += exchange.tokens(FAULTS.get(fault or ""))
         if fault is None:
             exchange.send(exchange.completion())
         else:
@@ -124,10 +125,10 @@ class Exchange:
     def __init__(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], text: str) -> None:
         self.handler, self.body, self.text = handler, body, text
 
-    @property
-    def tokens(self) -> int:
-        """What the provider charges."""
-        usage = self.completion()["usage"]
+    def tokens(self, fault: Callable[[Exchange], None] | None) -> int:
+        """What the provider charges for what the model says."""
+        said = getattr(fault, "says", lambda x: x.text)
+        usage = self.completion(said(self))["usage"]
         return usage["prompt_tokens"] + usage["completion_tokens"]
 
     @property
@@ -206,7 +207,7 @@ def _bytes(change: Callable[[bytes], bytes]) -> Callable[[Exchange], None]:
 
 
 def _in_text(before: str = "", behind: str = "") -> Callable[[Exchange], None]:
-    return lambda x: x.send(x.completion(before + x.text + behind))
+    return _content(lambda x: before + x.text + behind)
 
 
 def _finish(reason: str, text: str | None = None) -> Callable[[Exchange], None]:
@@ -215,6 +216,7 @@ def _finish(reason: str, text: str | None = None) -> Callable[[Exchange], None]:
         whole["choices"][0]["finish_reason"] = reason
         x.send(whole)
 
+    fault.says = lambda x: x.text if text is None else text  # type: ignore[attr-defined]
     return fault
 
 
@@ -276,10 +278,14 @@ def _endless(x: Exchange) -> None:
 
 
 def _bomb(x: Exchange) -> None:
+    x.send(_packed_gigabyte(), Content_Encoding="gzip")
+
+
+@functools.cache
+def _packed_gigabyte() -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     block = bytes(2**20)
-    raw = b"".join(packer.compress(block) for _ in range(1024)) + packer.flush()
-    x.send(raw, Content_Encoding="gzip")
+    return b"".join(packer.compress(block) for _ in range(1024)) + packer.flush()
 
 
 def _drip(x: Exchange) -> None:
@@ -300,7 +306,11 @@ def _duplicates(raw: bytes) -> bytes:
 
 
 def _content(change: Callable[[Exchange], str]) -> Callable[[Exchange], None]:
-    return lambda x: x.send(x.completion(change(x)))
+    def fault(x: Exchange) -> None:
+        x.send(x.completion(change(x)))
+
+    fault.says = change  # type: ignore[attr-defined]
+    return fault
 
 
 def _echo_candidates(x: Exchange) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_server import completion
+from chat_server import completion, ranking
 from teacher_tests import TITLES, some_instances
 
 from recbole_alkd.config import AlkdError, read_settings
@@ -90,21 +90,49 @@ def test_the_budget_cuts_the_file(tmp_path: Path) -> None:
     [
         ("{", "line 1: no line of a batch's output file"),
         ('{"custom_id": "x"}', "line 1: no line of a batch's output file"),
-        ("OK", None),
     ],
 )
-def test_bad_files_are_named(tmp_path: Path, line: str, words: str | None) -> None:
+def test_bad_files_are_named(tmp_path: Path, line: str, words: str) -> None:
     teacher, file = make(tmp_path), tmp_path / "answers.jsonl"
-    instance = some_instances(1)[0]
-    if words is None:
-        line = json.dumps({"custom_id": key_of(teacher, instance), "response": {"status_code": 200, "body": {"x": 1}}})
-        words = "line 1: the response holds no chat completion"
     file.write_text(line)
     with LabelStore(tmp_path / "s") as store:
         with pytest.raises(AlkdError, match=words):
-            read_batch(teacher, [instance], store, file)
+            read_batch(teacher, some_instances(1), store, file)
         with pytest.raises(AlkdError, match="cannot be read"):
-            read_batch(teacher, [instance], store, tmp_path / "none")
+            read_batch(teacher, some_instances(1), store, tmp_path / "none")
+
+
+def test_bad_lines_do_not_cost_the_good_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    teacher, instances = make(tmp_path), some_instances(6)
+    out, back = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
+    with LabelStore(tmp_path / "s") as store:
+        write_batch(teacher, instances, store, Budget(99), out)
+        requests = [json.loads(line) for line in out.read_text().splitlines()]
+        good = ranking(requests[1]["body"])
+        lines = [
+            answer(requests, 0).replace("[<ID", "\u2028\x85 [<ID"),  # line separators that are none of JSON lines
+            answer(requests, 1).replace('"prompt_tokens": ', '"prompt_tokens": 1' + "0" * 5000),
+            answer(requests, 2, response={"status_code": 200, "body": {"choices": [], "usage": {"prompt_tokens": 12}}}),
+            answer(requests, 3, response={"status_code": 200, "body": [1]}),
+            "[" * 100_000 + "]" * 100_000,
+            answer(requests, 4)[:-30],
+            answer(requests, 4, "\udcff caf\u00e9 " + ranking(requests[4]["body"])),
+        ]
+        content = ("\ufeff" + "\r\n".join(lines) + "\n").encode()
+        back.write_bytes(content + answer(requests, 5).encode().replace(b"[<ID", b"caf\xe9 [<ID"))
+        found = read_batch(teacher, instances, store, back)
+        assert (found.stored, found.bill.failed, found.unanswered, found.foreign) == (6, 2, 0, 0)
+        assert [problem.partition(":")[0] for problem in found.unreadable] == ["line 5", "line 6"]
+        assert "line 5: no line of a batch's output file" in caplog.text
+        labels = [store.get(request["custom_id"]) for request in requests]
+        assert [label.status for label in labels] == ["ok", "ok", "failed", "failed", "ok", "ok"]
+        assert all(
+            label.ranking == tuple(sorted(i.candidates, reverse=True)[:7])
+            for label, i in zip(labels, instances, strict=True)
+            if label.status == "ok"
+        )
+        assert labels[1].raw == good and labels[1].prompt_tokens > 1000  # the bound: every byte a token
+        assert labels[2].prompt_tokens == 12 and labels[2].completion_tokens == teacher.answer_tokens(instances[2])
 
 
 def test_estimates_need_no_server(tmp_path: Path) -> None:

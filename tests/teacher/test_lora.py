@@ -405,9 +405,7 @@ def test_checkpointing_changes_no_loss(model, tmp_path, monkeypatch):
     for on in (False, True):
         logged = []
         seen.clear()
-        teacher(
-            model, tmp_path, log_metric=lambda *entry, logged=logged: logged.append(entry), lora_checkpointing=on
-        ).prepare()
+        teacher(model, tmp_path, log_metric=lambda *entry, logged=logged: logged.append(entry), lora_checkpointing=on).prepare()
         losses[on] = [value for _, value, _ in logged]
         assert set(seen) == {on}
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
