@@ -7,21 +7,25 @@ RecBole line it cures and does nothing where that line is already fine. ``apply(
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 import inspect
+import logging
 import os
 import pickle
 import sys
 import types
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from recbole_alkd.error import AlkdError
 from recbole_alkd.files import whole_file
-from recbole_alkd.reading import read_value
+from recbole_alkd.memory import rows_at_once
+from recbole_alkd.reading import read_search_file
 
 RECBOLE_VERSION = "1.2.1"
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -43,6 +47,9 @@ def apply() -> None:
     _folders_of_several_runs()
     _use_gpu_decides()
     _search_files_are_data()
+    _saved_data_on_trust_alone()
+    _metrics_of_whole_lists()
+    _scores_in_blocks()
     _applied = True
 
 
@@ -159,9 +166,7 @@ def _folders_of_several_runs() -> None:
     def ensure_dir(dir_path: str) -> None:
         os.makedirs(dir_path, exist_ok=True)
 
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == "recbole" and getattr(module, "ensure_dir", None) is original:
-            module.ensure_dir = ensure_dir  # type: ignore[attr-defined]
+    _replace_everywhere("ensure_dir", original, ensure_dir)
 
 
 def _use_gpu_decides() -> None:
@@ -190,43 +195,104 @@ def _search_files_are_data() -> None:
     HyperTuning._build_space_from_file = staticmethod(_build_space_from_file)
 
 
-def read_search_file(file: str) -> dict[str, dict[str, list[Any]]]:
-    """RecBole's search file as its ``params_dict`` has it: kind -> setting -> values, or bounds (and step).
+def _replace_everywhere(name: str, original: Any, new: Any) -> None:
+    """Set ``new`` wherever a module of RecBole's holds ``original`` as ``name``."""
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] == "recbole" and getattr(module, name, None) is original:
+            setattr(module, name, new)
 
-    Raises:
-        AlkdError: a file that cannot be read, an unknown kind, values that are no list, bounds that are no numbers.
-    """
-    try:
-        with open(file, encoding="utf-8") as stream:
-            lines = stream.read().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AlkdError(f"search file {file!r} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'})") from None
-    space: dict[str, dict[str, list[Any]]] = {}
-    counts = {"uniform": 2, "loguniform": 2, "quniform": 3}
-    for number, line in enumerate(lines, start=1):
-        words = line.strip().split(" ")
-        if len(words) < 3:
-            continue  # as RecBole does
-        name, kind, text = words[0], words[1], "".join(words[2:])
-        if name.startswith("#"):
-            continue
-        place = f"search file {file!r}, line {number}: {name} {kind} {text}"
-        if kind == "choice":
-            values = read_value(text)
-            values = list(values) if isinstance(values, tuple) else values
-            if not isinstance(values, list) or not values:
-                raise AlkdError(f"{place}: a list of values is expected, such as [64, 128]")
-        elif kind in counts:
-            try:
-                values = [float(part) for part in text.split(",")]
-            except ValueError:
-                values = []
-            if len(values) != counts[kind]:
-                raise AlkdError(f"{place}: {counts[kind]} numbers with commas are expected")
-        else:
-            raise AlkdError(f"{place}: {kind!r} is not allowed; allowed: choice, {', '.join(counts)}")
-        space.setdefault(kind, {})[name] = values
-    return space
+
+def _metrics_of_whole_lists() -> None:
+    """collector.py:246 calls ``.cpu()`` on counts that are no tensors, so that ItemCoverage, AveragePopularity, GiniIndex and
+    TailPercentage fail; and collector.py:165 asks for the best k of fewer than k items, after an epoch of training."""
+    import torch
+    from recbole.evaluator import Collector
+
+    get_data_struct, data_collect = Collector.get_data_struct, Collector.data_collect
+
+    def collected(self: Collector) -> Any:
+        plain = {key: value for key, value in self.data_struct._data_dict.items() if not isinstance(value, torch.Tensor)}
+        for key in plain:
+            del self.data_struct._data_dict[key]
+        struct = get_data_struct(self)
+        for key, value in plain.items():
+            struct.set(key, value)
+            self.data_struct.set(key, value)
+        return struct
+
+    def begins(self: Collector, train_data: Any) -> None:
+        items = train_data._dataset.item_num - 1
+        listed = self.register.need("rec.items") or self.register.need("rec.topk")
+        if listed and max(self.topk) > items:
+            raise AlkdError(f"topk: {max(self.topk)} is more than the {items} items of the data set; allowed: at most {items}")
+        data_collect(self, train_data)
+
+    Collector.get_data_struct, Collector.data_collect = collected, begins
+
+
+def _scores_in_blocks() -> None:
+    """general_dataloader.py:252 gives a sequential model ``eval_batch_size`` rows at once, however many items each is scored
+    against: 4,096 rows times 834,459 items are 13.7 GB. See ``memory.py`` for how many rows there are instead."""
+    from recbole.data.dataloader import FullSortEvalDataLoader
+
+    original = FullSortEvalDataLoader._init_batch_size_and_step
+
+    def _init_batch_size_and_step(self: FullSortEvalDataLoader) -> None:
+        original(self)
+        if self.is_sequential:
+            rows = rows_at_once(self.step, self._dataset.item_num)
+            if rows < self.step:
+                self.step = rows
+                self.set_batch_size(rows)
+
+    FullSortEvalDataLoader._init_batch_size_and_step = _init_batch_size_and_step
+
+
+# -- data sets and loaders that were saved ------------------------------------------------------------------------------
+
+_trusted: ContextVar[bool] = ContextVar("trusted", default=False)
+_opening: ContextVar[bool] = ContextVar("opening", default=False)  # a checkpoint, whose Config is somebody's word
+
+
+def _saved_data_on_trust_alone() -> None:
+    """data/utils.py:61 and :122 unpickle what lies under a certain name in checkpoint_dir, or wherever a Config says, which a
+    checkpoint of somebody else brings along. Without trust the data set is read from its own files instead."""
+    from recbole.data import utils
+
+    create_dataset, load_split_dataloaders = utils.create_dataset, utils.load_split_dataloaders
+
+    def untrusted(config: Any, setting: str, names: str) -> bool:
+        """Whether there is a file that RecBole would unpickle, and nobody trusts it."""
+        if config["trust_checkpoint"] or _trusted.get():
+            return False
+        named = config[setting]
+        there = [named] if named else glob.glob(os.path.join(glob.escape(config["checkpoint_dir"]), names))
+        there = [path for path in there if os.path.exists(path)]
+        if there:
+            logging.getLogger().warning(
+                f"{there[0]!r} is not read: it can run code. The data set is made from its own files; trust_checkpoint: True "
+                "reads files of your own"
+            )
+        return bool(there)
+
+    def create(config: Any) -> Any:
+        if not untrusted(config, "dataset_save_path", f"{glob.escape(str(config['dataset']))}-*Dataset.pth"):
+            return create_dataset(config)
+        before = config["dataset_save_path"]
+        config["dataset_save_path"] = os.path.join(os.devnull, "none")  # which is never there
+        try:
+            dataset = create_dataset(config)
+        finally:
+            config["dataset_save_path"] = before
+        return dataset
+
+    def load(config: Any) -> Any:
+        names = f"{glob.escape(str(config['dataset']))}-for-{glob.escape(str(config['model']))}-dataloader.pth"
+        return None if untrusted(config, "dataloaders_save_path", names) else load_split_dataloaders(config)
+
+    create.__doc__, load.__doc__ = create_dataset.__doc__, load_split_dataloaders.__doc__
+    _replace_everywhere("create_dataset", create_dataset, create)
+    _replace_everywhere("load_split_dataloaders", load_split_dataloaders, load)
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------
@@ -273,9 +339,11 @@ def trusted_loads() -> Iterator[None]:
     """
     before = os.environ.get(_UNSAFE)
     os.environ[_UNSAFE] = "1"
+    token = _trusted.set(True)
     try:
         yield
     finally:
+        _trusted.reset(token)
         os.environ.pop(_UNSAFE)
         if before is not None:
             os.environ[_UNSAFE] = before
@@ -304,6 +372,13 @@ def _readable_checkpoints() -> None:
 
     def config_setstate(self: Config, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if _opening.get():
+            # the file does not decide whether it is trusted, nor where logs are written
+            self.final_config_dict = {**self.final_config_dict, "trust_checkpoint": False}
+            for key in ("model", "dataset"):
+                name = str(self.final_config_dict.get(key))
+                if name != os.path.basename(name) or name in (".", "..") or "\\" in name:
+                    raise AlkdError(f"the checkpoint's {key} {name!r} is no name of a {key}")
         self.yaml_loader = self._build_yaml_loader()
         try:
             self.model_class = get_model(self.model)
@@ -355,7 +430,17 @@ def _readable_checkpoints() -> None:
     Trainer._save_checkpoint = _save_checkpoint
     Trainer.resume_checkpoint = named(resume_path, Trainer.resume_checkpoint)
     Trainer.evaluate = named(evaluate_path, Trainer.evaluate)
-    loader = named(lambda model_file: (model_file, False), quick_start.load_data_and_model)
+    load_data_and_model = quick_start.load_data_and_model
+
+    def opening(model_file: str) -> Any:
+        token = _opening.set(True)
+        try:
+            return load_data_and_model(model_file)
+        finally:
+            _opening.reset(token)
+
+    opening.__doc__, opening.__name__ = load_data_and_model.__doc__, load_data_and_model.__name__
+    loader = named(lambda model_file: (model_file, False), opening)
     quick_start.load_data_and_model = loader
     importlib.import_module("recbole.quick_start").load_data_and_model = loader  # type: ignore[attr-defined]
     torch.serialization.add_safe_globals([Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader])

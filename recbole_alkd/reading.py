@@ -127,3 +127,42 @@ def read_value(text: str) -> Any:
         except _UnreadableError:
             pass
     return text
+
+
+def read_search_file(file: str) -> dict[str, dict[str, list[Any]]]:
+    """RecBole's search file as its ``params_dict`` has it: kind -> setting -> values, or bounds (and step).
+
+    Raises:
+        AlkdError: a file that cannot be read, an unknown kind, values that are no list, bounds that are no numbers.
+    """
+    try:
+        with open(file, encoding="utf-8") as stream:
+            lines = stream.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AlkdError(f"search file {file!r} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'})") from None
+    space: dict[str, dict[str, list[Any]]] = {}
+    counts = {"uniform": 2, "loguniform": 2, "quniform": 3}
+    for number, line in enumerate(lines, start=1):
+        words = line.strip().split(" ")
+        if len(words) < 3:
+            continue  # as RecBole does
+        name, kind, text = words[0], words[1], "".join(words[2:])
+        if name.startswith("#"):
+            continue
+        place = f"search file {file!r}, line {number}: {name} {kind} {text}"
+        if kind == "choice":
+            values = read_value(text)
+            values = list(values) if isinstance(values, tuple) else values
+            if not isinstance(values, list) or not values:
+                raise AlkdError(f"{place}: a list of values is expected, such as [64, 128]")
+        elif kind in counts:
+            try:
+                values = [float(part) for part in text.split(",")]
+            except ValueError:
+                values = []
+            if len(values) != counts[kind]:
+                raise AlkdError(f"{place}: {counts[kind]} numbers with commas are expected")
+        else:
+            raise AlkdError(f"{place}: {kind!r} is not allowed; allowed: choice, {', '.join(counts)}")
+        space.setdefault(kind, {})[name] = values
+    return space

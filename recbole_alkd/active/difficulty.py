@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
 
 # (item_seq, item_seq_len, rows of the batch) -> (B,)
@@ -95,6 +96,7 @@ def _of_target(scores: Tensor, target: Tensor) -> Tensor:
 
 def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Batch) -> np.ndarray:
     found = np.empty(len(item_seq))
+    batch_size = rows_at_once(batch_size, getattr(view.model, "n_items", 1))
     with torch.no_grad(), _evaluating(view):
         device = view.device
         for start in range(0, len(item_seq), batch_size):

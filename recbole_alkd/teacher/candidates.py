@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
 
 
@@ -35,6 +36,7 @@ def top_candidates(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
+    batch_size = rows_at_once(batch_size, getattr(model, "n_items", 1))
     parts = [torch.empty(0, size, dtype=torch.long)]
     try:
         with torch.no_grad():

@@ -17,6 +17,7 @@ from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
 from recbole_alkd.active.ratio import classify
 from recbole_alkd.config import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
+from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
@@ -90,9 +91,11 @@ class TrainingRows:
         seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
         name = self.settings.selection.alkd_difficulty
 
+        step = rows_at_once(1024, len(self.tokens))
+
         def batched(function: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
             with torch.no_grad():
-                parts = [function(seq[i : i + 1024], length[i : i + 1024]).cpu() for i in range(0, len(seq), 1024)]
+                parts = [function(seq[i : i + step], length[i : i + step]).cpu() for i in range(0, len(seq), step)]
             return torch.cat(parts).double().numpy()
 
         def entropy(s: Tensor, n: Tensor) -> Tensor:

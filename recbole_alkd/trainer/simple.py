@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from recbole_alkd.memory import rows_at_once
 from recbole_alkd.trainer.ranks import mean_ranks
 
 DECAY = 0.7  # weight of an item against the one after it
@@ -65,6 +66,7 @@ class SimpleRecommender:
     def ranks(self, part: Any, mask_session_items: bool, batch: int = 1024) -> np.ndarray:
         """``mean_ranks`` of the targets of a part, (rows,)."""
         found = []
+        batch = rows_at_once(batch, part.item_num, number=8)
         for start in range(0, len(part), batch):
             rows = part.inter_feat[start : start + batch]
             item_seq = rows[self.list_field]

@@ -349,7 +349,7 @@ def test_filter_by_item_file(tmp_path: Path, config_of, build) -> None:
 def test_save_and_reuse(tmp_path: Path, config_of, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recbole.data.dataset.GRU4RecDataset", ALKDRecDataset, raising=False)
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(10))
-    config = config_of("toy", save_dataset=True)
+    config = config_of("toy", save_dataset=True, trust_checkpoint=True)
     first = token_rows(create_dataset(config).build()[0])
     monkeypatch.setattr(ALKDRecDataset, "_load_data", lambda *_: pytest.fail("loaded again"))
     assert token_rows(create_dataset(config).build()[0]) == first
@@ -360,7 +360,7 @@ def test_save_and_reuse(tmp_path: Path, config_of, monkeypatch: pytest.MonkeyPat
         {"session_time_unit": "s"},
     ):
         with pytest.raises(BaseException, match="loaded again"):
-            create_dataset(config_of("toy", **change))
+            create_dataset(config_of("toy", trust_checkpoint=True, **change))
 
 
 def test_pickled_parts(tmp_path: Path, config_of, build) -> None:
