@@ -144,7 +144,7 @@ def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, mo
         stream.write("weight_decay: 0.1\n")  # the model's own default, which no setting of the run shows
     assert changed() == ["student", "teacher", "alkdrec", "llm:text"]
     for file in (folder / "prompt").glob("*.yaml"):
-        file.write_text(file.read_text().replace("title: \"", "title: \"So: "))
+        file.write_text(file.read_text().replace('title: "', 'title: "So: '))
     assert changed() == ["llm:text"]
 
 

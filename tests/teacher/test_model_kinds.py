@@ -163,7 +163,7 @@ def test_pickled_weights_run_no_code(untied, tmp_path, monkeypatch):
     assert not (tmp_path / "mark").exists()
 
 
-CODE = '''
+CODE = """
 import pathlib
 pathlib.Path(__file__).with_name("mark").touch()
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -175,7 +175,7 @@ class OddConfig(LlamaConfig):
 
 class OddModel(LlamaForCausalLM):
     config_class = OddConfig
-'''
+"""
 
 
 def odd_model(folder, untied):
