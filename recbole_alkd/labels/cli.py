@@ -13,6 +13,7 @@ from typing import Any
 
 from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.labels import tools
+from recbole_alkd.labels.label import read_amount, read_time
 from recbole_alkd.labels.store import STATUSES, LabelStore
 
 
@@ -37,7 +38,8 @@ def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
     export.add_argument("--status", choices=STATUSES)
     importing = add("import", _import, "put the labels of an exported file into the store; a key that exists stays")
     importing.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
-    add("verify", _verify, "check the file and every label")
+    add("verify", _verify, "read everything, and name what is damaged")
+    add("repair", _repair, "save what can be read of a damaged store in a new file in its place; the damaged one is kept")
     merging = add("merge", _merge, "put the labels of another store into this one; a key that exists stays")
     merging.add_argument("other", type=Path, help="the other store")
     return parser
@@ -58,9 +60,9 @@ def _list(args: argparse.Namespace) -> None:
 
 def _text(line: tools.Line) -> str:
     key, status, teacher, prompt, completion, _, usd, when = line
-    minute = None if when is None else int(when // 60)
+    usd = read_amount(usd)
     price = "-" if usd is None else f"{usd:.6f}"
-    return f"{key[:16]}  {_minute(minute)}  {status:6}  {f'{prompt}+{completion}':>11}  {price:>10}  {teacher}\n"
+    return f"{key[:16]}  {_when(when)}  {status:6}  {f'{prompt}+{completion}':>11}  {price:>10}  {teacher}\n"
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -99,6 +101,18 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _repair(args: argparse.Namespace) -> int:
+    done = tools.repair(args.store)
+    if done.damaged is None:
+        print(f"{args.store}: all is well, nothing to repair")
+        return 0
+    print("\n".join(f"lost: {text}" for text in done.lost))
+    hints = f" and {done.hints:,} hints" if done.hints else ""
+    print(f"{args.store}: {done.labels:,} labels{hints} saved, {len(done.lost):,} rows lost; the damaged file is {done.damaged}")
+    print("labels that are lost are asked for again by the next run that wants them; what they cost stays in `store stats`")
+    return 0
+
+
 def _merge(args: argparse.Namespace) -> None:
     if args.other.resolve() == args.store.resolve():
         raise AlkdError(f"store {str(args.other)!r}: it cannot be merged into itself")
@@ -112,6 +126,7 @@ def _report(counts: tuple[int, int], source: Path, target: Path) -> None:
 
 
 def _when(seconds: float | None) -> str:
+    seconds = read_time(seconds)  # other times cannot be shown
     return _minute(None if seconds is None else int(seconds // 60))
 
 

@@ -61,7 +61,7 @@ class StoreFile:
         try:
             self.readonly = path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.db = self._open_readonly() if self.readonly else _connect(path)
+            self.db = self._open_readonly() if self.readonly else connect(path)
             self.note_place()
         except (OSError, sqlite3.Error) as error:
             self.close()
@@ -73,7 +73,7 @@ class StoreFile:
 
     def _open_readonly(self) -> sqlite3.Connection:
         """A connection that needs no files beside the store: on a disk that is read-only they cannot be made."""
-        db = _connect(f"{self.path.as_uri()}?mode=ro")
+        db = connect(f"{self.path.as_uri()}?mode=ro")
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             return db
@@ -81,12 +81,12 @@ class StoreFile:
             db.close()
         log = Path(f"{self.path}-wal")
         if not (log.is_file() and log.stat().st_size):
-            return _connect(f"{self.path.as_uri()}?immutable=1")
+            return connect(f"{self.path.as_uri()}?immutable=1")
         # the newest labels stand in the log, which SQLite reads only where it may write: in a copy
         self._copy = tempfile.mkdtemp(prefix="recbole_alkd-store-")
         for file in (self.path, log):
             shutil.copyfile(file, Path(self._copy) / file.name)
-        return _connect(Path(self._copy) / self.path.name)
+        return connect(Path(self._copy) / self.path.name)
 
     def close(self) -> None:
         with self.lock, contextlib.suppress(AttributeError):
@@ -204,7 +204,8 @@ class StoreFile:
         return LabelStoreError(f"label_store: {str(self.path)!r}: {_words(error)}{after}{advice}")
 
 
-def _connect(target: Path | str) -> sqlite3.Connection:
+def connect(target: Path | str) -> sqlite3.Connection:
+    """A connection to a file, or to what a URI names."""
     db = sqlite3.connect(target, timeout=_STEP, isolation_level=None, check_same_thread=False, uri=isinstance(target, str))
     db.text_factory = _text
     return db

@@ -22,7 +22,7 @@ from recbole_alkd.labels.label import STATUSES, Label, from_row, label_key, to_r
 __all__ = ["STATUSES", "Label", "LabelStore", "LabelStoreError", "label_key"]
 
 T = TypeVar("T")
-_APPLICATION_ID = 0x414C4B44  # "ALKD": tells a label store from any other SQLite file
+APPLICATION_ID = 0x414C4B44  # "ALKD": tells a label store from any other SQLite file
 _PAGE = 500
 
 
@@ -106,7 +106,7 @@ class LabelStore:
                 for statements in MIGRATIONS[self._version() :]:
                     for statement in statements:
                         db.execute(statement)
-                db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         self._file.note_place()
 
@@ -115,7 +115,7 @@ class LabelStore:
             "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_application_id, pragma_user_version"
         ).fetchone()
-        if application != _APPLICATION_ID and (tables or application or version or self.readonly):
+        if application != APPLICATION_ID and (tables or application or version or self.readonly):
             raise LabelStoreError(f"label_store: {str(self.path)!r} is an SQLite file but not a label store; give another path")
         if version > len(MIGRATIONS):
             raise LabelStoreError(

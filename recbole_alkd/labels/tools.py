@@ -15,8 +15,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.labels.damage import repair, verify
 from recbole_alkd.labels.hints import all_hints, put_hints
-from recbole_alkd.labels.store import STATUSES, Label, LabelStore
+from recbole_alkd.labels.label import Label, read_amount, read_count, read_time, to_row
+from recbole_alkd.labels.store import LabelStore
+
+__all__ = [
+    "Line",
+    "TeacherStats",
+    "count_of_teacher",
+    "export_labels",
+    "import_labels",
+    "list_labels",
+    "merge",
+    "open_existing",
+    "repair",
+    "stats",
+    "verify",
+]
 
 _PAGE = 2000  # labels in one transaction or one Parquet row group
 _LINES = 2000  # of a listing that are read at once
@@ -109,46 +125,6 @@ def stats(store: LabelStore) -> list[TeacherStats]:
         ) JOIN teachers ON teachers.id = teacher GROUP BY teacher ORDER BY count(*) DESC, name"""
     )
     return [TeacherStats(*row) for row in rows]
-
-
-def verify(store: LabelStore) -> list[str]:
-    """What is wrong with the file or with single labels, one sentence each; empty when all is well."""
-    problems = [f"file: {text}" for (text,) in store.query("PRAGMA integrity_check") if text != "ok"]
-    if problems:
-        return problems  # rows of a damaged file are not worth reading
-    for name, sql in (
-        ("label without an answer", "SELECT key FROM labels WHERE id NOT IN (SELECT id FROM answers)"),
-        ("label without a teacher", "SELECT key FROM labels WHERE teacher NOT IN (SELECT id FROM teachers)"),
-        ("answer without a label", "SELECT id FROM answers WHERE id NOT IN (SELECT id FROM labels)"),
-    ):
-        problems += [f"{name}: {value}" for (value,) in store.query(sql)]
-    last = 0
-    while page := store.query(
-        """SELECT labels.id, key, status, ranking, candidates, repairs FROM labels JOIN answers ON answers.id = labels.id
-        WHERE labels.id > ? ORDER BY labels.id LIMIT ?""",
-        [last, _PAGE],
-    ):
-        problems += [f"label {row[1]}: {problem}" for row in page if (problem := _problem(*row[2:]))]
-        last = page[-1][0]
-    return problems
-
-
-def _problem(status: str, ranking: str, candidates: str, repairs: str) -> str | None:
-    try:
-        items, offered, mended = json.loads(ranking), json.loads(candidates), json.loads(repairs)
-    except ValueError:
-        return "not readable as JSON"
-    if not all(isinstance(part, list) and all(isinstance(token, str) for token in part) for part in (items, offered)):
-        return "ranking and candidates must be lists of item tokens"
-    if not isinstance(mended, dict):
-        return "repairs must be a mapping"
-    if status not in STATUSES:
-        return f"status {status!r} is not allowed; allowed: {' | '.join(STATUSES)}"
-    if len(set(items)) < len(items):
-        return "an item is ranked twice"
-    if (status == "ok") != bool(items):
-        return "ok without a ranking" if status == "ok" else "failed with a ranking"
-    return None
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------
@@ -256,21 +232,26 @@ def _from_text(place: str, text: str) -> Label:
 def _from_values(place: str, values: Any) -> Label:
     if not isinstance(values, dict) or not {"key", "ranking"} <= values.keys() <= set(_FIELDS):
         raise AlkdError(f"{place}: no label; needed are key and ranking, allowed: {', '.join(_FIELDS)}")
-    lists = [values["ranking"], values.get("candidates", [])]
-    counts = [values.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
-    numbers = [values.get("seconds", 0.0), values.get("usd") or 0.0, values.get("time") or 0.0]
     texts = [values.get("raw", ""), values.get("teacher", "")]
     good = (
-        all(isinstance(part, list) for part in lists)
-        and all(isinstance(count, int) for count in counts)
-        and all(isinstance(number, (int, float)) for number in numbers)
+        all(isinstance(part, list) for part in (values["ranking"], values.get("candidates", [])))
         and all(isinstance(text, str) for text in texts)
         and isinstance(values.get("repairs", {}), dict)
     )
     if not good:
         raise AlkdError(f"{place}: a value is of the wrong type")
+    # a ranking is worth its price without them: what is no number is unknown
+    numbers = {
+        "prompt_tokens": read_count(values.get("prompt_tokens", 0)) or 0,
+        "completion_tokens": read_count(values.get("completion_tokens", 0)) or 0,
+        "seconds": read_amount(values.get("seconds", 0.0)) or 0.0,
+        "usd": read_amount(values.get("usd")),
+        "time": read_time(values.get("time")),
+    }
     try:
-        return Label(**values)
+        label = Label(**{**values, **numbers})
+        to_row(label)
+        return label
     except AlkdError as error:
         raise AlkdError(f"{place}: {error}") from None
 
@@ -326,6 +307,8 @@ def _read_parquet(file: Path) -> Iterator[Label]:
 
 def open_existing(path: Path) -> LabelStore:
     """The store at ``path``; AlkdError where there is none, in place of a new one."""
+    if path.exists() and not path.is_file():
+        raise AlkdError(f"label_store: {str(path)!r} is a folder; give the file in it")
     if not path.is_file():
         raise AlkdError(f"label_store: there is no file {str(path)!r}")
     return LabelStore(path)

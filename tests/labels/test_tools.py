@@ -88,7 +88,8 @@ def test_parquet_without_pyarrow_is_told(path: Path, tmp_path: Path, monkeypatch
         ('{"key": "a", "ranking": [], "colour": 1}', "line 2: no label; needed are key and ranking, allowed: key, ranking"),
         ('{"key": "a", "ranking": "abc"}', "line 2: a value is of the wrong type"),
         ('{"key": "a", "ranking": [1]}', "line 2: label a: the item token 1 is not text"),
-        ('{"key": "a", "ranking": [], "usd": "1"}', "line 2: a value is of the wrong type"),
+        ('{"key": "a", "ranking": [], "raw": 1}', "line 2: a value is of the wrong type"),
+        ('{"key": "\\ud83d", "ranking": []}', "line 2: label '\\ud83d': a value cannot be stored"),
         ('{"key": "a", "ranking": [], "status": "fine"}', "line 2: status of label a: 'fine' is not allowed"),
     ],
 )
@@ -143,7 +144,8 @@ def test_verify_finds_a_damaged_file(path: Path, tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with LabelStore(path) as store:
         problems = tools.verify(store)
-    assert problems and all(problem.startswith("file: ") for problem in problems)
+    assert problems[0].startswith("file: ")
+    assert any(problem.startswith("label without an answer: x") for problem in problems)  # rows are named
 
 
 def test_merge(path: Path, tmp_path: Path) -> None:
@@ -193,3 +195,36 @@ def test_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     for argv in (["list", "--store", str(tmp_path / "none")], ["merge", str(path), *store]):
         with pytest.raises(AlkdError):
             main(argv)
+
+
+def test_import_keeps_rankings_whose_numbers_are_none(tmp_path: Path) -> None:
+    odd = [10**30, 12.5, -1, True, "many", None, float("nan"), [1], {}]
+    lines = [{"key": f"k{n}", "ranking": ["a"], "prompt_tokens": value, "usd": value, "time": value} for n, value in enumerate(odd)]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"key": "good", "ranking": ["a"], "prompt_tokens": 12.0}]))
+    with LabelStore(tmp_path / "s") as store:
+        assert tools.import_labels(store, file) == (10, 10)
+        assert [store.get(f"k{n}").ranking for n in range(9)] == [("a",)] * 9
+        assert [store.get(f"k{n}").prompt_tokens for n in range(9)] == [0] * 9
+        assert store.get("good").prompt_tokens == 12
+        assert tools.verify(store) == []
+
+
+def test_import_of_conflicting_keys_keeps_the_first(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "labels.jsonl"
+    lines = [("new", ["a"]), ("new", ["b"]), ("k1", ["z"]), ("k2", ["z"])]
+    file.write_text("".join(json.dumps({"key": key, "ranking": ranking}) + "\n" for key, ranking in lines))
+    with LabelStore(path) as store:
+        assert tools.import_labels(store, file) == (4, 2)
+        assert [store.get(key).ranking for key in ("new", "k1", "k2")] == [("a",), ("85123A", "22423"), ("z",)]
+
+
+def test_odd_numbers_in_a_store_are_shown_all_the_same(path: Path, capsys: pytest.CaptureFixture) -> None:
+    with LabelStore(path) as store, store.transaction() as db:
+        db.execute("UPDATE labels SET time = 1e300, usd = 'free', prompt_tokens = -3 WHERE id = 1")
+        db.execute("UPDATE labels SET time = 'yesterday' WHERE id = 2")
+    for command in ("list", "stats"):
+        assert main([command, "--store", str(path)]) == 0
+    assert "----------------  ok" in capsys.readouterr().out
+    assert main(["verify", "--store", str(path)]) == 1
+    assert "label k1: tokens, seconds, USD or time are no numbers" in capsys.readouterr().out

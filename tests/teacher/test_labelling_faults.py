@@ -295,14 +295,14 @@ def test_disk_errors_before_anything_is_asked(store: LabelStore, monkeypatch: py
     monkeypatch.setattr(file_module, "FAULT_SECONDS", 0.2)
     with store.transaction() as db:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
-    real = file_module._connect
+    real = file_module.connect
 
     def small(target: Any) -> sqlite3.Connection:
         db = real(target)
         db.execute(f"PRAGMA max_page_count = {pages}")
         return db
 
-    monkeypatch.setattr(file_module, "_connect", small)
+    monkeypatch.setattr(file_module, "connect", small)
     teacher = Scripted()
     many = [Instance(row, f"s{row}", (f"h{row}" * 300,), ("a", "b", "c")) for row in range(600)]
     teacher.chunk = 600
