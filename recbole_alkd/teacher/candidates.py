@@ -72,7 +72,7 @@ def insert_target(candidates: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prefix_examples(
-    sessions: Sequence[np.ndarray], count: int, rng: np.random.Generator, max_per_session: int
+    sessions: Sequence[np.ndarray], count: int, rng: np.random.Generator, max_per_session: int, fewer: bool = False
 ) -> list[tuple[int, int]]:
     """Draw ``count`` examples (session index, position) from the inside of sessions, without replacement.
 
@@ -84,6 +84,7 @@ def prefix_examples(
     Args:
         sessions: item ids of each session, the label last.
         max_per_session: at most so many examples of one session.
+        fewer: whether all that there are will do, where they are fewer than ``count``.
 
     Raises:
         AlkdError: the sessions hold fewer than ``count`` examples.
@@ -94,7 +95,7 @@ def prefix_examples(
         seen = tuple(session)
         fit = [p for p in range(1, len(seen) - 1) if seen[p] not in seen[:p] and seen[: p + 1] not in whole]
         pool.extend((index, int(position)) for position in rng.permutation(fit)[:max_per_session])
-    if len(pool) < count:
+    if len(pool) < (min(1, count) if fewer else count):
         raise AlkdError(
             f"lora_examples: {count} is more than the training sessions hold inside of them ({len(pool)}, at most "
             f"{max_per_session} a session); allowed: at most {len(pool)}"

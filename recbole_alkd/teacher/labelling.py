@@ -186,7 +186,9 @@ class _Collection:
             # what costs nothing can be had again
             nullcontext() if self.teacher.instant else SideFile(self.store.path) as side,
             # the bar starts at what the store had, so that its rate and remaining time are those of the asking
-            tqdm(total=len(self.instances), initial=done, desc="Labelling", unit="label", disable=not self.show_progress) as bar,
+            tqdm(
+                total=len(self.instances), initial=done, desc="Labelling", unit="label", disable=not self.show_progress, delay=1e-9
+            ) as bar,
         ):
             self.claims, self.side = claims, side
             while self.missing:
@@ -203,6 +205,7 @@ class _Collection:
                 if not prepared and self._fits(mine[0]):
                     self._prepare()
                     prepared = True
+                    bar.unpause()  # its time begins here: loading and tuning are not labelling
                 reservations = self._reserve(mine)
                 claims.release(mine[len(reservations) :])
                 if not reservations:

@@ -87,7 +87,7 @@ class LocalTeacher(LLMTeacher):
         decides = {
             "examples": self.context.lora_key,
             "titles": sorted(self.context.titles.items()),
-            "lora": asdict(self.context.settings.lora),
+            "lora": asdict(self.context.settings.lora) | {"lora_examples": self.context.settings.lora_examples},
             "model": self._model,
             "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
             "weights": [s.llm_dtype, s.llm_quantize],
@@ -167,6 +167,7 @@ class LocalTeacher(LLMTeacher):
                 context.lora_examples,
                 context.settings,
                 folder,
+                held_out=context.lora_held_out,
                 show_progress=context.show_progress,
                 log_metric=context.log_metric,
             )

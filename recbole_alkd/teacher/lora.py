@@ -19,6 +19,7 @@ import json
 import logging
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,13 +30,15 @@ import torch
 
 from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.files import move_whole
+from recbole_alkd.teacher.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.teacher.base import Instance, LoraExample
-from recbole_alkd.teacher.bundled import quiet
+from recbole_alkd.teacher.bundled import BUNDLED, quiet
+from recbole_alkd.teacher.judging import expected, judge, seconds_of_one
 
 if TYPE_CHECKING:
     from recbole_alkd.teacher.scorers import Scorer
 
-REPORT = "alkd_lora.json"
+logger = logging.getLogger(__name__)
 LogMetric = Callable[[str, float, int], None]
 
 
@@ -45,6 +48,7 @@ def train_adapter(
     settings: Settings,
     folder: Path,
     *,
+    held_out: Callable[[], Sequence[LoraExample]] | None = None,
     show_progress: bool = False,
     log_metric: LogMetric | None = None,
 ) -> bool:
@@ -52,7 +56,7 @@ def train_adapter(
 
     ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
     loss_last (means over the first and the last quarter of the steps), loss_held_out (of each epoch), seconds, natural and
-    inserted (targets), settings.
+    inserted (targets), ranks (of the targets of ``held_out``, before and after: ``judging.judge``), settings.
 
     Returns:
         False when another process, which was waited for, has made the adapter meanwhile.
@@ -70,12 +74,14 @@ def train_adapter(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logging.getLogger(__name__).info("another process is training this adapter: waiting for it")
+        logger.info("another process is training this adapter: waiting for it")
         lock.acquire()
     try:
         if folder.is_dir():
             return False
-        _train(scorer, make_examples(), settings, folder, show_progress, log_metric)
+        clear_unfinished(folder)
+        judges = held_out() if held_out else ()
+        _train(scorer, make_examples(), judges, settings, folder, show_progress, log_metric)
         return True
     finally:
         lock.release()
@@ -84,6 +90,7 @@ def train_adapter(
 def _train(
     scorer: Scorer,
     examples: Sequence[LoraExample],
+    judges: Sequence[LoraExample],
     settings: Settings,
     folder: Path,
     show_progress: bool,
@@ -92,24 +99,33 @@ def _train(
     from recbole_alkd.teacher.lora_trainer import build_trainer, checked_report, last_checkpoint
 
     lora, seed = settings.lora, settings.teacher.llm_seed
-    if len(examples) < lora.lora_examples:
-        raise AlkdError(
-            f"lora_examples: {lora.lora_examples} are wanted and only {len(examples)} were made; allowed: at most {len(examples)}"
-        )
+    if len(examples) < (lora.lora_examples or 1):
+        count = len(examples)
+        raise AlkdError(f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; allowed: at most {count}")
     examples = _that_fit(scorer, examples, settings)
-    scorer.prepare({item for example in examples for item in example.candidates})
+    scorer.prepare({item for example in (*examples, *judges) for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
     with kept_random_state(), quiet():
         torch.manual_seed(seed)
         plain = scorer.model
         scorer.model = _add_adapter(plain, settings)
         try:
+            seconds = seconds_of_one(scorer, examples)
+            logger.info(
+                "LoRA: %d examples, %s on this machine", len(examples), expected(seconds * len(examples) * lora.lora_epochs)
+            )
             trainer = build_trainer(scorer, examples, settings, work / "checkpoints", show_progress, log_metric)
             trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
             report = checked_report(trainer, examples, settings)
-            report["settings"] = asdict(lora) | {"llm_model": settings.teacher.llm_model, "llm_seed": seed}
+            report["ranks"] = judge(scorer, judges)
+            if report["ranks"]:
+                logger.info("LoRA: %s", rank_words(report["ranks"]))
+            base = settings.teacher.llm_model
+            report["settings"] = asdict(lora) | {"llm_model": base if base == BUNDLED else portable_name(base), "llm_seed": seed}
+            scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
             scorer.model.save_pretrained(work / "adapter")
             (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            (work / "adapter" / "README.md").write_text(model_card(report, settings.teacher), encoding="utf-8")
             move_whole(work / "adapter", folder)
         except AlkdError:
             shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
@@ -117,6 +133,31 @@ def _train(
         finally:
             scorer.model = scorer.model.unload().eval()
     shutil.rmtree(work, ignore_errors=True)
+
+
+_KEPT_DAYS = 3  # that an unfinished training of other settings is kept for
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed trainings of other adapters left beside ``folder``, when nobody has taken them up for days.
+
+    A younger one is kept, because a run with its settings resumes it.
+    """
+    from filelock import FileLock, Timeout
+
+    for left in folder.parent.glob(".*.partial"):
+        name = left.name.removesuffix(".partial")
+        if name == f".{folder.name}":
+            continue
+        try:
+            with FileLock(folder.with_name(f"{name}.lock"), timeout=0):
+                days = (time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*")))) / 86400
+                if days > _KEPT_DAYS or (folder.parent / name[1:]).is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    logger.info("%s: an unfinished LoRA training, resumed by a run with its settings, else removed", left)
+        except (Timeout, OSError):
+            continue  # at work
 
 
 def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Settings) -> Sequence[LoraExample]:
@@ -129,7 +170,7 @@ def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Setting
             f"{settings.teacher.llm_model!r} reads; lower llm_candidates or llm_title_tokens"
         )
     if len(fit) < len(examples):
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "%d of %d LoRA examples are longer than what the model reads and are left out", len(examples) - len(fit), len(examples)
         )
     return fit

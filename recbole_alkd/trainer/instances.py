@@ -33,6 +33,8 @@ RECOMMENDER_KEYS = (
 LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")
 # What decides the cases that hints are made of.
 HINT_KEYS = (*RECOMMENDER_KEYS, "llm_hint_cases")
+_JUDGED = 50  # held-out examples that an adapter is judged by, at most
+_DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
 HINT_LIST = 20  # items of the teacher recommender that a case shows, as in the paper
 
 
@@ -169,13 +171,14 @@ class TrainingRows:
 
     def lora_key(self, recorded: str = "") -> str:
         """A hash of all that decides the LoRA examples. ``recorded``: of the rankings that they imitate."""
-        return self._key(LORA_KEYS, {"recorded": recorded} if recorded else {})
+        own = {"lora_examples": self.settings.lora_examples}
+        return self._key(LORA_KEYS, {**own, "recorded": recorded} if recorded else own)
 
     def hint_key(self) -> str:
         """A hash of all that decides the cases for hints."""
         return self._key(HINT_KEYS)
 
-    def _key(self, names: Sequence[str], more: Mapping[str, str] = MappingProxyType({})) -> str:
+    def _key(self, names: Sequence[str], more: Mapping[str, Any] = MappingProxyType({})) -> str:
         config = self.recommender_config
         return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}, **more})
 
@@ -208,7 +211,7 @@ class TrainingRows:
             if kept:
                 wanted[place] = kept
         rng = np.random.default_rng(stage_seed(config["seed"], "replay examples"))
-        chosen = [int(place) for place in rng.permutation(list(wanted))[: self.settings.lora.lora_examples]]
+        chosen = [int(place) for place in rng.permutation(list(wanted))[: self.settings.lora_examples]]
         examples = [(place, len(full[place]) - 1) for place in chosen]
         lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
         made = []
@@ -222,12 +225,32 @@ class TrainingRows:
 
     def lora_examples(self, folds: Folds) -> list[LoraExample]:
         """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
-        config, wanted = self.dataset.config, self.settings.lora.lora_examples
-        rng = np.random.default_rng(stage_seed(config["seed"], "lora examples"))
         full = [self.dataset.session_items(session) for session in folds.sessions]
-        examples = prefix_examples(full, wanted, rng, max_per_session=max(4, -(-4 * wanted // len(full))))
-        size = self.settings.teacher.llm_candidates
-        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
+        return self._examples(folds, full, self._lora_draw(full))
+
+    def lora_held_out(self, folds: Folds) -> list[LoraExample]:
+        """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that never saw the session
+        found the target itself, and they are of sessions that are not trained on, as far as there are such."""
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        trained = self._lora_draw(full)
+        wanted = min(_JUDGED, max(_JUDGED // 5, self.settings.lora_examples // 4))
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora held out"))
+        inside = sum(map(len, full))
+        others = [e for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True) if e not in set(trained)]
+        sessions = {session for session, _ in trained}
+        others.sort(key=lambda example: example[0] in sessions)
+        return [e for e in self._examples(folds, full, others[: _DRAWN * wanted]) if e.natural][:wanted]
+
+    def _lora_draw(self, full: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """(session, position) of the LoRA examples."""
+        wanted, given = self.settings.lora_examples, self.settings.lora.lora_examples
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora examples"))
+        most = max(4, -(-4 * wanted // len(full)))
+        return prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
+
+    def _examples(self, folds: Folds, full: Sequence[np.ndarray], examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
+        size, length = self.settings.teacher.llm_candidates, self.dataset.config["MAX_ITEM_LIST_LENGTH"]
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, length)
         targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
         candidates, natural = insert_target(lists, targets)
         return [

@@ -8,6 +8,7 @@ from typing import Any
 
 from texttable import Texttable
 
+from recbole_alkd.teacher.adapters import rank_words
 from recbole_alkd.trainer.simple import KINDS
 
 STAGES = {
@@ -81,6 +82,8 @@ def bill_lines(
             f"LoRA: {lora['examples']} examples ({kind}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> "
             f"{lora['loss_last']:.3f}, {lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
+    if lora and lora.get("ranks"):
+        lines.append(f"LoRA: {rank_words(lora['ranks'])}")
     if text:
         earlier = " (by an earlier run)" if text["reused"] else ""
         lines.append(f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, {text['seconds']:.1f} s{earlier}")

@@ -240,6 +240,7 @@ class ALKDRecTrainer(DistillingTrainer):
                 titles=titles,
                 cache=Path(self.settings.teacher.label_store).parent,
                 lora_examples=examples,
+                lora_held_out=partial(rows.lora_held_out, folds),
                 lora_key=key,
                 show_progress=show_progress,
                 log_metric=teacher_log(*self._loggers),

@@ -283,3 +283,27 @@ def test_killed_labelling_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_labelling_loses_nothing_at_twenty_moments(tmp_path: Path) -> None:
     _kill_while_labelling(tmp_path, moments=20, number=1000)
+
+
+def test_the_bar_begins_when_the_asking_does(store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recbole_alkd.teacher import labelling
+
+    bars: list = []
+    ready: list[float] = []
+
+    class Bar(labelling.tqdm):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            bars.append(self)
+
+    class Loading(Scripted):
+        def prepare(self) -> None:
+            super().prepare()
+            time.sleep(0.05)
+            assert "Labelling" not in capsys.readouterr().err
+            ready.append(time.time())
+
+    monkeypatch.setattr(labelling, "tqdm", Bar)
+    collect_labels(Loading(), instances(2), store, Budget(labels=2), show_progress=True)
+    assert bars[0].start_t >= ready[0]
+    assert "2/2" in capsys.readouterr().err

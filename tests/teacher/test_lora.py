@@ -48,7 +48,7 @@ def recorded(count, seed=0):
     return [replace(e, ranking=(e.target, *sorted(set(e.candidates) - {e.target})[:3])) for e in examples(count, seed)]
 
 
-def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples, **values):
+def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples, held_out=None, **values):
     values = {
         "lora": True,
         "lora_examples": wanted,
@@ -59,6 +59,8 @@ def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples,
         **values,
     }
     own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: make(made), "log_metric": log_metric}
+    if held_out:
+        own["lora_held_out"] = lambda: held_out
     return teachers.get("local")(context(model, tmp_path, values, **own))
 
 
@@ -223,6 +225,112 @@ def test_a_loss_that_is_no_number_is_an_error(model, tmp_path, monkeypatch):
     monkeypatch.setattr(TitleScorer, "scores", lambda *args: [part * float("nan") for part in original(*args)])
     with pytest.raises(AlkdError, match="loss is nan in step 1"):
         teacher(model, tmp_path).prepare()
+
+
+def test_it_is_judged_by_ranks_of_held_out_targets(model, tmp_path, caplog):
+    caplog.set_level("INFO")
+    held_out = [replace(e, natural=True) for e in examples(20, seed=9)]
+    values = {"made": 160, "wanted": 160, "lora_learning_rate": 2e-2}
+    one = teacher(model, tmp_path, **values, held_out=held_out)
+    one.prepare()
+    ranks = one.lora_report["ranks"]
+    assert (ranks["examples"], ranks["candidates"]) == (20, 6)
+
+    def by_hand(which):
+        found = []
+        for e in held_out:
+            ((_, answer),) = which.ask([Instance(0, "s", e.history, e.candidates)])
+            scores = json.loads(answer.raw)
+            own = scores[e.target]
+            found.append(1 + sum(s > own for s in scores.values()) + (sum(s == own for s in scores.values()) - 1) / 2)
+        return found
+
+    for name, which in (("before", teacher(model, tmp_path, lora=False)), ("after", one)):
+        wanted = by_hand(which)
+        assert ranks[f"mean_rank_{name}"] == pytest.approx(np.mean(wanted), abs=0.06)
+        assert ranks[f"mrr_{name}"] == pytest.approx(np.mean([1 / rank for rank in wanted]), abs=0.02)
+    assert ranks["mean_rank_after"] < ranks["mean_rank_before"]
+    assert "mean rank of the true next item" in caplog.text
+    assert "LoRA: 160 examples, about" in caplog.text  # said before it began
+    plain = teacher(model, tmp_path / "other", **values)
+    plain.prepare()
+    assert plain.lora_report["ranks"] is None
+    a, b = (load_file(f"{adapter_of(which)}/adapter_model.safetensors") for which in (one, plain))
+    assert all(torch.equal(a[name], b[name]) for name in a)  # being judged teaches nothing
+
+
+def test_the_adapter_s_folder_can_be_moved_and_has_a_card(model, tmp_path):
+    import shutil
+
+    one = teacher(model, tmp_path)
+    one.prepare()
+    folder = Path(adapter_of(one))
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            assert str(model.parent) not in file.read_text(encoding="utf-8"), file.name
+            assert "More Information Needed" not in file.read_text(encoding="utf-8")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    card = (folder / "README.md").read_text()
+    assert "16 examples, 4 steps" in card and "modules q_proj" in card
+    # elsewhere, beside its base model, it is an LLM of its own
+    shutil.copytree(model, tmp_path / "away" / "tiny")
+    shutil.copytree(folder, tmp_path / "away" / "mine")
+    merged, _ = load_causal_lm(str(tmp_path / "away" / "mine"), "cpu", "float32")
+    e = examples(1, seed=3)[0]
+    case = one._scorer.case(Instance(0, "s", e.history, e.candidates))
+    with torch.no_grad():
+        wanted = one._scorer.scores([case])[0]
+        one._scorer.model = merged
+        assert torch.allclose(one._scorer.scores([case])[0], wanted, atol=1e-3)
+
+
+def test_an_adapter_on_an_adapter_is_trained_on_both(model, tmp_path):
+    first = teacher(model, tmp_path, lora_learning_rate=5e-2)
+    first.prepare()
+    mine = tmp_path / "mine"
+    Path(adapter_of(first)).rename(mine)
+    (tmp_path / "tiny").symlink_to(model)
+    logged = []
+    second = teacher(mine, tmp_path / "second", made=4, wanted=4, log_metric=lambda *entry: logged.append(entry[1]))
+    second.prepare()
+    # it starts from the scores of the first one, whose titles without a session are the first one's too
+    plain = teacher(mine, tmp_path / "third", lora=False)
+    losses = []
+    for e in examples(4):
+        ((_, answer),) = plain.ask([Instance(0, "s", e.history, e.candidates)])
+        losses.append(loss_of(answer, e.target))
+    assert logged[0] == pytest.approx(np.mean(losses), abs=1e-3)
+    nulls = [which._scorer.null(list(ITEMS)) for which in (second, plain)]
+    assert torch.equal(*nulls)
+
+
+def test_what_a_killed_training_of_other_settings_left_is_removed_after_days(model, tmp_path, caplog):
+    import os
+
+    caplog.set_level("INFO")
+    adapters = tmp_path / "alkd_labels" / "adapters"
+    for name, days in (("old", 4), ("young", 1), ("done", 0)):
+        part = adapters / f".{name}.partial" / "checkpoints"
+        part.mkdir(parents=True)
+        for path in (part, part.parent):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    (adapters / "done").mkdir()
+    teacher(model, tmp_path, made=4, wanted=4).prepare()
+    assert [path.name for path in adapters.glob(".*.partial")] == [".young.partial"]
+    assert ".young.partial: an unfinished LoRA training" in caplog.text
+
+
+def test_examples_by_themselves_go_with_the_budget(model, tmp_path):
+    def wanted(**values):
+        return context(model, tmp_path, {"lora": True, **values}).settings.lora_examples
+
+    assert [wanted(budget_labels=n) for n in (7, 100, 1000, 5000)] == [7, 100, 1000, 1000]
+    assert wanted(budget_labels=7, lora_examples=12) == 12
+    # fewer sessions than that are no error, and given numbers keep the adapters that were trained with them
+    one = teacher(model, tmp_path, made=4, lora_examples=None, budget_labels=6)
+    one.prepare()
+    assert one.lora_report["examples"] == 4
+    assert teacher(model, tmp_path, lora_examples=None, budget_labels=6).identity == teacher(model, tmp_path, wanted=6).identity
 
 
 def test_wrong_targets_are_named(model, tmp_path):

@@ -170,3 +170,28 @@ def test_a_lost_request_of_one_round_is_counted_in_the_next(home: Path, monkeypa
         poor = go(**{**settings, "budget_tokens": limit, "label_store": "b/labels.sqlite"})["labels"]
         assert poor["ended"] and poor["asked"] < free["asked"]
         assert poor["prompt_tokens"] + poor["completion_tokens"] + bound <= limit
+
+
+def test_an_adapter_is_judged_by_sessions_it_was_not_trained_on(home: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    from recbole_alkd.teacher import lora
+
+    caplog.set_level(logging.INFO)
+    seen: dict[str, Any] = {}
+    original = lora._train
+
+    def train(scorer: Any, examples: Any, judges: Any, *rest: Any) -> None:
+        seen.update(examples=examples, judges=judges)
+        original(scorer, examples, judges, *rest)
+
+    monkeypatch.setattr(lora, "_train", train)
+    report = go(llm_model=str(tiny_llm(home / "llm")), llm_dtype="float32", budget_labels=9)
+    assert len(seen["examples"]) == 9 == report["lora"]["examples"]  # as many as labels
+    trained = {(example.history, example.target) for example in seen["examples"]}
+    judged = [(example.history, example.target) for example in seen["judges"]]
+    assert judged and len(set(judged)) == len(judged) and not trained & set(judged)
+    assert all(example.natural and example.target in example.candidates for example in seen["judges"])
+    ranks = report["lora"]["ranks"]
+    assert ranks["examples"] == len(judged) and 1 <= ranks["mean_rank_after"] <= 8 and 0 < ranks["mrr_before"] <= 1
+    assert "before -> after tuning: mean rank of the true next item" in caplog.text
+    again = go(llm_model=str(home / "llm"), llm_dtype="float32", budget_labels=9, lora_examples=9, label_store="b/labels.sqlite")
+    assert again["lora"]["examples"] == 9
