@@ -17,6 +17,7 @@ from typing import Any
 
 from recbole_alkd.active.difficulty import check_difficulty
 from recbole_alkd.config import FIELDS, AlkdError, Settings, read_yaml
+from recbole_alkd.data.own_settings import check_dataset_name
 from recbole_alkd.distill.combined import check_losses, wanted_losses
 from recbole_alkd.keys import model_names, nearest, recbole_keys
 from recbole_alkd.model.backbone import view_and_model
@@ -212,14 +213,7 @@ def check_model_and_dataset(given: Mapping[str, Any], model: Any, dataset: Any, 
             ) from None
     if dataset is None:
         raise AlkdError("dataset: none is named; give --dataset=NAME, the folder and the files data_path/NAME/NAME.inter")
-    if (
-        not isinstance(dataset, str)
-        or not dataset
-        or dataset != dataset.strip()
-        or set("/\\\0\n\r") & set(dataset)
-        or dataset in (".", "..")
-    ):
-        raise AlkdError(f"dataset: {dataset!r} is not allowed; allowed: the name of a data set, without a path (that is data_path)")
+    check_dataset_name(dataset)
 
 
 def say_device(device: Any, given: Mapping[str, Any]) -> None:

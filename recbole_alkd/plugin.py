@@ -25,8 +25,10 @@ from recbole_alkd.checks import (
     check_run,
     say_device,
 )
-from recbole_alkd.config import SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
+from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
+from recbole_alkd.data.own_settings import data_settings, files_digest
 from recbole_alkd.keys import recbole_keys as recbole_keys
+from recbole_alkd.model.backbone import model_defaults
 from recbole_alkd.stock import SPECS, plain, read_text
 
 MODELS = {
@@ -84,10 +86,11 @@ def register() -> None:
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
     recbole.trainer.SessionKNNTrainer = SessionKNNTrainer
-    recbole.data.dataset.ALKDRecDataset = ALKDRecDataset
+    for model in MODELS:  # the same sessions for all of them
+        setattr(recbole.data.dataset, f"{model}Dataset", ALKDRecDataset)
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well
     arguments = argument_list.dataset_arguments
-    arguments.extend(key for key in (*SESSION_KEYS, "eval_args") if key not in arguments)
+    arguments.extend(key for key in (*SESSION_KEYS, "eval_args", "data_files") if key not in arguments)
     _teach_config()
     _registered = True
 
@@ -108,10 +111,8 @@ def _teach_config() -> None:
     def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
         if model in MODELS:
-            for name in (f"model/{model}.yaml", f"dataset/{dataset}.yaml"):
-                file = properties_dir() / name
-                if file.is_file():
-                    self._update_internal_config_dict(str(file))
+            self._update_internal_config_dict(str(properties_dir() / "model" / f"{model}.yaml"))
+        _add_data_settings(self, model, dataset)
 
     def _load_cmd_line(self: Any) -> dict[str, Any]:
         """RecBole evaluates values, and drops one that holds a second ``=``."""
@@ -132,10 +133,13 @@ def _teach_config() -> None:
         if self.model == "ALKDRec":
             settings = read_settings(values, recbole_keys())
             check_names(settings)
+        elif ours:
+            read_settings(values, recbole_keys())
         for key in SPECS.keys() & values.keys():
             values[key] = plain(key, values[key])
         check_run(values, self.model, ours)
         set_defaults(self)
+        values["data_files"] = files_digest(self)
         if self.model == "ALKDRec":
             check_data_files(settings, Path(values["data_path"]), values["dataset"])
 
@@ -152,6 +156,36 @@ def _teach_config() -> None:
         original = getattr(Config, method.__name__)
         method.__doc__ = method.__doc__ or original.__doc__
         setattr(Config, method.__name__, method)
+
+
+def _add_data_settings(config: Any, model: str, dataset: str) -> None:
+    """Lay what comes with the data set over RecBole's defaults, and give every model of ours the sessions of ALKDRec."""
+    internal, external = config.internal_config_dict, config.external_config_dict
+    config.alkd_notes = ()
+    ours = model in MODELS
+    if ours and model != "ALKDRec":
+        internal["eval_args"] = model_defaults("ALKDRec", [properties_dir()])["eval_args"]
+    path = external.get("data_path", internal["data_path"])
+    if dataset == "ml-100k" or not isinstance(path, str):  # RecBole has a copy of ml-100k, and reads no other
+        return
+    shipped = properties_dir() / "dataset" / f"{dataset}.yaml" if ours else None
+    found = data_settings(dataset, Path(path) / dataset, shipped)
+    values = {key: value for key, value in found.values.items() if ours or key not in FIELDS}
+    if model != "ALKDRec" and "MAX_ITEM_LIST_LENGTH" in model_defaults(model, [properties_dir()]):
+        values.pop("MAX_ITEM_LIST_LENGTH", None)  # the model's own is part of the model
+    if values and not ours and external.get("loss_type", internal.get("loss_type")) == "CE":
+        values["train_neg_sample_args"] = None  # RecBole refuses anything else with this loss
+    internal.update(values)
+    config.alkd_notes = found.notes
+    if not ours:
+        ignored = [key for key in SESSION_KEYS if key in external]
+        if ignored and not external.get("benchmark_filename", internal.get("benchmark_filename")):
+            config.alkd_notes += (
+                f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, not sessions; make session "
+                "files with `recbole-alkd sessions`",
+            )
+        for note in config.alkd_notes:
+            logging.getLogger().warning(note)
 
 
 def _read_setting(key: str, value: Any) -> Any:

@@ -122,7 +122,7 @@ def label_instances(
 
 @contextmanager
 def _selected(
-    dataset: str | None, files: list[str] | None, values: dict[str, Any] | None, before_labels: bool = False
+    dataset: str | None, files: list[str] | None, values: dict[str, Any] | None, before_labels: bool = False, titles: bool = True
 ) -> Iterator[tuple[Any, LabelRounds, np.ndarray]]:
     """The config, and the rounds and row ids that ``ALKDRecTrainer.select`` gives."""
     config = Config(model="ALKDRec", dataset=dataset, config_file_list=files, config_dict=values)

@@ -7,8 +7,9 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.data.importers import MIN_ITEMS, import_alkdrec
+from recbole_alkd.data.importers import import_alkdrec
 from recbole_alkd.data.instances import AUGMENTATIONS, ORDERS
+from recbole_alkd.data.own_settings import benchmark_settings, settings_text
 from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.data.sessions import make_sessions
 
@@ -32,7 +33,7 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
         how |= {"required": True} if default is inspect.Parameter.empty else {"default": default}
         parser.add_argument(*spellings, dest=name, help=text, **how)
 
-    add("inter", "clicks: a RecBole .inter file, plain, .gz or .xz", metavar="FILE")
+    add("inter", "clicks: a RecBole .inter file or CSV; plain, .gz or .xz", metavar="FILE")
     add("out", "folder of the new data set; its last part names the data set", metavar="FOLDER")
     add("user_field", "column of the user", metavar="NAME")
     add("item_field", "column of the item", metavar="NAME")
@@ -46,6 +47,10 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
     add("augmentation", "training rows: one for every item after the first, or one a session", choices=AUGMENTATIONS)
     add("seed", "seed of the random split", type=int, metavar="N")
     add("time_unit", "unit of the timestamps; without it they are whole seconds", choices=tuple(TIME_UNITS))
+    add("titles", "titles: a RecBole .item file or CSV; without it, the .item file beside the clicks", metavar="FILE")
+    add("title_field", "column of the titles; without it, title, movie_title or name", metavar="NAME")
+    add("separator", "between columns; without it, the first line tells", type=_separator, metavar="TEXT")
+    add("encoding", "of the files, such as latin-1; without it, UTF-8 or what a byte order mark says", metavar="NAME")
     parser.set_defaults(run=run)
     return parser
 
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     counts = make_sessions(**{name: getattr(args, name) for name in names})
     for name, count in counts.items():
         print(f"{name:20}{count:>12,}")
-    _print_settings(args.out, args.item_field, args.max_length)
+    _print_settings(args.out, benchmark_settings(args.item_field, max_length=args.max_length))
     return 0
 
 
@@ -78,7 +83,9 @@ def add_import_command(subparsers: Any) -> argparse.ArgumentParser:
     alkdrec.add_argument("--label", metavar="COLUMN", help="column with the item that follows them, where it is not their last")
     alkdrec.add_argument("--session", metavar="COLUMN", help="column with the session's number, where it is not the row's")
     alkdrec.add_argument("--raw-ids", action="store_true", default=None, help="items are ids of the title file, no row numbers")
-    alkdrec.add_argument("--min-items", type=int, default=MIN_ITEMS, metavar="N", help="of a session (default: %(default)s)")
+    alkdrec.add_argument(
+        "--min-items", type=int, metavar="N", help="of a session, with its label (default: 2, or 5 if that fits)"
+    )
     alkdrec.set_defaults(run=run_import)
     return parser
 
@@ -98,20 +105,22 @@ def run_import(args: argparse.Namespace) -> int:
     print(f"{args.data}.pkl was read as {counts.pop('layout')}")
     for name, count in counts.items():
         print(f"{name:24}{count:>12,}")
-    _print_settings(args.out, "item_id", None)
+    _print_settings(args.out, benchmark_settings("item_id"))
     return 0
 
 
-def _print_settings(out: Path | str, item_field: str, max_length: int | None) -> None:
+def _print_settings(out: Path | str, settings: dict[str, Any]) -> None:
+    folder = Path(out).resolve()
     print(
-        f"\nRecBole reads {out} with\n"
-        "USER_ID_FIELD: session_id\n"
-        f"ITEM_ID_FIELD: {item_field}\n"
-        f"load_col: {{inter: [session_id, {item_field}_list, {item_field}]}}\n"
-        f"alias_of_item_id: [{item_field}_list]\n"
-        "benchmark_filename: [train, valid, test]" + ("" if max_length is None else f"\nMAX_ITEM_LIST_LENGTH: {max_length}")
+        f"\nuse it with: recbole-alkd run --dataset={folder.name} --data_path={Path(out).parent}\n"
+        f"{folder.name}.yaml says so; elsewhere RecBole reads {out} with\n{settings_text(settings)}",
+        end="",
     )
 
 
 def _window(text: str) -> int | None:
     return None if text.lower() in ("none", "~") else int(text)
+
+
+def _separator(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(text.lower(), text)

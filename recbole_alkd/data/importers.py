@@ -2,12 +2,15 @@
 
 What is known of the release and read here, in ``datasets/NAME`` (NAME is ML or Games):
 
-- ``NAME_title.csv``: ``itemID,title``; an item's number is its row, from 0;
+- ``NAME_title.csv``: ``itemID,title``; an item's number is its row, from 0; of two rows with one id the first counts;
 - ``NAME_LLM_Database.data``: ``session <tab> [item numbers] <tab> hit``, the LLM's list and the place of the session's next
   item in it (the length asked for, 25, where it is not in it);
 - ``NAME_*.base``: the sessions that a policy selected, one a line, in order;
 - ``NAME.pkl``: the sessions. Its layout is described nowhere, so the columns can be named, and without names every way of
   reading it is tried: right is the one under which the recorded places of all rankings are true.
+
+Sessions are numbered as the authors' own loader does it: items without a row among the titles are dropped from a session's
+history, then sessions whose label has none, then sessions without history; the others are numbered in order.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -25,12 +28,15 @@ from typing import Any, TextIO
 import numpy as np
 
 from recbole_alkd.config import AlkdError
+from recbole_alkd.data.own_settings import SETTINGS_HEADER, benchmark_settings, check_dataset_name, settings_text
 from recbole_alkd.data.pickles import read_pickle
 from recbole_alkd.data.tables import open_text
 from recbole_alkd.data.writing import write_files
 
 LLM = "gpt-4-turbo-2024-04-09"  # as the paper says
-MIN_ITEMS = 5  # of a session, in the paper
+# Items of a session, its label among them: what the loader leaves, and the least of the paper's own data where a release has more.
+MIN_ITEMS = (2, 5)
+ASKED = 25  # items the LLM was asked for, and the recorded hit where the label is not among them
 _SPLIT = (0.6, 0.8)  # where train and valid end; the published sessions are in random order
 _POLICIES = {"ALKERec": "alkdrec", "RAD-BC": "rad_bc"}  # names of .base files that are spelt otherwise here
 
@@ -53,12 +59,14 @@ class Layout:
         label: column with the item after them; None: the last of ``items`` is it.
         session: column with the session's number; None: the number of the row.
         raw: whether items are the ids of the title file; False: their numbers.
+        min_items: shorter sessions are left out before the others are numbered.
     """
 
     items: str
     label: str | None = None
     session: str | None = None
     raw: bool = False
+    min_items: int = field(default=MIN_ITEMS[0], compare=False)
 
 
 def import_alkdrec(
@@ -70,19 +78,20 @@ def import_alkdrec(
     label_column: str | None = None,
     session_column: str | None = None,
     raw_ids: bool | None = None,
-    min_items: int = MIN_ITEMS,
+    min_items: int | None = None,
 ) -> dict[str, Any]:
     """Write the sessions, titles, rankings and selections of a clone into ``out``, whose last part names the data set.
 
     Files: NAME.{train,valid,test}.inter (one session a row, its history whole and in order), NAME.item, NAME.llm.jsonl (for
-    ``llm_teacher: replay``), NAME.selection.json (for ``alkd_picks: FILE#policy``). The first 60 % of the sessions are train,
-    the next 20 % valid.
+    ``llm_teacher: replay``), NAME.selection.json (for ``alkd_picks: FILE#policy``), NAME.yaml (how a run reads them). The first
+    60 % of the sessions are train, the next 20 % valid.
 
     Args:
         clone: the clone, or the folder with its files.
         data: ML or Games.
         items_column, label_column, session_column, raw_ids: see ``Layout``; what is not given is found out.
-        min_items: shorter sessions are left out before the others are numbered.
+        min_items: shorter sessions are left out before the others are numbered. None: 2, and where that contradicts the
+            rankings 5.
 
     Returns:
         Counts, and ``layout``: how the sessions were read.
@@ -93,11 +102,12 @@ def import_alkdrec(
     folder = next((f for f in (clone / "datasets" / data, clone / data, clone) if (f / f"{data}.pkl").is_file()), None)
     if folder is None:
         raise AlkdError(f"{clone}: no datasets/{data}/{data}.pkl; give the authors' clone, and --data as its folder is called")
+    check_dataset_name(out.name)
     tokens, titles = _read_titles(folder / f"{data}_title.csv")
     recorded = list(_read_rankings(folder / f"{data}_LLM_Database.data"))
-    table = _Table(folder / f"{data}.pkl", tokens, min_items)
+    table = _Table(folder / f"{data}.pkl", tokens)
     wanted = (items_column, label_column, session_column, raw_ids)
-    layout, sessions = _find_layout(table, wanted, recorded)
+    layout, sessions = _find_layout(table, wanted, MIN_ITEMS if min_items is None else (min_items,), recorded)
     base = {_policy(file, data): _read_selection(file) for file in sorted(folder.glob(f"{data}_*.base"))}
     dropped, rankings = 0, []
     for one in recorded:
@@ -129,6 +139,7 @@ def import_alkdrec(
             **{f"{name}.{part}.inter": partial(inter, chosen) for part, chosen in parts.items()},
             f"{name}.item": item,
             f"{name}.llm.jsonl": lambda s: s.writelines(json.dumps(r, separators=(",", ":")) + "\n" for r in rankings),
+            f"{name}.yaml": lambda s: s.write(SETTINGS_HEADER + settings_text(benchmark_settings("item_id", title_field="title"))),
             f"{name}.selection.json": lambda s: json.dump({k: [str(x) for x in picks] for k, picks in base.items()}, s),
         },
     )
@@ -151,14 +162,15 @@ def _read_titles(file: Path) -> tuple[list[str], list[str]]:
         rows = list(csv.reader(stream))
     if not rows or rows[0][:2] != ["itemID", "title"]:
         raise AlkdError(f"{file}: the columns itemID,title are expected, found {','.join(rows[0]) if rows else 'nothing'}")
+    found: dict[str, str] = {}
     for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
         if len(row) != 2 or not row[0] or re.search(r"\s", row[0]):
             raise AlkdError(f"{file}, row {line}: an item id without spaces and a title are expected, found {row!r}")
-    tokens = [row[0] for row in rows[1:]]
-    if len(set(tokens)) < len(tokens):
-        raise AlkdError(f"{file}: an item id stands twice")
+        found.setdefault(row[0], row[1])
     # RecBole reads quotes as pandas does, so that a lone one would swallow the lines behind it
-    return tokens, [" ".join(row[1].replace('"', "").split()) for row in rows[1:]]
+    return list(found), [" ".join(title.replace('"', "").split()) for title in found.values()]
 
 
 def _read_rankings(file: Path) -> Iterator[Recorded]:
@@ -199,10 +211,10 @@ class _Table:
         columns: name -> values; a list of sessions is one column called ``items``.
     """
 
-    def __init__(self, file: Path, tokens: Sequence[str], min_items: int) -> None:
+    def __init__(self, file: Path, tokens: Sequence[str]) -> None:
         import pandas as pd
 
-        self.file, self.count, self.min_items = file, len(tokens), min_items
+        self.file, self.count = file, len(tokens)
         self.number_of = {token: number for number, token in enumerate(tokens)}
         content = read_pickle(file)
         if isinstance(content, pd.DataFrame):
@@ -245,30 +257,42 @@ class _Table:
         """Session number -> item numbers, the label last; None when the table cannot be read so."""
         try:
             numbers = None if layout.session is None else [_integer(value) for value in self.columns[layout.session]]
+            values = self.columns[layout.items]
             if not self.lists(layout.items):
                 assert numbers is not None
-                found: dict[int, list[int]] = {}
-                for number, value in zip(numbers, self.columns[layout.items], strict=True):
-                    found.setdefault(number, []).append(self._item(value, layout.raw))
-                return {number: items for number, items in found.items() if len(items) >= self.min_items}
-            rows = [[self._item(value, layout.raw) for value in values] for values in self.columns[layout.items]]
+                rows: dict[int, list[Any]] = {}
+                for number, value in zip(numbers, values, strict=True):
+                    rows.setdefault(number, []).append(value)
+                return {number: items for number, row in rows.items() if (items := self._known(row, layout))}
             if layout.label is not None:
-                labels = self.columns[layout.label]
-                rows = [[*row, self._item(label, layout.raw)] for row, label in zip(rows, labels, strict=True)]
+                values = [[*row, label] for row, label in zip(values, self.columns[layout.label], strict=True)]
+            found = [self._known(row, layout) for row in values]
             if numbers is None:
-                return dict(enumerate(row for row in rows if len(row) >= self.min_items))
-            pairs = {number: row for number, row in zip(numbers, rows, strict=True) if len(row) >= self.min_items}
+                return dict(enumerate(items for items in found if items))
+            pairs = {number: items for number, items in zip(numbers, found, strict=True) if items}
             return pairs if len(set(numbers)) == len(numbers) else None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError):
             return None
 
-    def _item(self, value: Any, raw: bool) -> int:
+    def _known(self, row: Sequence[Any], layout: Layout) -> list[int] | None:
+        """The items of a session that have a row among the titles; None when its label has none, or too few are left."""
+        items = [self._item(value, layout.raw) for value in row]
+        if not items or items[-1] is None:
+            return None
+        known = [item for item in items if item is not None]
+        return known if len(known) >= layout.min_items else None
+
+    def _item(self, value: Any, raw: bool) -> int | None:
         if raw:
-            return self.number_of[str(value)]
+            return self.number_of.get(str(value))
+        if _is_missing(value):
+            return None
         number = _integer(value)
-        if not 0 <= number < self.count:
-            raise ValueError
-        return number
+        return number if 0 <= number < self.count else None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _integer(value: Any) -> int:
@@ -278,20 +302,27 @@ def _integer(value: Any) -> int:
 
 
 def _find_layout(
-    table: _Table, wanted: tuple[str | None, str | None, str | None, bool | None], recorded: Sequence[Recorded]
+    table: _Table,
+    wanted: tuple[str | None, str | None, str | None, bool | None],
+    least: Sequence[int],
+    recorded: Sequence[Recorded],
 ) -> tuple[Layout, dict[int, list[int]]]:
     """The way of reading under which every recorded hit is where the session's label stands in its ranking."""
     if not recorded:
         raise AlkdError(f"{table.file}: without recorded rankings there is nothing to check the sessions by")
     best, right = 0, []
-    for layout in table.layouts(*wanted):
-        sessions = table.sessions(layout)
-        if sessions is None:
-            continue
-        agreeing = sum(_agrees(one, sessions) for one in recorded)
-        best = max(best, agreeing)
-        if agreeing == len(recorded):
-            right.append((layout, sessions))
+    for min_items in least:
+        for layout in table.layouts(*wanted):
+            layout = replace(layout, min_items=min_items)
+            sessions = table.sessions(layout)
+            if sessions is None:
+                continue
+            agreeing = sum(_agrees(one, sessions) for one in recorded)
+            best = max(best, agreeing)
+            if agreeing == len(recorded):
+                right.append((layout, sessions))
+        if right:
+            break
     if not right:
         raise AlkdError(
             f"{table.file}: no way of reading its sessions makes the hits of all {len(recorded):,} recorded rankings true (at most "
@@ -309,4 +340,4 @@ def _agrees(one: Recorded, sessions: dict[int, list[int]]) -> bool:
     label = sessions.get(one.session, [-1])[-1]
     if label in one.ranking:
         return one.ranking.index(label) == one.hit
-    return label >= 0 and one.hit >= len(one.ranking)
+    return label >= 0 and one.hit >= min(len(one.ranking), ASKED)

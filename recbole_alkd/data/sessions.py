@@ -32,8 +32,10 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
+from recbole_alkd.data.own_settings import SETTINGS_HEADER, benchmark_settings, check_dataset_name, settings_text
 from recbole_alkd.data.reading import TIME_UNITS, read_clicks
-from recbole_alkd.data.tables import open_text
+from recbole_alkd.data.tables import open_table, open_text
+from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
 
 
@@ -53,11 +55,15 @@ def make_sessions(
     augmentation: str = "prefix",
     seed: int = 2020,
     time_unit: str | None = None,
+    titles: str | Path | None = None,
+    title_field: str | None = None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> dict[str, int]:
     """Turn raw clicks into session files for RecBole.
 
     Args:
-        inter: a RecBole ``.inter`` file, plain or ``.gz`` / ``.xz``.
+        inter: a RecBole ``.inter`` file, or CSV whose first line names the columns; plain, ``.gz`` or ``.xz``.
         out: folder of the new data set; its base name NAME is the data set's name (RecBole's ``data_path/NAME`` layout).
         user_field, item_field, time_field: columns of ``inter``.
         session_field: column that is the session already; the user and ``window`` are then left out.
@@ -70,17 +76,20 @@ def make_sessions(
         augmentation: training rows; "prefix": one for every item after the first, "last": one a session. Valid and test
             always have one row a session, whose target is the last item.
         seed: of the random split.
-        time_unit: unit of the timestamps, s, ms, us or ns. None: whole seconds, a fraction is an error.
+        time_unit: unit of the timestamps, s, ms, us or ns. None: whole seconds, a fraction is an error. Dates (ISO 8601) have none.
+        titles: an ``.item`` file, or CSV, with ``item_field`` and the title. None: the ``.item`` file beside ``inter``, if any.
+        title_field: column of the titles. None: title, movie_title or name.
+        separator, encoding: of both files. None: the header and a byte order mark tell; else UTF-8.
 
     Returns:
-        Counts, the ones in ``NAME.sessions.json``: rows of the file, rows without an id (left out, as RecBole does), sessions
-        found, left out and kept, their interactions and items, sessions and rows of every part.
+        Counts, the ones in ``NAME.sessions.json``: rows of the file, rows without an id (left out), sessions found, left out and
+        kept, their interactions and items, sessions and rows of every part; with ``titles``, items that have one.
 
-    Writes ``NAME.{train,valid,test}.inter`` (session_id, item_id_list, item_id), ``NAME.sessions.json`` (counts and
-    settings) and ``NAME.item`` when there is one beside ``inter``.
+    Writes ``NAME.{train,valid,test}.inter`` (session_id, item_id_list, item_id), ``NAME.sessions.json`` (counts and settings),
+    ``NAME.yaml`` (the settings that read these files; a run finds it by itself) and, with titles, ``NAME.item``.
 
     Raises:
-        AlkdError: a setting, column, timestamp or file that cannot be used, or nothing left to write.
+        AlkdError: a setting, column, timestamp or file that cannot be used, titles of other items, or nothing left to write.
     """
     source, folder = Path(inter), Path(out)
     settings: dict[str, Any] = {
@@ -98,8 +107,9 @@ def make_sessions(
         "time_unit": time_unit,
     }
     _check(settings)
-    name = folder.name or folder.resolve().name
-    clicks = read_clicks(source, session_field or user_field, item_field, time_field, time_unit)
+    name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+    check_dataset_name(name)
+    clicks = read_clicks(source, session_field or user_field, item_field, time_field, time_unit, separator, encoding)
     if clicks.left_out():
         getLogger().warning(clicks.left_out())
     user, item, time = clicks.user, clicks.item, clicks.time
@@ -122,8 +132,9 @@ def make_sessions(
         raise AlkdError(positions_message(time_field, "order='random'"))
     items = [clicks.items[code] for code in item[sessions.rows]]
     for token in set(items):
-        if " " in token:
+        if any(char.isspace() for char in token):
             raise AlkdError(f"{source}: {item_field} {token!r} holds a space, which separates items in RecBole's lists; rename it")
+    named = _titles(Path(titles), item_field, title_field, separator, encoding, items) if titles else {}
 
     split_parts = split_sessions(sessions.ended, split, order, seed)
     parts = {
@@ -140,15 +151,20 @@ def make_sessions(
         "items": len(set(items)),
         **{f"{part}_sessions": len(chosen) for part, chosen in zip(PARTS, split_parts, strict=True)},
         **{f"{part}_rows": len(rows) for part, rows in parts.items()},
+        **({"items_with_title": sum(bool(named.get(token)) for token in set(items))} if titles else {}),
     }
     record = {"name": name, "input": source.name, "settings": settings, "counts": counts}
     files: dict[str, Callable[[TextIO], object]] = {
         f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows, item_field=item_field)
         for part, rows in parts.items()
     }
-    described = _item_file(source)
+    described = None if titles else _item_file(source)
     if described:
-        files[f"{name}.item"] = partial(_copy, described)
+        files[f"{name}.item"] = partial(_copy, described, separator, encoding)
+    elif titles:
+        files[f"{name}.item"] = partial(_write_titles, named, item_field)
+    own = benchmark_settings(item_field, augmentation, max_length, title_field if described else "title" if titles else None)
+    files[f"{name}.yaml"] = lambda stream: stream.write(SETTINGS_HEADER + settings_text(own))
     files[f"{name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_files(folder, files)
     return counts
@@ -172,6 +188,10 @@ def _check(settings: dict[str, Any]) -> None:
         if settings[key] not in choices:
             raise AlkdError(f"{key}: {settings[key]!r} is not allowed; allowed: {' | '.join(str(c) for c in choices)}")
     check_split(settings["split"], "split")
+    if set(settings["item_field"]) & set(":\t\n"):
+        raise AlkdError(
+            f"item_field: {settings['item_field']!r} holds a character that RecBole's headers cannot; rename the column"
+        )
 
 
 def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Instances, item_field: str) -> None:
@@ -188,6 +208,27 @@ def _item_file(source: Path) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def _copy(described: Path, stream: TextIO) -> None:
-    with open_text(described) as text:
+def _copy(described: Path, separator: str | None, encoding: str | None, stream: TextIO) -> None:
+    """The ``.item`` file as it is where it has tabs, else with tabs; in UTF-8."""
+    with open_table(described, separator, encoding, tabs_quoted=False) as table:
+        if table.quoted:
+            writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+            writer.writerow([f"{name}:{kind}" for name, kind in zip(table.columns, table.kinds, strict=True)])
+            writer.writerows([" ".join(text.split()) for text in row] for _, row in table.rows)
+            return
+    with open_text(described, encoding) as text:
         shutil.copyfileobj(text, stream)
+
+
+def _titles(
+    file: Path, item_field: str, title_field: str | None, separator: str | None, encoding: str | None, items: list[str]
+) -> dict[str, str]:
+    found, _ = read_titles(file, item_field, title_field, separator, encoding)
+    check_known(file, found, items)
+    return found
+
+
+def _write_titles(named: dict[str, str], item_field: str, stream: TextIO) -> None:
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow([f"{item_field}:token", "title:token_seq"])
+    writer.writerows((token, title) for token, title in named.items() if title)

@@ -6,7 +6,7 @@ A title is somebody else's text inside our prompt: it keeps its words, and loses
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,17 @@ def load_titles(
     if not any(found.values()):
         raise NoTitlesError(f"{path}: column {column!r} holds no title")
     clicked = list(dict.fromkeys(items))
+    check_known(path, found, clicked)
+    return {token: found.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*found, *clicked])}
+
+
+def check_known(path: Path, found: Mapping[str, str], items: Iterable[str]) -> None:
+    """Say how many of ``items``, those of the clicks, have no title (of the file's own where none are given).
+
+    Raises:
+        AlkdError: none has one; it shows ids of both kinds.
+    """
+    clicked = list(dict.fromkeys(items))
     nameless = [token for token in clicked or found if not found.get(token)]
     if clicked and len(nameless) == len(clicked):
         raise AlkdError(_foreign(path, clicked, [token for token, title in found.items() if title]))
@@ -83,7 +94,6 @@ def load_titles(
         getLogger().warning(
             f"{path.name}: {len(nameless):,} of {len(clicked or found):,} items have no title and are shown as 'item {nameless[0]}'"
         )
-    return {token: found.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*found, *clicked])}
 
 
 def titles_of(config: Any, item_field: str, items: Iterable[str] = ()) -> dict[str, str]:

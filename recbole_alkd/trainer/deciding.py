@@ -13,7 +13,7 @@ from recbole_alkd.trainer.search_space import tuning_facts
 VOLATILE = {
     "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
     "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
-    "config_files", "data_path", "worker", "stage_cache",
+    "config_files", "data_path", "data_files", "worker", "stage_cache",
     "student_search", "report_tables",
 }  # fmt: skip
 # Settings that come into play after the recommenders are trained.

@@ -20,6 +20,7 @@ from process import ROOT, run
 
 from recbole_alkd.config import AlkdError
 from recbole_alkd.data.importers import Layout, import_alkdrec
+from recbole_alkd.data.titles import load_titles
 
 DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data")) / "alkdrec-ml"
 TITLES = [f"Film {k}" for k in range(28)] + ['The "other" one, part 2', "Tab\tand\nline"]
@@ -107,6 +108,56 @@ def test_the_layout_is_found_by_the_recorded_places(tmp_path: Path, name: str) -
     assert {key: len(value) for key, value in picks.items()} == {"alkdrec": 10, "rad_bc": 10, "easiest": 10}
 
 
+def write_release(folder: Path) -> tuple[Path, dict[int, tuple[list[str], str]]]:
+    """A made-up release as the authors' loader reads theirs: ids that no title row has, in sessions and in labels, sessions of two
+    items, an item with an empty title, an item that stands twice, a ranking of fifty. Gives the sessions that are left."""
+    place = folder / "datasets" / "Games"
+    place.mkdir(parents=True)
+    tokens = [f"B{k:03d}X" for k in range(40)]
+    with (place / "Games_title.csv").open("w", newline="", encoding="utf-8") as stream:
+        rows = [("itemID", "title"), *((token, "" if k == 3 else f"Game, part {k}") for k, token in enumerate(tokens))]
+        csv.writer(stream, lineterminator="\n").writerows([*rows[:20], (tokens[2], "again"), *rows[20:]])
+    rng = random.Random(8)
+    table, kept = [], {}
+    for k in range(60):
+        history, label = rng.sample([*tokens, "GONE1", "GONE2"], 1 if k % 7 == 0 else rng.randint(2, 8)), rng.choice(tokens)
+        history, label = (["GONE1"] if k % 11 == 5 else history), ("GONE3" if k % 13 == 6 else label)
+        table.append({"session": history, "label": label, "negatives": rng.sample(tokens, 5)})
+        known = [item for item in history if item in tokens]
+        if known and label in tokens:
+            kept[len(kept)] = (known, label)
+    with (place / "Games.pkl").open("wb") as file:
+        pickle.dump(pd.DataFrame(table), file, protocol=4)
+    lines = []
+    for number, (_, label) in list(kept.items())[:25]:
+        ranking = rng.sample(range(40), 36 if number == 4 else 25)
+        at = tokens.index(label)
+        lines.append(f"{number}\t{ranking}\t{ranking.index(at) if at in ranking else 25}\n")
+    (place / "Games_LLM_Database.data").write_text("".join(lines))
+    (place / "Games_easiest.base").write_text("0\n3\n")
+    return folder, kept
+
+
+def test_a_release_is_read_as_its_own_loader_reads_it(tmp_path: Path, config_of) -> None:
+    clone, kept = write_release(tmp_path / "clone")
+    found = import_alkdrec(clone, tmp_path / "alkdrec-games", "Games")
+    assert 40 < len(kept) < 60 and min(len(history) for history, _ in kept.values()) == 1
+    assert (found["sessions"], found["items"], found["rankings"]) == (len(kept), 40, 25)
+    assert found["layout"] == Layout("session", "label", raw=True)
+    rows: dict[str, tuple[list[str], str]] = {}
+    for part in ("train", "valid", "test"):
+        for line in (tmp_path / "alkdrec-games" / f"alkdrec-games.{part}.inter").read_text().splitlines()[1:]:
+            session, history, label = line.split("\t")
+            rows[session] = (history.split(), label)
+    assert rows == {str(number): pair for number, pair in kept.items()}
+    titles = load_titles(tmp_path / "alkdrec-games", "alkdrec-games", "item_id")
+    assert len(titles) == 40 and titles["B002X"] == "Game, part 2" and titles["B003X"] == "item B003X"
+    # the shipped settings and the ones beside the files say the same
+    (tmp_path / "alkdrec-games" / "alkdrec-games.yaml").unlink()
+    config = config_of("alkdrec-games", model="ALKDRec", llm_teacher="replay", load_col={"inter": ["session_id"]})
+    assert config["benchmark_filename"] == ["train", "valid", "test"] and config["USER_ID_FIELD"] == "session_id"
+
+
 def test_what_is_named_is_not_searched_for(tmp_path: Path) -> None:
     table, kept, _ = layouts()["history and label"]
     write_clone(tmp_path / "clone", table, kept, TOKENS, TITLES)
@@ -131,7 +182,6 @@ def test_sessions_that_contradict_the_rankings_are_refused(tmp_path: Path) -> No
     ("file", "content", "words"),
     [
         ("ML_title.csv", "id,name\n1,x\n", "the columns itemID,title are expected, found id,name"),
-        ("ML_title.csv", "itemID,title\n1,x\n1,y\n", "an item id stands twice"),
         ("ML_title.csv", "itemID,title\n1\n", "row 2"),
         ("ML_LLM_Database.data", "1\t[1, 2\t0\n", "line 1: session"),
         ("ML_LLM_Database.data", "1\t[true]\t0\n", "line 1: session"),
