@@ -25,7 +25,8 @@ FIXED = {"knn_source_exponent": 0.5, "knn_target_exponent": 0.1, "knn_decay": 0.
 
 @pytest.fixture(scope="module")
 def parts(tiny_path):
-    return create_dataset(tiny_config(tiny_path, model="SessionKNN")).build()
+    # one row a session, which is what the loops count
+    return create_dataset(tiny_config(tiny_path, model="SessionKNN", session_augmentation="last")).build()
 
 
 def fitted(tiny_path, parts, tuned=False, **own):
