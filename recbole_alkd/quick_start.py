@@ -67,7 +67,7 @@ def select_instances(
     Returns:
         What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
     """
-    with asking_nobody(), _selected(dataset, config_file_list, config_dict) as (config, rounds, _):
+    with asking_nobody(), _selected(dataset, config_file_list, config_dict, titles=False) as (config, rounds, _):
         report = rounds.policy_report()
         names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
         result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
@@ -137,7 +137,7 @@ def _selected(
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    rounds, picked = trainer.select(train_data, valid_data, show_progress=config["show_progress"])
+    rounds, picked = trainer.select(train_data, valid_data, show_progress=config["show_progress"], titles=titles)
     try:
         yield config, rounds, picked
     finally:

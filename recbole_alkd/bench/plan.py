@@ -17,6 +17,7 @@ study: ...                       # arms at several values of a setting: ``study.
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -153,7 +154,7 @@ def check_runs(plan: Plan) -> None:
             with empty_argv():
                 config = Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))
             folder = Path(config["data_path"])
-            if not list(folder.glob(f"{task.dataset}*.inter")):
+            if not list(folder.glob(f"{glob.escape(task.dataset)}*.inter*")):
                 hint = "give --data-path, the folder above" + _release(task.dataset)
                 raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; {hint}")
             for key in PATH_SETTINGS:

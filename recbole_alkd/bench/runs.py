@@ -6,6 +6,7 @@ In the output folder: ``results/`` one pair of files a finished run, ``cache/`` 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -86,7 +87,7 @@ def run_key(task: Task, config: Any, data: str) -> str:
 @cache
 def data_fingerprint(folder: Path, dataset: str) -> str:
     """A hash of the content of every file of a data set."""
-    files = sorted(path for path in folder.glob(f"{dataset}.*") if path.is_file())
+    files = sorted(path for path in folder.glob(f"{glob.escape(dataset)}.*") if path.is_file())
     return settings_hash({path.name: _file_hash(str(path)) for path in files})
 
 

@@ -280,7 +280,11 @@ class ALKDRecDataset(CheckedFiles):
         )
 
     def build(self) -> list[ALKDRecDataset]:
-        """The three parts, each with ``row_is_last``."""
+        """The three parts, each with ``row_is_last``. AlkdError when ``topk`` asks for more items than there are."""
+        items, topk = self.item_num - 1, self.config["topk"]
+        longest = max(topk) if isinstance(topk, (list, tuple)) else topk
+        if longest > items:
+            raise AlkdError(f"topk: {longest} is more than the {items} items of {self.dataset_name}; allowed: at most {items}")
         self._change_feat_format()
         self._drop_unused_col()
         parts, start = [], 0

@@ -32,14 +32,22 @@ class ItemText:
         self.text, self.dataset = text, dataset
         self.made: TextVectors | None = None
 
+    @property
+    def _tokens(self) -> list[str]:
+        return np.asarray(self.dataset.field2id_token[self.dataset.iid_field])[1:].tolist()
+
+    @cached_property
+    def titles(self) -> dict[str, str]:
+        """Item token -> title. AlkdError as ``load_titles`` has it."""
+        return titles_of(self.dataset.config, self.dataset.iid_field, self._tokens)
+
     @cached_property
     def vectors(self) -> np.ndarray:
         """(n_items, d) float32; 0 for the padding and for items without a title. ``item_text_permuted`` exchanges the items."""
         assert self.text.item_text is not None
-        config, item_field = self.dataset.config, self.dataset.iid_field
+        config = self.dataset.config
         settings = read_settings({key: config[key] for key in FIELDS if key in config})
-        tokens = np.asarray(self.dataset.field2id_token[item_field])[1:].tolist()
-        titles = titles_of(config, item_field, tokens)
+        titles, tokens = self.titles, self._tokens
         named = [k for k, token in enumerate(tokens, 1) if titles[token] != clean_title(f"item {token}")]
         cache = Path(settings.teacher.label_store).parent
         texts = [titles[tokens[k - 1]] for k in named]

@@ -7,6 +7,7 @@ end. A run with the same settings on the same data takes over an unfinished fold
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import pickle
 import zipfile
@@ -104,7 +105,7 @@ class RunFolder(StageFolder):
         """Take over the newest unfinished folder of ``prefix`` and ``digest``, or make a new one."""
         root = Path(checkpoint_dir)
         root.mkdir(parents=True, exist_ok=True)
-        found = [p for p in root.glob(f"{prefix}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
+        found = [p for p in root.glob(f"{glob.escape(prefix)}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
         for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
             lock = _try_lock(path)
             if lock:

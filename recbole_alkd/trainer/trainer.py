@@ -91,13 +91,14 @@ class ALKDRecTrainer(DistillingTrainer):
         if stage == "student":
             self._student(fit, train_data)
             return
+        titles = {} if stage == "teacher" else self._titles(rows)
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
         self._student(fit, train_data)
         rows.recommender_config = self.runs["teacher"].config
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, recommender, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, titles, show_progress)
         try:
             self.rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
             count = self.settings.selection.alkd_rounds
@@ -115,8 +116,12 @@ class ALKDRecTrainer(DistillingTrainer):
         if stage == "student_longer":
             self.outcomes["student_longer"] = self.train_longer(fit)
 
-    def select(self, train_data: Any, valid_data: Any = None, show_progress: bool = False) -> tuple[LabelRounds, np.ndarray]:
+    def select(
+        self, train_data: Any, valid_data: Any = None, show_progress: bool = False, titles: bool = True
+    ) -> tuple[LabelRounds, np.ndarray]:
         """Select the whole budget at once and ask nobody; the LLM teacher is not loaded.
+
+        Without ``titles`` a data set that has none will do, since nothing is shown to anybody.
 
         Trains the teacher recommender, and the student where the policy looks at it. A later run with the same settings
         goes on from there.
@@ -126,12 +131,13 @@ class ALKDRecTrainer(DistillingTrainer):
         """
         fit = self._begin(train_data, valid_data, True, show_progress)
         rows = TrainingRows(train_data, self.settings)
+        shown = self._titles(rows) if titles else {}
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
             self._student(fit, train_data)
         rows.recommender_config = self.runs["teacher"].config
         folds = self._folds(rows, train_data, fit)
-        llm = self._llm_teacher(rows, recommender, folds, show_progress)
+        llm = self._llm_teacher(rows, recommender, folds, shown, show_progress)
         rounds = self._label_rounds(rows, recommender, llm, folds, show_progress)
         return rounds, rounds.select_all()
 
@@ -141,6 +147,8 @@ class ALKDRecTrainer(DistillingTrainer):
             raise AlkdError("student_tune: settings are chosen on validation and this run has none; allowed: 0")
         self.train_part = train_data._dataset
         self.item_text = ItemText(self.settings.text, self.train_part) if self.settings.text.item_text else None
+        if self.item_text:
+            _ = self.item_text.titles  # what is wrong with them is said before anything is trained
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
@@ -222,12 +230,17 @@ class ALKDRecTrainer(DistillingTrainer):
         rng = np.random.default_rng(stage_seed(self.config["seed"], "folds"))
         return Folds(rows.session_ids, self.settings.lora.lora_folds, rng, train_fold)
 
-    def _llm_teacher(self, rows: TrainingRows, recommender: Backbone, folds: Folds, show_progress: bool) -> LLMTeacher:
+    def _titles(self, rows: TrainingRows) -> Mapping[str, str]:
+        """The titles that the LLM teacher is shown; {} where it needs none."""
+        if not teachers.get(self.settings.teacher.llm_teacher).needs_titles:
+            return {}
+        return titles_of(self.config, rows.item_field, rows.tokens[1:].tolist())
+
+    def _llm_teacher(
+        self, rows: TrainingRows, recommender: Backbone, folds: Folds, titles: Mapping[str, str], show_progress: bool
+    ) -> LLMTeacher:
         teacher_class = teachers.get(self.settings.teacher.llm_teacher)
         data_path, dataset = Path(self.config["data_path"]), self.config["dataset"]
-        titles: Mapping[str, str] = {}
-        if teacher_class.needs_titles:
-            titles = titles_of(self.config, rows.item_field, rows.tokens[1:].tolist())
         examples, key = partial(rows.lora_examples, folds), rows.lora_key()
         if self.settings.lora.lora and self.settings.lora.lora_target == "replay" and teacher_class is teachers.get("local"):
             recorded = read_recordings(self.settings.teacher, data_path, dataset)
