@@ -55,12 +55,6 @@ def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
     return ratios, ORDER_NAMES[order]
 
 
-def check_length(value: Any) -> None:
-    """AlkdError unless ``MAX_ITEM_LIST_LENGTH`` is a number of items."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise AlkdError(f"MAX_ITEM_LIST_LENGTH: {value!r} is not allowed; allowed: an integer of at least 1")
-
-
 class ALKDRecDataset(CheckedFiles):
     """Sessions as RecBole's users, instances as its rows.
 
@@ -86,7 +80,6 @@ class ALKDRecDataset(CheckedFiles):
 
     def __init__(self, config: Any) -> None:
         self.settings = read_settings({key: config[key] for key in FIELDS if key in config}).session
-        check_length(config["MAX_ITEM_LIST_LENGTH"])
         super().__init__(config)
 
     # -- loading and filtering
@@ -279,12 +272,14 @@ class ALKDRecDataset(CheckedFiles):
             }
         )
 
-    def build(self) -> list[ALKDRecDataset]:
-        """The three parts, each with ``row_is_last``. AlkdError when ``topk`` asks for more items than there are."""
-        items, topk = self.item_num - 1, self.config["topk"]
-        longest = max(topk) if isinstance(topk, (list, tuple)) else topk
+    def check_catalogue(self) -> None:
+        """AlkdError when ``topk`` asks for more items than there are."""
+        items, longest = self.item_num - 1, max(self.config["topk"])
         if longest > items:
             raise AlkdError(f"topk: {longest} is more than the {items} items of {self.dataset_name}; allowed: at most {items}")
+
+    def build(self) -> list[ALKDRecDataset]:
+        """The three parts, each with ``row_is_last``."""
         self._change_feat_format()
         self._drop_unused_col()
         parts, start = [], 0

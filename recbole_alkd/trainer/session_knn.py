@@ -36,6 +36,7 @@ class SessionKNNTrainer(Trainer):
         callback_fn: Any = None,
     ) -> tuple[float, Any]:
         """Fit the table. Arguments and result as RecBole's ``Trainer.fit``."""
+        train_data._dataset.check_catalogue()
         self.eval_collector.data_collect(train_data)
         fit_table(self.model, train_data._dataset, valid_data._dataset if valid_data else None, self.logger)
         if valid_data:

@@ -146,6 +146,7 @@ class ALKDRecTrainer(DistillingTrainer):
         if self.settings.backbone.student_tune and (not valid_data or self.config["eval_step"] <= 0):
             raise AlkdError("student_tune: settings are chosen on validation and this run has none; allowed: 0")
         self.train_part = train_data._dataset
+        self.train_part.check_catalogue()
         self.item_text = ItemText(self.settings.text, self.train_part) if self.settings.text.item_text else None
         if self.item_text:
             _ = self.item_text.titles  # what is wrong with them is said before anything is trained

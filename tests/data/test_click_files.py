@@ -172,10 +172,10 @@ def test_what_a_session_needs_is_read_whatever_load_col_says(tmp_path, config_of
 def test_columns_of_the_wrong_shape(tmp_path, config_of) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(8))
     for setting, message in (
-        ({"load_col": ["user_id"]}, r"load_col: \['user_id'\] is not allowed"),
+        ({"load_col": ["user_id"]}, r"load_col: \['user_id'\].* is not allowed"),
         ({"load_col": {"inter": 5}}, "load_col: .* is not allowed"),
         ({"unload_col": {"inter": ["x"]}}, "unload_col: not allowed beside load_col"),
-        ({"MAX_ITEM_LIST_LENGTH": 0}, "MAX_ITEM_LIST_LENGTH: 0 is not allowed; allowed: an integer of at least 1"),
+        ({"MAX_ITEM_LIST_LENGTH": 0}, "MAX_ITEM_LIST_LENGTH: 0 is not allowed"),
     ):
         with pytest.raises(AlkdError, match=message):
             ALKDRecDataset(config_of("toy", **setting))
