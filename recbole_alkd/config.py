@@ -67,6 +67,10 @@ def _names(value: Any) -> str | None:
     return None if value and all(isinstance(v, str) and v for v in value) else "a list of names, at least one"
 
 
+def _folder_or_none(value: Any) -> str | None:
+    return "a folder, or False" if value is True or value == "" else None
+
+
 def _sizes(value: Any) -> str | None:
     good = all(_is(v, int) and v >= 1 for v in value) and len(set(value)) == len(value)
     return None if good else "a list of different integers of at least 1, such as [10]"
@@ -145,7 +149,7 @@ class BackboneSettings:
     student_bytes: int | None = _setting(None, int, check=_at_least(1))
     student_config: dict[str, Any] = _setting({}, dict)
     teacher_config: dict[str, Any] = _setting({}, dict)
-    stage_cache: str | None = _setting(None, str)
+    stage_cache: str | bool | None = _setting(None, str, bool, check=_folder_or_none)
     student_tune: int = _setting(0, int, check=_at_least(0))
     student_search: str | None = _setting(None, str)
 

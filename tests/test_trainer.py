@@ -131,7 +131,7 @@ def test_the_checkpoint_holds_the_distilled_student(home):
 
 
 def test_damaged_stages_are_trained_again_and_give_the_same(home, caplog):
-    first = go()
+    first = go(stage_cache=False)
     folder = home / first["run_folder"]
     (folder / "result.json").unlink()
     (folder / "teacher.stage.pth").write_bytes(b"")
@@ -140,7 +140,7 @@ def test_damaged_stages_are_trained_again_and_give_the_same(home, caplog):
     content = load_checkpoint(str(folder / "distilled.stage.pth"))
     content["state"] = {key: value[:-1] if value.ndim else value for key, value in content["state"].items()}
     torch.save(content, folder / "distilled.stage.pth", pickle_protocol=2)  # as of another model
-    second = go()
+    second = go(stage_cache=False)
     assert second["run_folder"] == first["run_folder"]
     for name in first["stages"]:
         assert first["stages"][name]["test"] == second["stages"][name]["test"]
@@ -311,7 +311,7 @@ def test_a_run_killed_while_labelling_buys_no_label_twice_and_ends_the_same(tmp_
     assert resumed["policy"] == uninterrupted["policy"]
     for name in resumed["stages"]:
         assert resumed["stages"][name]["test"] == uninterrupted["stages"][name]["test"], name
-    assert len(list((killed / "saved").iterdir())) == 1  # it went on in the folder it had left
+    assert len(list((killed / "saved").glob("ALKDRec-*"))) == 1  # it went on in the folder it had left
 
 
 def test_the_end_of_a_run_says_what_it_showed(home, caplog):
@@ -355,4 +355,5 @@ def test_tables_that_count_stand_in_the_report(home, caplog):
     recbole |= {"data_path": "data", "student_neighbors": 5}
     alone = run_recbole_alkd(model="SessionKNN", dataset="tiny", config_dict=recbole)
     # the same table as of SessionKNN alone, which rounds to four digits
-    assert dict(alone["test_result"]) == pytest.approx(report["baselines"]["session_knn_5"]["test"], abs=1e-4)
+    shown = report["baselines"]["session_knn_5"]["test"]
+    assert {metric: alone["test_result"][metric] for metric in shown} == pytest.approx(shown, abs=1e-4)

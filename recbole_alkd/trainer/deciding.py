@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import DistillSettings, LoraSettings, SelectionSettings, Settings, TeacherSettings, TextSettings
+from recbole_alkd.config import (
+    DistillSettings,
+    LoraSettings,
+    SelectionSettings,
+    Settings,
+    TeacherSettings,
+    TextSettings,
+    settings_hash,
+)
 from recbole_alkd.model.backbone import role_config, view_and_model
 from recbole_alkd.trainer.search_space import tuning_facts
 
@@ -26,6 +36,29 @@ SERVED = {"serve_text_dim", "serve_text_weight"}
 ROLES = ("student", "teacher")
 
 
+def versions() -> dict[str, str]:
+    """Of what trains: a stage of another version may come out differently."""
+    import numpy
+    import recbole
+    import torch
+
+    import recbole_alkd
+
+    return {module.__name__: module.__version__ for module in (recbole_alkd, recbole, torch, numpy)}
+
+
+def plugin_sources(settings: Settings) -> dict[str, str]:
+    """Module of ``alkd_plugins`` -> a hash of its source, with all that lies in its folder where it is a package."""
+    found = {}
+    for name in settings.plugin.alkd_plugins:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:
+            continue
+        files = sorted(Path(file).parent.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
+        found[name] = settings_hash({str(k): one.read_bytes().hex() for k, one in enumerate(files) if one.is_file()})
+    return found
+
+
 def deciding_settings(
     config: Any, settings: Settings, roles: tuple[str, ...] = ROLES, labels: bool = True, served: bool = True
 ) -> dict[str, Any]:
@@ -43,7 +76,7 @@ def deciding_settings(
     if "student" not in roles:
         left_out = left_out | TEXT
     elif not served:
-        left_out = left_out | (SERVED if _trains_on_titles(settings) else TEXT)
+        left_out = left_out | (SERVED if trains_on_titles(settings) else TEXT)
     values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
     if settings.backbone.student_tune:
         values["student_tune"] = tuning_facts(settings, roles, labels)
@@ -58,7 +91,7 @@ def deciding_settings(
     return values
 
 
-def _trains_on_titles(settings: Settings) -> bool:
+def trains_on_titles(settings: Settings) -> bool:
     """Whether titles are in the student's training: by a term of its loss, or as edges of a table that counts."""
     counts = not view_and_model(settings.backbone.student_model)[0].has_vectors
     return settings.text.item_text_loss is not None or counts

@@ -9,7 +9,9 @@ from __future__ import annotations
 import fcntl
 import glob
 import logging
+import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from recbole_alkd.config import settings_hash
 from recbole_alkd.files import write_json
 
 RESULT = "result.json"
+STAGES_FOLDER = "stages"  # in checkpoint_dir: where runs share their stages
 logger = logging.getLogger()  # RecBole's, which is the root
 
 
@@ -66,6 +69,15 @@ class StageFolder:
         save_checkpoint(content, str(self.path / f"{name}.stage.pth"))
         (self.path / f"{name}.progress.pth").unlink(missing_ok=True)
 
+    def lend(self, name: str, other: StageFolder) -> None:
+        """Put a finished stage into another folder as well; on one disk it takes no space there."""
+        source, target = (folder.path / f"{name}.stage.pth" for folder in (self, other))
+        if source.is_file() and not target.exists():
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copyfile(source, target)
+
     def progress(self, name: str) -> dict[str, Any] | None:
         """What ``save_progress`` kept of a stage that has not finished, or None."""
         return read_state(self.path / f"{name}.progress.pth", f"the progress of stage {name}")
@@ -89,7 +101,12 @@ def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[S
     path = cache / f"{name}-{settings_hash(facts)}"
     path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.info(f"another process is training the stage {name} in {path}: waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.utime(path)  # `recbole-alkd runs prune` goes by the last use
         yield SharedStage(path)
 
 

@@ -5,8 +5,10 @@ Du et al., "Active Large Language Model-based Knowledge Distillation for Session
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import read_recordings
-from recbole_alkd.trainer.deciding import ROLES, deciding_settings
+from recbole_alkd.trainer.deciding import ROLES, deciding_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.distilling import DistillingTrainer
 from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
@@ -32,7 +34,7 @@ from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.report import STAGES
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
-from recbole_alkd.trainer.run_folder import RunFolder, StageFolder, shared_stage
+from recbole_alkd.trainer.run_folder import STAGES_FOLDER, RunFolder, StageFolder, shared_stage
 from recbole_alkd.trainer.stage import StageOutcome
 from recbole_alkd.trainer.tuning import RoleRun
 
@@ -168,21 +170,39 @@ class ALKDRecTrainer(DistillingTrainer):
             if self.item_text:
                 _ = self.item_text.vectors  # their seconds are in the bill of the titles, not in those of the first stage
             with self._stage_folder(name, shown, run, valid_data) as folder, self.item_term(name, run):
-                return self.fit_stage(folder, name, model, fusion=fusion, **how)
+                outcome = self.fit_stage(folder, name, model, fusion=fusion, **how)
+            if fusion and folder.shared and shown == name:
+                self.folder.save_stage(name, asdict(outcome))  # as it is served; what is shared is the student by itself
+            return outcome
 
         return fit
 
     @contextmanager
     def _stage_folder(self, name: str, shown: str, run: RoleRun, valid_data: Any) -> Iterator[StageFolder]:
-        """Where a stage is kept: in the run folder, or in ``stage_cache`` for all runs that would train it alike."""
+        """Where a stage is kept: in the run folder, or in ``stage_cache`` for all runs that would train it alike.
+
+        Alike are runs with the same deciding settings, rows, titles (where the stage looks at them), plug-ins and versions.
+        """
         cache = self.settings.backbone.stage_cache
-        if cache is None or name not in ROLES:
+        if cache is False or name not in ROLES:
             yield self.folder if shown == name else self.folder.below(shown)
             return
         train_data, values = run.train_data, deciding_settings(run.config, run.settings, roles=(name,), labels=False, served=False)
         data = [TrainingRows(part, self.settings).fingerprint() for part in (train_data, valid_data) if part is not None]
-        with shared_stage(Path(cache), name, {**values, "stage": name, "rows": data}) as folder:
+        reads = name == "student" and trains_on_titles(self.settings)
+        facts = {**values, "stage": name, "rows": data, **self._surroundings(titles=reads)}
+        root = Path(str(cache)) if cache else Path(self.checkpoint_dir) / STAGES_FOLDER
+        with shared_stage(root, name, facts) as folder:
             yield folder
+            if shown == name:
+                folder.lend(name, self.folder)  # the run folder stays complete when the shared one is pruned
+
+    def _surroundings(self, titles: bool) -> dict[str, Any]:
+        """What decides a result besides settings and rows."""
+        found: dict[str, Any] = {"versions": versions(), "plug-ins": plugin_sources(self.settings)}
+        if titles and self.item_text:
+            found["titles"] = hashlib.sha256(self.item_text.vectors.tobytes()).hexdigest()
+        return found
 
     def _recommender(self, fit: Callable[..., StageOutcome], train_data: Any) -> Backbone:
         """The trained and frozen teacher recommender."""
@@ -208,7 +228,7 @@ class ALKDRecTrainer(DistillingTrainer):
 
     def _open_folder(self, rows: TrainingRows) -> RunFolder:
         values = deciding_settings(self.config, self.settings)
-        digest = settings_hash({**values, "data": rows.fingerprint()})
+        digest = settings_hash({**values, "data": rows.fingerprint(), **self._surroundings(titles=True)})
         prefix = f"{self.config['model']}-{self.config['dataset']}"
         folder = RunFolder.open(self.checkpoint_dir, prefix, get_local_time(), digest)
         note = " (goes on with an unfinished run)" if folder.resumed else ""
