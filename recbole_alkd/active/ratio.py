@@ -33,7 +33,8 @@ def classify(llm_rank: np.ndarray, recommender_rank: np.ndarray, band_ends: Sequ
 
     Args:
         llm_rank: (m,) rank of the true next item in the LLM's ranking, 1 = first, 0 = not in it (or no answer).
-        recommender_rank: (m,) its rank by the recommender, before the item was put among the candidates; 0 = unknown.
+        recommender_rank: (m,) its rank by the recommender, before the item was put among the candidates; 0 = unknown. Items with
+            equal scores share the mean of their ranks, so a rank may end in a half: 5.5 is behind a band that ends with 5.
         band_ends: the last rank of each band (``kd_position_weight``); everything behind is one more band.
 
     Returns:
@@ -41,7 +42,7 @@ def classify(llm_rank: np.ndarray, recommender_rank: np.ndarray, band_ends: Sequ
     """
     bands = []
     for name, rank in (("llm_rank", llm_rank), ("recommender_rank", recommender_rank)):
-        ranks = np.asarray(rank, dtype=np.int64)
+        ranks = np.asarray(rank)
         if (ranks < 0).any():
             raise AlkdError(f"{name}: {ranks.min()} is not allowed; allowed: ranks from 1, and 0 for an item that is not ranked")
         bands.append(np.where(ranks == 0, len(band_ends), np.searchsorted(np.asarray(band_ends), ranks)))

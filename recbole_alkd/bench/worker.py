@@ -46,9 +46,9 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     }
     began = perf_counter()
     if stage in CLOSED_FORM:
-        simple = SimpleRecommender(stage, train._dataset)
+        simple = SimpleRecommender(stage, train._dataset, valid._dataset, bool(config["mask_session_items"]))
         for name, part in (("valid", valid), ("test", test)):
-            arrays[name] = simple.ranks(part._dataset, config["mask_session_items"])
+            arrays[name] = simple.ranks(part._dataset)
         seconds = round(perf_counter() - began, 3)
         cost = {"labels": 0, "tokens": 0, "usd": 0.0, "seconds": seconds}
         return arrays, {"parameters": simple.parameters, "bytes": simple.bytes, "seconds": seconds, "cost": cost}

@@ -1,12 +1,10 @@
-"""Tables of item neighbours from co-occurrence in sessions: counting, weighing, cutting, and the ranks they give.
+"""Tables of item neighbours from counts in sessions (``counting.py``): weighing, cutting, and the ranks they give.
 
 Item-based k nearest neighbours for sessions, as Ludewig & Jannach compare it in "Evaluation of Session-based
 Recommendation Algorithms" (UMUAI 2018). Pure functions on scipy matrices; nothing of the size n_items x n_items is dense.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -19,44 +17,16 @@ PRIOR = 1e-7
 EDGE_BYTES, ITEM_BYTES, FIXED_BYTES = 6, 8, 8
 
 
-def incidence(dataset: Any) -> csr_array:
-    """Which item is in which training session, the label included: (sessions, n_items) of 0 and 1, float32.
-
-    Args:
-        dataset: the training part of a RecBole sequential data set. All rows of one ``USER_ID_FIELD`` are one session, so
-            that prefixes give what whole sessions give. ``ALKDRecDataset`` gives sessions before they were cut to
-            ``MAX_ITEM_LIST_LENGTH``; with any other, the items that the rows hold.
-    """
-    feat, config = dataset.inter_feat, dataset.config
-    sessions, row_session = np.unique(feat[dataset.uid_field].numpy(), return_inverse=True)
-    if hasattr(dataset, "session_items"):
-        items = [dataset.session_items(session) for session in sessions]
-        row, column = np.repeat(np.arange(len(items)), [len(part) for part in items]), np.concatenate(items)
-    else:
-        history = feat[dataset.iid_field + config["LIST_SUFFIX"]].numpy()
-        at, place = np.nonzero(history)
-        row = np.concatenate([row_session[at], row_session])
-        column = np.concatenate([history[at, place], feat[dataset.iid_field].numpy()])
-    found = csr_array((np.ones(len(row), dtype=np.float32), (row, column)), shape=(len(sessions), dataset.item_num))
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
-
-
-def cooccurrence(sessions: csr_array) -> tuple[csr_array, np.ndarray]:
-    """C (n, n), in how many sessions two items meet, the diagonal left out; and in how many each item is, (n,)."""
-    counts = np.asarray(sessions.sum(axis=0)).astype(np.int64)
-    together = csr_array(sessions.T @ sessions)
-    row = rows_of(together)
-    return only(together, row != together.indices), counts
-
-
 def weigh(together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float) -> csr_array:
-    """W_ij = C_ij / ((n_i + 1)^source_exponent (n_j + 5)^target_exponent), rounded to float16 and kept as float32."""
+    """W_ij = C_ij / ((n_i + 1)^source_exponent (n_j + 5)^target_exponent), rounded to float16 and kept as float32.
+
+    What rounds to 0 is no edge.
+    """
     source = (counts + 1.0) ** -source_exponent
     target = (counts + 5.0) ** -target_exponent
-    weights = together.data * source[rows_of(together)] * target[together.indices]
-    return csr_array((rounded(weights), together.indices, together.indptr), shape=together.shape)
+    weights = rounded(together.data * source[rows_of(together)] * target[together.indices])
+    table = csr_array((weights, together.indices, together.indptr), shape=together.shape)
+    return table if weights.all() else only(table, weights > 0)
 
 
 def rounded(weights: np.ndarray) -> np.ndarray:
@@ -106,6 +76,15 @@ def profiles(item_seq: np.ndarray, item_seq_len: np.ndarray, decay: float, last:
     return csr_array((weight, (row, item_seq[row, place])), shape=(len(item_seq), n_items))
 
 
+def present(item_seq: np.ndarray, n_items: int) -> csr_array:
+    """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns, not the last ones only."""
+    row, place = np.nonzero(item_seq)
+    found = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
+    found.sum_duplicates()
+    found.data[:] = 1
+    return found
+
+
 def target_ranks(
     table: csr_array, profile: csr_array, counts: np.ndarray, target: np.ndarray, excluded: csr_array | None = None
 ) -> np.ndarray:
@@ -121,20 +100,21 @@ def target_ranks(
     scores = csr_array(profile @ table)
     if excluded is not None:
         scores = csr_array(scores - np.float32(1e9) * excluded)
-    row, prior = rows_of(scores), PRIOR * counts
-    value, floor = scores.data + prior[scores.indices], prior[scores.indices]
-    hit = scores.indices == target[row]
+    size, prior = np.diff(scores.indptr), PRIOR * counts
+    floor = prior[scores.indices]
+    value = scores.data + floor
+    hit = np.flatnonzero(scores.indices == np.repeat(target, size))
     own = prior[target].astype(np.float64)
-    own[row[hit]] = value[hit]
-    ours = own[row]
-    better = np.bincount(row, (value > ours) + 0.5 * ((value == ours) & ~hit), minlength=len(target))
+    own[np.searchsorted(scores.indptr, hit, side="right") - 1] = value[hit]
+    ours = np.repeat(own, size)
     # items no neighbour speaks for: all of them by the prior, less those that have a score of their own
     by_prior = np.sort(prior[1:])
     low, high = (np.searchsorted(by_prior, own, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
-    rest = len(by_prior) - high + 0.5 * (high - low)
-    rest -= np.bincount(row, (floor > ours) + 0.5 * (floor == ours), minlength=len(target))
-    rest[np.bincount(row[hit], minlength=len(target)) == 0] -= 0.5  # the target does not tie with itself
-    return 1 + better + rest
+    halves = 2 * (value > ours).view(np.int8) + (value == ours).view(np.int8)
+    halves -= 2 * (floor > ours).view(np.int8) + (floor == ours).view(np.int8)
+    ends = np.concatenate([[0], np.cumsum(halves, dtype=np.int64)])[scores.indptr]
+    # the target ties with itself, once, by its score or by the prior
+    return 1 + len(by_prior) - high + (high - low + np.diff(ends) - 1) / 2
 
 
 def rows_of(table: csr_array) -> np.ndarray:

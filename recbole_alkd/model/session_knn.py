@@ -1,15 +1,13 @@
 """SessionKNN: a sparse table of item neighbours as a sequential recommender, fitted by counting instead of by gradients.
 
-score(j) = sum over the session's newest items, t = 0 the newest, of decay^t W_{i_t, j}, plus 1e-7 n_j, with W the weighed
-co-occurrence of ``neighbours.py``. Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
+score(j) = sum over the session's newest items, t = 0 the newest, of decay^t W_{i_t, j}, plus 1e-7 n_j, with W the counts of
+``counting.py``, weighed as in ``neighbours.py``. Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,24 +19,21 @@ from torch import Tensor, nn
 
 from recbole_alkd.config import FIELDS, AlkdError, read_settings, stage_seed
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.chance import paired_intervals
+from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
-from recbole_alkd.model.neighbours import PRIOR, cooccurrence, cut, incidence, profiles, rounded, target_ranks, weigh
+from recbole_alkd.model.neighbours import PRIOR, cut, rounded
 from recbole_alkd.model.refine import refined
 from recbole_alkd.registry import backbones
-
-TUNING_SESSIONS = 5000  # validation sessions that settings are chosen on, evenly spaced where there are more
-_ROWS_AT_ONCE = 1000
-# what a rank is worth, by the name of RecBole's metric
-_GAINS = {"ndcg": lambda rank: 1 / np.log2(1 + rank), "mrr": lambda rank: 1 / rank}
 
 
 class SessionKNN(SequentialRecommender):
     """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
 
-    Settings: ``knn_last_items``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a
-    number, or a list from which validation chooses), ``knn_refine_epochs``, ``student_neighbors``, ``student_bytes``,
-    ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole
-    table, without text.
+    Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay``
+    and ``knn_edge_weight`` (a number, or a list from which validation chooses), ``knn_last_items``, ``knn_refine_epochs``,
+    ``student_neighbors``, ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
+    ``teacher_model`` it keeps its whole table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
     (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
@@ -60,13 +55,12 @@ class SessionKNN(SequentialRecommender):
         self.last_items = config["knn_last_items"]
         if not isinstance(self.last_items, int) or self.last_items < 1:
             raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
-        self.grid = [_numbers(config, f"knn_{name}") for name in ("source_exponent", "target_exponent", "decay")]
-        self.edge_weights = _numbers(config, "knn_edge_weight")
+        largest = {"backward": 1.0, "gap_decay": 1.0}
+        self.grid = {name: _numbers(config, f"knn_{name}", largest.get(name, math.inf)) for name in Counting._fields}
+        self.edge_weights = _numbers(config, "knn_edge_weight", math.inf)
         self.refine_epochs, self.seed = config["knn_refine_epochs"], config["seed"]
         if not isinstance(self.refine_epochs, int) or self.refine_epochs < 0:
             raise AlkdError(f"knn_refine_epochs: {self.refine_epochs!r} is not allowed; allowed: an integer of at least 0")
-        metric, _, cutoff = str(config["valid_metric"] or "NDCG@10").lower().partition("@")
-        self._gain, self._cutoff = _GAINS.get(metric, np.ones_like), int(cutoff or 10)
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
         self.register_buffer("indices", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int32))
@@ -78,51 +72,61 @@ class SessionKNN(SequentialRecommender):
 
         Args:
             train, valid: the parts of a RecBole data set. The settings with the best mean gain of the targets' ranks in
-                ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole table are taken; without ``valid``
-                the middle one of each list.
+                ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole table are taken (``fit_counts``);
+                without ``valid`` those where the search would start.
             edges: name -> edges that are added, one set after the other, at the scale of the table's own (``edges.like``) times
-                a weight of ``knn_edge_weight``. Validation chooses the weight under the table as it is served; of equal
-                gains the smaller weight is taken.
+                a weight of ``knn_edge_weight``. Validation chooses the weight under the table as it is served; a weight
+                above the smallest has to gain more than chance.
 
         Returns:
-            ``source_exponent``, ``target_exponent``, ``decay``; ``valid``, their gain (NaN without a choice); for each set of
-            edges ``<name>_edges``, how many, and ``<name>_weight``; with ``knn_refine_epochs`` and ``valid`` the epoch that was
-            kept, ``refined_epoch`` (0: the counted weights), and the gains ``refined_before`` and ``refined_after``.
+            the chosen ``Counting`` by its names; ``valid``, its gain, ``tried``, how many settings were, ``over_plain`` and
+            ``over_next``, what it gains over plain counting and over the best of the others, with the ends of their intervals
+            (``..._low``, ``..._high``), all NaN without a choice; for each set of edges ``<name>_edges``, how many, and
+            ``<name>_weight``; with ``knn_refine_epochs`` and ``valid`` the epoch that was kept, ``refined_epoch`` (0: the
+            counted weights), and the gains ``refined_before`` and ``refined_after``.
         """
-        together, counts = cooccurrence(incidence(train))
-        choices = list(product(*self.grid))
-        gains = [math.nan] * len(choices)
-        best = tuple(values[len(values) // 2] for values in self.grid)
-        if valid is not None and len(choices) > 1:
-            gains = self._tune(choices, together, counts, valid)
-            best = choices[int(np.argmax(gains))]
-        chosen: dict[str, Any] = dict(zip(("source_exponent", "target_exponent", "decay"), best, strict=True))
-        chosen["valid"] = gains[choices.index(best)]
-        weighing = Weighing(counts, best[0], best[1], best[2], self.last_items)
-        table = weighing(together)
+        choice = fit_counts(train, valid, self.grid, self.last_items, self.mask_session_items)
+        sessions = None if valid is None else Sessions.of(valid, self.last_items, self.mask_session_items).with_earlier()
+        chosen: dict[str, Any] = {**choice.how._asdict(), **choice.facts()}
+        how, counts, table = choice.how, choice.counts, choice.table
+        weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
         for name, make in (edges or {}).items():
             found = make(weighing)
             chosen[f"{name}_edges"] = found.nnz
-            table, chosen[f"{name}_weight"] = self._add(table, found, weighing, valid)
+            table, chosen[f"{name}_weight"] = self._add(table, found, weighing, sessions)
         table = self._cut(table)
-        if self.refine_epochs and valid is not None:
+        if self.refine_epochs and sessions is not None:
             rows = train.inter_feat
             parts = tuple(rows[name].numpy() for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
-            gain = partial(self._gain_of, counts=counts, decay=best[2], valid=valid)
+
+            def gain(one: csr_array) -> float:
+                return float(sessions.gains(one, counts, how.decay).mean())
+
             seed = stage_seed(self.seed, "knn_refine")
-            table, epoch, gains = refined(table, parts, best[2], self.last_items, self.refine_epochs, gain, seed)  # type: ignore[arg-type]
+            table, epoch, gains = refined(table, parts, how.decay, self.last_items, self.refine_epochs, gain, seed)  # type: ignore[arg-type]
             chosen.update(refined_epoch=epoch, refined_before=gains[0], refined_after=max(gains))
-        self.set_table(table, counts, best[2])
+        self.set_table(table, counts, how.decay)
         return chosen
 
-    def _add(self, table: csr_array, edges: csr_array, weighing: Weighing, valid: Any) -> tuple[csr_array, float]:
-        """The table with the edges at the weight that validation prefers, and that weight."""
+    def _add(self, table: csr_array, edges: csr_array, weighing: Weighing, sessions: Sessions | None) -> tuple[csr_array, float]:
+        """The table with the edges at the weight that validation prefers, and that weight.
+
+        A weight is preferred to 0 only where it gains more than chance, and where the places behind the cutoff do not lose: edges
+        that say nothing put items at random where the table has none, which can only gain within the first few.
+        """
         edges = like(edges, self._cut(table))
         choices = sorted(self.edge_weights)
         weight = choices[len(choices) // 2]
-        if valid is not None and len(choices) > 1:
+        if sessions is not None and len(choices) > 1:
             tables = (self._cut(added(table, edges, choice)) for choice in choices)
-            weight = choices[int(np.argmax([self._gain_of(one, weighing.counts, weighing.decay, valid) for one in tables]))]
+            ranks = [sessions.ranks(one, weighing.counts, weighing.decay) for one in tables]
+            gains = [sessions.worth(rank) for rank in ranks]
+            best = int(np.argmax([gain.mean() for gain in gains]))
+            if choices[0] == 0 and best:
+                low, _ = paired_intervals(sessions.by_session(gains[best] - gains[0])[:, None])
+                behind = sessions.worth(ranks[best], everywhere=True).mean() - sessions.worth(ranks[0], everywhere=True).mean()
+                best = best if low > 0 and behind >= 0 else 0
+            weight = choices[best]
         return added(table, edges, weight), weight
 
     def _cut(self, table: csr_array) -> csr_array:
@@ -172,29 +176,6 @@ class SessionKNN(SequentialRecommender):
         place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
         return row[slot], place, (self.decay ** age[row, column])[slot]
 
-    def _tune(self, choices: list[tuple[float, ...]], together: csr_array, counts: np.ndarray, valid: Any) -> list[float]:
-        """The mean gain of every choice on validation sessions."""
-        gains, table, made = [], together, None
-        for *exponents, decay in choices:
-            if exponents != made:
-                table, made = weigh(together, counts, *exponents), exponents
-            gains.append(self._gain_of(table, counts, decay, valid))
-        return gains
-
-    def _gain_of(self, table: csr_array, counts: np.ndarray, decay: float, valid: Any) -> float:
-        """The mean gain of a table on validation sessions."""
-        rows = valid.inter_feat
-        step = -(-len(rows) // TUNING_SESSIONS)
-        item_seq, length, target = (rows[name].numpy()[::step] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
-        total = 0.0
-        for start in range(0, len(target), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            profile = profiles(item_seq[part], length[part], decay, self.last_items, self.n_items)
-            excluded = _present(item_seq[part], self.n_items) if self.mask_session_items else None
-            rank = target_ranks(table, profile, counts, target[part], excluded)
-            total += float(self._gain(rank)[rank <= self._cutoff].sum())
-        return total / len(target)
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # the number of edges is not known before
         for name in ("indices", "weights"):
@@ -221,20 +202,12 @@ class SessionKNNView(Backbone):
         return self.model.scores(item_seq, item_seq_len)
 
 
-def _present(item_seq: np.ndarray, n_items: int) -> csr_array:
-    """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns, not the last ones only."""
-    row, place = np.nonzero(item_seq)
-    found = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
-
-
-def _numbers(config: Any, key: str) -> list[float]:
+def _numbers(config: Any, key: str, largest: float) -> list[float]:
     """A setting that is one number or a list of numbers, as a list."""
     value = config[key]
     values = value if isinstance(value, (list, tuple)) else [value]
-    good = bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and v >= 0 for v in values)
-    if not good:
-        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a number of at least 0, or a list of such numbers")
-    return list(values)
+    good = bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= largest for v in values)
+    if not good or math.inf in values:
+        span = "of at least 0" if largest == math.inf else f"from 0 to {largest:g}"
+        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a number {span}, or a list of such numbers")
+    return list(dict.fromkeys(values))

@@ -22,6 +22,7 @@ from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
 from recbole_alkd.trainer.folds import Folds
+from recbole_alkd.trainer.ranks import mean_ranks
 
 # What decides a teacher recommender besides the data.
 RECOMMENDER_KEYS = (
@@ -275,7 +276,7 @@ class TrainingRows:
             ranking = list(rankings.get(int(row), ()))
             target = str(self.tokens[self.target[row]])
             llm[k] = ranking.index(target) + 1 if target in ranking else 0
-        recommender = np.zeros(len(index), dtype=np.int64)
+        recommender = np.zeros(len(index))
         for fold, view in enumerate(folds.views):
             mine = np.flatnonzero(folds.fold_of_row[index] == fold)
             if len(mine):
@@ -284,15 +285,14 @@ class TrainingRows:
         return classify(llm, recommender, ends)
 
     def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
-        """Rank of the rows' targets among the items outside of their sessions, 1 = best, (m,)."""
+        """``mean_ranks`` of the rows' targets among the items outside of their sessions, (m,)."""
         found = []
         device = view.device
         for part in torch.as_tensor(rows).split(1024):
-            seq, target = self.item_seq[part].to(device), self.target[part].to(device).unsqueeze(1)
+            seq, target = self.item_seq[part].to(device), self.target[part].to(device)
             with torch.no_grad():
                 scores = view.scores(seq, self.item_seq_len[part].to(device))
-            own = scores.gather(1, target)
-            others = scores.scatter(1, seq, -torch.inf)
-            others[:, 0] = -torch.inf
-            found.append(((others > own).sum(1) + 1).cpu().numpy())
+            own = scores.gather(1, target.unsqueeze(1))
+            others = scores.scatter(1, seq, -torch.inf).scatter(1, target.unsqueeze(1), own)
+            found.append(mean_ranks(others, target).cpu().numpy())
         return np.concatenate(found)

@@ -129,8 +129,9 @@ class ReportingTrainer(StageTrainer):
     def _baseline(self, kind: str, parts: Mapping[str, Any], arrays: dict[str, np.ndarray], metrics: list[str]) -> dict[str, Any]:
         """What a recommender that needs no training reaches, by the ranks: many items of equal popularity share a rank."""
         begin = perf_counter()
-        simple = SimpleRecommender(kind, self.train_part)
-        ranks = {part: simple.ranks(data._dataset, self.settings.session.mask_session_items) for part, data in parts.items()}
+        valid = parts["valid"]._dataset if "valid" in parts else None
+        simple = SimpleRecommender(kind, self.train_part, valid, self.settings.session.mask_session_items)
+        ranks = {part: simple.ranks(data._dataset) for part, data in parts.items()}
         found = self._by_ranks(kind, ranks, arrays, metrics)
         return {**found, "parameters": simple.parameters, "seconds": round(perf_counter() - begin, 3)}
 

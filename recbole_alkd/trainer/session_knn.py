@@ -10,6 +10,7 @@ from typing import Any
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, dict2str, set_color
 
+from recbole_alkd.model.choosing import Counting
 from recbole_alkd.model.edges import EdgeMaker
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.session_knn import SessionKNN
@@ -51,6 +52,15 @@ class SessionKNNTrainer(Trainer):
         return self.best_valid_score, self.best_valid_result
 
 
+def choice_words(chosen: Mapping[str, float]) -> str:
+    """What validation chose from, what that took, and what it is worth."""
+    words = f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s ({chosen['valid']:.4f}"
+    for key, other in (("over_plain", "plain counting"), ("over_next", "the next best")):
+        low, high = chosen[f"{key}_low"], chosen[f"{key}_high"]
+        words += f", {chosen[key]:+.4f} [{low:+.4f}, {high:+.4f}] against {other}"
+    return words + ", with the whole table)"
+
+
 def fit_table(
     model: SessionKNN, train: Any, valid: Any, logger: Logger,
     edges: Mapping[str, EdgeMaker] | None = None, text: ItemText | None = None,
@@ -69,9 +79,9 @@ def fit_table(
         text = text if text and text.text == model.text else ItemText(model.text, train)
         edges = {"text": text.edges, **edges}
     chosen = model.fit_table(train, valid, edges)
-    words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in ("source_exponent", "target_exponent", "decay")]
+    words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
     if not math.isnan(chosen["valid"]):
-        words.append(f"chosen on validation ({chosen['valid']:.4f} with the whole table)")
+        words.append(choice_words(chosen))
     for name in edges:
         weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
         words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))

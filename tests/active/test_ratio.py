@@ -21,6 +21,7 @@ def test_a_label_is_judged_by_the_band_of_the_true_item():
     assert kinds.tolist() == [1, 0, 2, 1, 2, 0, 1, 1, 0]
     assert count_kinds(kinds) == (3, 4, 2)
     assert classify(np.array([2]), np.array([1]), band_ends=[1, 2]).tolist() == [2]
+    assert classify(np.array([5, 5, 6]), np.array([5.0, 5.5, 5.5])).tolist() == [1, 0, 1], "a mean rank behind the band's end"
     assert count_kinds(classify(np.array([], dtype=int), np.array([], dtype=int))) == (0, 0, 0)
 
 

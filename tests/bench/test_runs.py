@@ -25,8 +25,11 @@ from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.worker import half_precision, run_task
+from recbole_alkd.model.counting import LONGEST_GAP
+from recbole_alkd.model.neighbours import PRIOR, table_bytes
 from recbole_alkd.teacher.text_vectors import TextVectors
-from recbole_alkd.trainer.simple import DECAY, SimpleRecommender
+from recbole_alkd.trainer.ranks import mean_ranks
+from recbole_alkd.trainer.simple import SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
 COMMAND = ["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out"]
@@ -223,10 +226,46 @@ def test_simple_recommenders_by_loop(tiny_path):
     seq, length = np.array([[3, 5, 0], [2, 0, 0]]), np.array([2, 1])
     assert SimpleRecommender("popularity", train).scores(seq, length).tolist() == [count, count]
 
-    def cosine(i, j):
-        together = sum(i in session and j in session for session in sessions)
-        return together / np.sqrt(count[i] * count[j]) if i != j and together else 0.0
+    simple = SimpleRecommender("item_knn", train)
 
-    found = SimpleRecommender("item_knn", train).scores(seq, length)
-    wanted = [[cosine(5, j) + DECAY * cosine(3, j) for j in range(train.item_num)], [cosine(2, j) for j in range(train.item_num)]]
-    assert np.allclose(found[:, 1:], np.array(wanted)[:, 1:])
+    def weight(i, j):  # without validation: plain counting, the middle of the exponents and decays
+        together = sum(i in session and j in session for session in sessions)
+        return together / ((count[i] + 1) ** 0.5 * (count[j] + 5) ** 0.2) if i != j else 0.0
+
+    wanted = [[weight(5, j) + 0.5 * weight(3, j) for j in range(train.item_num)], [weight(2, j) for j in range(train.item_num)]]
+    found = simple.scores(seq, length) - PRIOR * np.array(count)
+    np.testing.assert_allclose(found[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
+    assert simple.parameters == simple.table.nnz and simple.bytes == table_bytes(train.item_num, simple.table.nnz)
+
+
+def test_item_knn_is_the_whole_table_that_validation_chooses(tiny_path):
+    """The row beside every student counts as well as a table student does, whatever that student's own settings are."""
+    from tiny import create_dataset, tiny_model
+
+    config = tiny_config(tiny_path, model="SessionKNN", mask_session_items=True)
+    train, valid, test = create_dataset(config).build()
+    model = tiny_model(config, train)
+    model.fit_table(train, valid)
+    simple = SimpleRecommender("item_knn", train, valid, mask_session_items=True)
+    rows = test.inter_feat
+    expected = mean_ranks(model.full_sort_predict(rows), rows["item_id"])
+    assert np.array_equal(simple.ranks(test), expected.numpy())
+    assert simple.parameters == len(model.weights)
+
+
+def test_item_knn_of_one_endless_session_takes_little_memory(tiny_path, monkeypatch):
+    """Memory grows with the clicks of a session, not with their square."""
+    import tracemalloc
+
+    from tiny import create_dataset, training_part
+
+    train = training_part(create_dataset(tiny_config(tiny_path)))
+    clicks = np.arange(1, 12_001)
+    monkeypatch.setattr("recbole_alkd.model.choosing.training_sessions", lambda part: (clicks, np.array([0, len(clicks)])))
+    monkeypatch.setattr(type(train), "item_num", len(clicks) + 1, raising=False)
+    tracemalloc.start()
+    simple = SimpleRecommender("item_knn", train)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert simple.parameters < 2 * LONGEST_GAP * len(clicks)
+    assert peak < 1e9, "all pairs of 12,000 clicks would be 144 million numbers in each of several arrays"

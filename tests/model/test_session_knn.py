@@ -20,7 +20,8 @@ from recbole_alkd.model.neighbours import PRIOR, cut, table_bytes, target_ranks
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.teacher.candidates import top_candidates
 
-FIXED = {"knn_source_exponent": 0.5, "knn_target_exponent": 0.1, "knn_decay": 0.7}
+PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}
+FIXED = {**PLAIN, "knn_source_exponent": 0.5, "knn_target_exponent": 0.1, "knn_decay": 0.7}
 
 
 @pytest.fixture(scope="module")
@@ -99,22 +100,6 @@ def test_padding_changes_nothing(tiny_path, parts, padding, session):
     wide = torch.nn.functional.pad(item_seq, (0, padding))
     assert torch.equal(model.scores(wide, length), model.scores(item_seq, length))
     assert model.scores(item_seq, length)[0, 0] == 0, "nothing leads to the padding"
-
-
-def test_prefixes_and_whole_sessions_give_one_table(tiny_path):
-    tables = []
-    for augmentation in ("prefix", "last"):
-        config = tiny_config(tiny_path, teacher_model="SessionKNN", session_augmentation=augmentation)
-        part = training_part(create_dataset(config))
-        tables.append(neighbours.incidence(part).toarray())
-    assert np.array_equal(*tables)
-
-
-def test_sessions_are_counted_before_they_are_cut(tiny_path):
-    config = tiny_config(tiny_path, session_augmentation="last", MAX_ITEM_LIST_LENGTH=2)
-    whole = tiny_config(tiny_path, session_augmentation="last")
-    short, full = (neighbours.incidence(training_part(create_dataset(c))) for c in (config, whole))
-    assert np.array_equal(short.toarray(), full.toarray())
 
 
 def test_checkerboard_sessions_get_items_of_their_own_colour(tmp_path):
@@ -229,28 +214,44 @@ def test_ranks_equal_those_of_the_dense_scores(table, data):
 
 
 def test_validation_chooses_the_best_of_the_grid(tiny_path, parts):
-    grid = {"knn_source_exponent": [0.1, 0.9], "knn_target_exponent": 0.3, "knn_decay": [0.2, 1.0], "valid_metric": "MRR@10"}
+    """On every item of the validation sessions but the first: a few sessions would choose by luck."""
+    grid = {
+        **PLAIN,
+        "knn_source_exponent": [0.1, 0.9],
+        "knn_target_exponent": 0.3,
+        "knn_decay": [0.2, 1.0],
+        "valid_metric": "MRR@10",
+    }
     config = tiny_config(tiny_path, model="SessionKNN", mask_session_items=True, **grid)
     model = tiny_model(config, parts[0])
     chosen = model.fit_table(parts[0], parts[1])
-    rows, found = parts[1].inter_feat, {}
+    rows, found, last = parts[1].inter_feat, {}, {}
     for source in grid["knn_source_exponent"]:
         for decay in grid["knn_decay"]:
             own = {**grid, "knn_source_exponent": source, "knn_decay": decay, "mask_session_items": True}
             other = tiny_model(tiny_config(tiny_path, model="SessionKNN", **own), parts[0])
             other.fit_table(parts[0])
-            scores = other.full_sort_predict(rows)
-            own_score = scores.gather(1, rows["item_id"].unsqueeze(1))
-            rank = 1 + (scores[:, 1:] > own_score).sum(1)
-            found[source, decay] = float(torch.where(rank <= 10, 1 / rank, 0).mean())
-    assert chosen["valid"] == pytest.approx(max(found.values()), rel=0.02)
-    assert found[chosen["source_exponent"], chosen["decay"]] == max(found.values())
+            gains = [[] for _ in range(LENGTH)]
+            for items, length, label in zip(*(rows[k].tolist() for k in ("item_id_list", "item_length", "item_id")), strict=True):
+                session = [*items[:length], label]
+                for back in range(length):
+                    scores = other.scores(*row(session[: length - back]))[0]
+                    scores[[0, *session[: length - back]]] = -torch.inf
+                    rank = 1 + int((scores > scores[session[length - back]]).sum())
+                    gains[back].append(1 / rank if rank <= 10 else 0)
+            found[source, decay] = np.mean([gain for place in gains for gain in place])
+            last[source, decay] = np.mean(gains[0])
+    best = chosen["source_exponent"], chosen["decay"]
+    assert found[best] == max(found.values())
+    assert chosen["valid"] == pytest.approx(last[best])
+    assert (chosen["tried"], chosen["targets"]) == (4, int(rows["item_length"].sum()))
 
 
 def test_without_validation_the_middle_is_taken(tiny_path, parts):
     model = tiny_model(tiny_config(tiny_path, model="SessionKNN"), parts[0])
     chosen = model.fit_table(parts[0])
-    assert (chosen["source_exponent"], chosen["target_exponent"], chosen["decay"]) == (0.5, 0.2, 0.5)
+    assert [chosen[key] for key in ("source_exponent", "target_exponent", "decay")] == [0.5, 0.2, 0.5]
+    assert [chosen[key] for key in ("backward", "gap_decay", "repeat")] == [1, 1, 0]
     assert math.isnan(chosen["valid"])
 
 
@@ -259,6 +260,10 @@ def test_without_validation_the_middle_is_taken(tiny_path, parts):
     [
         ({"knn_decay": "fast"}, "knn_decay: 'fast'"),
         ({"knn_decay": []}, r"knn_decay: \[\]"),
+        ({"knn_decay": [0.5, float("inf")]}, "knn_decay: .*inf"),
+        ({"knn_backward": 1.5}, "knn_backward: 1.5 is not allowed; allowed: a number from 0 to 1"),
+        ({"knn_gap_decay": [0.5, -1]}, "knn_gap_decay: .* from 0 to 1"),
+        ({"knn_repeat": "often"}, "knn_repeat: 'often' is not allowed; allowed: a number of at least 0"),
         ({"knn_last_items": 0}, "knn_last_items: 0"),
         ({"student_neighbors": 3, "student_bytes": 900}, "student_bytes: .*one of the two"),
         ({"student_neighbors": 0}, "student_neighbors: 0"),

@@ -1,0 +1,273 @@
+"""Choosing how a neighbour table counts on validation sessions: what a setting gains, and which one of a grid is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from time import process_time
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recbole_alkd.model.chance import paired_intervals
+from recbole_alkd.model.counting import both_ways, forward_counts, session_counts, training_sessions, with_repeats
+from recbole_alkd.model.neighbours import present, profiles, rows_of, target_ranks, weigh
+
+# A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the others in turn.
+WHOLE_GRID = 64
+# Where there are fewer validation sessions, their earlier items are targets as well: a few hundred targets choose by luck.
+TARGETS = 5_000
+_ROWS_AT_ONCE = 1000
+# what a rank is worth, by the name of RecBole's metric
+_GAINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"ndcg": lambda rank: 1 / np.log2(1 + rank), "mrr": lambda rank: 1 / rank}
+
+
+class Counting(NamedTuple):
+    """How a table counts and weighs: the settings ``knn_...`` of these names."""
+
+    repeat: float = 0.0
+    backward: float = 1.0
+    gap_decay: float = 1.0
+    decay: float = 0.5
+    source_exponent: float = 0.5
+    target_exponent: float = 0.2
+
+
+Grid = Mapping[str, Sequence[float]]
+
+
+def plain(grid: Grid) -> Counting:
+    """Where the search starts, and what is taken without validation.
+
+    No repeats, no direction and no gap, or what the grid has next to that; the middle one of each other list.
+    """
+    default = Counting()
+    found = {key: values[len(values) // 2] for key, values in grid.items()}
+    for key in ("repeat", "backward", "gap_decay"):
+        found[key] = min(grid[key], key=lambda value: abs(value - getattr(default, key)))
+    return Counting(**found)
+
+
+class Tables:
+    """The tables that training sessions give, one a ``Counting``; sessions are counted once."""
+
+    def __init__(self, flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]) -> None:
+        self.counts, self.n_items = session_counts(flat, offsets, n_items), n_items
+        self._forward = dict(zip(gap_decays, forward_counts(flat, offsets, n_items, gap_decays), strict=True))
+        self._last: tuple[tuple[float, float], csr_array] | None = None
+
+    def widest(self) -> csr_array:
+        """A table with every edge that any of them has."""
+        every = both_ways(sum(self._forward.values(), csr_array((self.n_items, self.n_items), dtype=np.float32)), 1.0)
+        return with_repeats(every, 1.0)
+
+    def __call__(self, how: Counting) -> csr_array:
+        """The whole table, rounded to float16 and kept as float32."""
+        key = (how.gap_decay, how.backward)
+        if self._last is None or self._last[0] != key:
+            self._last = key, both_ways(self._forward[how.gap_decay], how.backward)
+        return with_repeats(weigh(self._last[1], self.counts, how.source_exponent, how.target_exponent), how.repeat)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Validation sessions, and what the rank of a target is worth there.
+
+    Attributes:
+        item_seq, length, target: (rows, L), (rows,), (rows,), as RecBole has them.
+        session: (rows,) which session a row is of. The rows of the first target of all sessions come first, in their order.
+        n_items, last_items: of the table. masked: whether items of the session are never recommended.
+        metric: RecBole's ``valid_metric``: NDCG or MRR; every other one counts hits.
+    """
+
+    item_seq: np.ndarray
+    length: np.ndarray
+    target: np.ndarray
+    session: np.ndarray
+    n_items: int
+    last_items: int
+    masked: bool
+    metric: str
+
+    @classmethod
+    def of(cls, part: Any, last_items: int, masked: bool) -> Sessions:
+        """All rows of a part of a RecBole sequential data set, each of a session of its own."""
+        config, rows = part.config, part.inter_feat
+        names = (part.iid_field + config["LIST_SUFFIX"], config["ITEM_LIST_LENGTH_FIELD"], part.iid_field)
+        item_seq, length, target = (rows[name].numpy() for name in names)
+        session, metric = np.arange(len(target)), str(config["valid_metric"] or "NDCG@10")
+        return cls(item_seq, length, target, session, part.item_num, last_items, masked, metric)
+
+    @property
+    def cutoff(self) -> int:
+        """Ranks behind it are worth nothing."""
+        return int(self.metric.partition("@")[2] or 10)
+
+    def with_earlier(self, least: int = TARGETS) -> Sessions:
+        """The same sessions, and their earlier items as targets until there are ``least`` (or no more items)."""
+        blocks, rows = [self], len(self.target)
+        while 0 < rows < least:
+            last = blocks[-1]
+            longer = last.length > 1
+            if not longer.any():
+                break
+            length = last.length[longer] - 1
+            item_seq = last.item_seq[longer].copy()
+            target = item_seq[np.arange(len(length)), length]
+            item_seq[np.arange(len(length)), length] = 0
+            blocks.append(replace(last, item_seq=item_seq, length=length, target=target, session=last.session[longer]))
+            rows += len(length)
+        item_seq, length, target, session = (
+            np.concatenate([getattr(one, key) for one in blocks]) for key in ("item_seq", "length", "target", "session")
+        )
+        return replace(self, item_seq=item_seq, length=length, target=target, session=session)
+
+    def by_session(self, gains: np.ndarray) -> np.ndarray:
+        """(rows,) -> (sessions,), with the same mean: what a session adds to the mean over all rows."""
+        sessions = int(self.session.max(initial=-1)) + 1
+        return np.bincount(self.session, gains, minlength=sessions) * (sessions / max(1, len(gains)))
+
+    def ranks(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
+        """``target_ranks`` of all sessions, (rows,)."""
+        found = [np.zeros(0)]
+        for start in range(0, len(self.target), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            profile = profiles(self.item_seq[part], self.length[part], decay, self.last_items, self.n_items)
+            excluded = present(self.item_seq[part], self.n_items) if self.masked else None
+            found.append(target_ranks(table, profile, counts, self.target[part], excluded))
+        return np.concatenate(found)
+
+    def gains(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
+        """What each row adds to the metric, whose value is the mean, (rows,)."""
+        return self.worth(self.ranks(table, counts, decay))
+
+    def worth(self, ranks: np.ndarray, everywhere: bool = False) -> np.ndarray:
+        """What ranks add to the metric, (rows,); ``everywhere``: those behind the cutoff as well."""
+        gain = _GAINS.get(self.metric.lower().partition("@")[0], np.ones_like)(ranks)
+        return gain if everywhere else np.where(ranks <= self.cutoff, gain, 0.0)
+
+    def undecided(self, table: csr_array, counts: np.ndarray) -> np.ndarray:
+        """Which sessions can gain anything under a table of no more edges than this one, (rows,) bool.
+
+        The others have a target that no item of theirs leads to, and enough items that are more popular.
+        """
+        popular = len(counts) - np.searchsorted(np.sort(counts), counts[self.target], side="right")
+        found = popular < self.cutoff + (self.item_seq > 0).sum(1) * self.masked
+        for start in range(0, len(self.target), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            scores = csr_array(profiles(self.item_seq[part], self.length[part], 1.0, self.last_items, self.n_items) @ table)
+            row = rows_of(scores)
+            found[start + row[scores.indices == self.target[part][row]]] = True
+        return found
+
+    def only(self, kept: np.ndarray) -> Sessions:
+        """The sessions that are ``kept``, (rows,) bool."""
+        return replace(
+            self, item_seq=self.item_seq[kept], length=self.length[kept], target=self.target[kept], session=self.session[kept]
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose.
+
+    Attributes:
+        how: the setting; table: its whole table. counts: (n_items,) in how many training sessions each item is.
+        valid: the mean gain on the validation sessions; nan where nothing was chosen.
+        targets: how many targets chose (``Sessions.with_earlier``). tried: how many settings. seconds: CPU time of it all.
+        over_plain: what it gains a target over the setting ``plain``, and the interval of that over sessions: (mean, low, high).
+        over_next: the same over the best of the other settings.
+    """
+
+    how: Counting
+    table: csr_array
+    counts: np.ndarray
+    valid: float = math.nan
+    targets: int = 0
+    tried: int = 0
+    seconds: float = 0.0
+    over_plain: tuple[float, float, float] = (math.nan,) * 3
+    over_next: tuple[float, float, float] = (math.nan,) * 3
+
+    def facts(self) -> dict[str, float]:
+        """``valid``, ``targets``, ``tried``, ``seconds`` and the differences, as plain numbers."""
+        facts = {"valid": self.valid, "targets": self.targets, "tried": self.tried, "seconds": self.seconds}
+        for key, over in (("over_plain", self.over_plain), ("over_next", self.over_next)):
+            facts |= zip((key, f"{key}_low", f"{key}_high"), over, strict=True)
+        return facts
+
+
+# What a training part gave, so that the stages of a run and the item-kNN row beside them count it once.
+_fitted: WeakKeyDictionary[Any, dict[Any, Choice]] = WeakKeyDictionary()
+
+
+def fit_counts(train: Any, valid: Any, grid: Grid, last_items: int, masked: bool) -> Choice:
+    """Count the sessions of a training part, and choose from the grid what gains most on the validation sessions.
+
+    Args:
+        train, valid: parts of a RecBole sequential data set. Without ``valid`` the setting ``plain`` is taken.
+        grid: the values of every field of ``Counting``. Where session items are ``masked`` no repeats are counted.
+        last_items: how many of a session's newest items count.
+    """
+    grid = {key: tuple(values) for key, values in grid.items()} | ({"repeat": (0.0,)} if masked else {})
+    metric = None if valid is None else str(valid.config["valid_metric"])
+    key = (None if valid is None else ref(valid), tuple(sorted(grid.items())), last_items, masked, metric)
+    known = _fitted.setdefault(train, {})
+    if key not in known:
+        known[key] = _fit(train, None if valid is None else Sessions.of(valid, last_items, masked), grid)
+    return known[key]
+
+
+def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
+    begin = process_time()
+    start = plain(grid)
+    tables = Tables(*training_sessions(train), train.item_num, list(dict.fromkeys(grid["gap_decay"])))
+    if valid is None or not len(valid.target) or math.prod(map(len, grid.values())) == 1:
+        return Choice(start, tables(start), tables.counts)
+    rows = valid.with_earlier()
+    moving = rows.undecided(tables.widest(), tables.counts)
+    some = rows.only(moving)
+
+    def gains_of(how: Counting) -> np.ndarray:
+        found = np.zeros(len(moving))
+        found[moving] = some.gains(tables(how), tables.counts, how.decay)
+        return rows.by_session(found)
+
+    tried = search(grid, start, gains_of)
+    how = max(tried, key=lambda one: tried[one].mean())
+    others = [one for one in tried if one != how]
+    rivals = [start, max(others, key=lambda one: tried[one].mean()) if others else how]
+    differences = np.stack([tried[how] - tried[one] for one in rivals], axis=1)
+    low, high = paired_intervals(differences)
+    over = [(float(differences[:, k].mean()), float(low[k]), float(high[k])) for k in range(2)]
+    table = tables(how)
+    gain = float(valid.gains(table, tables.counts, how.decay).mean())
+    return Choice(how, table, tables.counts, gain, len(rows.target), len(tried), process_time() - begin, over[0], over[1])
+
+
+def search(grid: Grid, start: Counting, gains_of: Callable[[Counting], np.ndarray]) -> dict[Counting, np.ndarray]:
+    """Settings that were tried, and what each gains a session.
+
+    A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after the other are tried
+    beside the best of the rest, until none gives more.
+    """
+    tried = {}
+    if math.prod(map(len, grid.values())) <= WHOLE_GRID:
+        for values in product(*(grid[key] for key in Counting._fields)):
+            tried[Counting(*values)] = gains_of(Counting(*values))
+        return tried
+    best, before = start, None
+    tried[best] = gains_of(best)
+    while best != before:
+        before = best
+        for key in Counting._fields:
+            for value in grid[key]:
+                how = best._replace(**{key: value})
+                if how not in tried:
+                    tried[how] = gains_of(how)
+            best = max(tried, key=lambda one: tried[one].mean())
+    return tried
