@@ -13,7 +13,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import quick_start
 from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
-from recbole_alkd.active.picture import draw_selection
+from recbole_alkd.active.picture import check_picture, check_target, draw_selection
 from recbole_alkd.checks import asking_nobody
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.config import AlkdError
@@ -67,16 +67,19 @@ def select_instances(
     Returns:
         What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
     """
+    check_target(out)
+    if picture:
+        check_picture(picture)
     with asking_nobody(), _selected(dataset, config_file_list, config_dict, titles=False) as (config, rounds, _):
         report = rounds.policy_report()
         names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
         result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
+        write_json(Path(out), result)  # before the picture: the selection is what was trained for
         if picture:
             pool, chosen = rounds.last_selection
             words = f"{config['alkd_policy']}: {len(chosen.picks)} of {len(pool)}"
             words += f", {certificate(vars(chosen))}" if chosen.value is not None else ""
             draw_selection(picture, pool.difficulty(), chosen.log_p, chosen.picks, words)
-        write_json(Path(out), result)
         return result
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from recbole_alkd.active.gain import difficulty_ranks
 from recbole_alkd.config import AlkdError
+from recbole_alkd.files import whole_file
 
 
 def draw_selection(
@@ -23,12 +25,11 @@ def draw_selection(
         solution_summary: a line for the title, such as the value, its upper bound and the support.
 
     Raises:
-        AlkdError: matplotlib is not installed, or it knows no such format.
+        AlkdError: as ``check_picture``.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise AlkdError(f"{path}: a picture needs matplotlib: pip install 'recbole_alkd[bench]'") from None
+    check_picture(path)
+    from matplotlib.figure import Figure
+
     difficulty, picks = np.asarray(difficulty, dtype=np.float64), np.asarray(picks)
     rank = difficulty_ranks(difficulty)
     # Figure without pyplot: no global state and no display
@@ -49,8 +50,36 @@ def draw_selection(
     bottom.set(xlabel="difficulty rank (1 is the hardest)", ylabel="share in each bin")
     bottom.legend()
     figure.suptitle(solution_summary)
+    path = Path(path)
+    with whole_file(path) as stream:
+        figure.savefig(stream, format=path.suffix.lower().removeprefix("."), dpi=120)
+    return path
+
+
+def check_picture(path: str | Path) -> None:
+    """Look for all that a picture needs before anything is trained for it.
+
+    Raises:
+        AlkdError: matplotlib is not installed, it knows no such format, or there is no such folder.
+    """
     try:
-        figure.savefig(path, dpi=120)
-    except ValueError as error:
-        raise AlkdError(f"{path}: {str(error).splitlines()[0]}") from None
-    return Path(path)
+        import matplotlib.figure  # noqa: F401
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise AlkdError(f"{path}: a picture needs matplotlib: pip install 'recbole_alkd[bench]'") from None
+    formats = sorted(FigureCanvasBase.get_supported_filetypes())
+    path = Path(path)
+    if path.suffix.lower().removeprefix(".") not in formats:
+        raise AlkdError(f"{path}: {path.suffix!r} is no format of a picture; allowed: .{', .'.join(formats)}")
+    check_target(path)
+
+
+def check_target(path: str | Path) -> None:
+    """AlkdError where no file can be written at ``path``: no such folder, one that may not be written into, or a folder."""
+    path = Path(path)
+    if path.is_dir():
+        raise AlkdError(f"{path}: it is a folder; give the name of a file")
+    if not path.parent.is_dir():
+        raise AlkdError(f"{path}: there is no folder {str(path.parent)!r}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AlkdError(f"{path}: it may not be written")

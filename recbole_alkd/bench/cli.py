@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
         "bench",
         help="run a plan of arms and seeds, and write its report",
         description="Run datasets x backbones x arms x seeds and write results.csv, results.md and report.html. "
-        "The same command goes on with what is not finished.",
+        "The same command resumes what is not finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("plan", help=f"a plan: a YAML file, or a shipped one: {', '.join(shipped_plans())}")
     parser.add_argument("--out", default=None, metavar="FOLDER", help="results and report (default: alkd_bench/NAME)")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs side by side; the cores are divided among them")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs side by side; OMP_NUM_THREADS each, or the cores divided by N"
+    )
     parser.add_argument("--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="instead of the plan's")
     parser.set_defaults(run=run)
@@ -31,20 +34,26 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Check the plan, run it, write the report. 0 when every run finished, 1 when one failed."""
-    from recbole_alkd.bench.report import write_report
-    from recbole_alkd.bench.runs import run_plan
+    from recbole_alkd.bench.cores import threads_of_a_run
+    from recbole_alkd.bench.figures import missing_matplotlib
+    from recbole_alkd.bench.report import failures, write_report
+    from recbole_alkd.bench.runs import alone_in, run_plan
 
     if args.jobs < 1:
         raise AlkdError(f"--jobs: {args.jobs} is not allowed; allowed: an integer >= 1")
     plan = read_plan(plan_file(args.plan), args.data_path, args.seeds)
     logging.getLogger().setLevel(logging.ERROR)  # RecBole's remarks about Configs that are only looked at
+    threads_of_a_run(args.jobs)
     check_runs(plan)
     out = Path(args.out or f"alkd_bench/{plan.name}")
-    outcome = run_plan(plan, out, args.jobs)
-    summary = write_report(plan, outcome, out) if outcome.results else "no run finished"
+    with alone_in(out):
+        if missing := missing_matplotlib():
+            print(missing, file=sys.stderr)
+        outcome = run_plan(plan, out, args.jobs)
+        summary = write_report(plan, outcome, out) if outcome.results else "no run finished"
     print(summary)
-    for task, reason in outcome.failed.items():
-        print(f"failed: {task}: {reason}")
+    for line in failures(outcome.failed):
+        print(f"failed: {line}")
     print(f"report: {out / 'report.html'}" if outcome.results else f"logs: {out / 'logs'}")
     return 1 if outcome.failed else 0
 

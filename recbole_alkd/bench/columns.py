@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,27 +15,53 @@ if TYPE_CHECKING:
     from recbole_alkd.bench.statistics import Comparison
 
 MINUS = "\N{MINUS SIGN}"
-HEADER = (
-    "arm", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "verdict", "detectable",
-    "parameters", "KiB", "labels", "tokens", "USD", "seconds",
-)  # fmt: skip
+HEADER = ("arm", "verdict", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable")
+COST_HEADER = ("arm", "parameters", "KiB", "labels", "tokens", "USD", "seconds")
+NAN = float("nan")
 
 
-def cells(row: Row, metric: str) -> list[tuple[str, Any]]:
-    """The columns of ``HEADER``: what is shown, and what a column is sorted by."""
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, the value that its column is sorted by, and ``mark``, the class of a verdict on the page."""
+
+    text: str
+    value: Any
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table to sort. The first column names the arm."""
+
+    title: str
+    words: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def cells(row: Row, metric: str) -> list[Cell]:
+    """The columns of ``HEADER``: what came out and what it is worth."""
     values, found = row.values[metric], row.comparison.get(metric)
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    shown: list[tuple[str, Any]] = [(row.words, row.words), (metric, metric), _number(values.mean()), _number(std)]
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
+    reference = "reference" if row.is_reference else ""
+    name, measured = Cell(row.words, row.words), [_number(values.mean()), _number(std)]
     if found is None:
-        shown += [("reference" if row.is_reference else "", 0.0), *[("", float("nan"))] * 2, ("", ""), ("", float("nan"))]
-    else:
-        change = signed(found.difference) + share(found)
-        interval = f"[{signed(found.low)}, {signed(found.high)}]"
-        shown += [(change, found.difference), (interval, found.low), _p(found)]
-        shown += [(found.verdict, found.verdict), _number(found.detectable)]
-    shown += [(f"{row.parameters:,}", row.parameters), (f"{row.bytes / 1024:,.0f}", row.bytes), (f"{row.labels:,.0f}", row.labels)]
-    shown += [(f"{row.tokens:,.0f}", row.tokens), ("no price", float("nan")) if row.usd is None else _number(row.usd, 2)]
-    return [*shown, (f"{row.all_seconds:,.1f}", row.all_seconds)]
+        return [name, Cell(reference, reference), Cell(metric, metric), *measured, *[Cell("", NAN)] * 4]
+    mark = (found.direction if found.sure else f"{found.direction}-maybe") if found.sure or found.apart else ""
+    change = signed(found.difference) + share(found)
+    interval = f"[{signed(found.low)}, {signed(found.high)}]"
+    return [
+        name, Cell(found.verdict, found.verdict, mark if not np.isnan(found.p_holm) else ""), Cell(metric, metric), *measured,
+        Cell(change, found.difference), Cell(interval, found.low), _p(found), _number(found.detectable),
+    ]  # fmt: skip
+
+
+def cost_cells(row: Row) -> list[Cell]:
+    """The columns of ``COST_HEADER``: what an arm takes and what it rests on."""
+    price = Cell("no price", NAN) if row.usd is None else _number(row.usd, 2)
+    counts = [(row.parameters, row.parameters), (row.bytes / 1024, row.bytes), (row.labels, row.labels), (row.tokens, row.tokens)]
+    seconds = Cell(f"{row.all_seconds:,.1f}", row.all_seconds)
+    return [Cell(row.words, row.words), *(Cell(f"{shown:,.0f}", value) for shown, value in counts), price, seconds]
 
 
 def group_header(table: Table) -> list[str]:
@@ -42,30 +70,30 @@ def group_header(table: Table) -> list[str]:
     return ["arm", "metric", *(f"{WORDS[name]}{kind}" for name in table.targets for kind in kinds)]
 
 
-def group_cells(table: Table, row: Row, metric: str) -> list[tuple[str, Any]]:
+def group_cells(table: Table, row: Row, metric: str) -> list[Cell]:
     """The row of an arm in the table that is split by groups of targets: what is shown and what a column is sorted by."""
-    shown: list[tuple[str, Any]] = [(row.words, row.words), (metric, metric)]
+    shown = [Cell(row.words, row.words), Cell(metric, metric)]
     for name in table.targets:
         part = row.groups[metric].get(name)
-        shown.append(_number(part.mean if part else float("nan")))
+        shown.append(_number(part.mean if part else NAN))
         if part is None or part.difference is None:
-            shown += [("reference" if row.is_reference else "", 0.0), ("", float("nan"))]
+            shown += [Cell("reference" if row.is_reference else "", 0.0), Cell("", NAN)]
         else:
             difference, low, high = part.difference
-            shown += [(signed(difference), difference), (f"[{signed(low)}, {signed(high)}]", low)]
+            shown += [Cell(signed(difference), difference), Cell(f"[{signed(low)}, {signed(high)}]", low)]
     return shown
 
 
-def _p(found: Comparison) -> tuple[str, float]:
-    """The corrected p as a table shows it; where it is of sessions, it says so."""
+def _p(found: Comparison) -> Cell:
+    """The corrected p as a table shows it, and over what it was tested."""
     if np.isnan(found.p_holm):
-        return "n/a", float("nan")
+        return Cell("n/a", NAN)
     words = "<0.001" if found.p_holm < 0.001 else f"{found.p_holm:.3f}"
-    return words + (" (sessions)" if found.test == "sessions" else ""), found.p_holm
+    return Cell(f"{words} ({found.test})", found.p_holm)
 
 
-def _number(value: float, digits: int = 5) -> tuple[str, float]:
-    return ("" if np.isnan(value) else f"{value:.{digits}f}", float(value))
+def _number(value: float, digits: int = 5) -> Cell:
+    return Cell("" if np.isnan(value) else f"{value:.{digits}f}", float(value))
 
 
 def share(found: Comparison) -> str:

@@ -6,12 +6,17 @@ Each as PNG, PDF and as SVG for the page.
 from __future__ import annotations
 
 import html
+import importlib.util
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from recbole_alkd.files import whole_file
 
 if TYPE_CHECKING:
     from recbole_alkd.bench.plan import Plan
@@ -24,17 +29,49 @@ COLOURS = ("#2f7ed8", "#d9541e", "#2ca05a", "#a65fc4", "#b8860b", "#d6337c", "#1
 COSTS = {"labels": "labels", "tokens": "tokens", "usd": "USD", "all_seconds": "seconds of training and answers"}
 
 
-def draw_figures(plan: Plan, table: Table, folder: Path) -> list[tuple[str, str]]:
-    """All figures of a table; gives back (name of the file, without its end, and SVG) of each."""
+@dataclass(frozen=True)
+class Mark:
+    """A number that stands at a dot, in the units of the axes."""
+
+    text: str
+    x: float
+    y: float
+    colour: str
+
+
+def missing_matplotlib() -> str | None:
+    """Why a report will have no figures, and what to install; None where matplotlib is there."""
+    if importlib.util.find_spec("matplotlib"):
+        return None
+    return "No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'; the same command then adds them)."
+
+
+def draw_figures(plan: Plan, table: Table, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """All figures of a table that can be drawn.
+
+    Returns:
+        (name of the file, without its end, and SVG) of each, and why others are missing.
+    """
+    missing = missing_matplotlib()
+    if missing:
+        return [], [missing]
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{table.dataset}-{table.backbone}"
-    drawn = [(stem, (_draw_study if plan.study else _draw_arms)(plan, table, folder / stem))]
+    wanted: list[tuple[str, Callable[[Path], str]]] = []
+    wanted.append((stem, partial(_draw_study if plan.study else _draw_arms, plan, table)))
     costs = [cost for cost in COSTS if _tells(table.rows, cost)]
     if costs and any(row.labels for row in table.rows):
-        drawn.append((f"{stem}-cost", _draw_costs(plan, table, costs, folder / f"{stem}-cost")))
+        wanted.append((f"{stem}-cost", partial(_draw_costs, plan, table, costs)))
     if len({row.bytes for row in table.rows}) > 1:
-        drawn.append((f"{stem}-bytes", _draw_sizes(plan, table, folder / f"{stem}-bytes")))
-    return drawn
+        wanted.append((f"{stem}-bytes", partial(_draw_sizes, plan, table)))
+    drawn, left_out = [], []
+    for name, draw in wanted:
+        try:
+            drawn.append((name, draw(folder / name)))
+        except Exception as error:  # whatever a font or a backend does, the report of the runs is not lost over a figure
+            what = str(error).strip().splitlines() or [""]
+            left_out.append(f"No figure {name}: {type(error).__name__}: {what[0]}")
+    return drawn, left_out
 
 
 def _draw_arms(plan: Plan, table: Table, stem: Path) -> str:
@@ -90,7 +127,9 @@ def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
         numbers = [place[i] for i in range(len(study.values))]
         if study.numeric and min(numbers) > 0 and max(numbers) >= 8 * min(numbers):
             axes.set_xscale("log")
-        axes.set_xticks(numbers, [study.words(value) for value in study.values])
+        ticks = [_short(study.words(value), 24) for value in study.values]
+        crowded = sum(map(len, ticks)) > 60
+        axes.set_xticks(numbers, ticks, rotation=30 if crowded else 0, ha="right" if crowded else "center")
         axes.minorticks_off()
         axes.set_ylabel(f"test {metric}")
         where = "black, at the same value" if plan.reference in study.arms else "dotted"
@@ -111,39 +150,56 @@ def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> s
         panels = figure.subplots(lines, columns, squeeze=False, sharey=True)
         for panel in panels.ravel()[len(costs) :]:
             panel.set_visible(False)
+        numbers = []
         for panel, cost in zip(panels.ravel(), costs, strict=False):
-            _numbered(plan, table, panel, cost)
+            numbers.append((panel, _numbered(plan, table, panel, cost)))
             panel.set_xlabel(COSTS[cost])
             panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1e4 else f"{x:g}")
         for panel in panels[:, 0]:
             panel.set_ylabel(f"test {metric}")
-        words = "a number: the mean of an arm; bar: 95 % interval of its difference,"
+        words = "a dot: the mean of an arm; bar: 95 % interval of its difference,"
         words += "\nfrom the reference; costs of one run, with shared stages and labels in full"
         _caption(figure, f"{_sample(plan, table)}; {words}")
         _legend(figure, panels[0, 0])
+        _place_numbers(figure, numbers)
     return svg()
 
 
 def _draw_sizes(plan: Plan, table: Table, stem: Path) -> str:
     """The deciding metric against the bytes of the model, on a log axis: above is better."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     metric = plan.metrics[0]
     label = f"{table.dataset}, {table.backbone}: {metric} against bytes"
     with _figure(plan, stem, label, (7.5, 3.6 + _legend_height(_by_arm(table)))) as (figure, svg):
         axes = figure.subplots()
-        _numbered(plan, table, axes, "bytes")
+        marks = _numbered(plan, table, axes, "bytes")
         axes.set_xscale("log")
         axes.margins(x=0.08)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        low, high = axes.get_xlim()
+        axes.set_xticks(size_ticks(low, high))
+        axes.set_xlim(low, high)
         axes.xaxis.set_major_formatter(lambda x, _: _size(x))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("size of what is deployed (log)")
         axes.set_ylabel(f"test {metric}")
-        words = "a number: the mean of an arm;\nbar: 95 % interval of its difference, from the reference"
+        words = "a dot: the mean of an arm;\nbar: 95 % interval of its difference, from the reference"
         _caption(figure, f"{_sample(plan, table)}; {words}")
         _legend(figure, axes)
+        _place_numbers(figure, [(axes, marks)])
     return svg()
+
+
+def size_ticks(low: float, high: float, most: int = 9) -> list[float]:
+    """Numbers of bytes in [low, high] for a log axis: 1, 2 and 5 times powers of ten, or fewer, so that at most ``most`` names
+    stand side by side; the ends where there are not two such numbers between them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors, step in (((1, 2, 5), 1), ((1,), 1), *(((1,), step) for step in range(2, 16))):
+        ticks = [factor * 10.0**power for power in powers if power % step == 0 for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    return ticks if len(ticks) > 1 else [float(f"{low:.3g}"), float(f"{high:.3g}")]
 
 
 def _size(count: float) -> str:
@@ -161,9 +217,10 @@ def _by_arm(table: Table) -> dict[str, list[Row]]:
     return arms
 
 
-def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> None:
-    """Draw every arm over a cost: its number at the mean, a bar for the interval."""
+def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> list[Mark]:
+    """Draw every arm over a cost: a dot at the mean, a bar for the interval; gives back the numbers that are to stand there."""
     metric, by_name = plan.metrics[0], {row.name: row for row in table.rows}
+    marks = []
     for number, points in enumerate(_by_arm(table).values(), 1):
         colour = COLOURS[(number - 1) % len(COLOURS)]
         words = points[0].words
@@ -173,9 +230,48 @@ def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> None:
         for x, _, place in known:
             if edges := _edges(by_name[place], by_name, metric):
                 panel.plot([x, x], edges, color=colour, linewidth=1.5, alpha=0.35)
-        xs, ys = [x for x, _, _ in known], [y for _, y, _ in known]
-        mark = {"marker": f"${number}$", "markersize": 6 if number < 10 else 9, "linewidth": 0.6}
-        panel.plot(xs, ys, color=colour, label=_short(words, 44), **mark)
+        xs, ys = [x for x, _, _ in known], [float(y) for _, y, _ in known]
+        label = f"{number}  {_short(words, 40)}"
+        panel.plot(xs, ys, color=colour, label=label, marker="o", markersize=4, linewidth=0.6)
+        marks += [Mark(str(number), x, y, colour) for x, y in zip(xs, ys, strict=True)]
+    return marks
+
+
+def _place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> None:
+    """Write the numbers beside their dots, the nearest free place each, so that none covers another number or a dot.
+
+    The panels must have their final place: nothing may be added to the figure afterwards.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    scale = figure.dpi / 72
+    for panel, marks in panels:
+        dots = [panel.transData.transform((mark.x, mark.y)) / scale for mark in marks]  # points
+        frame = panel.get_window_extent()
+        left, right, bottom, top = frame.x0 / scale, frame.x1 / scale, frame.y0 / scale, frame.y1 / scale
+        taken = [(x - 3, x + 3, y - 3, y + 3) for x, y in dots]
+        for mark, (x, y) in zip(marks, dots, strict=True):
+            half = 2.7 * len(mark.text) + 1
+            places = []
+            for ring in range(1, 12):
+                for turn in range(16):
+                    angle = 2 * math.pi * turn / 16 + math.pi / 2
+                    dx, dy = (5 + 5 * ring) * math.cos(angle), (4 + 5 * ring) * math.sin(angle)
+                    box = (x + dx - half, x + dx + half, y + dy - 5, y + dy + 5)
+                    inside = left <= box[0] and box[1] <= right and bottom <= box[2] and box[3] <= top
+                    places.append((dx, dy, box, inside and not any(_overlap(box, other) for other in taken)))
+            dx, dy, box, _ = next((place for place in places if place[3]), places[-1])
+            taken.append(box)
+            line = {"arrowstyle": "-", "color": mark.colour, "linewidth": 0.5, "alpha": 0.6, "shrinkA": 4, "shrinkB": 2}
+            far = math.hypot(dx, dy) > 14
+            panel.annotate(
+                mark.text, (mark.x, mark.y), (dx, dy), textcoords="offset points", color=mark.colour, fontsize=8,
+                fontweight="bold", ha="center", va="center", arrowprops=line if far else None, gid=f"number-{mark.text}",
+            )  # fmt: skip
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _legend_height(arms: Sized) -> float:
@@ -230,6 +326,7 @@ def _figure(plan: Plan, stem: Path, label: str, size: tuple[float, float]) -> It
     style: dict[Any, Any] = {
         **colours, "svg.fonttype": "none", "font.size": 10, "svg.hashsalt": plan.name,
         "axes.spines.top": False, "axes.spines.right": False,
+        "text.parse_math": False,  # a name with two $ is no formula
     }  # fmt: skip
     text = io.StringIO()
 
@@ -241,6 +338,7 @@ def _figure(plan: Plan, stem: Path, label: str, size: tuple[float, float]) -> It
     with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         yield figure, svg
-        figure.savefig(f"{stem}.png", dpi=150)
-        figure.savefig(f"{stem}.pdf")
+        for kind in ("png", "pdf"):
+            with whole_file(stem.with_name(f"{stem.name}.{kind}")) as stream:
+                figure.savefig(stream, format=kind, dpi=150)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})

@@ -1,33 +1,64 @@
-"""The page of a report: one HTML file without any request, light and dark, sortable, readable on a phone."""
+"""The page of a report: one HTML file without any request, light and dark, sortable, readable on a phone.
+
+What is worth knowing comes first at any width: the verdicts in words, then the table of verdicts, then figures, costs and groups
+of targets. A window too narrow for a table shows each of its rows as a card.
+"""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_alkd.bench.columns import Cell, Sheet
+    from recbole_alkd.bench.verdicts import Verdicts
+
+# nothing is asked for, whatever the names in a plan hold
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --good: #1a7f37; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --good: #5fd07a; --bad: #ff8a80; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; padding: 1rem;
-  background: Canvas; color: CanvasText; }
+  background: Canvas; color: CanvasText; overflow-wrap: anywhere; }
 h1, h2 { line-height: 1.2; }
-.summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; }
+.summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; margin: 1rem 0; }
+.summary p, .summary ul { margin: .2rem 0; }
 /* a shadow at the right says that there is more; at the end of the way a cover that scrolls along hides it */
 .scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem 100% no-repeat local,
   linear-gradient(to left, #8886, transparent) right / 1rem 100% no-repeat scroll; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;
-  white-space: normal; min-width: 13rem; }
-@media (max-width: 40rem) { th:first-child, td:first-child { min-width: 7rem; } }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
+  overflow-wrap: normal; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; overflow-wrap: anywhere;
+  min-width: 8rem; }
+td.verdict { text-align: left; }
+th.verdict { text-align: left; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid #2f7ed8; }
 th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
-.better { color: var(--good); } .worse { color: var(--bad); }
+.better, .better-maybe { color: var(--good); } .worse, .worse-maybe { color: var(--bad); }
+.better, .worse { font-weight: 600; }
 svg { max-width: 100%; height: auto; min-width: 34rem; }
-footer, .failed { font-size: .9rem; }
+footer, .failed, .notes { font-size: .9rem; }
+details { margin: 1rem 0; } details summary { font-size: 1.1rem; font-weight: 600; cursor: pointer; }
+@media (max-width: 64rem) {
+  table, tbody, thead { display: block; }
+  thead tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  thead tr::before { content: "sort by"; }
+  th { border: 0; padding: 0; }
+  th:first-child { min-width: 0; position: static; }
+  th button { text-decoration: underline; padding: .2rem 0; }
+  tbody tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .3rem .8rem; padding: .6rem 0;
+    border-bottom: 1px solid var(--line); }
+  td { display: block; border: 0; padding: 0; text-align: left; min-width: 0; overflow-wrap: anywhere; }
+  td:first-child { font-size: 1rem; font-weight: 600; position: static; }
+  td:first-child, td.verdict { grid-column: 1 / -1; }
+  td.verdict { font-size: .95rem; }
+  td:empty { display: none; }
+  td:not(:first-child, .verdict)::before { content: attr(data-label); display: block; font-size: .75rem; opacity: .75; }
+}
 """
 
 SCRIPT = """
@@ -45,37 +76,28 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 """
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """A table to sort. ``rows``: of every cell the shown text and the value that its column is sorted by."""
-
-    title: str
-    words: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[tuple[str, Any]]]
-
-
 def page(
-    plan: Any, tables: Sequence[Any], words: str, failed: Sequence[str], figures: Sequence[Sequence[str]],
-    sheets: Sequence[Sequence[Sheet]], method: str,
+    plan: Any, tables: Sequence[Any], verdicts: Sequence[Verdicts], failed: Sequence[str], figures: Sequence[Sequence[str]],
+    sheets: Sequence[Sequence[Sheet]], notes: Sequence[str], method: str,
 ) -> str:  # fmt: skip
-    """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each. ``method``: how all came about."""
+    """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each, the first one before the figures."""
     escape = html.escape
     parts = [f"<h1>{escape(plan.name)}</h1>"]
-    parts += [f'<p class="summary">{escape(sentence)}</p>' for sentence in words.splitlines()]
+    parts += [_summary(one) for one in verdicts]
+    if notes:
+        parts.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
     for table, drawn, shown in zip(tables, figures, sheets, strict=True):
         parts.append(f"<h2>{escape(table.dataset)}, {escape(table.backbone)}</h2>")
-        parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column sorts by it.</p>")
-        parts += [f'<div class="scroll">{figure}</div>' for figure in drawn]
-        for sheet in shown:
-            parts += [f"<h3>{escape(sheet.title)}</h3>", f"<p>{escape(sheet.words)}</p>"] if sheet.title else []
-            parts.append(_table(sheet))
+        parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column's name sorts by it.</p>")
+        first, *others = map(_sheet, shown)
+        parts += [first, *(f'<div class="scroll">{figure}</div>' for figure in drawn), *others]
     if failed:
         items = "".join(f"<li>{escape(line)}</li>" for line in failed)
         parts.append(f'<section class="failed"><h2>Failed runs</h2><ul>{items}</ul></section>')
     parts.append(f"<footer><p>{escape(method)}</p></footer>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(plan.name)}</title><style>{STYLE}</style></head>\n<body>\n"
         + "\n".join(parts)
@@ -83,15 +105,28 @@ def page(
     )
 
 
-def _table(sheet: Sheet) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{html.escape(name)}</button></th>' for name in sheet.header)
-    body = "".join(map(_row, sheet.rows))
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+def _summary(verdicts: Verdicts) -> str:
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in verdicts.parts)
+    return f'<div class="summary"><p>{html.escape(verdicts.head)}:</p><ul>{items}</ul></div>'
 
 
-def _row(cells: Sequence[tuple[str, Any]]) -> str:
+def _sheet(sheet: Sheet) -> str:
+    escape = html.escape
+    words = f"<p>{escape(sheet.words)}</p>" if sheet.words else ""
+    classes = ['class="verdict" ' if name == "verdict" else "" for name in sheet.header]
+    named = zip(classes, sheet.header, strict=True)
+    head = "".join(f'<th {mark}scope="col"><button type="button">{escape(name)}</button></th>' for mark, name in named)
+    body = "".join(_row(sheet.header, row) for row in sheet.rows)
+    table = f'{words}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"<details><summary>{escape(sheet.title)}</summary>{table}</details>" if sheet.title else table
+
+
+def _row(header: Sequence[str], cells: Sequence[Cell]) -> str:
     shown = []
-    for text, value in cells:
-        mark = f' class="{text}"' if text in ("better", "worse") else ""
-        shown.append(f'<td data-value="{html.escape(str(value), quote=True)}"{mark}>{html.escape(text)}</td>')
+    for name, cell in zip(header, cells, strict=True):
+        mark = " ".join(filter(None, ("verdict" if name == "verdict" else "", cell.mark)))
+        value, label = html.escape(str(cell.value), quote=True), html.escape(name, quote=True)
+        classes = f' class="{mark}"' if mark else ""
+        text = html.escape(cell.text).replace(" %", "&nbsp;%")
+        shown.append(f'<td data-value="{value}" data-label="{label}"{classes}>{text}</td>')
     return "<tr>" + "".join(shown) + "</tr>"

@@ -20,11 +20,13 @@ import difflib
 import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
+from recbole_alkd.bench.names import check_apart, check_content, file_name, line, seen
 from recbole_alkd.bench.study import Study, read_study
 from recbole_alkd.config import FIELDS, AlkdError, read_yaml, read_yaml_file
 
@@ -34,8 +36,18 @@ SHARED_ONLY = (
     "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
     "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
 )  # fmt: skip
-# Files that a run reads: below where the bench was started, or the data path. A prompt may be a name as well.
+# What the benchmark itself gives to each run, and where a plan says so.
+BENCH_ONLY = {
+    "seed": "give seeds", "student_model": "give backbones, or an arm model:NAME", "teacher_model": "give backbones",
+    "checkpoint_dir": "runs are kept in the output folder (--out)", "show_progress": "the progress of a run is in its log",
+}  # fmt: skip
+# Files that a run reads: below where the bench was started, or the data path.
 PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file", "student_search")
+NAME_OR_PATH = ("llm_prompt", "llm_model", "item_text")
+
+
+LABELLED = ("distilled", "student_longer")  # stages that ask an LLM teacher
+LARGEST_SEED = 2**32 - 1  # of numpy's generators, which RecBole seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,28 +114,35 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     Raises:
         AlkdError: the file cannot be read; an unknown key, arm or setting; no seeds; an arm that changes the evaluation.
     """
-    content = read_yaml_file(source, f"plan {str(source)!r}")
+    try:
+        content = read_yaml_file(source, f"plan {str(source)!r}")
+    except RecursionError:
+        raise AlkdError(f"plan {str(source)!r}: lists or mappings are nested too deeply") from None
+    check_content(content, f"plan {str(source)!r}")
     if not isinstance(content, dict):
         raise AlkdError(f"plan {str(source)!r}: a mapping is expected, with the keys {', '.join(KEYS)}")
     for key in content:
         if key not in KEYS:
             raise AlkdError(f"plan {str(source)!r}: {_unknown(key, KEYS, 'key')}")
     settings = _mapping(content.get("settings"), "settings")
-    path = data_path or content.get("data_path")
+    path = data_path or content.get("data_path") or settings.get("data_path")
+    if path is not None and not (isinstance(path, str) and path):
+        raise AlkdError(f"data_path: {seen(path)} is not allowed; allowed: a folder")
     if path:
         settings["data_path"] = str(Path(path).resolve())
     _resolve_files(settings, path)
     arms = tuple(_arm(entry, path) for entry in _list(content.get("arms"), "arms"))
     names = [arm.name for arm in arms]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AlkdError(f"arms: {twice!r} stands there twice; give a name of its own: {{name: ..., arm: ..., settings: ...}}")
+    check_apart((arm.name, arm.words) for arm in arms)
     reference = content.get("reference", names[0])
     if reference not in names:
         raise AlkdError(f"reference: {_unknown(reference, names, 'arm of this plan')}")
     study = read_study(content.get("study"), arms)
+    if study:
+        check_apart((arm.name, arm.words) for arm in study.expand(arms))
+    named = content.get("name") is not None
     plan = Plan(
-        name=str(content.get("name", source.stem)),
+        name=file_name(content["name"] if named else source.stem, "name" if named else "name (that of the plan's file)"),
         datasets=_named(content.get("datasets"), "datasets", path),
         backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones", path),
         arms=study.expand(arms) if study else arms,
@@ -143,27 +162,40 @@ def check_runs(plan: Plan) -> None:
     Raises:
         AlkdError: what RecBole or a setting refuses, a data set that is not there or lacks titles for an arm that needs them.
     """
-    from recbole.config import Config
-
     from recbole_alkd.data.titles import titles_of
-    from recbole_alkd.plugin import empty_argv
     from recbole_alkd.registry import teachers
 
     for task in replace(plan, seeds=plan.seeds[:1]).tasks():
         try:
-            with empty_argv():
-                config = Config(model="ALKDRec", dataset=task.dataset, config_dict=dict(task.settings))
+            config = config_of(task.dataset, task.arm.stage, task.settings)
             folder = Path(config["data_path"])
-            if not list(folder.glob(f"{glob.escape(task.dataset)}*.inter*")):
+            if not has_clicks(folder, task.dataset):
                 hint = "give --data-path, the folder above" + _release(task.dataset)
                 raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; {hint}")
             for key in PATH_SETTINGS:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
                     raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
-            if task.arm.stage in ("distilled", "student_longer") and teachers.get(config["llm_teacher"]).needs_titles:
+            if task.arm.stage in LABELLED and teachers.get(config["llm_teacher"]).needs_titles:
                 titles_of(config, config["ITEM_ID_FIELD"])
         except AlkdError as error:
             raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
+
+
+def config_of(dataset: str, stage: str, settings: Mapping[str, Any]) -> Any:
+    """RecBole's Config of a run. Only for a stage that asks the LLM teacher are its device, extras and key looked for."""
+    from recbole.config import Config
+
+    from recbole_alkd.checks import asking_nobody
+    from recbole_alkd.plugin import empty_argv
+
+    with empty_argv(), nullcontext() if stage in LABELLED else asking_nobody():
+        return Config(model="ALKDRec", dataset=dataset, config_dict=dict(settings))
+
+
+def has_clicks(folder: Path, dataset: str) -> bool:
+    """Whether ``folder`` has the clicks of a data set: in one file, or in one for each part."""
+    name = glob.escape(dataset)
+    return any(folder.glob(f"{name}.inter*")) or any(folder.glob(f"{name}.*.inter*"))
 
 
 def _release(dataset: str) -> str:
@@ -184,14 +216,17 @@ def absolute(path: str) -> str:
 
 def _resolve_files(settings: dict[str, Any], data_path: str | None) -> dict[str, Any]:
     """Make the files in ``settings`` absolute: as they stand where there is such a file, otherwise below the data path."""
-    for key in (*PATH_SETTINGS, "llm_prompt"):
-        if isinstance(settings.get(key), str):
+    for key in (*PATH_SETTINGS, *NAME_OR_PATH):
+        if isinstance(settings.get(key), str) and settings[key]:
             name = settings[key].partition("#")[0]
             below = Path(data_path or ".") / name
             if below.is_file() and not Path(name).is_file():
                 settings[key] = str(below) + settings[key][len(name) :]
-            if key != "llm_prompt" or Path(settings[key]).is_file():
+            if key not in NAME_OR_PATH or Path(settings[key]).exists():
                 settings[key] = absolute(settings[key])
+    for key in ("label_store", "stage_cache", "data_path"):  # of a run, which works in another folder
+        if isinstance(settings.get(key), str) and settings[key]:
+            settings[key] = str(Path(settings[key]).expanduser().resolve())
     return settings
 
 
@@ -211,53 +246,60 @@ def _check_settings(plan: Plan) -> None:
                 raise AlkdError(f"{where}: {_unknown(key, known, 'setting', listed=False)}")
             if where != "settings" and not where.startswith("datasets") and key in SHARED_ONLY:
                 raise AlkdError(f"{where}: {key} decides what is evaluated and must be the same for all arms")
+            if key in BENCH_ONLY and not (key == "student_model" and where.startswith("arms")):
+                raise AlkdError(f"{where}: {key} is not for a plan to set; {BENCH_ONLY[key]}")
 
 
 def _arm(entry: Any, data_path: str | None) -> Arm:
     if isinstance(entry, str):
         return find_arm(entry)
     if not isinstance(entry, dict) or not {"name", "arm"} <= set(entry) <= {"name", "arm", "settings"}:
-        raise AlkdError(f"arms: {entry!r} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
-    base, own = find_arm(str(entry["arm"])), _mapping(entry.get("settings"), f"arms, {entry['name']}")
+        raise AlkdError(f"arms: {seen(entry)} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
+    name = line(entry["name"], "arms, name")
+    base, own = find_arm(line(entry["arm"], f"arms, {name}")), _mapping(entry.get("settings"), f"arms, {name}")
     _resolve_files(own, data_path)
     if base.stage in CLOSED_FORM and own:
-        raise AlkdError(f"arms, {entry['name']}: {base.name} has no settings")
-    return Arm(str(entry["name"]), str(entry["name"]), base.stage, {**base.settings, **own})
+        raise AlkdError(f"arms, {name}: {base.name} has no settings")
+    return Arm(name, name, base.stage, {**base.settings, **own})
 
 
 def _seeds(values: Any) -> tuple[int, ...]:
-    good = isinstance(values, list) and values and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values)
-    if not good or len(set(values)) < len(values):
-        raise AlkdError(f"seeds: {values!r} is not allowed; allowed: distinct integers >= 0, at least one")
+    whole = isinstance(values, list) and values and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    if not whole or min(values) < 0 or max(values) > LARGEST_SEED or len(set(values)) < len(values):
+        raise AlkdError(f"seeds: {seen(values)} is not allowed; allowed: distinct integers from 0 to {LARGEST_SEED}, at least one")
     return tuple(values)
 
 
 def _metrics(values: Any) -> tuple[str, ...]:
-    pattern = re.compile(r"(recall|hit|ndcg|mrr)@[1-9]\d*")
+    pattern = re.compile(r"(recall|hit|ndcg|mrr)@[1-9][0-9]{0,6}")
     if not isinstance(values, list) or not values or not all(isinstance(v, str) and pattern.fullmatch(v.lower()) for v in values):
-        raise AlkdError(f"metrics: {values!r} is not allowed; allowed: a list of recall@K, hit@K, ndcg@K, mrr@K")
+        raise AlkdError(f"metrics: {seen(values)} is not allowed; allowed: a list of recall@K, hit@K, ndcg@K, mrr@K")
     return tuple(dict.fromkeys(value.lower() for value in values))
 
 
 def _named(value: Any, key: str, data_path: str | None) -> dict[str, dict[str, Any]]:
-    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
-        return {name: {} for name in value}
-    if isinstance(value, dict) and value:
-        return {str(name): _resolve_files(_mapping(own, f"{key}, {name}"), data_path) for name, own in value.items()}
-    raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list of names, or a mapping from names to settings")
+    if isinstance(value, (list, dict)) and value:
+        names = [file_name(name, key) for name in value]
+        for name in names:
+            if sum(name.casefold() == other.casefold() for other in names) > 1:
+                raise AlkdError(f"{key}: {name!r} stands there twice (upper and lower case are alike); allowed: different names")
+        given = value.values() if isinstance(value, dict) else [None] * len(names)
+        settings = [_mapping(own, f"{key}, {name}") for name, own in zip(names, given, strict=True)]
+        return {name: _resolve_files(own, data_path) for name, own in zip(names, settings, strict=True)}
+    raise AlkdError(f"{key}: {seen(value)} is not allowed; allowed: a list of names, or a mapping from names to settings")
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise AlkdError(f"{where}: {value!r} is not allowed; allowed: a mapping from settings to values")
+        raise AlkdError(f"{where}: {seen(value)} is not allowed; allowed: a mapping from settings to values")
     return dict(value)
 
 
 def _list(value: Any, key: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a list with at least one entry")
+        raise AlkdError(f"{key}: {seen(value)} is not allowed; allowed: a list with at least one entry")
     return value
 
 
@@ -265,4 +307,4 @@ def _unknown(word: object, known: Iterable[str], kind: str, listed: bool = True)
     names = sorted(known)
     close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{word!r} is not a known {kind}{hint}" + (f"; known: {', '.join(names)}" if listed else "")
+    return f"{seen(word)} is not a known {kind}{hint}" + (f"; known: {', '.join(names)}" if listed else "")

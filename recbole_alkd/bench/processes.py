@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from recbole_alkd.bench.cores import PASSIVE
+
 # torch's first optimizer imports torch._dynamo, which takes longer than torch itself
 PRELOAD = ("recbole_alkd.bench.worker", "recbole_alkd.trainer.trainer", "torch._dynamo", "recbole.quick_start")
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -58,7 +60,8 @@ def _end_with_parent() -> None:
 def _environment(threads: int) -> Iterator[None]:
     """One thread count for every library, and modules found from where the bench was started."""
     path = os.pathsep.join(filter(None, [os.getcwd(), str(PACKAGE), os.environ.get("PYTHONPATH")]))
-    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads)}
+    passive = {name: os.environ.get(name, value) for name, value in PASSIVE.items()}
+    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), **passive}
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:

@@ -6,13 +6,19 @@ In the output folder: ``results/`` one pair of files a finished run, ``cache/`` 
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import json
-import os
+import math
+import signal
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing.process import BaseProcess
@@ -23,9 +29,11 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_alkd.bench.arms import CLOSED_FORM
-from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task
+from recbole_alkd.bench.cores import threads_of_a_run
+from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task, config_of
 from recbole_alkd.bench.processes import start_run
-from recbole_alkd.config import settings_hash
+from recbole_alkd.bench.progress import LogWatch
+from recbole_alkd.config import AlkdError, settings_hash
 from recbole_alkd.files import write_json
 from recbole_alkd.registry import teachers
 from recbole_alkd.trainer.deciding import deciding_settings
@@ -103,25 +111,20 @@ def _digest(content: bytes) -> str:
 
 def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:
     """(data set, backbone, arm) -> RecBole's Config of its first seed, which decides all that seeds share."""
-    from recbole.config import Config
-
-    from recbole_alkd.plugin import empty_argv
-
-    with empty_argv():
-        return {
-            (task.dataset, task.backbone, task.arm.name): Config("ALKDRec", task.dataset, config_dict=dict(task.settings))
-            for task in replace(plan, seeds=plan.seeds[:1]).tasks()
-        }
+    return {
+        (task.dataset, task.backbone, task.arm.name): config_of(task.dataset, task.arm.stage, task.settings)
+        for task in replace(plan, seeds=plan.seeds[:1]).tasks()
+    }
 
 
 def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
     """Run what is not finished yet, ``jobs`` runs at a time, and collect all results.
 
-    The machine's cores are divided among the jobs. A run that fails does not end the others. On ``KeyboardInterrupt`` the
-    runs under way are stopped and finished ones are kept; a later call goes on from there.
+    ``cores.threads_of_a_run`` says how many threads each has. A run that fails does not end the others. On ``KeyboardInterrupt``
+    the runs under way are stopped and finished ones are kept; a later call resumes from there.
     """
-    for name in ("results", "tasks", "logs", "cache", "work"):
-        (out / name).mkdir(parents=True, exist_ok=True)
+    make_folders(out)
+    threads = threads_of_a_run(jobs)
     tasks = list(plan.tasks())
     configs = arm_configs(plan)
     keys, prints = {}, {}
@@ -131,43 +134,99 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
         keys[task] = run_key(task, config, prints[task.dataset])
     waiting: dict[str, Task] = {}
     for task in tasks:
-        if not (out / "results" / f"{keys[task]}.json").is_file():
-            waiting.setdefault(keys[task], task)
-    reasons = _run_all(waiting, prints, out, jobs)
+        stem = out / "results" / keys[task]
+        if keys[task] not in waiting and load_result(task, stem) is None:
+            waiting[keys[task]] = task
+            if stem.with_name(f"{stem.name}.json").is_file():
+                print(f"{task}: its result {stem}.json or .npz is damaged and is made again", file=sys.stderr)
+                stem.with_name(f"{stem.name}.json").unlink()
+    reasons = _run_all(waiting, prints, out, jobs, threads)
     results, failed = [], {}
     for task in tasks:
-        if keys[task] in reasons:
-            failed[task] = reasons[keys[task]]
+        result = None if keys[task] in reasons else load_result(task, out / "results" / keys[task])
+        if result is None:
+            failed[task] = reasons.get(keys[task], f"its result cannot be read ({out / 'results' / keys[task]}.json)")
         else:
-            results.append(load_result(task, out / "results" / keys[task]))
+            results.append(result)
     return Outcome(results, failed)
 
 
-def load_result(task: Task, stem: Path) -> Result:
-    """A finished run from its pair of files."""
-    facts = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
-    with np.load(stem.with_name(f"{stem.name}.npz"), allow_pickle=False) as arrays:
-        return Result(task, arrays["test"], arrays["valid"], arrays["sessions_test"], arrays["groups_test"], facts)
+def make_folders(out: Path) -> None:
+    """The folders of a benchmark in ``out``.
+
+    Raises:
+        AlkdError: one cannot be made, or nothing can be written into it.
+    """
+    try:
+        for name in ("results", "tasks", "logs", "cache", "work"):
+            (out / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=out / name):
+                pass
+    except OSError as error:
+        what = error.strerror or error
+        raise AlkdError(f"--out: nothing can be written into {str(out)!r} ({what}); give another folder") from None
 
 
-def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int) -> dict[str, str]:
-    """Run every waiting task; gives back key -> reason of those that failed."""
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold ``out`` for one benchmark: two would run the same plan twice and write one report over the other.
+
+    Raises:
+        AlkdError: another process holds it.
+    """
+    make_folders(out)
+    with open(out / ".lock", "w", encoding="utf-8") as handle:  # the system takes the lock back when the process dies
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlkdError(f"--out: another benchmark is running in {str(out)!r}; wait for it, or give another folder") from None
+        yield
+
+
+def load_result(task: Task, stem: Path) -> Result | None:
+    """A finished run from its pair of files; None where one is missing, cannot be read or lacks something."""
+    try:
+        facts = json.loads(stem.with_name(f"{stem.name}.json").read_text(encoding="utf-8"))
+        with np.load(stem.with_name(f"{stem.name}.npz"), allow_pickle=False) as arrays:
+            test, valid = (np.asarray(arrays[name], float) for name in ("test", "valid"))
+            sessions, groups = arrays["sessions_test"], arrays["groups_test"]
+        numbers = [facts[key] for key in ("parameters", "bytes", "seconds")]
+        numbers += [facts["cost"][key] for key in ("labels", "tokens", "seconds")] + [facts["cost"]["usd"] or 0]
+        whole = all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
+        whole = whole and isinstance(facts.get("labels") or {}, dict)
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+    whole = whole and test.shape == sessions.shape == groups.shape and test.ndim == 1 == valid.ndim and len(test) > 0
+    if not whole or not (np.isfinite(test).all() and np.isfinite(valid).all()):
+        return None
+    return Result(task, test, valid, sessions, groups, facts)
+
+
+def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int, threads: int) -> dict[str, str]:
+    """Run every waiting task; gives back key -> reason of those that failed. A reason that several have is shown once."""
     queue = list(waiting.items())
     running: dict[str, BaseProcess] = {}
     reasons: dict[str, str] = {}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    watches: dict[str, LogWatch] = {}
+    told: set[str] = set()
     with tqdm(total=len(queue), desc="runs", unit="run", dynamic_ncols=True) as bar:
         try:
             while queue or running:
                 while queue and len(running) < jobs:
                     key, task = queue.pop(0)
                     running[key] = _start(key, task, data[task.dataset], out, threads)
+                    watches[key] = LogWatch(out / "logs" / f"{key}.log")
                 for key in [key for key, process in running.items() if not process.is_alive()]:
                     code = running.pop(key).exitcode
                     if code or not (out / "results" / f"{key}.json").is_file():
                         reasons[key] = _reason(out / "logs" / f"{key}.log", code)
-                        bar.write(f"failed: {waiting[key]}: {reasons[key]}")
+                        if cause(reasons[key]) not in told:
+                            bar.write(f"failed: {waiting[key]}: {reasons[key]}")
+                        told.add(cause(reasons[key]))
                     bar.update()
+                for key in running:
+                    if news := watches[key].news():
+                        bar.write(f"{waiting[key]}: {news}")
                 bar.set_postfix_str("; ".join(str(waiting[key]) for key in running), refresh=False)
                 time.sleep(0.2)
         finally:
@@ -178,9 +237,9 @@ def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: in
 def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProcess:
     root = out.resolve()
     settings = {
-        **task.settings,
         "stage_cache": str(root / "cache"),
         "label_store": str(root / "labels.sqlite"),
+        **task.settings,
         "checkpoint_dir": str(root / "work" / "saved"),
         "show_progress": False,
     }
@@ -192,10 +251,18 @@ def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProc
     return start_run(file, root / "logs" / f"{key}.log", root / "work", threads)
 
 
+def cause(reason: str) -> str:
+    """A ``_reason`` without where it came up, by which runs that failed alike are told once."""
+    return reason.rpartition(" (exit code ")[0] or reason
+
+
 def _reason(log: Path, code: int | None) -> str:
     """The last line that a failed run printed."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
+    if code is not None and code < 0:
+        said = f"ended by signal {-code}{', perhaps for memory' if code == -signal.SIGKILL else ''}; its last line: {said}"
     return f"{said} (exit code {code}, {log})"
 
 

@@ -14,6 +14,7 @@ from recbole_alkd.statistics import LEVEL, bootstrap_interval, detectable_differ
 
 # a standard error over seeds below this share of that over sessions: seeds say nothing, and sessions are tested
 STILL = 0.1
+NO_VERDICT, SAME = "no verdict", "no measurable difference"
 
 
 @dataclass(frozen=True)
@@ -42,33 +43,74 @@ class Comparison:
     p_holm: float = float("nan")
 
     @property
-    def verdict(self) -> str:
-        """better, worse, or no measurable difference: the corrected test and the interval have to agree."""
-        if not self.p_holm < LEVEL or self.low <= 0 <= self.high:
-            return "no measurable difference"
+    def apart(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return not self.low <= 0 <= self.high
+
+    @property
+    def sure(self) -> bool:
+        """Whether the corrected test and the interval agree on a difference."""
+        return self.p_holm < LEVEL and self.apart
+
+    @property
+    def direction(self) -> str:
         return "better" if self.difference > 0 else "worse"
 
+    @property
+    def verdict(self) -> str:
+        """better or worse where the corrected test and the interval agree; else what they say in words that claim no more.
 
-def compare(arm: Sequence[np.ndarray], reference: Sequence[np.ndarray], crossed: bool, rng: np.random.Generator) -> Comparison:
+        A corrected test that does not reject what the interval shows has too few seeds (or sessions) for it: at a true difference
+        of this size it would reject about half the time at most.
+        """
+        if np.isnan(self.p_holm):
+            return NO_VERDICT
+        if self.sure:
+            return self.direction
+        if self.apart:
+            return f"{self.direction} by the interval; too few {self.test} for the test"
+        return f"{self.direction} by the test; the interval holds 0" if self.p_holm < LEVEL else SAME
+
+
+def paired_differences(arm: Sequence[np.ndarray], reference: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(sessions,) differences of per-session gains, a seed each."""
+    return [np.asarray(a, float) - np.asarray(b, float) for a, b in zip(arm, reference, strict=True)]
+
+
+def choose_test(differences: Sequence[np.ndarray], crossed: bool) -> str:
+    """What is tested, a word of ``Comparison.test``: the t-test over seeds, or sign flips over sessions where seeds are still.
+
+    Where seeds hardly change the difference (counted arms do not know seeds at all) a t-test over them would take any
+    difference for real, however few sessions it rests on; there the sessions decide.
+    """
+    of_seeds, of_sessions, _ = variances(differences, crossed)
+    if len(differences) < 2:
+        return ""
+    if of_seeds > STILL**2 * of_sessions:
+        return "seeds"
+    return "sessions" if crossed else ""
+
+
+def compare(
+    arm: Sequence[np.ndarray], reference: Sequence[np.ndarray], crossed: bool, rng: np.random.Generator, test: str | None = None
+) -> Comparison:
     """Compare per-session gains, one array (sessions,) a seed, paired by seed and session.
-
-    The test is the t-test over seeds. Where seeds hardly change the difference (counted arms do not know seeds at all) it would
-    take any difference for real, however few sessions it rests on; there the sessions decide.
 
     Args:
         crossed: whether all seeds are evaluated on the same sessions in the same order; otherwise each has its own.
+        test: ``choose_test`` of the metric that decides, for another metric of the same arm; None: that of these gains.
     """
-    differences = [np.asarray(a, float) - np.asarray(b, float) for a, b in zip(arm, reference, strict=True)]
+    differences = paired_differences(arm, reference)
+    test = choose_test(differences, crossed) if test is None else test
     per_seed = np.array([difference.mean() for difference in differences])
     base = float(np.mean([b.mean() for b in reference]))
     low, high = bootstrap_interval(differences, crossed, rng)
-    of_seeds, of_sessions, _ = variances(differences, crossed)
-    test, p, detectable = "", float("nan"), float("nan")
-    if len(per_seed) > 1 and of_seeds > STILL**2 * of_sessions:
-        test, p, detectable = "seeds", paired_t(per_seed), detectable_difference(per_seed)
-    elif len(per_seed) > 1 and crossed:
+    p = detectable = float("nan")
+    if test == "seeds":
+        p, detectable = paired_t(per_seed), detectable_difference(per_seed)
+    elif test == "sessions":
         per_session = np.mean(differences, axis=0)
-        test, p, detectable = "sessions", sign_flips(per_session, rng), detectable_difference(per_session)
+        p, detectable = sign_flips(per_session, rng), detectable_difference(per_session)
     return Comparison(
         difference=float(per_seed.mean()),
         relative=float(per_seed.mean() / base) if base else float("nan"),

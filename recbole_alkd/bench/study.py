@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm
+from recbole_alkd.bench.names import line, seen
 from recbole_alkd.config import AlkdError
 
 KEYS = ("setting", "values", "arms")
@@ -64,14 +65,16 @@ def read_study(content: Any, arms: Sequence[Arm]) -> Study | None:
     if content is None:
         return None
     if not isinstance(content, Mapping) or not {"setting", "values"} <= set(content) <= set(KEYS):
-        raise AlkdError(f"study: {content!r} is not allowed; allowed: {{setting: ..., values: [...], arms: [...]}}")
-    setting, values = str(content["setting"]), content["values"]
+        raise AlkdError(f"study: {seen(content)} is not allowed; allowed: {{setting: ..., values: [...], arms: [...]}}")
+    setting, values = line(content["setting"], "study, setting"), content["values"]
     if not isinstance(values, list) or len(values) < 2 or any(value in values[:i] for i, value in enumerate(values)):
-        raise AlkdError(f"study, values: {values!r} is not allowed; allowed: a list of at least two different values")
+        raise AlkdError(f"study, values: {seen(values)} is not allowed; allowed: a list of at least two different values")
+    for value in values:
+        line(" ".join(str(value).split()) or value, "study, values")  # it stands in the names of arms
     by_name = {arm.name: arm for arm in arms if arm.stage not in CLOSED_FORM}
     names = content.get("arms", list(by_name))
     if not isinstance(names, list) or not names:
-        raise AlkdError(f"study, arms: {names!r} is not allowed; allowed: a list of {', '.join(by_name)}")
+        raise AlkdError(f"study, arms: {seen(names)} is not allowed; allowed: a list of {', '.join(by_name)}")
     for name in names:
         if name not in by_name:
             raise AlkdError(f"study, arms: {name!r} is not allowed; allowed: arms of this plan with settings: {', '.join(by_name)}")

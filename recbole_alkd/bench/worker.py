@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_alkd.bench.arms import CLOSED_FORM
+from recbole_alkd.bench.plan import config_of
 from recbole_alkd.config import AlkdError
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
 
 def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train what ``stage`` needs and rank; gives back the arrays and the facts of a result."""
-    from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
 
-    config = Config(model="ALKDRec", dataset=dataset, config_dict=settings)
+    config = config_of(dataset, stage, settings)
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     train, valid, test = data_preparation(config, create_dataset(config))
@@ -56,7 +56,7 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     half, stage = stage == "student_half", "student" if stage == "student_half" else stage
-    trainer.train_until(stage, train, valid, verbose=False)
+    trainer.train_until(stage, train, valid, verbose=True)  # the log of a run has a line an epoch
     if half:
         trainer.outcomes[stage] = replace(trainer.outcomes[stage], state=half_precision(trainer.outcomes[stage].state))
     arrays |= trainer.stage_ranks(stage, test)
@@ -122,7 +122,7 @@ def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
 
 
 def main(file: Path) -> int:
-    """Run the task that ``file`` describes. A mistake that a user can mend is one line on stderr and exit code 2."""
+    """Run the task that ``file`` describes. A mistake that a user can fix is one line on stderr and exit code 2."""
     task = json.loads(file.read_text(encoding="utf-8"))
     sys.argv = sys.argv[:1]  # RecBole reads it
     try:

@@ -65,6 +65,19 @@ def test_own_arms_lay_settings_over_known_ones(write):
         ({"seeds": []}, "seeds"),
         ({"seeds": None}, "seeds"),
         ({"seeds": [1, 1]}, "distinct"),
+        ({"seeds": [-1]}, "from 0 to 4294967295"),
+        ({"seeds": [2**40]}, "from 0 to 4294967295"),
+        ({"seeds": [True]}, "distinct integers"),
+        ({"seeds": 3}, "seeds: 3 is not allowed"),
+        ({"metrics": ["ndcg@0"]}, "metrics"),
+        ({"metrics": ["ndcg@99999999999999999999"]}, "metrics"),
+        ({"datasets": ["tiny", "Tiny"]}, "'tiny' stands there twice"),
+        ({"datasets": ["../tiny"]}, "datasets: '../tiny' has '/' in it"),
+        ({"backbones": ["../SessionFPMC"]}, "backbones: '../SessionFPMC' has '/' in it"),
+        ({"data_path": ["data"]}, "data_path: ['data'] is not allowed"),
+        ({"settings": {"seed": 3}}, "give seeds"),
+        ({"settings": {"student_model": "GRU4Rec"}}, "give backbones"),
+        ({"settings": {"checkpoint_dir": "x"}}, "--out"),
         ({"arms": ["student", "alkdrek"]}, "did you mean 'alkdrec'"),
         ({"arms": ["student", "loss:rdd"]}, "rdd"),
         ({"arms": ["student", "policy:hardets"]}, "hardest"),
@@ -104,6 +117,121 @@ def test_what_only_the_data_or_recbole_can_tell_is_refused_before_anything_runs(
     with pytest.raises(AlkdError) as error:
         check_runs(read_plan(write(**changes)))
     assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../x", "/tmp/x", "a/b", "a\\b", ".", "..", ".hidden", "x.", " x", "x ", "", " ", "C:x", "x\0y", "x\ny", "x\ty",
+        "NUL", "con.yaml",
+        "Lpt1",
+        "COM¹", "x" * 101, "ü" * 95, "a*b", "what?", "a|b", "<b>x</b>", "a\u202eb", "\ud800", "a\u200bb", ["x"],
+        {"a": 1}, True,
+    ],
+)  # fmt: skip
+def test_a_name_that_is_no_file_name_everywhere_is_refused(write, name):
+    with pytest.raises(AlkdError) as error:
+        read_plan(write(name=name))
+    assert "name" in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["losses", "Ärger mit 日本 (1) [x] & y, z+1=2", "x.y", "-x", "=1+1", 2026, "console"])
+def test_other_names_are_taken_as_they_are(write, name):
+    assert read_plan(write(name=name)).name == str(name)
+
+
+def test_the_name_of_the_file_is_held_to_the_same(write, tmp_path):
+    assert read_plan(write(name=None)).name == "mine"
+    (tmp_path / "...yaml").write_bytes((tmp_path / "mine.yaml").read_bytes())
+    with pytest.raises(AlkdError, match="that of the plan's file"):
+        read_plan(tmp_path / "...yaml")
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        (["student", {"name": "Student ", "arm": "random"}], "begins or ends with a space"),
+        (["student", {"name": "STUDENT", "arm": "random"}], "'student' and 'STUDENT' look alike"),
+        (["student", {"name": "ｓｔｕｄｅｎｔ", "arm": "random"}], "look alike"),
+        (["random", {"name": "random sessions", "arm": "random"}], "'random' and 'random sessions' look alike"),
+        (["student", {"name": "a\u202eb", "arm": "random"}], "cannot be seen"),
+        (["student", {"name": "a\nb", "arm": "random"}], "cannot be seen"),
+        (["student", {"name": "", "arm": "random"}], "empty"),
+        (["student", {"name": None, "arm": "random"}], "None is not allowed"),
+        (["student", {"name": "x" * 200, "arm": "random"}], "200 characters"),
+    ],
+)
+def test_arms_that_a_reader_could_not_tell_apart_are_refused(write, arms, words):
+    with pytest.raises(AlkdError, match=words):
+        read_plan(write(arms=arms))
+
+
+def test_arms_of_a_study_are_told_apart_too(write):
+    study = {"setting": "budget_labels", "values": [5, "5"], "arms": ["random"]}
+    with pytest.raises(AlkdError, match=r"random, budget_labels 5.* stands there twice"):
+        read_plan(write(arms=["student", "random"], study=study))
+    own = {"name": "random, budget_labels 5", "arm": "random"}
+    with pytest.raises(AlkdError, match="stands there twice"):
+        read_plan(write(arms=["student", "random", own], study={**study, "values": [5, 6]}))
+
+
+def test_references_that_explode_or_never_end_are_refused(tmp_path):
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    for content, words in (
+        (bomb + "seeds: *a29\n", "more than 100,000 values"),
+        ("seeds: &a [*a]\n", "holds itself"),
+        ("arms: " + "[" * 3000 + "]" * 3000, "nested too deeply|recursion"),
+        ('arms: ["a\\0b"]', "has '.x00' in it"),
+        ("arms: !!python/object/apply:os.system [true]", "not readable as YAML"),
+    ):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(AlkdError, match=words) as error:
+            read_plan(tmp_path / "bad.yaml")
+        assert len(str(error.value)) < 500
+
+
+def test_settings_of_a_plan_are_never_evaluated(write, tmp_path):
+    """Neither where a plan is checked nor in the Config of a run, whatever key holds the text."""
+    trace = tmp_path / "trace"
+    code = f"__import__('pathlib').Path({str(trace)!r}).touch()"
+    for key in ("learning_rate", "weight_decay", "train_neg_sample_args", "embedding_size", "loss_type", "alkd_mu", "epochs"):
+        for changes in (
+            {"settings": {**TINY, key: code}},
+            {"backbones": {"SessionFPMC": {key: code}}},
+            {"arms": [{"name": "x", "arm": "random", "settings": {key: code}}]},
+            {"study": {"setting": key, "values": [code, 1], "arms": ["alkdrec"]}},
+        ):
+            try:
+                plan = read_plan(write(**changes))
+                check_runs(plan)
+            except Exception as error:
+                assert not trace.exists(), (key, changes, error)
+            assert not trace.exists(), (key, changes)
+
+
+def test_a_run_that_asks_nobody_needs_no_key(write, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    api = {**TINY, "llm_teacher": "api", "llm_model": "some-model"}
+    check_runs(read_plan(write(arms=["student", "teacher", "item_knn"], settings=api)))
+    with pytest.raises(AlkdError, match=r"tiny, SessionFPMC, alkdrec: .*(OPENAI_API_KEY|openai|title)"):
+        check_runs(read_plan(write(arms=["student", "alkdrec"], settings=api)))
+
+
+def test_folders_and_stores_of_a_plan_are_those_of_where_it_was_started(write, tmp_path, monkeypatch):
+    """A run works in a folder of its own; a relative path in a plan may not be read from there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-llm").mkdir()
+    own = {"label_store": "mine.sqlite", "stage_cache": "cache", "llm_model": "my-llm", "item_text": "tfidf"}
+    plan = read_plan(write(settings={**TINY, **own}))
+    assert plan.settings["label_store"] == str(tmp_path / "mine.sqlite") and plan.settings["stage_cache"] == str(tmp_path / "cache")
+    assert plan.settings["llm_model"] == str(tmp_path / "my-llm") and plan.settings["item_text"] == "tfidf"
+
+
+def test_a_data_set_whose_name_begins_alike_is_not_taken_for_it(write, tmp_path):
+    file = write(datasets=["tin"])
+    shutil.copytree(tmp_path / "data" / "tiny", tmp_path / "data" / "tin")
+    with pytest.raises(AlkdError, match="tin"):
+        check_runs(read_plan(file))
 
 
 def test_unreadable_plans_are_named(tmp_path):
@@ -203,7 +331,7 @@ def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monk
     assert plan.arms[0].settings["alkd_picks"] == f"{tmp_path / 'data' / 'tiny' / 'picks.json'}#a"
     check_runs(plan)
     (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "picks.json").write_text('{"a": ["s1"]}')
+    (tmp_path / "tiny" / "picks.json").write_text('{"a": ["s2"]}')
     assert read_plan(file).arms[0].settings["alkd_picks"] == f"{tmp_path / 'tiny' / 'picks.json'}#a"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import sys
 from dataclasses import replace
 
 import matplotlib.figure
@@ -11,12 +12,16 @@ import numpy as np
 import pytest
 import yaml
 from browser import CHROMIUM, Page
+from matplotlib.text import Text
 
 from recbole_alkd import AlkdError
+from recbole_alkd.bench import figures
+from recbole_alkd.bench import report as report_module
 from recbole_alkd.bench.columns import MINUS
-from recbole_alkd.bench.figures import _numbered, _size
+from recbole_alkd.bench.figures import _numbered, _size, size_ticks
+from recbole_alkd.bench.names import spreadsheet_cell
 from recbole_alkd.bench.plan import read_plan
-from recbole_alkd.bench.report import make_tables, write_report
+from recbole_alkd.bench.report import failures, make_tables, write_report
 from recbole_alkd.bench.runs import Outcome, Result
 from recbole_alkd.trainer.distillation import spoiled_lists
 
@@ -96,6 +101,7 @@ def test_csv_and_markdown_are_whole(report):
     assert wanted.items() <= rows[-1].items()
     text = (out / "results.md").read_text()
     assert "225,000" in text and "(figures/toy-SessionFPMC-cost.png)" in text and "no measurable gain" in words
+    assert text.index("no measurable gain") < text.index("| arm |") < text.index("![") < text.index("### What it takes")
     for name in ("toy-SessionFPMC", "toy-SessionFPMC-cost", "toy-SessionFPMC-bytes"):
         assert (out / "figures" / f"{name}.png").stat().st_size > 5000 and (out / "figures" / f"{name}.pdf").is_file()
 
@@ -121,7 +127,7 @@ def test_every_table_is_split_by_what_training_knows_of_the_target(report):
     assert float(mean) == pytest.approx(found["random, budget_labels 250"].mean(), abs=1e-5)
     assert float(difference) == pytest.approx(change, abs=1e-5) and low < change < high
     page = (out / "report.html").read_text()
-    assert page.count("<table>") == 2 and "warm 100, cold 100 targets" in page
+    assert page.count("<table>") == 3 and "warm 100, cold 100 targets" in page
 
 
 def test_quality_over_bytes(tmp_path):
@@ -155,14 +161,169 @@ def test_arms_that_count_are_compared_over_sessions(tmp_path):
     results = [replace(r, test=same.get(r.task.arm.name, np.roll(trained, r.task.seed))) for r in outcome.results]
     words = write_report(plan, Outcome(results, {}), tmp_path)
     rows = [line for line in (tmp_path / "results.md").read_text().splitlines() if "| ndcg@10 |" in line][:3]
-    assert rows[0].split("|")[8].strip() == "" and rows[0].split("|")[5].strip() == "reference"
-    assert re.fullmatch(r"[01]\.\d{3} \(sessions\)", rows[1].split("|")[7].strip()), rows[1]
+    assert rows[0].split("|")[8].strip() == "" and rows[0].split("|")[2].strip() == "reference"
+    assert re.fullmatch(r"[01]\.\d{3} \(sessions\)", rows[1].split("|")[8].strip()), rows[1]
     assert "no measurable difference" in rows[1] and "no measurable gain" in words
     many = base.copy()
     many[np.arange(200) % 5 == 1] = 1
     results = [replace(r, test=many if r.task.arm.name == "item_knn" else r.test) for r in results]
     assert "better: item-kNN" in write_report(plan, Outcome(results, {}), tmp_path)
     assert "(sessions) |" in (tmp_path / "results.md").read_text()
+
+
+NASTY = [
+    "<img src=x onerror=alert(1)>",
+    "=HYPERLINK(1)",
+    "a | *b* [c](javascript:d) `e` _f_",
+    "$x_$ {y}",
+    "@sum",
+    "+1",
+    "＝1+1",
+    "# head",
+]
+
+
+def test_names_are_text_and_nothing_more(tmp_path):
+    """Names of arms and of the plan in CSV, Markdown, HTML and figures."""
+    arms = ["student", *({"name": name, "arm": "random", "settings": {"budget_labels": 5 + k}} for k, name in enumerate(NASTY))]
+    plan = plan_of(tmp_path, arms=arms, name="=1+1 & _x_")
+    outcome = made_up(plan)
+    failed = next(task for task in plan.tasks() if task.arm.name == NASTY[0])
+    write_report(plan, Outcome(outcome.results, {failed: "<script>alert(1)</script> | x"}), tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open(encoding="utf-8")))
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    assert names == ["student", NASTY[0], "'=HYPERLINK(1)", NASTY[2], NASTY[3], "'@sum", "+1", "'＝1+1", "# head"]
+    assert {row["seed"] for row in rows} == {"1", "2", "3"}
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<img" not in page and "<script>alert" not in page and page.count("<script>") == 1
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page and "default-src 'none'" in page
+    text = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert "<img" not in text and "<script" not in text and text.startswith("# \\=1+1 &amp; \\_x\\_")
+    line = next(line for line in text.splitlines() if "javascript" in line and line.startswith("| a"))
+    assert line.startswith("| a \\| \\*b\\* \\[c\\](javascript:d) \\`e\\` \\_f\\_ |")
+    header = next(line for line in text.splitlines() if line.startswith("| arm |"))
+    assert len(re.findall(r"(?<!\\)\|", line)) == header.count("|")
+    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) == 3  # a name with two $ is no formula
+
+
+def test_names_that_a_spreadsheet_leaves_alone():
+    for value in ("a=b", "-0.5", "+1e-3", "", None, 3, -2.5, "x"):
+        assert spreadsheet_cell(value) == value
+    for value in ("=1", "-x", "+x", "@x", " =1", "\t=1", "-1+1", "＝1"):
+        assert spreadsheet_cell(value) == f"'{value}"
+
+
+def test_one_test_an_arm_for_all_metrics(tmp_path):
+    """Seeds change the deciding metric and not the other one: both are judged by the same test, which is named."""
+    plan = plan_of(tmp_path, arms=["student", "random"], metrics=["mrr@10", "recall@10"])
+    place = np.arange(200)
+    base = np.where(place % 2, 50.0, 3.0)
+    results = []
+    for result in made_up(plan).results:
+        ranks = base.copy()
+        if result.task.arm.name == "random":
+            ranks[1:40:2] = result.task.seed  # the same hits for every seed, at another rank
+        results.append(replace(result, test=ranks, valid=ranks))
+    (table,) = make_tables(plan, results)
+    found = table.rows[1].comparison
+    assert {metric: found[metric].test for metric in found} == {"mrr@10": "seeds", "recall@10": "seeds"}
+    assert found["recall@10"].verdict == "no verdict"  # the t-test has no deviation to work with
+    write_report(plan, Outcome(results, {}), tmp_path / "out")
+    lines = [line.split("|") for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("| random")]
+    assert "(seeds)" in lines[0][8] and lines[1][2].strip() == "no verdict" and lines[1][8].strip() == "n/a"
+
+
+@pytest.mark.parametrize("seeds", [[1], [1, 2, 3]])
+def test_words_of_the_summary_are_true(tmp_path, seeds):
+    """One seed: no verdict anywhere. A reference without a run: nothing is compared."""
+    plan = plan_of(tmp_path, seeds=seeds)
+    outcome = made_up(plan)
+    better = [replace(r, test=np.maximum(1, r.test - 30)) if r.task.arm.name == "random" else r for r in outcome.results]
+    words = write_report(plan, Outcome(better, {}), tmp_path / "out")
+    text = (tmp_path / "out" / "results.md").read_text()
+    if len(seeds) == 1:
+        assert "no verdict: one seed" in words and "higher by the interval over sessions alone: random sessions (+" in words
+        assert "measurable" not in words + text and "| no verdict |" in text
+    else:
+        assert "better: random sessions (+" in words or "better by the interval; too few seeds for the test: random" in words
+    alone = [r for r in better if r.task.arm.name != "student"]
+    words = write_report(plan, Outcome(alone, {}), tmp_path / "out")
+    assert "no verdict: no seed has a finished run" in words and "measurable" not in words
+
+
+def test_a_report_without_matplotlib_has_everything_else(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    words = write_report(plan, made_up(plan), tmp_path / "out")
+    assert words.splitlines()[-1].startswith("No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'")
+    for name in ("results.md", "report.html"):
+        assert "matplotlib is not installed" in (tmp_path / "out" / name).read_text()
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 13
+    assert not (tmp_path / "out" / "figures").exists()
+
+
+def test_a_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("recbole_alkd.bench.figures._draw_sizes", broken)
+    plan = plan_of(tmp_path)
+    words = write_report(plan, made_up(plan), tmp_path / "out")
+    assert "No figure toy-SessionFPMC-bytes: RuntimeError: no fonts" in words
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == {"toy-SessionFPMC", "toy-SessionFPMC-cost"}
+
+
+def test_a_report_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
+    plan = plan_of(tmp_path)
+    write_report(plan, made_up(plan), tmp_path / "out")
+    before = (tmp_path / "out" / "report.html").read_bytes()
+    monkeypatch.setattr(report_module, "page", lambda *_: "half \ud800 a page")  # cannot be encoded: the write breaks off
+    with pytest.raises(UnicodeEncodeError):
+        write_report(plan, made_up(plan), tmp_path / "out")
+    assert (tmp_path / "out" / "report.html").read_bytes() == before
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"results.csv", "results.md", "report.html", "figures"}
+
+
+def test_numbers_of_the_bytes_axis_have_room():
+    for low, high in ((5, 2e6), (9e4, 9.1e4), (1, 1e15), (4e4, 1e6), (1e3, 1e4), (1.5, 1.6)):
+        ticks = size_ticks(low, high)
+        assert 2 <= len(ticks) <= 9 and ticks == sorted(ticks), (low, high)
+        assert all(0.99 * low <= tick <= 1.01 * high for tick in ticks)
+
+
+def test_failed_runs_of_one_cause_are_one_line(tmp_path):
+    tasks = list(plan_of(tmp_path).tasks())
+    failed = {task: f"no such file (exit code 2, logs/{k}.log)" for k, task in enumerate(tasks)}
+    failed[tasks[0]] = "another (exit code 2, logs/0.log)"
+    first, second = failures(failed)
+    assert first == "toy, SessionFPMC, item_knn, seed 1: another (exit code 2, logs/0.log)"
+    assert second.startswith("11 runs (toy, SessionFPMC, item_knn, seed 2; ")
+    assert second.endswith("; ...): no such file (exit code 2, logs/1.log)")
+
+
+def test_nothing_covers_anything_in_a_figure_of_many_alike_arms(tmp_path):
+    """Twenty arms of nearly the same size and worth: numbers and the names of the axis keep apart."""
+    arms = ["student", *({"name": f"arm {k}", "arm": "random", "settings": {"budget_labels": 5 + k}} for k in range(19))]
+    plan = plan_of(tmp_path, arms=arms)
+    rng = np.random.default_rng(0)
+    results = [
+        replace(r, test=r.valid[rng.permutation(200)], facts={**r.facts, "bytes": 8 if r.task.arm.name == "arm 7" else 90_000 + k})
+        for k, r in enumerate(made_up(plan).results)
+    ]
+    (table,) = make_tables(plan, results)
+    drawn = []
+    with figures._figure(plan, tmp_path / "x", "x", (7.5, 6)) as (figure, _):
+        axes = figure.subplots()
+        marks = figures._numbered(plan, table, axes, "bytes")
+        axes.set_xscale("log")
+        figures._place_numbers(figure, [(axes, marks)])
+        figure.draw_without_rendering()
+        boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to its dot
+        drawn = [text.get_text() for text in axes.texts]
+    assert drawn == [str(k) for k in range(1, 21)]
+    inner = [box.shrunk(0.75, 0.75) for box in boxes]  # the empty margin of a line of text
+    assert not [(a, b) for a in range(20) for b in range(a) if inner[a].overlaps(inner[b])]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian package) on this machine")
@@ -175,15 +336,30 @@ def test_the_page_in_a_browser(report, tmp_path):
         assert len(boxes) == 3 and min(map(min, boxes)) > 100
         texts = page.value("[...document.querySelectorAll('svg')].map(s => s.textContent)")
         assert all("200 sessions" in text and "3 seeds" in text and "95 % interval" in text for text in texts)
-        column = "[...document.querySelector('tbody').rows].map(r => parseFloat(r.cells[2].dataset.value))"
+        column = "[...document.querySelector('tbody').rows].map(r => parseFloat(r.cells[3].dataset.value))"
         for order in (1, -1):
-            page.value("document.querySelectorAll('th button')[2].click()")
+            page.value("document.querySelectorAll('th button')[3].click()")
             values = page.value(column)
             assert len(set(values)) > 8 and values == sorted(values, reverse=order < 0)
+        overlaps = """[...document.querySelectorAll('svg')].flatMap(s => {
+            const boxes = [...s.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]), found = [];
+            boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
+                const beside = p.left + 1 < q.right && q.left + 1 < p.right;
+                if (beside && p.top + 3 < q.bottom && q.top + 3 < p.bottom) found.push([a, b]);
+            }));
+            return found; })"""
+        assert page.value(overlaps) == []
+        wide = "[...document.querySelectorAll('table')].map(t => t.scrollWidth - t.parentElement.clientWidth)"
         backgrounds = set()
-        for dark in (False, True):
-            page.look(360, dark)
-            assert page.value("document.scrollingElement.scrollWidth") <= 360
+        for width, dark in ((390, False), (390, True), (360, False), (800, False), (1030, False), (1400, False), (1400, True)):
+            page.look(width, dark)
+            assert page.value("document.scrollingElement.scrollWidth") <= width
+            assert page.value(wide)[0] <= 0, "the table of verdicts is wider than the page"
+            top = "document.querySelector('{}').getBoundingClientRect().top"
+            summary, table, figure = (page.value(top.format(one)) for one in (".summary", "table", "svg"))
+            assert summary < 200 and summary < table < figure
+            verdict = page.value("document.querySelector('tbody tr .verdict').getBoundingClientRect().left")
+            assert 0 <= verdict < width * 0.75
             # a colour in words becomes numbers on a canvas
             light = """(name => { const c = document.createElement('canvas').getContext('2d');
                 c.fillStyle = getComputedStyle(document.body)[name]; c.fillRect(0, 0, 1, 1);

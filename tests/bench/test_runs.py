@@ -24,9 +24,12 @@ from tiny import N_ITEMS, tiny_config, write_benchmark
 from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
+from recbole_alkd.bench.runs import alone_in
 from recbole_alkd.bench.worker import half_precision, run_task
+from recbole_alkd.cli import main
 from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.neighbours import PRIOR, table_bytes
+from recbole_alkd.quick_start import select_instances
 from recbole_alkd.teacher.text_vectors import TextVectors
 from recbole_alkd.trainer.ranks import mean_ranks
 from recbole_alkd.trainer.simple import SimpleRecommender
@@ -111,6 +114,7 @@ def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     failed = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert len(failed) >= 2 and all("too many labels" in line and "500" in line for line in failed)
+    assert failed[-1].startswith("failed: 2 runs (tiny, SessionFPMC, too many labels, seed 1; ")  # one cause, one line
     rows = list(csv.DictReader((home / "out" / "results.csv").open()))
     assert [(row["arm"], row["seed"]) for row in rows] == [(arm, seed) for arm in ARMS for seed in "12"]
 
@@ -131,7 +135,8 @@ def test_the_report_is_whole_and_needs_no_network(bench):
     assert {path.suffix for path in (home / "out" / "figures").iterdir()} == {".png", ".pdf"}
     markdown = (home / "out" / "results.md").read_text()
     assert "2 seeds" in markdown and "against student" in markdown
-    assert ("no measurable gain" in done.stdout) != ("better:" in done.stdout)
+    said = [words in done.stdout for words in ("no measurable gain", "no gain that test and interval agree on", " better: ")]
+    assert sum(said) == 1
 
 
 def test_a_second_call_repeats_nothing_that_was_finished(bench):
@@ -141,6 +146,96 @@ def test_a_second_call_repeats_nothing_that_was_finished(bench):
     done = run(COMMAND, home)
     assert done.returncode == 1 and state(home) == before
     assert (home / "out" / "results.csv").read_text() == table
+
+
+def test_every_epoch_is_in_the_log_of_its_run(bench):
+    home, _, _ = bench
+    for file in (home / "out" / "results").glob("*.json"):
+        facts = json.loads(file.read_text())
+        if facts["stage"] == "student" and facts["steps"]:
+            text = (home / "out" / "logs" / f"{file.stem}.log").read_text()
+            assert len(re.findall(r"epoch.{0,9} \d+ training", text)) >= 1 or "loaded from" in text, text[-2000:]
+
+
+def test_a_damaged_result_is_made_again_and_nothing_else(bench):
+    home, _, _ = bench
+    table = (home / "out" / "results.csv").read_text()
+    before = state(home)
+    first, second, third = sorted((home / "out" / "results").glob("*.json"))[:3]
+    first.write_text(first.read_text()[:40])  # half a file
+    second.write_text(json.dumps({**json.loads(second.read_text()), "cost": {"labels": "many"}}))  # edited by hand
+    third.with_suffix(".npz").write_bytes(b"PK nothing")
+    done = run(COMMAND, home)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("is damaged and is made again") == 3
+    after = state(home)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {file.name for file in (first, second, third)} and after.keys() == before.keys()
+    made = list(csv.DictReader((home / "out" / "results.csv").open()))
+    for old, new in zip(csv.DictReader(table.splitlines()), made, strict=True):
+        assert {key: value for key, value in old.items() if "seconds" not in key and not key.startswith("labels_")} == {
+            key: value for key, value in new.items() if "seconds" not in key and not key.startswith("labels_")
+        }
+
+
+def test_two_benchmarks_do_not_share_a_folder(tmp_path):
+    with alone_in(tmp_path / "out"):
+        code = "from pathlib import Path; from recbole_alkd.bench.runs import alone_in\nwith alone_in(Path('out')): print('in')"
+        assert "another benchmark is running in 'out'" in run(["-c", code], tmp_path).stderr
+    assert run(["-c", code], tmp_path).stdout == "in\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--jobs", "0"], "--jobs: 0 is not allowed"),
+        (["--jobs", "-3"], "--jobs: -3 is not allowed"),
+        (["--seeds", "1", "1"], "distinct integers"),
+        (["--seeds", "-1"], "from 0 to 4294967295"),
+        (["--out", "mine.yaml"], "nothing can be written into 'mine.yaml'"),
+        (["--out", "mine.yaml/x"], "nothing can be written into 'mine.yaml/x'"),
+        (["--data-path", "nowhere"], "give --data-path"),
+    ],
+)
+def test_a_command_that_cannot_work_ends_in_one_line(tmp_path, options, words, monkeypatch, capsys):
+    monkeypatch.chdir(home_with(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "mine.yaml", *options])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and words in said, said
+    assert not (tmp_path / "alkd_bench" / "mine" / "results").exists() or not list((tmp_path / "alkd_bench").glob("*/results/*"))
+
+
+def test_select_writes_the_picks_before_the_picture(tmp_path, monkeypatch):
+    """What a picture needs is looked for before anything is trained; where drawing fails all the same, the picks are there."""
+    monkeypatch.chdir(home_with(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    settings = {**PLAN["settings"], "data_path": "data", "show_progress": False, "state": "ERROR"}
+
+    def select(out="picks.json", picture="picks.png"):
+        return select_instances(out, "tiny", config_dict=dict(settings), picture=picture)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("recbole_alkd.quick_start._selected", lambda *_, **__: pytest.fail("something was trained"))
+        for out, picture, words in (
+            ("picks.json", "picks.nonsense", "is no format of a picture"),
+            ("picks.json", "no/folder/picks.png", "there is no folder"),
+            ("no/folder/picks.json", None, "there is no folder"),
+            ("data", None, "it is a folder"),
+        ):
+            with pytest.raises(AlkdError, match=words):
+                select(out, picture)
+        patched.setitem(sys.modules, "matplotlib.figure", None)
+        with pytest.raises(AlkdError, match=r"recbole_alkd\[bench\]"):
+            select()
+
+    def broken(*_):
+        raise AlkdError("no picture")
+
+    monkeypatch.setattr("recbole_alkd.quick_start.draw_selection", broken)
+    with pytest.raises(AlkdError, match="no picture"):
+        select()
+    assert len(json.loads((tmp_path / "picks.json").read_text())["picks"]) == 12
 
 
 def test_the_bench_says_what_the_run_command_says(bench):

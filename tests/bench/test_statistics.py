@@ -82,10 +82,13 @@ def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
 
 def test_a_verdict_needs_test_and_interval():
     found = Comparison(0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300)
-    assert found.verdict == "no measurable difference"  # no corrected p yet
+    assert found.verdict == "no verdict"  # no test was made
     assert replace(found, p_holm=0.01).verdict == "better"
-    assert replace(found, p_holm=0.2).verdict == "no measurable difference"
-    assert replace(found, p_holm=0.01, low=-0.1).verdict == "no measurable difference"
+    assert replace(found, p_holm=0.2).verdict == "better by the interval; too few seeds for the test"
+    assert replace(found, p_holm=0.2, test="sessions").verdict == "better by the interval; too few sessions for the test"
+    assert replace(found, p_holm=0.01, low=-0.1).verdict == "better by the test; the interval holds 0"
+    assert replace(found, p_holm=0.2, low=-0.1).verdict == "no measurable difference"
+    assert replace(found, p_holm=0.1, difference=-0.05, low=-0.1, high=-0.01).verdict.startswith("worse by the interval")
     assert replace(found, p_holm=0.01, difference=-0.05, low=-0.1, high=-0.01).verdict == "worse"
 
 
@@ -115,7 +118,7 @@ def test_sessions_are_tested_where_seeds_change_nothing():
     assert paired_t(np.array([(a - b).mean() for a, b in zip(arm, reference, strict=True)])) < 0.05
     assert still.test == "sessions" and still.p > 0.1
     same = compare(reference, reference, True, rng)
-    assert same.p == 1 and (same.low, same.high) == (0, 0) and same.verdict == "no measurable difference"
+    assert same.p == 1 and (same.low, same.high) == (0, 0) and replace(same, p_holm=same.p).verdict == "no measurable difference"
     # against a trained arm seeds do vary
     trained = [reference[0] * (rng.random(400) < 0.5) for _ in range(5)]
     assert compare(reference, trained, True, rng).test == "seeds"
@@ -139,3 +142,20 @@ def test_two_rankings_of_one_run_are_compared_over_sessions():
     for wrong in ((a, b[1:]), (a[:0], b[:0]), (a, np.full(900, np.nan)), (a.reshape(30, 30), b.reshape(30, 30))):
         with pytest.raises(ValueError, match=r"paired|finite"):
             paired_difference(*wrong)
+
+
+def test_a_gain_that_three_seeds_cannot_show_is_not_called_none():
+    """+150 %, an interval far from 0, and a t-test over three seeds that cannot see it: too few seeds is what is true."""
+    rng = np.random.default_rng(10)
+    of_session = rng.normal(size=400)
+    of_session = 4 * (of_session - of_session.mean()) / of_session.std()
+    reference = [np.full(400, 0.06)] * 3
+    arm = [0.06 + 0.09 * (1 + of_seed + of_session) for of_seed in (-0.45, 0, 0.45)]
+    found = compare(arm, reference, True, rng)
+    for corrected in (found.p, 2 * found.p):
+        found = replace(found, p_holm=corrected)
+        assert found.relative == pytest.approx(1.5) and found.low > 0 and corrected > 0.05
+        assert found.verdict == "better by the interval; too few seeds for the test"
+    # what the words claim: at a true difference of this size the test rejects about half the time at most
+    shift = found.difference / (np.std([-0.45, 0, 0.45], ddof=1) * 0.09) * np.sqrt(3)
+    assert stats.nct.sf(stats.t.ppf(0.975, 2), 2, shift) < 0.55
