@@ -367,12 +367,14 @@ class ApiTeacher(LLMTeacher):
         A ``body`` that is no chat completion was paid for as well: a failed answer.
         """
         reply = read_completion(body)
-        parsed = read_ranking(reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles)
+        parsed = read_ranking(reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles, cut=reply.cut)
         answer = Answer(parsed.items, self._raw(reply), parsed.repairs, status="ok" if parsed.items else "failed")
         return self._paid(answer, reply, self.messages(instance), self.answer_tokens(instance))
 
     async def _parse(self, reply: Reply, instance: Instance) -> ParsedRanking:
-        parse = partial(read_ranking, reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles)
+        parse = partial(
+            read_ranking, reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles, cut=reply.cut
+        )
         # a very long answer takes seconds, in which the others must not time out
         parsed = await asyncio.to_thread(parse) if len(reply.text) > 20_000 else parse()
         if reply.cut and not parsed.items and not self._told_of_cut:

@@ -19,8 +19,8 @@ from recbole_alkd.teacher.adapters import first_line
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.likelihood import Tokens, build_tree
 from recbole_alkd.teacher.model_kind import positions
-from recbole_alkd.teacher.parse import parse_ranking
-from recbole_alkd.teacher.prompt import ranking_request, without_system
+from recbole_alkd.teacher.parse import read_ranking
+from recbole_alkd.teacher.prompt import ranking_request, shown_order, without_system
 from recbole_alkd.teacher.scorers import Case, Scorer
 
 _OPENING = "[<ID"  # how an answer in the form that is asked for begins
@@ -62,7 +62,8 @@ class GenerateScorer(Scorer):
         longest = max(self._answer_tokens(instance) for instance in instances)
         found = []
         for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest), strict=True):
-            parsed = parse_ranking(text, instance.candidates, self.settings.llm_top_n, self.titles)
+            shown = shown_order(instance, self.settings.llm_seed)
+            parsed = read_ranking(text, shown, self.settings.llm_top_n, self.titles)
             found.append(
                 Answer(
                     parsed.items,

@@ -26,6 +26,7 @@ class Mention:
         how: the repair it needs: "case", "title", or None.
         inside: index of the bracketed list around it, or -1.
         cut: behind an opened ``<`` or quote at the very end of the text, so that it may be half an id.
+        restarts: behind a list number that begins to count again.
     """
 
     start: int
@@ -36,6 +37,7 @@ class Mention:
     how: str | None = None
     inside: int = -1
     cut: bool = False
+    restarts: bool = False
 
 
 _DIGITS = {code: str(unicodedata.decimal(chr(code))) for code in range(128, 0x20000) if chr(code).isdecimal()}
@@ -65,6 +67,7 @@ _QUIET = " \t\"'`*_"
 _JOINING = frozenset(["and", "then", "or"])
 ID_WORDS = frozenset(["id", "itemid", "item_id"])
 NO_ID_WORDS = frozenset(["rank", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "rating", "year"])
+NO_ID_WORDS |= {"total", "count", "error", "code", "step", "page", "confidence", "probability", "likelihood", "weight"}
 _SPACED_DASH = re.compile(r"\s[-–—]|[-–—]\s")
 _TITLE_BEHIND = re.compile(r"[\s\"'`*_]*[:(|–—-]|>[ \t]+\Z")  # "5: Heat", "5 - Heat", "<ID5> Heat"
 _TITLE_END = re.compile(r"[,;|\n\]]")
@@ -161,10 +164,15 @@ def _words(text: str, pattern: re.Pattern[str]) -> Iterator[_Word]:
         yield _Word(match.group(), start, end, left[1][::-1], right[1], left[2][::-1].casefold(), right[2].casefold())
 
 
-def id_mentions(text: str, ids: Ids, brackets: Lists) -> Iterator[Mention]:
-    """Every place in a normalised ``text`` that names an id, offered or not, in order."""
-    counter, numbered, title_until = 0, -1, 0
+def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = None) -> Iterator[Mention]:
+    """Every place in a normalised ``text`` that names an id, offered or not, in order.
+
+    With ``titles``, what stands in the title behind an id, as the answer repeats it, names nothing.
+    """
+    counter, numbered, title_until, own_until, restarts = 0, -1, 0, 0, False
     for word in _words(text, ids.pattern):
+        if word.start < own_until:
+            continue
         tokens, how, marked = _find(word.text, ids)
         angle = word.left.endswith("<") and (word.text.startswith("ID") or word.right[:1] in ("", ">", ":"))
         if not (tokens or angle or any(c.isdigit() for c in word.text)):
@@ -173,7 +181,8 @@ def id_mentions(text: str, ids: Ids, brackets: Lists) -> Iterator[Mention]:
         marked = marked or angle or behind_id
         behind_number = word.start - len(word.left) == numbered
         if not marked and word.text.isdigit():
-            if _is_list_number(word, counter):
+            if _is_list_number(word, counter, ids):
+                restarts = int(word.text) == 1 and counter > 1
                 counter, numbered = int(word.text), word.end
                 continue
             if _is_other_number(word) and not behind_number:
@@ -183,12 +192,15 @@ def id_mentions(text: str, ids: Ids, brackets: Lists) -> Iterator[Mention]:
         element = _is_element(word, behind_number, ids)
         if not (tokens or marked or (element and (word.text.isdigit() or not ids.are_numbers))):
             continue
+        if titles and len(tokens) == 1 and (marked or element):
+            own_until = titles.end_behind(tokens[0], text, word.end)
         if (marked or element) and _TITLE_BEHIND.match(word.right):
             # numbers in the title behind an id are no ids
             stop = (_ANGLE_END if word.left.endswith("<") else _TITLE_END).search(text, word.end, word.end + 1000)
             title_until = stop.start() if stop else word.end + 1000
         cut = word.end == len(text) and word.left[-1:] in ("<", '"', "'")
-        yield Mention(word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut)
+        yield Mention(word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut, restarts)
+        restarts = False
 
 
 def _find(word: str, ids: Ids) -> tuple[tuple[str, ...], str | None, bool]:
@@ -209,7 +221,7 @@ def _is_element(word: _Word, numbered: bool, ids: Ids) -> bool:
     return (left and right) or heads_list or (numbered and word.following.isdigit())  # "1. 5 2. 7"
 
 
-def _is_list_number(word: _Word, counter: int) -> bool:
+def _is_list_number(word: _Word, counter: int, ids: Ids) -> bool:
     """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``; ``counter`` was the last one."""
     if len(word.text) > 4:
         return False
@@ -217,6 +229,13 @@ def _is_list_number(word: _Word, counter: int) -> bool:
     in_turn = value == counter + 1 or (value == 1 and word.opens_line)
     mark = word.right.lstrip(" \t*_")[:1]
     joined = word.right in (".", ")") and word.following[:1].isdigit()  # 12.5
+    if (word.left[-1:], word.right[:1]) in (("[", "]"), ("(", ")")) and "\n" not in word.right:
+        # "[1] 318", and not the items of "[1] [3]"
+        apart = not word.right[1:].strip(" \t<\"'`*_:-") and bool(word.right[1:])
+        named = word.following.isdigit() or word.following.startswith("id") or bool(ids.find(word.following)[0])
+        return apart and named and (value == counter + 1 or value == 1)
+    if counter > 1 and in_turn and word.opens_line and not word.right and not word.following:
+        return True  # the list was cut off behind a number
     if word.opens_line and mark in (".", ")"):
         return in_turn or not joined
     if word.opens_line and in_turn and word.following and "\n" not in word.right:
@@ -244,6 +263,7 @@ def _apart(gap: str, neighbour: str) -> bool:
 
 _TITLE_WORDS = 40
 _WORD = re.compile(r"\w+")
+_BEFORE_TITLE = re.compile(r"[\s>\])\"'`*_:|(–—=.-]+")
 _YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
 _ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|il|das|der|die|el|los)$", re.DOTALL)
 
@@ -253,6 +273,7 @@ class Titles:
 
     def __init__(self, titles: Mapping[str, str], candidates: Sequence[str]) -> None:
         self._titles, self._candidates = titles, candidates
+        self._own: dict[str, str] = {}
 
     @functools.cached_property
     def by_words(self) -> dict[tuple[str, ...], list[str]]:
@@ -275,6 +296,16 @@ class Titles:
         """Where a title may start."""
         firsts = "|".join(map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True)))
         return re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
+
+    def end_behind(self, token: str, text: str, place: int) -> int:
+        """Where the title of ``token`` ends if it stands behind ``place``, else 0."""
+        title = self._own.get(token)
+        if title is None:
+            title = self._own[token] = normal(self._titles.get(token, "")[:2000]).strip().casefold()
+        start = _BEFORE_TITLE.match(text, place, place + 16)
+        begin = start.end() if start else place
+        end = begin + len(title)
+        return end if title and text[begin:end].casefold() == title else 0
 
     def find(self, text: str) -> tuple[str, ...]:
         """The tokens whose title is ``text``."""

@@ -3,20 +3,22 @@
 The prompt asks for ``[<ID..>,<ID..>,...]``; answers also come as JSON, as numbered lines, in prose, with titles instead
 of ids, cut off in the middle, or with items that were never offered. Ids decide; titles are only used where an answer
 names no ids. Nothing here knows the true next item. The time is linear in the length of the answer.
+
+Of several lists the last one counts. What the model thinks is no list, nor are the candidates in the order in which they
+were shown, nor numbers in prose.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
-from recbole_alkd.teacher.mentions import ID_WORDS, NO_ID_WORDS, Ids, Lists, Mention, Titles, id_mentions, normal, title_mentions
+from recbole_alkd.teacher.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
+from recbole_alkd.teacher.mentions import Ids, Lists, Mention, Titles, id_mentions, normal
 from recbole_alkd.teacher.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ParsedRanking:
-    """A ranking and what had to be mended to get it.
+    """A ranking and what had to be repaired to get it.
 
     Attributes:
         items: distinct candidate tokens, best first.
@@ -37,167 +39,176 @@ class ParsedRanking:
     repairs: dict[str, int]
 
 
-def parse_ranking(text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None) -> ParsedRanking:
+def parse_ranking(
+    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+) -> ParsedRanking:
     """The ranking in ``text``.
 
     Args:
         text: the answer.
-        candidates: the item tokens that were offered; any text, numbers or not.
+        candidates: the item tokens that were offered, in the order in which they were shown; any text, numbers or not. An
+            answer that only repeats them (three or more) in this order is none.
         top_n: how many items to keep at most.
         titles: token -> title, for answers that name titles. Of items with the same title, the first candidate that is
             not ranked yet is taken.
+        cut: whether the answer is known to have been cut off at its end.
 
     Returns:
         Distinct candidates, at most ``top_n``; none when the answer names none.
     """
-    ids = Ids(candidates)
+    ids, shown = Ids(candidates), tuple(dict.fromkeys(candidates))
     answer = without_thoughts(normal(text), lambda name: bool(ids.find(name)[0]))
     by_title = Titles(titles, candidates) if titles else None
-    found = _from_text(answer, ids, by_title, top_n)
-    structured = _from_json(answer, ids, by_title)
-    return _ranking(_first_that_lasts([structured, found], top_n), top_n)
+    brackets = Lists(answer)
+    chosen = _last_list(id_blocks(answer, ids, by_title, brackets), shown, top_n)
+    if by_title and 2 * len(_names(chosen)) < top_n:  # else titles cannot name more than twice as many
+        named = _last_list(title_blocks(answer, by_title, brackets), shown, top_n)
+        if min(top_n, len(_names(named))) > 2 * len(_names(chosen)):
+            chosen = named
+    chosen = chosen or _in_prose(answer, ids, brackets, shown)
+    return _ranking(_without_cut(chosen, answer, brackets, ids, cut), top_n)
 
 
-def read_ranking(text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None) -> ParsedRanking:
+def read_ranking(
+    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+) -> ParsedRanking:
     """``parse_ranking`` of an answer that was paid for: should it fail, the answer has no ranking, and the log says why."""
     try:
-        return parse_ranking(text, candidates, top_n, titles)
+        return parse_ranking(text, candidates, top_n, titles, cut=cut)
     except Exception as error:
         logger.warning("an answer could not be read (%s: %s); it is kept without a ranking", type(error).__name__, error)
         return ParsedRanking((), {"unreadable": 1})
 
 
-_MOST = 100_000  # mentions that are looked at; an answer with more has gone round in circles
+_LAZY = 10  # this many candidates in the order in which they were shown are no ranking, even if more were shown
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,4})[ \t]+\S+[ \t]*$", re.MULTILINE)  # "1 318", line by line
+_LONG_ID = 5  # digits of a number that is no number of prose
 
 
 def _names(mentions: Iterable[Mention]) -> set[str]:
     return {mention.tokens[0] for mention in mentions if mention.tokens}
 
 
-def _first_that_lasts(readings: Sequence[list[Mention]], top_n: int) -> list[Mention]:
-    """The first reading, unless a later and less certain one names more than twice as many items."""
-    best, size = readings[0], len(_names(readings[0]))
-    for reading in readings[1:]:
-        names = min(top_n, len(_names(reading)))
-        if names > 2 * size:
-            best, size = reading, names
-    return best
+def _last_list(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
+    """The list that is the answer: the last that is as good as those before it. Parts of one list go on."""
+    sure = [block for block in blocks if not _is_prose_number(block)]
+    own = [block for block in sure if not block.is_offered]
+    for some in (own, sure):
+        found = _folded(some, shown, top_n)
+        if found:
+            return found
+    return []
 
 
-def _from_text(text: str, ids: Ids, titles: Titles | None, top_n: int) -> list[Mention]:
-    brackets = Lists(text)
-    mentions = list(islice(id_mentions(text, ids, brackets), _MOST))
-    readings = [
-        _bracketed(mentions),
-        [m for m in mentions if m.marked],
-        [m for m in mentions if m.marked or m.element],
-    ]
-    chosen = _first_that_lasts(readings, top_n)
-    if titles and 2 * len(_names(chosen)) < top_n:  # else titles cannot name more than twice as many
-        chosen = _first_that_lasts([chosen, list(islice(title_mentions(text, titles, brackets), _MOST))], top_n)
-    chosen = chosen or [m for m in mentions if m.tokens]
-    return _without_cut(chosen, brackets, ids)
+def _is_prose_number(block: Block) -> bool:
+    """Whether it is one number in a sentence, such as ``12 or 7``."""
+    one = len(block.names) == 1 and block.names[0].isdecimal() and len(block.names[0]) < _LONG_ID
+    return block.level == PROSE and one and not any(mention.marked for mention in block.mentions)
 
 
-def _bracketed(mentions: Iterable[Mention]) -> list[Mention]:
-    """The list in square brackets. Of several, those with other items go on, and one with the same items replaces."""
-    lists_: dict[int, list[Mention]] = {}
-    for mention in mentions:
-        if mention.inside >= 0 and (mention.marked or mention.element):
-            lists_.setdefault(mention.inside, []).append(mention)
+def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
     chosen: list[Mention] = []
     names: set[str] = set()
-    for found in lists_.values():
-        new = _names(found)
-        if not new or (len(new) < 2 and not chosen):
-            continue  # such as a footnote [1]
-        if not names & new:
-            chosen, names = chosen + found, names | new
-        elif 2 * len(new) >= len(names):  # the offered items or a draft stood before; the answer is the last list
-            chosen, names = found, new
-    return chosen
+    level = 0
+    for whole in blocks:
+        block = _without_echo(whole, shown)
+        new = set(block.names)
+        if not new:
+            if chosen and block.level >= level and block.mentions:
+                chosen = chosen + block.mentions  # ids that were not offered, at the end of a list
+            continue
+        if len(names) >= 3 and _order(chosen) == shown:  # the candidates, one by one
+            chosen, names, level = [], set(), 0
+        if not chosen or _replaces(block, new, names, level, top_n):
+            chosen, names, level = list(block.mentions), new, block.level
+        elif _goes_on(block, level) and (level < CLOSED or not new & names):
+            chosen, names = chosen + block.mentions, names | new
+    return _cut_echo(chosen, shown)
 
 
-def _without_cut(chosen: list[Mention], brackets: Lists, ids: Ids) -> list[Mention]:
+def _goes_on(block: Block, level: int) -> bool:
+    """Whether ``block`` is as much a list as what stood before it; one item in brackets goes with other brackets."""
+    return block.level == level or (level == CLOSED and block.mentions[0].inside >= 0)
+
+
+def _replaces(block: Block, new: set[str], names: set[str], level: int, top_n: int) -> bool:
+    """Whether ``block`` is the list, and not what stood before it."""
+    kept = min(len(names), top_n)
+    common = len(new & names)
+    if block.is_answer and (len(new) > 1 or kept == 1) and block.level >= min(level, LINES):
+        return True
+    if block.level > level:
+        return 2 * len(new) >= kept
+    if block.level < level:
+        return len(new) > 2 * len(names) or (block.level > PROSE and bool(common) and len(new) >= kept)
+    if level == PROSE or not common or 2 * len(new) < kept:
+        return False
+    return level == CLOSED or (len(new) > 1 and 2 * common >= len(new))
+
+
+def _order(mentions: Iterable[Mention]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(mention.tokens[0] for mention in mentions if mention.tokens))
+
+
+def _without_echo(block: Block, shown: tuple[str, ...]) -> Block:
+    return replace(block, mentions=_cut_echo(block.mentions, shown))
+
+
+def _cut_echo(mentions: list[Mention], shown: tuple[str, ...]) -> list[Mention]:
+    """``mentions`` without the candidates in shown order at their beginning."""
+    order = _order(mentions)
+    if _LAZY <= len(order) < len(shown) and order == shown[: len(order)]:
+        return []
+    if len(shown) < 3 or order[: len(shown)] != shown:
+        return mentions
+    seen: set[str] = set()
+    for place, mention in enumerate(mentions):
+        seen |= set(mention.tokens[:1])
+        if len(seen) == len(shown):
+            return _cut_echo(mentions[place + 1 :], shown)
+    return mentions
+
+
+def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> list[Mention]:
+    """Ids in running text, where there is no list: those that cannot be numbers of prose, or lines of nothing but ids."""
+    mentions = [m for m in islice(id_mentions(text, ids, brackets), MOST) if m.tokens]
+    lines = [m for m in mentions if _in_line_of_ids(m, text)]
+    numbers = [match.start(1) for match in _NUMBERED.finditer(text)]
+    if len(numbers) > 1 and [int(match[1]) for match in _NUMBERED.finditer(text)] == list(range(1, len(numbers) + 1)):
+        lines = [m for m in lines if m.start not in set(numbers)]
+    sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
+    long = [m for m in mentions if len(m.tokens[0]) >= _LONG_ID]
+    found = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
+    return _cut_echo(found, shown)
+
+
+def _in_line_of_ids(mention: Mention, text: str) -> bool:
+    line = text[text.rfind("\n", 0, mention.start) + 1 :][:10_000].partition("\n")[0]
+    return len(line) < 10_000 and not any(c.isalpha() for c in line)
+
+
+_BEFORE = ("item", "items", "movie", "film", "product", "game", "song", "book", "id", "ids", "#")
+
+
+def _is_named(mention: Mention, text: str) -> bool:
+    """Whether a number stands behind the name of what it numbers: ``Item 30``, ``30号``."""
+    before = text[max(0, mention.start - 12) : mention.start].rstrip(" \t#:.").casefold()
+    return before.endswith(_BEFORE) or text[mention.end : mention.end + 1] in ("号", "號", "番")
+
+
+def _without_cut(chosen: list[Mention], text: str, brackets: Lists, ids: Ids, cut: bool) -> list[Mention]:
     """Drop the half of an id at the end of an answer that was cut off, and note that it was."""
     if not chosen:
         return chosen
     last = chosen[-1]
-    if last.cut:
+    open_list = brackets.unclosed and last.inside == len(brackets.starts) - 1
+    if last.cut or (last.end == len(text) and (cut or open_list)):
         name = normal(last.tokens[0]) if last.tokens else ""
         if any(other.startswith(name) and other != name for other in ids.exact):
             return [*chosen[:-1], replace(last, tokens=(), how="truncated")]
-    if brackets.unclosed and last.inside == len(brackets.starts) - 1:
+    if open_list:
         return [*chosen, replace(last, tokens=(), how="truncated")]
     return chosen
-
-
-_COMMENTS = frozenset(
-    ["reason", "reasons", "reasoning", "explanation", "analysis", "thought", "thoughts", "comment", "note", "notes"]
-)
-_FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_MARKED = re.compile(r"<?(?:ID[\s:#_-]*)?(.*?)>?", re.DOTALL | re.IGNORECASE)
-
-
-def _from_json(text: str, ids: Ids, titles: Titles | None) -> list[Mention]:
-    """The items of the JSON in ``text`` that names the most; nothing where there is none."""
-    parts = [match[1] for match in _FENCE.finditer(text)][-100:]
-    first, last = re.search(r"[\[{]", text), max(text.rfind("]"), text.rfind("}"))
-    if first and last > first.start():
-        parts.append(text[first.start() : last + 1])
-    best: list[Mention] = []
-    for part in parts:
-        try:
-            # numbers stay as they were written; objects become tuples of pairs, which keeps their order and repeated keys
-            value = json.loads(part, parse_int=str, parse_float=str, object_pairs_hook=tuple)
-        except (ValueError, RecursionError):
-            continue
-        found = list(islice(_json_mentions(value, ids, titles), _MOST))
-        if len(_names(found)) >= max(1, len(_names(best))):
-            best = found
-    return best
-
-
-def _json_mentions(value: Any, ids: Ids, titles: Titles | None) -> Iterator[Mention]:
-    stack = [(value, False)]
-    while stack:
-        value, listed = stack.pop()
-        if isinstance(value, list):
-            stack.extend((element, True) for element in reversed(value))
-        elif isinstance(value, tuple):
-            stack.extend((element, False) for element in reversed(_object_values(value, ids)))
-        elif isinstance(value, str):
-            found = _text_mentions(normal(value), ids, titles)
-            yield from found or ([Mention(0, 0, ())] if listed else [])
-
-
-def _object_values(pairs: tuple[tuple[str, Any], ...], ids: Ids) -> list[Any]:
-    """What of an object may name items: its id, or its values, or its keys where the values are their ranks or scores."""
-    own = [value for key, value in pairs if key.casefold() in ID_WORDS and isinstance(value, str)]
-    if own:
-        return [f"ID{value}" if value in ids.exact else value for value in own]
-    beside = NO_ID_WORDS | _COMMENTS
-    kept = [(key, value) for key, value in pairs if not (isinstance(value, str) and key.casefold() in beside)]
-    if kept and all(isinstance(value, str) for _, value in kept):
-        ranks = [value for _, value in kept] == [str(rank) for rank in range(1, len(kept) + 1)]
-        named = [sum(bool(ids.find(pair[side])[0]) for pair in kept) for side in (0, 1)]
-        if named[0] and (ranks or named[0] > named[1]):
-            return [key for key, _ in kept]
-    return [value for _, value in kept]
-
-
-def _text_mentions(text: str, ids: Ids, titles: Titles | None) -> list[Mention]:
-    """The items that one JSON string names."""
-    inner = _MARKED.fullmatch(text.strip())
-    for name in (text.strip(), inner[1].strip() if inner else ""):
-        tokens, how = ids.find(name)
-        if tokens:
-            return [Mention(0, 0, tokens, how=how)]
-    tokens = titles.find(text) if titles else ()
-    if tokens:
-        return [Mention(0, 0, tokens, how="title")]
-    found = [m for m in id_mentions(text, ids, Lists(text)) if m.marked or (m.element and (m.inside >= 0 or m.start <= 1))]
-    return found if _names(found) else []
 
 
 def _ranking(mentions: Iterable[Mention], top_n: int) -> ParsedRanking:

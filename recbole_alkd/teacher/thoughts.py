@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections import Counter
 from collections.abc import Callable
 
 _WORDS = (
@@ -82,17 +83,23 @@ def _without_tags(text: str) -> str:
         if closes:
             closing.setdefault(name, []).append(tag.start())
     parts: list[str] = []
+    nested: Counter[str] = Counter()
     start, until, thinking = 0, -1, False
     for tag, name, closes in tags:
         if tag.start() < until:
             continue
-        if closes:
+        if closes and nested[name]:
+            nested[name] -= 1
+        elif closes:
             if not thinking:
                 parts.clear()  # the opening tag stood in the prompt
             start, thinking = tag.end(), False
-        elif not thinking:
+        elif thinking:
+            nested[name] += 1
+        else:
             parts.append(text[start : tag.start()])
             thinking = True
+            nested.clear()
             ends = closing.get(name, [])
             index = bisect.bisect_left(ends, tag.end())
             until = ends[index] if index < len(ends) else -1  # what is nested in it ends with it

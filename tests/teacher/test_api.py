@@ -477,7 +477,7 @@ def test_a_model_without_a_price(tmp_path: Path, store: LabelStore) -> None:
         ("models: {a: {input: 1}}", "needed are input and output"),
         ("models: {a: {input: 1, output: -1}}", "a: output: -1.* a number of at least 0"),
         ("models: {a: {input: 1, output: 2, extra: 3}}", "allowed is cached_input"),
-        ("models: [", "is not readable as YAML: while parsing"),
+        ("models: [", "is not readable as YAML"),
     ],
 )
 def test_bad_price_files_are_named(tmp_path: Path, text: str, words: str) -> None:

@@ -67,7 +67,7 @@ def test_a_ranking_is_kept_whatever_stands_around_it(tmp_path: Path, store: Labe
         assert budget.spent.tokens == bound  # unknown counts: never less than it may have been
 
 
-@pytest.mark.parametrize("fault", [name for name in EMPTY_ANSWERS if name not in ("html", "endless", "bomb", "echo")])
+@pytest.mark.parametrize("fault", [name for name in EMPTY_ANSWERS if name not in ("html", "endless", "bomb")])
 def test_an_empty_answer_that_was_paid_for_is_a_failed_label(tmp_path: Path, store: LabelStore, fault: str) -> None:
     budget = Budget(9, tokens=10**6)
     with FaultServer(fault) as server:

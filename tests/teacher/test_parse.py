@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from recbole_alkd.teacher.parse import ParsedRanking, parse_ranking
@@ -108,7 +108,11 @@ def test_the_same_ranking_in_many_forms_needs_no_repair(text: str) -> None:
         ("[<ID3>,<ID1>,<ID2", "3 1", {"truncated": 1}),  # may be the half of <ID20>
         ("[<ID3>,<ID1>,<ID50", "3 1 50", {"truncated": 1}),  # cannot be the half of another
         ("[<ID3>,<ID1>,<ID2>", "3 1 2", {"truncated": 1}),
-        ("[ID3, ID1, ID2", "3 1 2", {"truncated": 1}),
+        ("[ID3, ID1, ID2", "3 1", {"truncated": 1}),
+        ("[3, 1, 2", "3 1", {"truncated": 1}),
+        ("[3, 1, 50", "3 1 50", {"truncated": 1}),
+        ('["3", "1", "2', "3 1", {"truncated": 1}),
+        ("1. 30\n2. 10\n3", "30 10", {}),  # cut off behind a number
         ("<ID3,ID1,ID4", "3 1 4", {}),
         ('{"ranking": [{"rank": 1, "id": "30"}, {"rank": 2, "id": "10"}, {"rank": 3, "i', "30 10", {"truncated": 1}),
         ('{"1": "30", "2": "10", "3"', "30 10", {}),
@@ -116,7 +120,7 @@ def test_the_same_ranking_in_many_forms_needs_no_repair(text: str) -> None:
         ("ID12, 13, 14, 15", "12 13 14 15", {}),
         ("1. <ID30>\n2. <ID10>\n25.", "30 10", {}),
         ("1.\n2.\n3.", "", {}),
-        ("The best is 12.5 or 7", "7", {}),
+        ("The best is 12.5 or 7", "", {}),  # numbers in prose
         ("", "", {}),
         ("I cannot rank these items.", "", {}),
         ("<think>[<ID3>,<ID1>]", "", {}),
@@ -207,9 +211,16 @@ RENDERINGS = [
 ]
 
 
+def _is_echo(ranking: list, candidates: list) -> bool:
+    """Whether a ranking cannot be told from the candidates as they were shown."""
+    size = len(ranking)
+    return ranking == candidates[:size] and (size >= 10 or size == len(candidates) >= 3)
+
+
 @given(data=st.data(), candidates=candidate_lists, wrapping=st.sampled_from(WRAPPINGS), rendering=st.sampled_from(RENDERINGS))
 def test_a_rendered_ranking_is_read_back(data: st.DataObject, candidates: list, wrapping: str, rendering) -> None:
     ranking = data.draw(st.lists(st.sampled_from(candidates), unique=True, min_size=1))
+    assume(not _is_echo(ranking, candidates))
     text = wrapping.format(rendering(ranking), wrong=candidates[0], n=len(candidates))
     assert parse_ranking(text, candidates, 50) == ParsedRanking(tuple(ranking), {})
 
