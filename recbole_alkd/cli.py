@@ -76,7 +76,7 @@ def _label() -> None:
         allow_abbrev=False,
     )
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--dry-run", action="store_true", help="say what it would take; load, send and spend nothing")
+    ways.add_argument("--dry-run", action="store_true", help="say what it would take; send, store and spend nothing")
     ways.add_argument("--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)")
     ways.add_argument("--batch-in", metavar="FILE", help="read the output of that batch into the store")
     ways.add_argument("--retry-failed", action="store_true", help="ask again where an earlier answer was unusable")

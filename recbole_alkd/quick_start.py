@@ -98,7 +98,7 @@ def label_instances(
 
     Args:
         dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
-        dry_run: only say what it would take; no LLM is loaded or asked.
+        dry_run: only say what it would take; nothing is sent or stored. A local LLM is tried on three sessions.
         batch_out: write the requests that are missing from the store to this file, for OpenAI's Batch API (`api` only).
         batch_in: put the answers of this file, a batch's output, into the store (`api` only).
         retry_failed: ask again where an earlier answer was unusable.

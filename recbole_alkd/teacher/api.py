@@ -112,6 +112,10 @@ class ApiTeacher(LLMTeacher):
         """The chat that is sent. ``prepare`` comes first, as the hints are in it."""
         return ranking_request(self._prompt, instance, self.context.titles, self.settings, self._hints or "").messages
 
+    @property
+    def bound_words(self) -> str:
+        return "every byte a token, every answer asked for twice"
+
     def answer_tokens(self, instance: Instance) -> int:
         """Tokens that an answer may have."""
         return self.settings.llm_max_tokens or _list_bytes(instance, self.settings.llm_top_n) + _TEMPLATE

@@ -107,6 +107,23 @@ def check_teacher(teacher: type[LLMTeacher]) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What labels will take, found by asking about a few of them.
+
+    Attributes:
+        tokens: of all of them. seconds: of asking about them, on this machine.
+        tried: sessions that were asked about. preparation_seconds: before the first one is asked.
+        preparation: what that time is for, in words.
+    """
+
+    tokens: int
+    seconds: float
+    tried: int
+    preparation_seconds: float = 0.0
+    preparation: str = ""
+
+
 class LLMTeacher:
     """Base of all teachers. A subclass is registered under its ``llm_teacher`` name.
 
@@ -140,6 +157,11 @@ class LLMTeacher:
     reservations: Mapping[int, Reservation] = MappingProxyType({})
     before_sending: Callable[[Instance], bool] | None = None
     preparation: Answer | None = None
+
+    @property
+    def bound_words(self) -> str:
+        """How the upper bounds of ``estimate`` count, in words; "" where there is nothing to say."""
+        return ""
 
     @classmethod
     def check(cls, settings: Settings) -> None:
@@ -181,6 +203,13 @@ class LLMTeacher:
     def most(self, instance: Instance) -> tuple[int, float | None]:
         """The same as ``estimate``, with a second request for the same instance where the teacher may send one."""
         return self.estimate(instance)
+
+    def measure(self, instances: Sequence[Instance]) -> Measured | None:
+        """What labels of ``instances`` will take, where trying a few of them costs nothing but a moment; None elsewhere.
+
+        Nothing is stored. AlkdError: the LLM cannot be asked here.
+        """
+        return None
 
     def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
         """What ``prepare`` would ask of an LLM at a price beyond what ``store`` has: ``[expect, most]``, or [] for nothing."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.teacher.base import Instance, LLMTeacher
 from recbole_alkd.teacher.labelling import questions_of
@@ -20,6 +21,10 @@ class Estimate:
         tokens, usd: what the missing ones take, about, the hints included where they are missing too.
         most_tokens, most_usd: upper bounds, with a second request for every instance. USD None: no price.
         hints: whether hints would be asked for.
+        seconds: of asking about the missing ones on this machine; None where time is not the price, or was not measured.
+        tried: how many of them were asked about to find that out.
+        preparation_seconds, preparation: what comes before the first one is asked, such as LoRA.
+        unmeasured: why a local LLM could not be tried.
     """
 
     wanted: int
@@ -30,12 +35,17 @@ class Estimate:
     most_tokens: int
     most_usd: float | None
     hints: bool = False
+    seconds: float | None = None
+    tried: int = 0
+    preparation_seconds: float = 0.0
+    preparation: str = ""
+    unmeasured: str = ""
 
 
 def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None) -> Estimate:
-    """What ``collect_labels`` would ask and spend without a limit. Nothing is loaded, asked or stored.
+    """What ``collect_labels`` would ask and spend without a limit. Nothing is asked at a price, and nothing is stored.
 
-    ``store`` None: there is none yet.
+    A local LLM is loaded and tried on a few instances, because time is its price. ``store`` None: there is none yet.
     """
     questions = questions_of(teacher, instances)
     known = store.get_many(list(questions)) if store else {}
@@ -47,4 +57,12 @@ def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: L
         prices = [usd for _, usd in amounts if usd is not None]
         sums.append((sum(tokens for tokens, _ in amounts), math.fsum(prices) if prices or not missing else None))
     counts = (len(instances), len(questions) - len(missing), len(missing))
-    return Estimate(*counts, *sums[0], *sums[1], hints=bool(before))
+    found = Estimate(*counts, *sums[0], *sums[1], hints=bool(before))
+    try:
+        measured = teacher.measure(missing) if missing else None
+    except AlkdError as error:
+        return replace(found, unmeasured=str(error))
+    if measured is None:
+        return found
+    hint_tokens = before[0][0] if before else 0
+    return replace(found, **{**vars(measured), "tokens": measured.tokens + hint_tokens})

@@ -22,9 +22,10 @@ from recbole_alkd.config import AlkdError, Settings, TeacherSettings
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import hints, lora
-from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, Measured, TeacherContext
 from recbole_alkd.teacher.generate import HINT_TOKENS, GenerateScorer
 from recbole_alkd.teacher.local_check import check_local, unless_labelled
+from recbole_alkd.teacher.measuring import measure_local
 from recbole_alkd.teacher.models import load_causal_lm, model_identity, threads
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
 from recbole_alkd.teacher.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
@@ -117,6 +118,33 @@ class LocalTeacher(LLMTeacher):
         session = min(len(instance.history), s.llm_history) * (s.llm_title_tokens + 2)
         candidates = len(instance.candidates) * (s.llm_title_tokens + 5)
         return (own + session + candidates) * (ORDERS if s.llm_scoring == "index" else 1), None
+
+    @property
+    def bound_words(self) -> str:
+        return "every byte a token" if self.settings.llm_scoring == "generate" else "every title of llm_title_tokens tokens"
+
+    def expect(self, instance: Instance) -> tuple[int, float | None]:
+        """Four bytes a token, two in what is written; ``measure`` counts with the tokenizer."""
+        s, texts = self.settings, self._prompt
+        most, usd = self.estimate(instance)
+        if s.llm_scoring == "generate":
+            written = sum(sorted((len(item.encode()) + 7 for item in instance.candidates), reverse=True)[: s.llm_top_n])
+            return min(most, len(self.prompt(instance).encode()) // 4 + _TEMPLATE + self._hint_bytes // 10 + written // 2), usd
+        titles = self.context.titles
+        items = [*instance.history[-s.llm_history :], *instance.candidates]
+        read = sum(min(s.llm_title_tokens, len(title_of(item, titles).encode()) // 4 + 1) + 1 for item in items)
+        own = sum(len(texts[key].encode()) // 4 for key in _TEXTS[s.llm_scoring])
+        return min(most, (own + read) * (ORDERS if s.llm_scoring == "index" else 1)), usd
+
+    def measure(self, instances: Sequence[Instance]) -> Measured:
+        """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one is wanted."""
+        s, context = self.settings, self.context
+        with threads(s.llm_threads), lora.kept_random_state():
+            device = s.llm_device or context.device
+            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
+            scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
+            waits = context.settings.lora.lora and not (context.cache / "adapters" / self._adapter_hash).is_dir()
+            return measure_local(scorer, instances, context.settings, waits, self._hint_bytes // 10)
 
     @property
     def _hint_bytes(self) -> int:

@@ -16,7 +16,7 @@ import torch
 from recbole_alkd.config import FIELDS, AlkdError, Settings
 from recbole_alkd.labels.tools import count_of_teacher
 from recbole_alkd.teacher.adapters import first_line
-from recbole_alkd.teacher.bundled import BUNDLED, find_bundled
+from recbole_alkd.teacher.bundled import BUNDLED, find_bundled, quiet
 from recbole_alkd.teacher.model_kind import check_path, linear_modules, positions
 from recbole_alkd.teacher.models import check_device, look_at_causal_lm
 from recbole_alkd.teacher.prompt import load_prompt, title_prefix
@@ -117,7 +117,8 @@ def check_adapter(model: Any, settings: Settings) -> None:
     if missing:
         logger.info("lora_targets: %s has no module %s; %s", name, ", ".join(missing), has)
     try:
-        get_peft_model(model, lora_config(settings))
+        with quiet():
+            get_peft_model(model, lora_config(settings))
     except ValueError as error:
         raise AlkdError(f"lora_targets: {lora.lora_targets}: {first_line(error)}; {has}") from None
 

@@ -108,7 +108,7 @@ def _train(
     with kept_random_state(), quiet():
         torch.manual_seed(seed)
         plain = scorer.model
-        scorer.model = _add_adapter(plain, settings)
+        scorer.model = add_adapter(plain, settings)
         try:
             seconds = seconds_of_one(scorer, examples)
             logger.info(
@@ -227,7 +227,8 @@ def lora_config(settings: Settings) -> Any:
     )
 
 
-def _add_adapter(model: Any, settings: Settings) -> Any:
+def add_adapter(model: Any, settings: Settings) -> Any:
+    """``model`` with a new adapter, which changes nothing yet; AlkdError where ``lora_`` settings do not go with it."""
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     lora = settings.lora

@@ -93,6 +93,14 @@ class Scorer:
     def prepare(self, items: Iterable[str]) -> None:
         """Compute what does not depend on sessions for ``items``, before cases are made of them."""
 
+    def passes(self, items: Iterable[str]) -> int:
+        """How many forward passes ``prepare`` would take."""
+        return 0
+
+    def tokens(self, instance: Instance) -> int:
+        """How many tokens the LM reads for ``instance``."""
+        return self.case(instance).tokens
+
     def case(self, instance: Instance) -> Case:
         """What is asked for ``instance``."""
         return self._fitting(instance, partial(self._case, instance))
@@ -194,8 +202,19 @@ class TitleScorer(Scorer):
         check_room(len(self._head) + self._longest_title, positions(self.model.config), self.settings)
 
     def _case(self, instance: Instance, history: int) -> Case:
-        tree = build_tree(self._session(instance.history, history), self.title_tokens(instance.candidates))
-        return Case((tree,), self.null(instance.candidates))
+        return replace(self._without_null(instance, history), null=self.null(instance.candidates))
+
+    def _without_null(self, instance: Instance, history: int) -> Case:
+        return Case((build_tree(self._session(instance.history, history), self.title_tokens(instance.candidates)),))
+
+    def tokens(self, instance: Instance) -> int:
+        return self._fitting(instance, partial(self._without_null, instance)).tokens
+
+    def passes(self, items: Iterable[str]) -> int:
+        return len(self._missing_chunks(self.title_tokens(items)))
+
+    def _missing_chunks(self, titles: Iterable[Tokens]) -> list[int]:
+        return sorted({self._chunk_of[title] for title in titles if title not in self._null})
 
     @property
     def temperature(self) -> float:
@@ -209,7 +228,7 @@ class TitleScorer(Scorer):
     def null(self, items: Sequence[str]) -> Tensor:
         """(N,) log-likelihood of the items' titles without a session, by the LM without its adapter."""
         titles = self.title_tokens(items)
-        for k in sorted({self._chunk_of[title] for title in titles if title not in self._null}):
+        for k in self._missing_chunks(titles):
             with torch.no_grad(), without_adapter(self.model):
                 found = self._log_likelihoods([build_tree(self._head, self._chunks[k])])[0]
             self._null.update(zip(self._chunks[k], found.tolist(), strict=True))

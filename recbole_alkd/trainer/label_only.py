@@ -19,6 +19,7 @@ from recbole_alkd.labels import LabelStore
 from recbole_alkd.teacher.api import ApiTeacher
 from recbole_alkd.teacher.batch import read_batch, write_batch
 from recbole_alkd.teacher.estimate import estimate_labels
+from recbole_alkd.teacher.judging import expected
 from recbole_alkd.teacher.labelling import collect_labels
 from recbole_alkd.trainer.report import money
 from recbole_alkd.trainer.rounds import LabelRounds
@@ -27,7 +28,7 @@ Found = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
 
 
 def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
-    """What labelling would take; nothing is loaded, sent or stored."""
+    """What labelling would take; nothing is sent or stored. A local LLM is tried on a few sessions."""
     path = Path(rounds.settings.teacher.label_store).expanduser()
     instances = rounds.instances(picked)
     if path.is_file():
@@ -35,12 +36,18 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
             found = estimate_labels(rounds.llm, instances, store)
     else:
         found = estimate_labels(rounds.llm, instances, None)
-    limits = rounds.settings.selection
+    limits, bound = rounds.settings.selection, rounds.llm.bound_words
     lines = [
         f"{found.wanted:,} instances: {found.known:,} in {path}, {found.missing:,} to ask" + (", and hints" if found.hints else ""),
         f"estimate:    {found.tokens:,} tokens, {money(found.usd)}",
-        f"upper bound: {found.most_tokens:,} tokens, {money(found.most_usd)} (every byte a token, every answer asked for twice)",
+        f"upper bound: {found.most_tokens:,} tokens, {money(found.most_usd)}" + (f" ({bound})" if bound else ""),
     ]
+    if found.seconds is not None:
+        lines.append(f"time here:   {expected(found.seconds)} for the labels (tried on {found.tried})")
+        if found.preparation:
+            lines.append(f"before that: {expected(found.preparation_seconds)} for {found.preparation}")
+    elif found.unmeasured:
+        lines.append(f"time here:   not known: {found.unmeasured}")
     spent = rounds.ledger.spending
     for name, most, limit, taken in (
         ("budget_tokens", found.most_tokens, limits.budget_tokens, spent.tokens),

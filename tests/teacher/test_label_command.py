@@ -63,6 +63,37 @@ def test_a_dry_run_says_what_it_would_take_and_does_nothing(home: Path) -> None:
         assert (after["wanted"], after["hints"]) == (7, False) and after["missing"] < 7
 
 
+@pytest.mark.parametrize("scoring", ["title", "index", "generate"])
+def test_a_dry_run_tries_a_local_llm(home: Path, scoring: str) -> None:  # noqa: F811
+    local = {
+        "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "llm_scoring": scoring, "lora_examples": 8,
+        "llm_hints": False,
+    }  # fmt: skip
+    found = label({"dry_run": True}, **local)
+    assert not (home / "alkd_labels").exists()
+    assert found["missing"] == 5 and found["tried"] == 3 and found["seconds"] > 0 and found["preparation_seconds"] > 0
+    bound, here, before = found["lines"][2:]
+    assert here.startswith("time here: ") and here.endswith("for the labels (tried on 3)")
+    assert before.endswith("for LoRA on 8 examples, and 2 recommenders trained for them")
+    words = {"title": "every title of llm_title_tokens tokens", "index": "every title of llm_title_tokens tokens"}
+    assert bound.endswith(f"({words.get(scoring, 'every byte a token')})") and "twice" not in bound
+    if scoring == "generate":  # random weights write anything; what they read is counted
+        assert found["tokens"] < found["most_tokens"]
+        return
+    report = go(**local)["labels"]
+    assert found["tokens"] == report["prompt_tokens"] + report["completion_tokens"]
+    again = label({"dry_run": True}, **{**local, "budget_labels": 7})
+    assert again["preparation"] == "" and again["preparation_seconds"] == 0  # the adapter is there
+
+
+def test_a_dry_run_without_the_llm_says_why_there_is_no_time(home: Path) -> None:  # noqa: F811
+    found = label({"dry_run": True}, llm_model="gone/away")
+    assert found["seconds"] is None and 0 < found["tokens"] < found["most_tokens"]
+    assert found["lines"][-1].startswith("time here:   not known: llm_model: 'gone/away' cannot be loaded")
+    null = label({"dry_run": True}, llm_teacher="null")
+    assert null["lines"][-1].endswith("tokens, no USD price") and null["tokens"] == 0
+
+
 def test_what_is_labelled_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
     with ChatServer(script) as server:
         found = label(**api(server))
