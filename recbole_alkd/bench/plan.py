@@ -167,11 +167,10 @@ def check_runs(plan: Plan) -> None:
 
     for task in replace(plan, seeds=plan.seeds[:1]).tasks():
         try:
+            if task.dataset.startswith("alkdrec-"):  # its settings apply where its files are
+                _check_there(task.dataset, Path(str(task.settings.get("data_path", "dataset"))) / task.dataset)
             config = config_of(task.dataset, task.arm.stage, task.settings)
-            folder = Path(config["data_path"])
-            if not has_clicks(folder, task.dataset):
-                hint = "give --data-path, the folder above" + _release(task.dataset)
-                raise AlkdError(f"datasets: no {task.dataset}*.inter in {str(folder)!r}; {hint}")
+            _check_there(task.dataset, Path(config["data_path"]))
             for key in PATH_SETTINGS:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
                     raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
@@ -198,13 +197,20 @@ def has_clicks(folder: Path, dataset: str) -> bool:
     return any(folder.glob(f"{name}.inter*")) or any(folder.glob(f"{name}.*.inter*"))
 
 
+def _check_there(dataset: str, folder: Path) -> None:
+    if not has_clicks(folder, dataset):
+        hint = "give --data-path, the folder above" + _release(dataset)
+        raise AlkdError(f"datasets: no {dataset}*.inter in {str(folder)!r}; {hint}")
+
+
 def _release(dataset: str) -> str:
     """What to do about data that cannot be shipped."""
     if not dataset.startswith("alkdrec-"):
         return ""
+    data = " --data Games" if dataset.endswith("games") else ""
     return (
-        f"; it is the paper's data, which only its authors give out: import their release as {dataset}.train.inter, .valid.inter "
-        f"and .test.inter (session_id, item_id_list, item_id), {dataset}.item (item_id, title) and {dataset}.llm.jsonl (rankings)"
+        "; it is the paper's data, which only its authors give out: `recbole-alkd import alkdrec CLONE"
+        f"{data} --out DATA/{dataset}` makes it of your clone of their release"
     )
 
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     counts = make_sessions(**{name: getattr(args, name) for name in names})
     for name, count in counts.items():
         print(f"{name:20}{count:>12,}")
-    _print_settings(args.out, benchmark_settings(args.item_field, max_length=args.max_length))
+    _print_settings(args.out, benchmark_settings(max_length=args.max_length))
     return 0
 
 
@@ -83,9 +83,7 @@ def add_import_command(subparsers: Any) -> argparse.ArgumentParser:
     alkdrec.add_argument("--label", metavar="COLUMN", help="column with the item that follows them, where it is not their last")
     alkdrec.add_argument("--session", metavar="COLUMN", help="column with the session's number, where it is not the row's")
     alkdrec.add_argument("--raw-ids", action="store_true", default=None, help="items are ids of the title file, no row numbers")
-    alkdrec.add_argument(
-        "--min-items", type=int, metavar="N", help="of a session, with its label (default: 2, or 5 if that fits)"
-    )
+    alkdrec.add_argument("--min-items", type=int, metavar="N", help="of a session, with its label (default: 2, or 5 if that fits)")
     alkdrec.set_defaults(run=run_import)
     return parser
 
@@ -105,7 +103,7 @@ def run_import(args: argparse.Namespace) -> int:
     print(f"{args.data}.pkl was read as {counts.pop('layout')}")
     for name, count in counts.items():
         print(f"{name:24}{count:>12,}")
-    _print_settings(args.out, benchmark_settings("item_id"))
+    _print_settings(args.out, benchmark_settings())
     return 0
 
 

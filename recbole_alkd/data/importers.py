@@ -139,7 +139,7 @@ def import_alkdrec(
             **{f"{name}.{part}.inter": partial(inter, chosen) for part, chosen in parts.items()},
             f"{name}.item": item,
             f"{name}.llm.jsonl": lambda s: s.writelines(json.dumps(r, separators=(",", ":")) + "\n" for r in rankings),
-            f"{name}.yaml": lambda s: s.write(SETTINGS_HEADER + settings_text(benchmark_settings("item_id", title_field="title"))),
+            f"{name}.yaml": lambda s: s.write(SETTINGS_HEADER + settings_text(benchmark_settings(title_field="title"))),
             f"{name}.selection.json": lambda s: json.dump({k: [str(x) for x in picks] for k, picks in base.items()}, s),
         },
     )

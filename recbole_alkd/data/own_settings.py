@@ -117,14 +117,14 @@ def _misfit(values: Mapping[str, Any], dataset: str, folder: Path) -> str | None
 
 
 def benchmark_settings(
-    item_field: str, augmentation: str | None = None, max_length: int | None = None, title_field: str | None = None
+    augmentation: str | None = None, max_length: int | None = None, title_field: str | None = None
 ) -> dict[str, Any]:
-    """The settings that read files (session_id, ITEM_list, ITEM) in three parts."""
+    """The settings that read files (session_id, item_id_list, item_id) in three parts."""
     settings: dict[str, Any] = {
         "USER_ID_FIELD": "session_id",
-        "ITEM_ID_FIELD": item_field,
-        "load_col": {"inter": ["session_id", f"{item_field}_list", item_field]},
-        "alias_of_item_id": [f"{item_field}_list"],
+        "ITEM_ID_FIELD": "item_id",
+        "load_col": {"inter": ["session_id", "item_id_list", "item_id"]},
+        "alias_of_item_id": ["item_id_list"],
         "benchmark_filename": ["train", "valid", "test"],
     }
     given = {"MAX_ITEM_LIST_LENGTH": max_length, "session_augmentation": augmentation, "title_field": title_field}

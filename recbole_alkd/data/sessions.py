@@ -65,7 +65,7 @@ def make_sessions(
     Args:
         inter: a RecBole ``.inter`` file, or CSV whose first line names the columns; plain, ``.gz`` or ``.xz``.
         out: folder of the new data set; its base name NAME is the data set's name (RecBole's ``data_path/NAME`` layout).
-        user_field, item_field, time_field: columns of ``inter``.
+        user_field, item_field, time_field: columns of ``inter``. What is written always has ``item_id``.
         session_field: column that is the session already; the user and ``window`` are then left out.
         window: seconds; a session is a user's clicks with the same floor(timestamp / window), in UTC. None: the user
             is the session.
@@ -155,15 +155,14 @@ def make_sessions(
     }
     record = {"name": name, "input": source.name, "settings": settings, "counts": counts}
     files: dict[str, Callable[[TextIO], object]] = {
-        f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows, item_field=item_field)
-        for part, rows in parts.items()
+        f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows) for part, rows in parts.items()
     }
     described = None if titles else _item_file(source)
     if described:
-        files[f"{name}.item"] = partial(_copy, described, separator, encoding)
+        files[f"{name}.item"] = partial(_copy, described, item_field, separator, encoding)
     elif titles:
-        files[f"{name}.item"] = partial(_write_titles, named, item_field)
-    own = benchmark_settings(item_field, augmentation, max_length, title_field if described else "title" if titles else None)
+        files[f"{name}.item"] = partial(_write_titles, named)
+    own = benchmark_settings(augmentation, max_length, title_field if described else "title" if titles else None)
     files[f"{name}.yaml"] = lambda stream: stream.write(SETTINGS_HEADER + settings_text(own))
     files[f"{name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     write_files(folder, files)
@@ -188,15 +187,12 @@ def _check(settings: dict[str, Any]) -> None:
         if settings[key] not in choices:
             raise AlkdError(f"{key}: {settings[key]!r} is not allowed; allowed: {' | '.join(str(c) for c in choices)}")
     check_split(settings["split"], "split")
-    if set(settings["item_field"]) & set(":\t\n"):
-        raise AlkdError(
-            f"item_field: {settings['item_field']!r} holds a character that RecBole's headers cannot; rename the column"
-        )
 
 
-def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Instances, item_field: str) -> None:
+def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Instances) -> None:
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(["session_id:token", f"{item_field}_list:token_seq", f"{item_field}:token"])
+    # RecBole's own models find benchmark lists under this name only
+    writer.writerow(["session_id:token", "item_id_list:token_seq", "item_id:token"])
     columns = (rows.session.tolist(), rows.begin.tolist(), rows.target.tolist())
     writer.writerows((tokens[s], " ".join(items[begin:target]), items[target]) for s, begin, target in zip(*columns, strict=True))
 
@@ -208,13 +204,19 @@ def _item_file(source: Path) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def _copy(described: Path, separator: str | None, encoding: str | None, stream: TextIO) -> None:
-    """The ``.item`` file as it is where it has tabs, else with tabs; in UTF-8."""
+def _copy(described: Path, item_field: str, separator: str | None, encoding: str | None, stream: TextIO) -> None:
+    """The ``.item`` file as it is where it has tabs and ``item_id``, else so rewritten; in UTF-8."""
     with open_table(described, separator, encoding, tabs_quoted=False) as table:
-        if table.quoted:
-            writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-            writer.writerow([f"{name}:{kind}" for name, kind in zip(table.columns, table.kinds, strict=True)])
-            writer.writerows([" ".join(text.split()) for text in row] for _, row in table.rows)
+        if table.quoted or item_field != "item_id":
+            renamed = ["item_id" if name == item_field else name for name in table.columns]
+            if renamed.count("item_id") > 1:
+                raise AlkdError(f"{described}: item_id stands beside {item_field}; rename one of the columns")
+            stream.write("\t".join(f"{name}:{kind}" for name, kind in zip(renamed, table.kinds, strict=True)) + "\n")
+            rows = ([" ".join(text.split()) for text in row] for _, row in table.rows)
+            if table.quoted:
+                csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
+            else:  # a quote is a character there
+                stream.writelines("\t".join(row) + "\n" for row in rows)
             return
     with open_text(described, encoding) as text:
         shutil.copyfileobj(text, stream)
@@ -228,7 +230,7 @@ def _titles(
     return found
 
 
-def _write_titles(named: dict[str, str], item_field: str, stream: TextIO) -> None:
+def _write_titles(named: dict[str, str], stream: TextIO) -> None:
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow([f"{item_field}:token", "title:token_seq"])
+    writer.writerow(["item_id:token", "title:token_seq"])
     writer.writerows((token, title) for token, title in named.items() if title)

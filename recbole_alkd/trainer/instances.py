@@ -70,6 +70,18 @@ class TrainingRows:
             digest.update(column.numpy().tobytes())
         return digest.hexdigest()[:16]
 
+    def check_candidates(self) -> None:
+        """AlkdError when some row's session leaves fewer items than ``llm_candidates``."""
+        size, items = self.settings.teacher.llm_candidates, len(self.tokens) - 1
+        if items - self.item_seq.shape[1] >= size:
+            return  # however long a session is
+        ordered = self.item_seq.sort(dim=1).values
+        first = torch.ones_like(ordered, dtype=torch.bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        left = items - int((first & (ordered > 0)).sum(1).max())
+        if left < size:
+            raise AlkdError(f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}")
+
     def pool_rows(self, can_label: Callable[[Sequence[str]], list[bool]]) -> np.ndarray:
         """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits. AlkdError when there are none."""
         rows = np.arange(len(self))

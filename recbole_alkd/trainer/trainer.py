@@ -93,7 +93,10 @@ class ALKDRecTrainer(DistillingTrainer):
         if stage == "student":
             self._student(fit, train_data)
             return
-        titles = {} if stage == "teacher" else self._titles(rows)
+        titles: Mapping[str, str] = {}
+        if stage != "teacher":
+            titles = self._titles(rows)
+            rows.check_candidates()
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
@@ -133,7 +136,10 @@ class ALKDRecTrainer(DistillingTrainer):
         """
         fit = self._begin(train_data, valid_data, True, show_progress)
         rows = TrainingRows(train_data, self.settings)
-        shown = self._titles(rows) if titles else {}
+        shown: Mapping[str, str] = {}
+        if titles:
+            shown = self._titles(rows)
+            rows.check_candidates()
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
             self._student(fit, train_data)

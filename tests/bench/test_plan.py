@@ -108,7 +108,7 @@ def test_a_bad_plan_is_refused_in_one_line(write, changes, expected):
     [
         ({"arms": ["student", "text"]}, "title"),
         ({"datasets": ["nowhere"]}, "data-path"),
-        ({"datasets": ["alkdrec-games"]}, "import their release as alkdrec-games.train.inter"),
+        ({"datasets": ["alkdrec-games"]}, "import alkdrec CLONE --data Games --out DATA/alkdrec-games"),
         ({"settings": {**TINY, "llm_top_n": 9}}, "llm_top_n"),
         ({"settings": {**TINY, "alkd_mu": "much"}}, "alkd_mu"),
     ],
@@ -351,3 +351,9 @@ def test_every_arm_that_looks_at_titles_has_its_control(key):
         own = {"kd_batch_size": None}  # a table has no steps
         assert len({key("student"), key(arm.name, **own), key(control.name, **own), key(arm.name, item_text="minilm", **own)}) == 4
     assert key("teacher") == key("teacher", item_text="tfidf", serve_text_dim=8), "titles are the student's"
+
+
+def test_data_that_cannot_be_shipped_are_named_once(tmp_path):
+    plan = read_plan(plan_file("paper_games"), str(tmp_path))
+    with pytest.raises(AlkdError, match=r"datasets: no alkdrec-games.* --data Games --out DATA/alkdrec-games"):
+        check_runs(plan)

@@ -35,6 +35,11 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (None, API, r"mine\.item: no such file"),
         (
+            None,
+            {"llm_teacher": "recommender", "llm_candidates": 8},
+            "llm_candidates: 8 is more than the [1-7] items outside a session",
+        ),
+        (
             ["i0.0\tA", "i1.0\tB"],
             API,
             r"it has a title for none of the 9 items of the clicks, whose ids are i\d.*but for a '\.0' at the end",

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from recbole.config import Config
 from recbole.data import create_dataset
+from recbole.quick_start import run_recbole
 from session_files import BENCHMARK, read_rows, token_rows, write_inter
 from test_click_files import some_clicks
 
@@ -116,7 +117,7 @@ def test_csv_with_string_ids_and_titles_with_commas(tmp_path, caplog) -> None:
     assert counts["rows"] == 120 and counts["items_with_title"] == counts["items"] - 1
     assert "items.csv: 1 of 9 items have no title and are shown as 'item É-i8'" in caplog.text
     found = config(tmp_path / "data", "mine")
-    assert titles_of(found, "SKU")["É-i3"] == 'Mug, "large" no. 3'
+    assert titles_of(found, "item_id")["É-i3"] == 'Mug, "large" no. 3'
     plain = [(user, f"É-{item}", time) for user, item, time in some_clicks(5)]
     make_sessions(write_inter(tmp_path / "plain.inter", plain), tmp_path / "plain", min_length=2)
     rows = [token_rows(part) for part in create_dataset(found).build()]
@@ -141,6 +142,27 @@ def test_an_item_file_in_another_form_is_written_with_tabs(tmp_path) -> None:
         "i0\tÄ; 0\t19",
     ]
     assert load_titles(tmp_path / "mine", "mine", "item_id")["i3"] == "Ä; 3"
+
+
+def test_columns_of_other_names_are_written_under_recbole_s(tmp_path, monkeypatch) -> None:
+    raw = write_inter(tmp_path / "clicks.inter", some_clicks(6), "visit:token\tsku:token\ttimestamp:float")
+    (tmp_path / "clicks.item").write_text(
+        "sku:token\tbrand:token\tname:token_seq\n" + "".join(f'i{k}\tB\t"open {k}\n' for k in range(9))
+    )
+    make_sessions(raw, tmp_path / "mine", min_length=2, user_field="visit", item_field="sku")
+    assert load_titles(tmp_path / "mine", "mine", "item_id")["i3"] == '"open 3'
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "data_path": ".",
+        "epochs": 1,
+        "embedding_size": 4,
+        "hidden_size": 4,
+        "topk": [3],
+        "valid_metric": "MRR@3",
+        "use_gpu": False,
+    }
+    result = run_recbole(model="GRU4Rec", dataset="mine", config_dict={**small, "show_progress": False}, saved=False)
+    assert 0 <= result["test_result"]["recall@3"] <= 1
 
 
 # -- every model of ours
@@ -191,20 +213,21 @@ def test_names_with_marks(tmp_path, name: str) -> None:
 
 def test_a_saved_copy_is_used_only_while_the_files_are_the_same(tmp_path, caplog) -> None:
     path = write_inter(tmp_path / "toy[1]" / "toy[1].inter", some_clicks(11))
+    trusted = {"trust_checkpoint": True}  # a saved copy is a pickle
     how = {"session_min_length": 2, "save_dataset": True}
     caplog.set_level(logging.INFO)
     first = create_dataset(config(tmp_path, "toy[1]", **how))
     assert "data_files" in first.config.final_config_dict
-    create_dataset(config(tmp_path, "toy[1]", session_min_length=2))
+    create_dataset(config(tmp_path, "toy[1]", session_min_length=2, **trusted))
     assert "Load filtered dataset" in caplog.text
     caplog.clear()
     write_inter(path, some_clicks(12))
-    again = create_dataset(config(tmp_path, "toy[1]", session_min_length=2))
+    again = create_dataset(config(tmp_path, "toy[1]", session_min_length=2, **trusted))
     assert "Load filtered dataset" not in caplog.text
     make_sessions(path, tmp_path / "made", min_length=2)
     assert [token_rows(part) for part in again.build()] == [read_rows(tmp_path / "made", part) for part in PARTS]
     # stock models too
-    stock = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None}
+    stock = {"load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None, **trusted}
     create_dataset(config(tmp_path, "toy[1]", "GRU4Rec", save_dataset=True, **stock))
     assert "Load filtered dataset" not in caplog.text
     create_dataset(config(tmp_path, "toy[1]", "GRU4Rec", **stock))
