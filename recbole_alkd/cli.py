@@ -37,6 +37,7 @@ def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def _run() -> None:
     from recbole_alkd.quick_start import run_recbole_alkd
+    from recbole_alkd.trainer.again import read_again
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd run",
@@ -44,9 +45,17 @@ def _run() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", "-m", default="ALKDRec", help="model name (default: ALKDRec)")
+    parser.add_argument("--again", metavar="RESULT", help="run the run behind a result.json (or its folder) again")
     args = _recbole_arguments(parser)
+    settings = None
+    if args.again:
+        if args.dataset or args.config_files:
+            raise AlkdError("--again: not allowed beside --dataset and --config_files, which it brings; other settings may follow")
+        again = read_again(args.again)
+        args.model, args.dataset, settings = again.model, again.dataset, again.settings
+        print(*(f"note: {note}" for note in again.notes), sep="\n", end="\n" if again.notes else "", file=sys.stderr)
     with own_command():
-        run_recbole_alkd(args.model, args.dataset, args.config_files)
+        run_recbole_alkd(args.model, args.dataset, args.config_files, settings)
 
 
 def _select() -> None:
@@ -107,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.labels.cli import add_store_command
     from recbole_alkd.listing import add_settings_command, versions
+    from recbole_alkd.trainer.runs import add_runs_command
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd",
@@ -125,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_bench_command(commands)
     add_store_command(commands)
     add_settings_command(commands)
+    add_runs_command(commands)
     sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
     args = parser.parse_args([word for word in words if word != "--traceback"])
     leave(lambda: args.run(args))

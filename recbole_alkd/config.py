@@ -276,6 +276,7 @@ class ReportSettings:
     """What a run says, and how much of it."""
 
     report_tables: list[Any] = _setting([], list, check=_sizes)
+    short_log: bool = _setting(True, bool)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ wraps or replaces seven methods of ``Config``. It may be called any number of ti
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import os
@@ -92,7 +93,24 @@ def register() -> None:
     arguments = argument_list.dataset_arguments
     arguments.extend(key for key in (*SESSION_KEYS, "eval_args", "data_files") if key not in arguments)
     _teach_config()
+    _shorten_console()
     _registered = True
+
+
+def _shorten_console() -> None:
+    """``init_logger``, as RecBole's entry points call it, knows ``short_log``."""
+    from recbole.quick_start import quick_start
+
+    from recbole_alkd.trainer.logs import short_console
+
+    original = quick_start.init_logger
+
+    @functools.wraps(original)
+    def init_logger(config: Any) -> None:
+        original(config)
+        short_console(config)
+
+    quick_start.init_logger = init_logger
 
 
 def _teach_config() -> None:

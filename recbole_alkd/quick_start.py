@@ -11,7 +11,7 @@ import numpy as np
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import quick_start
-from recbole.utils import get_model, get_trainer, init_logger, init_seed
+from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
 from recbole_alkd.checks import asking_nobody
@@ -135,7 +135,7 @@ def _selected(
             "allowed here: 1"
         )
     init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
+    quick_start.init_logger(config)
     train_data, valid_data, _ = data_preparation(config, create_dataset(config))
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])

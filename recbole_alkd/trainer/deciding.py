@@ -24,7 +24,7 @@ VOLATILE = {
     "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
     "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
     "config_files", "data_path", "data_files", "worker", "stage_cache",
-    "student_search", "report_tables",
+    "student_search", "report_tables", "short_log",
 }  # fmt: skip
 # Settings that come into play after the recommenders are trained.
 LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)

@@ -1,11 +1,20 @@
-"""RecBole's TensorBoard and W&B loggers, with the stage in front of every name.
+"""What a run writes while it runs: RecBole's loggers with the stage in front of every name, a short console, one name.
 
 All stages run through the same fit loop, which names its curves alike each time.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
+from pathlib import Path
 from typing import Any
+
+import recbole
+
+TENSORBOARD = "log_tensorboard"  # RecBole's folder for it
+_RECBOLE = os.path.dirname(recbole.__file__) + os.sep
 
 
 class StageTensorBoard:
@@ -35,3 +44,76 @@ class StageWandb:
 
     def log_eval_metrics(self, metrics: dict[str, Any], head: str = "eval") -> None:
         self.logger.log_eval_metrics(metrics, head=f"{self.stage}/{head}")
+
+
+class ShortConsole(logging.Filter):
+    """Keeps the console to what this package says; RecBole's own lines are in the log file alone. A warning is shown once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            text = record.getMessage()
+            new = text not in self._warned
+            self._warned.add(text)
+            return new
+        return not record.pathname.startswith(_RECBOLE)
+
+
+def short_console(config: Any) -> None:
+    """Give the console of a run its filter, or take it away, as ``short_log`` says."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:
+            for old in [one for one in handler.filters if isinstance(one, ShortConsole)]:
+                handler.removeFilter(old)
+            if config["model"] == "ALKDRec" and config["short_log"]:
+                handler.addFilter(ShortConsole())
+
+
+def log_file() -> Path | None:
+    """The file that the run's log goes into, or None."""
+    files = [handler.baseFilename for handler in logging.getLogger().handlers if type(handler) is logging.FileHandler]
+    return Path(os.path.relpath(files[0])) if files else None
+
+
+def name_log(name: str) -> None:
+    """Call the run's log file like its run folder. A resumed run goes on in the log that it began."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is not logging.FileHandler:
+            continue
+        old = Path(handler.baseFilename)
+        new = old.with_name(f"{name}.log")
+        if old == new:
+            continue
+        handler.acquire()
+        try:
+            handler.close()
+            if not getattr(handler, "is_named", False):  # the log of an earlier run in this process keeps its name
+                if new.exists():
+                    with open(old, "rb") as lines, open(new, "ab") as stream:
+                        shutil.copyfileobj(lines, stream)
+                    old.unlink()
+                else:
+                    os.replace(old, new)
+            handler.baseFilename = os.fspath(new)
+            handler.is_named = True  # type: ignore[attr-defined]
+        except OSError:  # another process of the same second has the file; nothing is lost where it is
+            pass
+        finally:
+            handler.release()
+
+
+def named_tensorboard(writer: Any, name: str) -> Any:
+    """A TensorBoard writer in a folder called like the run folder, in the place of RecBole's, which has written nothing yet."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    old = Path(writer.log_dir)
+    mine = {Path(one.event_writer._file_name) for one in (writer.all_writers or {}).values()}
+    writer.close()
+    for file in mine:
+        file.unlink(missing_ok=True)
+    if old.is_dir() and not any(old.iterdir()):
+        old.rmdir()
+    return SummaryWriter(os.path.join(TENSORBOARD, name))

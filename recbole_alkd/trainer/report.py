@@ -88,8 +88,22 @@ def bill_lines(
         earlier = " (by an earlier run)" if text["reused"] else ""
         lines.append(f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, {text['seconds']:.1f} s{earlier}")
     if policy["value"] is not None:
-        lines.append(f"policy {name}: {certificate(policy)}, support {policy['support']:,} of {whole['sessions']:,}")
+        lines.append(
+            f"policy {name}: {certificate_words(policy)}; it draws from {policy['support']:,} of {whole['sessions']:,} sessions "
+            f"({certificate(policy)}; a right label of the hardest session gains 1)"
+        )
     return lines
+
+
+def certificate_words(policy: Mapping[str, Any]) -> str:
+    """What the certificate means for a user."""
+    value, upper = policy["value"], policy["upper"]
+    if upper <= 0:
+        return "in the worst case no policy is sure of any gain"
+    share = value / upper
+    if share >= 0.9995:
+        return "whichever labels turn out wrong in the assumed ratio, no policy is sure of gaining more"
+    return f"whichever labels turn out wrong in the assumed ratio, it is sure of {share:.1%} of what the best policy can be sure of"
 
 
 def certificate(policy: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ from recbole.utils import set_color
 from torch import nn
 
 from recbole_alkd.config import Settings
+from recbole_alkd.trainer.again import run_facts
 from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
 from recbole_alkd.trainer.ranks import (
     GROUPS,
@@ -54,6 +56,8 @@ class ReportingTrainer(StageTrainer):
         self.lora_report: dict[str, Any] | None = None
         self.tuned: dict[str, dict[str, Any]] = {}
         self._valid_data: Any = None
+        self.runs: dict[str, Any] = {}
+        self.began = time.time()
 
     @torch.no_grad()
     def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False) -> Any:
@@ -61,6 +65,7 @@ class ReportingTrainer(StageTrainer):
         whole_report = "distilled" in self.outcomes and self._stage is None and eval_data is not self._valid_data and not model_file
         if not (whole_report and eval_data):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        show_progress = show_progress and not (self._short and len(eval_data) < 50)
         parts = {part: data for part, data in (("valid", self._valid_data), ("test", eval_data)) if data}
         arrays: dict[str, np.ndarray] = {}
         for part, data in parts.items():
@@ -101,6 +106,7 @@ class ReportingTrainer(StageTrainer):
             "item_text": self.item_text.bill(edges=not self.alkdrec.view.has_vectors) if self.item_text else None,
             "policy": self.rounds.policy_report(),
             "run_folder": os.fspath(self.folder.path),
+            **run_facts(self.config, self.runs, self.began, getattr(self._loggers[0], "log_dir", None)),
             "peak_mb": peak_memory_mb(),
             "settings": self.settings.flat() | {key: self.config[key] for key in ("model", "dataset", "seed")},
         }

@@ -22,6 +22,7 @@ from recbole.data.interaction import cat_interactions
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, init_seed, set_color
 from torch import nn
+from tqdm import tqdm
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.config import AlkdError, stage_seed
@@ -90,6 +91,10 @@ class _Stage:
     clock: ProgressClock
     keep: Callable[[dict[str, Any]], None] | None  # writes what a killed stage resumes from
     resume: dict[str, Any] | None = None  # what the next epoch has to begin with
+    shown: str = ""  # what logs call it
+    validated: bool = False
+    show: bool = False  # a bar of batches, where RecBole does not draw one
+    line: str = ""  # of the epoch under way
 
 
 def state_bytes(state: Mapping[str, torch.Tensor]) -> int:
@@ -131,6 +136,7 @@ class StageTrainer(Trainer):
         self.eval_collector = SingleTargetCollector(config)
         self._loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)
         self._stage: _Stage | None = None
+        self._short: bool = config["short_log"]
         self.item_text: ItemText | None = None
 
     def fit_stage(
@@ -201,10 +207,13 @@ class StageTrainer(Trainer):
             [batches or train_data, *([beside] if beside else [])], ProgressClock(),
             partial(folder.save_progress, name) if keeps_all_state(model) else None,
         )  # fmt: skip
+        stage.shown, stage.validated = shown, bool(valid_data)
         resumed = stage.keep is not None and self._resume(folder.progress(name), stage, rate)
         how = f"resumes after epoch {self.start_epoch}, where an earlier start left it" if resumed else "training begins"
         self.logger.info(set_color("stage", "blue") + f" {shown}: {how}")
         # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
+        if self._short:
+            stage.show, fit = fit.get("show_progress", False), {**fit, "verbose": False, "show_progress": False}
         try:
             with during(f"stage {shown}"):
                 super().fit(train_data, valid_data, saved=True, **fit)
@@ -258,6 +267,15 @@ class StageTrainer(Trainer):
             return None
         self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
         return outcome
+
+    def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
+        score, result = super()._valid_epoch(valid_data, show_progress)
+        if self._stage and self._short:
+            sign = 1 if self.valid_metric_bigger else -1
+            best = ", the best so far" if sign * score > sign * self.best_valid_score else ""
+            words = f"{self._stage.line}, {self.valid_metric} {score:.4f} on validation{best}"
+            self.logger.info(set_color("epoch", "green") + words)
+        return score, result
 
     def _keep_progress(self, stage: _Stage, epoch: int) -> None:
         """Write what the stage resumes from when it is killed in epoch ``epoch`` or later."""
@@ -372,11 +390,19 @@ class StageTrainer(Trainer):
         if stage.after_step:
             call = stage.after_step
             hook = self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: call(optimizer))
+        begin, batches = perf_counter(), stage.batches
+        if stage.show:  # for epochs that take a while; it leaves nothing behind
+            batches = tqdm(batches, desc=f"{stage.shown}, epoch {epoch_idx + 1}", total=len(batches), leave=False, delay=3)
         try:
-            losses = super()._train_epoch(stage.batches, epoch_idx, stage.loss, show_progress)
+            losses = super()._train_epoch(batches, epoch_idx, stage.loss, show_progress)
         finally:
             if hook:
                 hook.remove()
+        if self._short:
+            total = sum(losses) if isinstance(losses, tuple) else losses
+            stage.line = f" {epoch_idx + 1} of {stage.shown}: loss {total:.4f}, {perf_counter() - begin:.2f} s"
+            if not (stage.validated and self.eval_step > 0 and (epoch_idx + 1) % self.eval_step == 0):
+                self.logger.info(set_color("epoch", "green") + stage.line)
         stage.outcome.epochs = epoch_idx + 1
         stage.outcome.steps += len(stage.batches)
         return losses

@@ -32,6 +32,7 @@ from recbole_alkd.trainer.folds import Folds
 from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion
+from recbole_alkd.trainer.logs import name_log, named_tensorboard
 from recbole_alkd.trainer.report import STAGES
 from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import STAGES_FOLDER, RunFolder, StageFolder, shared_stage
@@ -159,6 +160,10 @@ class ALKDRecTrainer(DistillingTrainer):
         if self.item_text:
             _ = self.item_text.titles  # what is wrong with them is said before anything is trained
         self.folder = self._open_folder(TrainingRows(train_data, self.settings))
+        name_log(self.folder.path.name)
+        self.tensorboard = named_tensorboard(self._loggers[0], self.folder.path.name)
+        self._loggers = (self.tensorboard, self._loggers[1])
+        self._say_data(train_data, valid_data)
         self.saved_model_file = str(self.folder.path / f"{self.config['model']}.pth")
         self.models = dict.fromkeys(STAGES, self.alkdrec)
         loop = {"valid_data": valid_data, "verbose": verbose, "show_progress": show_progress}
@@ -182,6 +187,13 @@ class ALKDRecTrainer(DistillingTrainer):
             return outcome
 
         return fit
+
+    def _say_data(self, train_data: Any, valid_data: Any) -> None:
+        part = train_data._dataset
+        sessions = len(np.unique(part.inter_feat[part.uid_field].numpy()))
+        valid = f"{len(valid_data._dataset):,} validation sessions" if valid_data else "no validation sessions"
+        words = f"{sessions:,} training sessions ({len(part):,} rows), {valid}, {part.item_num - 1:,} items"
+        self.logger.info(set_color("data", "blue") + f": {self.config['dataset']}: {words}")
 
     @contextmanager
     def _stage_folder(self, name: str, shown: str, run: RoleRun, valid_data: Any) -> Iterator[StageFolder]:
@@ -237,7 +249,7 @@ class ALKDRecTrainer(DistillingTrainer):
         digest = settings_hash({**values, "data": rows.fingerprint(), **self._surroundings(titles=True)})
         prefix = f"{self.config['model']}-{self.config['dataset']}"
         folder = RunFolder.open(self.checkpoint_dir, prefix, get_local_time(), digest)
-        note = " (goes on with an unfinished run)" if folder.resumed else ""
+        note = " (resumes an unfinished run)" if folder.resumed else ""
         self.logger.info(set_color("run folder", "blue") + f": {folder.path}{note}")
         return folder
 
