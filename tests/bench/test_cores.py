@@ -90,3 +90,6 @@ def test_the_newest_epoch_of_a_log_is_shown_now_and_then(tmp_path, monkeypatch):
         "epoch 0 training [time: 60s, train loss: 3.1]"
     )
     assert after(1, "ine\n") is None and after(10) == "half a line"
+    # an LLM answers, and nothing is logged
+    assert after(100) is None and after(20) == "3 minutes so far; last: half a line" and after(60) is None
+    assert after(60) == "5 minutes so far; last: half a line"

@@ -22,6 +22,7 @@ from test_plan import PLAN
 from tiny import N_ITEMS, tiny_config, write_benchmark
 
 from recbole_alkd import AlkdError
+from recbole_alkd.bench import runs
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.runs import alone_in
@@ -204,6 +205,24 @@ def test_a_command_that_cannot_work_ends_in_one_line(tmp_path, options, words, m
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2 and words in said, said
     assert not (tmp_path / "alkd_bench" / "mine" / "results").exists() or not list((tmp_path / "alkd_bench").glob("*/results/*"))
+
+
+def test_missing_matplotlib_is_said_before_the_first_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(home_with(tmp_path, arms=["popularity", "item_knn"], seeds=[1]))
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = []
+
+    def run_plan(*arguments):
+        said.append(capsys.readouterr().err)
+        return original(*arguments)
+
+    original = runs.run_plan
+    monkeypatch.setattr(runs, "run_plan", run_plan)
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "mine.yaml", "--out", "out"])
+    assert ended.value.code == 0 and "matplotlib is not installed (pip install" in said[0]
+    assert (tmp_path / "out" / "report.html").is_file() and not (tmp_path / "out" / "figures").exists()
 
 
 def test_select_writes_the_picks_before_the_picture(tmp_path, monkeypatch):
