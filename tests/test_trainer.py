@@ -236,7 +236,7 @@ def test_listed_takes_the_named_sessions(home):
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, "none.json"),
         ({"llm_teacher": "local"}, "title"),
         ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, "none.jsonl"),
-        ({"llm_teacher": "replay", "llm_replay_file": "others.jsonl"}, "the pool is empty"),
+        ({"llm_teacher": "replay", "llm_replay_file": "others.jsonl"}, "none of its 1 session ids ('somebody else') is one"),
         ({"alkd_ratio": "pilot", "alkd_pilot": 12}, "alkd_pilot"),
         ({"kd_loss": "dsl"}, "kd_rec_weight"),
         ({"alkd_draw": "pps", "alkd_policy": "paper", "budget_labels": 39}, "only 38 can be drawn"),
@@ -250,6 +250,17 @@ def test_bad_input_is_one_line_that_says_what_to_do(home, settings, expected):
     with pytest.raises(AlkdError) as error:
         go(**settings)
     assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_recordings_of_other_data_are_found_before_anything_is_trained(home, monkeypatch):
+    from recbole_alkd.trainer import ALKDRecTrainer
+
+    monkeypatch.setattr(ALKDRecTrainer, "_recommender", lambda *_: pytest.fail("trained"))
+    (home / "others.jsonl").write_text('{"session_id": "s1", "ranking": ["Toy Story", "Heat"]}\n')
+    with pytest.raises(
+        AlkdError, match=r"none of its 2 items \('Heat', 'Toy Story'\) is one of this data set's \d+ \('i1', 'i10', "
+    ):
+        go(llm_teacher="replay", llm_replay_file="others.jsonl")
 
 
 def test_several_processes_are_refused(home):

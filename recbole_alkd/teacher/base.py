@@ -79,6 +79,7 @@ class TeacherContext:
         hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the LLM to
             summarise into hints; None: there are no hints.
         hint_key: a hash of everything that decides those cases, as ``lora_key``.
+        items: every item token of the data set; empty where nobody knows.
     """
 
     settings: Settings
@@ -94,6 +95,7 @@ class TeacherContext:
     device: str = "cpu"
     hint_cases: Callable[[], list[Instance]] | None = None
     hint_key: str = ""
+    items: frozenset[str] = frozenset()
 
 
 def check_teacher(teacher: type[LLMTeacher]) -> None:

@@ -109,20 +109,22 @@ def _is_prose_number(block: Block) -> bool:
 def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
     chosen: list[Mention] = []
     names: set[str] = set()
-    level = 0
+    level, changed = 0, False
     for whole in blocks:
         block = _without_echo(whole, shown)
         new = set(block.names)
         if not new:
             if chosen and block.level >= level and block.mentions:
-                chosen = chosen + block.mentions  # ids that were not offered, at the end of a list
+                chosen += block.mentions  # ids that were not offered, at the end of a list
             continue
-        if len(names) >= 3 and _order(chosen) == shown:  # the candidates, one by one
+        if changed and len(names) == len(shown) >= 3 and _order(chosen) == shown:  # the candidates, one by one
             chosen, names, level = [], set(), 0
+        changed = False
         if not chosen or _replaces(block, new, names, level, top_n):
-            chosen, names, level = list(block.mentions), new, block.level
+            chosen, names, level, changed = list(block.mentions), new, block.level, True
         elif _goes_on(block, level) and (level < CLOSED or not new & names):
-            chosen, names = chosen + block.mentions, names | new
+            chosen += block.mentions
+            names, changed = names | new, not new <= names
     return _cut_echo(chosen, shown)
 
 
@@ -155,18 +157,21 @@ def _without_echo(block: Block, shown: tuple[str, ...]) -> Block:
 
 
 def _cut_echo(mentions: list[Mention], shown: tuple[str, ...]) -> list[Mention]:
-    """``mentions`` without the candidates in shown order at their beginning."""
-    order = _order(mentions)
-    if _LAZY <= len(order) < len(shown) and order == shown[: len(order)]:
-        return []
-    if len(shown) < 3 or order[: len(shown)] != shown:
-        return mentions
-    seen: set[str] = set()
-    for place, mention in enumerate(mentions):
-        seen |= set(mention.tokens[:1])
+    """``mentions`` without the candidates in shown order at their beginning, once or several times."""
+    end, seen = 0, set[str]()
+    for place, mention in enumerate(mentions if len(shown) >= 3 else []):
+        token = mention.tokens[0] if mention.tokens else None
+        if token is None or token in seen:
+            continue
+        if token != shown[len(seen)]:
+            break
+        seen.add(token)
         if len(seen) == len(shown):
-            return _cut_echo(mentions[place + 1 :], shown)
-    return mentions
+            end = place + 1
+            seen.clear()
+    rest = mentions[end:]
+    order = _order(rest)
+    return [] if _LAZY <= len(order) < len(shown) and order == shown[: len(order)] else rest
 
 
 def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> list[Mention]:

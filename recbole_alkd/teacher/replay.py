@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,9 @@ class ReplayTeacher(LLMTeacher):
         items = list(dict.fromkeys(ranking))
         if len(items) < len(ranking):
             repairs["duplicate"] = len(ranking) - len(items)
-        titles, session = self.context.titles, set(instance.history)
-        if titles:  # which names every item of the data set
-            items = keep(items, "unknown", lambda item: item not in titles)
+        known, session = self.context.titles or self.context.items, set(instance.history)
+        if known:  # every item of the data set
+            items = keep(items, "unknown", lambda item: item not in known)
         items = keep(items, "in_session", lambda item: item in session)
         items = items[: self.context.settings.teacher.llm_top_n]
         return Answer(tuple(items), raw=json.dumps(ranking), repairs=repairs, status="ok" if items else "failed")
@@ -102,6 +105,40 @@ def read_recordings(settings: TeacherSettings, data_path: Path, dataset: str) ->
     return Recordings(file, hashlib.sha256(content).hexdigest()[:16], rankings)
 
 
+def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Iterable[str]) -> None:
+    """See whether recorded rankings are of this data set; a partial match is counted and logged.
+
+    Args:
+        sessions: the training sessions. items: every item.
+
+    Raises:
+        AlkdError: no recorded session, or no recorded item, is one of them; it shows both kinds of id.
+    """
+    ranked = [item for ranking in recordings.rankings.values() for item in ranking]
+    recorded = {"session_id": set(recordings.rankings), "ranking": set(ranked)}
+    own = {"session_id": set(sessions), "ranking": set(items)}
+    words = {"session_id": "session ids", "ranking": "items"}
+    for name, ids in recorded.items():
+        if not ids & own[name]:
+            raise AlkdError(
+                f"{recordings.file}: none of its {len(ids):,} {words[name]} ({_some(ids)}) is one of this data set's "
+                f"{len(own[name]):,} ({_some(own[name])}); "
+                "recorded rankings name sessions and items by their ids, as the data set's files do"
+            )
+    matching = len(recorded["session_id"] & own["session_id"])
+    unknown = sum(item not in own["ranking"] for item in ranked)
+    if matching < len(recorded["session_id"]) or unknown:
+        logger.warning(
+            "%s: %d of %d recorded sessions are training sessions of this data set; %d of %d recorded items are none of its items",
+            recordings.file, matching, len(recorded["session_id"]), unknown, len(ranked),
+        )  # fmt: skip
+
+
+def _some(ids: Iterable[str]) -> str:
+    shown = sorted(ids)
+    return ", ".join(repr(name[:40]) for name in shown[:3]) + (", ..." if len(shown) > 3 else "")
+
+
 def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
     seen: dict[str, int] = {}
     for number, line in enumerate(content.splitlines(), start=1):
@@ -109,7 +146,7 @@ def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise AlkdError(f"{file}, line {number}: not readable as JSON: {error}") from None
         session, ranking = (record.get("session_id"), record.get("ranking")) if isinstance(record, dict) else (None, None)
         if not isinstance(session, (str, int)) or not isinstance(ranking, list):

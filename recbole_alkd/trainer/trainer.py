@@ -25,7 +25,7 @@ from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
-from recbole_alkd.teacher.replay import read_recordings
+from recbole_alkd.teacher.replay import check_recordings, read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.distilling import DistillingTrainer
 from recbole_alkd.trainer.folds import Folds
@@ -159,7 +159,9 @@ class ALKDRecTrainer(DistillingTrainer):
         self.item_text = ItemText(self.settings.text, self.train_part) if self.settings.text.item_text else None
         if self.item_text:
             _ = self.item_text.titles  # what is wrong with them is said before anything is trained
-        self.folder = self._open_folder(TrainingRows(train_data, self.settings))
+        rows = TrainingRows(train_data, self.settings)
+        self._check_recordings(rows)
+        self.folder = self._open_folder(rows)
         name_log(self.folder.path.name)
         self.tensorboard = named_tensorboard(self._loggers[0], self.folder.path.name)
         self._loggers = (self.tensorboard, self._loggers[1])
@@ -299,5 +301,14 @@ class ALKDRecTrainer(DistillingTrainer):
                 device=str(self.device),
                 hint_cases=partial(rows.hint_cases, recommender, self.device),
                 hint_key=rows.hint_key(),
+                items=frozenset(rows.tokens[1:].tolist()),
             )
         )
+
+    def _check_recordings(self, rows: TrainingRows) -> None:
+        """Recorded rankings of other data are found before anything is trained."""
+        teacher, lora = self.settings.teacher, self.settings.lora
+        imitated = teacher.llm_teacher == "local" and lora.lora and lora.lora_target == "replay"
+        if teacher.llm_teacher == "replay" or imitated:
+            recorded = read_recordings(teacher, Path(self.config["data_path"]), self.config["dataset"])
+            check_recordings(recorded, rows.sessions.tolist(), rows.tokens[1:].tolist())

@@ -73,6 +73,10 @@ def test_the_candidates_in_shown_order_are_no_ranking(text: str) -> None:
     check(f"These are the candidates:\n{text}\nI cannot choose.", "", titles=TITLES)
 
 
+def test_many_repetitions_take_no_recursion() -> None:
+    check(", ".join(SHOWN * 3000) + "\n\n5, 3, 1", "5 3 1", titles=TITLES)
+
+
 def test_the_beginning_of_the_candidates_is_no_ranking_either() -> None:
     shown = [str(number) for number in range(100, 150)]
     assert parse_ranking(", ".join(shown[:25]), shown, 25).items == ()

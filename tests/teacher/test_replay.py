@@ -10,6 +10,7 @@ from teacher_tests import TeacherTests, some_instances
 from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.teacher.replay import check_recordings
 
 RECORDS = [
     {"session_id": "s1", "ranking": ["a", "b", "c", "d"], "hit": 1},
@@ -133,3 +134,49 @@ def test_the_authors_recordings():
     assert len(answers) == 4991  # one of the 4992 lists is empty
     assert sum("duplicate" in answer.repairs for answer in answers) == 509
     assert all(len(set(answer.ranking)) == len(answer.ranking) <= 25 for answer in answers)
+
+
+# -- recordings of other data --------------------------------------------------------------------------------------------
+
+OWN = (["s1", "s2", "s9"], ["a", "b", "c", "d", "h", "12"])
+
+
+def test_recordings_that_match_in_part_are_counted(tmp_path, caplog):
+    one = teacher(tmp_path)
+    check_recordings(one._recordings, *OWN)
+    assert "2 of 4 recorded sessions are training sessions of this data set; 1 of 13 recorded items are none" in caplog.text
+    caplog.clear()
+    check_recordings(one._recordings, ["s1", "s2", "3", "s5"], [*OWN[1], "zz"])
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("sessions", "items", "words"),
+    [
+        (["x1", "x2"], OWN[1], r"none of its 4 session ids \('3', 's1', 's2', ...\) is one of this data set's 2 \('x1', 'x2'\)"),
+        (
+            OWN[0],
+            ["85123A", "22423"],
+            r"none of its 7 items \('12', 'a', 'b', ...\) is one of this data set's 2 \('22423', '85123A'\)",
+        ),
+    ],
+)
+def test_recordings_of_other_data_are_refused_with_both_kinds_of_id(tmp_path, sessions, items, words):
+    with pytest.raises(AlkdError, match=words):
+        check_recordings(teacher(tmp_path)._recordings, sessions, items)
+
+
+def test_titles_in_place_of_ids_are_refused(tmp_path):
+    content = json.dumps({"session_id": "s1", "ranking": ["Toy Story (1995)", "Heat (1995)"]})
+    with pytest.raises(AlkdError, match=r"items \('Heat \(1995\)', 'Toy Story \(1995\)'\) is one of this data set's 6 \('12', 'a'"):
+        check_recordings(teacher(tmp_path, content)._recordings, *OWN)
+
+
+def test_foreign_items_are_left_out_without_titles_too(tmp_path):
+    text = "".join(json.dumps(record) + "\n" for record in RECORDS)
+    (tmp_path / "shop.llm.jsonl").write_text(text)
+    settings = read_settings({"llm_top_n": 3, "llm_teacher": "replay"})
+    context = TeacherContext(settings, "shop", tmp_path, {}, tmp_path, items=frozenset("bcd"))
+    answer = ask(teachers.get("replay")(context), "s1")
+    assert (answer.ranking, dict(answer.repairs)) == (("b", "c", "d"), {"unknown": 1})
+    assert ask(teachers.get("replay")(context), "s5").status == "failed"
