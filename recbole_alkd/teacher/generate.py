@@ -130,7 +130,8 @@ class GenerateScorer(Scorer):
         if room is not None:  # each fits with an answer of its own; the longest of both may be of two sessions
             limit = max(1, min(limit, room - width))
         ends: Any = self.model.generation_config.eos_token_id
-        stops = set(ends if isinstance(ends, list) else [ends]) | {self.tokenizer.eos_token_id}
+        ends = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id]
+        stops = {end for end in ends if isinstance(end, int)}
         rows = self.model.get_input_embeddings().weight.shape[0]
         marks = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
         padding = next((token for token in marks if token is not None and token < rows), 0)  # masked, whatever it is
@@ -143,7 +144,7 @@ class GenerateScorer(Scorer):
             do_sample=False,
             max_new_tokens=limit,
             pad_token_id=padding,
-            eos_token_id=sorted(end for end in stops if end is not None),
+            eos_token_id=sorted(stops) or None,
         )
         with torch.inference_mode():
             written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)

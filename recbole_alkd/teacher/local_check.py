@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from recbole_alkd.config import FIELDS, AlkdError, Settings
+from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.labels.tools import count_of_teacher
 from recbole_alkd.teacher.adapters import first_line
 from recbole_alkd.teacher.bundled import BUNDLED, find_bundled, quiet
@@ -110,7 +110,7 @@ def check_adapter(model: Any, settings: Settings) -> None:
     lora, name = settings.lora, settings.teacher.llm_model
     paths = [path for path, _ in model.named_modules()]
     missing = [target for target in lora.lora_targets if not any(p == target or p.endswith(f".{target}") for p in paths)]
-    default = lora.lora_targets == FIELDS["lora_targets"].default_factory()  # type: ignore[misc]
+    default = lora.lora_targets == type(lora)().lora_targets
     has = f"it has: {', '.join(linear_modules(model))}"
     if missing and (not default or len(missing) == len(lora.lora_targets)):
         raise AlkdError(f"lora_targets: {lora.lora_targets}: {name!r} ({_kind(model)}) has no module {', '.join(missing)}; {has}")

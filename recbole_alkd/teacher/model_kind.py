@@ -84,7 +84,8 @@ def check_causal(config: Any, name: str) -> None:
     from transformers.models.auto import modeling_auto as auto
 
     allowed = "allowed: a causal LM (its config.json names a class such as LlamaForCausalLM)"
-    named: Sequence[str] = getattr(config, "architectures", None) or []
+    said = getattr(config, "architectures", None) or []
+    named: Sequence[str] = [said] if isinstance(said, str) else [str(one) for one in said]
     what = f"llm_model: {name!r} holds {' and '.join(named) or f'a model of type {config.model_type}'}"
     if getattr(config, "is_encoder_decoder", False):
         raise AlkdError(f"{what}, an encoder with a decoder; {allowed}")
@@ -111,7 +112,7 @@ def check_weights(info: dict[str, Any], name: str, setting: str = "llm_model", i
             raise AlkdError(f"{setting}: {name!r} {kind} {shown}; allowed: a whole model, as save_pretrained writes it")
 
 
-def check_tokenizer(tokenizer: Any, rows: int, name: str) -> None:
+def check_tokenizer(tokenizer: Any, rows: int, name: str, setting: str = "llm_model") -> None:
     """AlkdError where plain text gives no tokens, or tokens that the model has no embedding for.
 
     ``rows``: of the model's embedding.
@@ -119,16 +120,16 @@ def check_tokenizer(tokenizer: Any, rows: int, name: str) -> None:
     ids = tokenizer("Toy story (1995), part 2\nA", add_special_tokens=False)["input_ids"]
     unknown = tokenizer.unk_token_id
     if not ids or all(token == unknown for token in ids):
-        raise AlkdError(f"llm_model: the tokenizer of {name!r} knows no token of plain text; its files are not whole")
-    check_tokens(tokenizer, ids, rows, name)
+        raise AlkdError(f"{setting}: the tokenizer of {name!r} knows no token of plain text; its files are not whole")
+    check_tokens(tokenizer, ids, rows, name, setting)
 
 
-def check_tokens(tokenizer: Any, ids: Iterable[int], rows: int, name: str) -> None:
+def check_tokens(tokenizer: Any, ids: Iterable[int], rows: int, name: str, setting: str = "llm_model") -> None:
     """AlkdError where a token has no row in the model's embedding."""
     largest = max(ids, default=0)
     if largest >= rows:
         raise AlkdError(
-            f"llm_model: the tokenizer of {name!r} gives token {largest} ({tokenizer.decode([largest])!r}), and the model has "
+            f"{setting}: the tokenizer of {name!r} gives token {largest} ({tokenizer.decode([largest])!r}), and the model has "
             f"embeddings for {rows}: they do not belong together"
         )
 

@@ -92,6 +92,7 @@ def load_text_model(name: str, device: str = "cpu", layer: int | None = None) ->
             f"item_text: {name!r} cannot be loaded ({first_line(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
             "sentence encoder or LM, or the Hugging Face id of one that is in your cache or within reach of your network"
         ) from None
+    check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], name, "item_text")
     return model.to(device).eval(), tokenizer
 
 
@@ -171,7 +172,15 @@ def _tokenizer(folder: str, trust: bool, **options: Any) -> Any:
     from transformers import AutoTokenizer
 
     with quiet():
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, **options)
+        try:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, **options)
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+    raise AlkdError(
+        f"llm_model: the tokenizer of {folder!r} is code of its own, which is not run; if you trust it, allow it by name: "
+        f"llm_trust_remote_code: {folder}"
+    )
 
 
 def _need(package: str, setting: str, pip: str) -> None:

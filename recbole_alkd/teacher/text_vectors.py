@@ -21,6 +21,7 @@ import torch
 from recbole_alkd.config import AlkdError
 from recbole_alkd.files import write_npz
 from recbole_alkd.teacher.bundled import BUNDLED
+from recbole_alkd.teacher.model_kind import positions
 from recbole_alkd.teacher.models import load_text_model, model_identity
 
 TFIDF = "tfidf"
@@ -88,14 +89,15 @@ def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
 def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str) -> tuple[np.ndarray, int]:
     """Mean hidden state of every text at ``layer``, (m, d), and the number of tokens."""
     model, tokenizer = load_text_model(encoder, device, layer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:  # whatever stands there is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    longest = min(MAX_TOKENS, positions(model.config) or MAX_TOKENS)
     tokenizer.padding_side = "right"
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
     found, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
     for start in range(0, len(order), _TITLES_AT_ONCE):
         part = order[start : start + _TITLES_AT_ONCE]
-        batch = tokenizer([texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=MAX_TOKENS)
+        batch = tokenizer([texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest)
         mask = batch["attention_mask"].to(device)
         hidden = model(input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True).hidden_states
         weight = mask.unsqueeze(2).float()

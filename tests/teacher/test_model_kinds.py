@@ -219,6 +219,44 @@ def test_code_is_run_where_it_is_allowed_by_name(untied, tmp_path, monkeypatch):
         teachers.get("local").check(settings(folder, llm_trust_remote_code="another"))
 
 
+def test_odd_files_end_in_one_line(untied, tmp_path):
+    for name, content, words in (
+        ("config.json", {"architectures": "LlamaForTokenClassification"}, ["holds LlamaForTokenClassification, which"]),
+        ("config.json", {"hidden_size": "wide"}, ["hidden_size"]),
+        ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["pip install"]),
+        ("tokenizer_config.json", {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["odd.Odd", None]}},
+         ["the tokenizer of", "llm_trust_remote_code"]),
+    ):  # fmt: skip
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(untied, folder)
+        file = folder / name
+        file.write_text(json.dumps({**json.loads(file.read_text()), **content}))
+        refused(folder, *words)
+
+
+def test_a_title_encoder_is_whole_and_not_of_another_kind(untied, tmp_path):
+    from recbole_alkd.teacher.text_vectors import text_vectors
+
+    def refuse(folder, *words):
+        with pytest.raises(AlkdError) as error:
+            text_vectors(["Heat"], str(folder), None, tmp_path / "cache")
+        for word in ("item_text: ", *words):
+            assert word in str(error.value)
+
+    refuse(tiny_model(tmp_path / "t5", "T5Config", "T5ForConditionalGeneration", d_model=16, d_kv=8, d_ff=16, num_layers=1,
+                      num_heads=2), "an encoder with a decoder")  # fmt: skip
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "half"
+    shutil.copytree(untied, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "layers.1." not in k}, folder / "model.safetensors", {"format": "pt"})
+    refuse(folder, "lacks the weights", "layers.1")
+    refuse(tiny_llm(tmp_path / "small", vocab_size=100, eos_token_id=None, pad_token_id=None), "do not belong together")
+    short = tiny_model(tmp_path / "short", "BertConfig", "BertModel", max_position_embeddings=16, **SMALL)
+    assert text_vectors(["A title of more than sixteen bytes", "b"], str(short), None, tmp_path / "cache").vectors.shape == (2, 32)
+
+
 # -- adapters
 
 
