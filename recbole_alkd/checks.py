@@ -20,6 +20,7 @@ from recbole_alkd.config import FIELDS, AlkdError, Settings, read_yaml
 from recbole_alkd.data.own_settings import check_dataset_name
 from recbole_alkd.distill.combined import check_losses, wanted_losses
 from recbole_alkd.keys import model_names, nearest, recbole_keys
+from recbole_alkd.labels.store import check_label_store
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
 from recbole_alkd.stock import check_values, gpu_text
@@ -89,6 +90,7 @@ def _check_files(settings: Settings) -> None:
     from recbole_alkd.teacher.replay import read_recordings
 
     teacher = settings.teacher
+    check_label_store(teacher.label_store)
     if settings.selection.alkd_policy == "listed":
         read_picks(settings.selection.alkd_picks)
     if teacher.llm_prompt:

@@ -253,6 +253,23 @@ class LabelStore:
         self.close()
 
 
+def check_label_store(path: str | os.PathLike[str]) -> None:
+    """LabelStoreError where ``path`` can be no label store, or is a damaged one: to be known before anything is trained.
+
+    Nothing is made where there is no file yet.
+    """
+    file = Path(path).expanduser().absolute()
+    if file.is_dir() or (file.is_file() and file.stat().st_size):
+        with LabelStore(file) as store:
+            if not store.readonly:
+                store.check_writable()
+        return
+    folder = next(parent for parent in file.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        what = "cannot be written" if folder.is_dir() else "is no folder"
+        raise LabelStoreError(f"label_store: {str(file)!r} cannot be made: {str(folder)!r} {what}")
+
+
 def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tuple[Any, ...]]) -> bool:
     if label.status == "ok":
         # where the key has a failed label, it moves aside

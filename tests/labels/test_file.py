@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from disks import fill, make_readonly, small_disk
 
+from recbole_alkd.checks import check_names
+from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.labels import Label, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.hints import Hints, all_hints, get_hints, put_hints
-from recbole_alkd.labels.store import MIGRATIONS
+from recbole_alkd.labels.store import MIGRATIONS, check_label_store
 
 LABELS = [Label(f"k{number}", ("a", "b"), ("b", "a"), raw="[b, a]", teacher="t") for number in range(20)]
 
@@ -164,6 +166,38 @@ def test_a_store_that_was_deleted_is_noticed(tmp_path: Path) -> None:
         LabelStore(tmp_path / "s").close()  # another one in its place
         with pytest.raises(LabelStoreError, match="was deleted or moved while it was used"):
             store.put(LABELS[1])
+
+
+def test_what_can_be_no_store_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("these are notes, and they are no database\n" * 100)
+    with small_disk(tmp_path / "disk", 2048) as disk:
+        with LabelStore(disk / "s") as store:
+            store.put_many(LABELS)
+        make_readonly(disk)
+        for path, words in (
+            (tmp_path, "is a folder"),
+            (tmp_path / "notes", "is not a label store"),
+            (tmp_path / "notes" / "s", "'.*notes' is no folder"),
+            (disk / "new" / "s", "disk' cannot be written"),
+        ):
+            with pytest.raises(LabelStoreError, match=words) as error:
+                check_label_store(path)
+            assert "\n" not in str(error.value)
+        check_label_store(disk / "s")
+    check_label_store(tmp_path / "new" / "folder" / "s")
+    assert not (tmp_path / "new").exists()
+    damaged = tmp_path / "damaged"
+    with LabelStore(damaged) as store:
+        store.put_many(Label(f"x{number}", ("a",), raw="y" * 500) for number in range(500))
+    flip(damaged, 20 * 4096, 40 * 4096)
+    file_module._checked.clear()
+    with pytest.raises(LabelStoreError, match="store repair"):
+        check_label_store(damaged)
+
+
+def test_a_run_with_such_a_store_ends_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(AlkdError, match=r"label_store: .* is a folder"):
+        check_names(read_settings({"label_store": str(tmp_path)}))
 
 
 def flip(path: Path, start: int, end: int) -> None:
