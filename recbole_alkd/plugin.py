@@ -195,15 +195,19 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
         values["train_neg_sample_args"] = None  # RecBole refuses anything else with this loss
     internal.update(values)
     config.alkd_notes = found.notes
-    if not ours:
-        ignored = [key for key in SESSION_KEYS if key in external]
-        if ignored and not external.get("benchmark_filename", internal.get("benchmark_filename")):
-            config.alkd_notes += (
-                f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, not sessions; make session "
-                "files with `recbole-alkd sessions`",
-            )
-        for note in config.alkd_notes:
-            logging.getLogger().warning(note)
+    given = [key for key in SESSION_KEYS if key in external]
+    if external.get("benchmark_filename", internal.get("benchmark_filename")):
+        ignored = [key for key in given if key in ("session_window", "session_min_length", "session_time_unit")] if ours else []
+        text = f"{', '.join(ignored)}: no effect on benchmark files, whose rows are sessions already"
+    else:
+        ignored = [] if ours else given
+        text = f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, not sessions; "
+        text += "make session files with `recbole-alkd sessions`"
+    if ignored:
+        config.alkd_notes += ((logging.WARNING, text),)
+    if not ours:  # ours say it when the data is loaded, in the log of the run
+        for level, note in config.alkd_notes:
+            logging.getLogger().log(level, note)
 
 
 def _read_setting(key: str, value: Any) -> Any:

@@ -34,8 +34,8 @@ class CheckedFiles(SequentialDataset):
     def __init__(self, config: Any) -> None:
         self.list_field = config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]
         _check_columns(config)
-        for note in getattr(config, "alkd_notes", ()):
-            getLogger().warning(note)
+        for level, note in getattr(config, "alkd_notes", ()):
+            getLogger().log(level, note)
         super().__init__(config)
 
     def _get_download_url(self, url_file: str, allow_none: bool = False) -> Any:

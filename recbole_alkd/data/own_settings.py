@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,10 +30,10 @@ SETTINGS_HEADER = "# Written by `recbole-alkd`: how these files are read. A run 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What applies to a data set: the settings, and what the log should say about them."""
+    """What applies to a data set: the settings, and what the log should say about them, as pairs (level, text)."""
 
     values: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[tuple[int, str], ...] = ()
 
 
 def check_dataset_name(dataset: Any) -> None:
@@ -71,14 +72,15 @@ def data_settings(dataset: str, folder: Path, shipped: Path | None) -> DataSetti
         values, reason = _beside(beside)
         reason = reason or _misfit(values, dataset, folder)
         if reason:
-            return DataSettings({}, (f"{beside} is not used: {reason}",))
-        return DataSettings(values, (f"settings of the data set: {beside}",))
+            return DataSettings({}, ((logging.WARNING, f"{beside} is not used: {reason}"),))
+        return DataSettings(values, ((logging.INFO, f"settings of the data set: {beside}"),))
     if shipped is None or not shipped.is_file() or not folder.is_dir():
         return DataSettings()
     values = read_yaml_file(shipped, str(shipped))
     reason = _misfit(values, dataset, folder)
     if reason:
-        return DataSettings({}, (f"{dataset}: this package's settings for a data set of that name do not apply: {reason}",))
+        text = f"{dataset}: this package's settings for a data set of that name do not apply: {reason}"
+        return DataSettings({}, ((logging.WARNING, text),))
     return DataSettings(values)
 
 

@@ -86,8 +86,10 @@ def read_clicks(
             (in whole nanoseconds with ``time_unit``); it names file, line and value.
     """
     user, item, time, lines = array("q"), array("q"), array("q"), array("q")
-    users: dict[str, int] = {}
+    users: dict[str, int] = {}  # texts, of which several may be one token
     items: dict[str, int] = {}
+    user_codes: dict[str, int] = {}
+    item_codes: dict[str, int] = {}
     blank: list[int] = []
     factor = 1 if time_unit is None else TIME_UNITS[time_unit]
     with open_table(path, separator, encoding) as table:
@@ -99,12 +101,16 @@ def read_clicks(
         for name in (user_field, item_field, time_field):
             kept.pop(name, None)
         for line, row in table.rows:
-            one, other = checked_id(row[at_user], path, line), checked_id(row[at_item], path, line)
-            if not one or not other:
-                blank.append(line)
-                continue
-            user.append(users.setdefault(one, len(users)))
-            item.append(items.setdefault(other, len(items)))
+            one, other = users.get(row[at_user]), items.get(row[at_item])
+            if one is None or other is None:  # a text that is met for the first time
+                token, clicked = checked_id(row[at_user], path, line), checked_id(row[at_item], path, line)
+                if not token or not clicked:
+                    blank.append(line)
+                    continue
+                one = users[row[at_user]] = user_codes.setdefault(token, len(user_codes))
+                other = items[row[at_item]] = item_codes.setdefault(clicked, len(item_codes))
+            user.append(one)
+            item.append(other)
             lines.append(line)
             try:
                 time.append(int(row[at_time]) * factor)
@@ -121,8 +127,8 @@ def read_clicks(
         item=np.array(item, dtype=np.int64),
         time=np.array(time, dtype=np.int64),
         line=np.array(lines, dtype=np.int64),
-        users=list(users),
-        items=list(items),
+        users=list(user_codes),
+        items=list(item_codes),
         kinds=kinds,
         others={name: texts for name, (_, texts) in kept.items()},
     )

@@ -69,6 +69,7 @@ def test_what_sessions_wrote_is_found_without_more_words(tmp_path, caplog) -> No
     (tmp_path / "clicks.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tT {k}\n" for k in range(9)))
     make_sessions(raw, tmp_path / "mine", min_length=2, augmentation="last", max_length=7)
     own = yaml.safe_load((tmp_path / "mine" / "mine.yaml").read_text())
+    caplog.set_level(logging.INFO)
     assert own == {**BENCHMARK, "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": 7, "session_augmentation": "last"}
     for model in MODELS:
         found = config(tmp_path, "mine", model)
@@ -99,7 +100,7 @@ def test_a_file_that_says_more_than_how_data_is_read_is_not_used(tmp_path, caplo
     ):
         beside.write_text(content)
         found = data_settings("toy", tmp_path / "toy", None)
-        assert not found.values and reason in found.notes[0] and str(beside) in found.notes[0], found
+        assert not found.values and reason in found.notes[0][1] and str(beside) in found.notes[0][1], found
         assert config(tmp_path, "toy")["USER_ID_FIELD"] == "user_id"
     beside.write_text("session_window: 60\nUSER_ID_FIELD: user_id\n")
     assert config(tmp_path, "toy")["session_window"] == 60
@@ -189,6 +190,9 @@ def test_a_model_of_recbole_s_own_says_what_it_ignores(tmp_path, caplog) -> None
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(8))
     config(tmp_path, "toy", "GRU4Rec", session_window=600, train_neg_sample_args=None)
     assert "session_window: no effect on GRU4Rec" in caplog.text
+    make_sessions(tmp_path / "toy" / "toy.inter", tmp_path / "made", min_length=2)
+    create_dataset(config(tmp_path, "made", session_window=600, session_min_length=3))
+    assert "session_window, session_min_length: no effect on benchmark files" in caplog.text
 
 
 # -- names, and saved copies
