@@ -55,9 +55,12 @@ class SessionKNN(SequentialRecommender):
         self.last_items = config["knn_last_items"]
         if not isinstance(self.last_items, int) or self.last_items < 1:
             raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
-        largest = {"backward": 1.0, "gap_decay": 1.0}
-        self.grid = {name: _numbers(config, f"knn_{name}", largest.get(name, math.inf)) for name in Counting._fields}
-        self.edge_weights = _numbers(config, "knn_edge_weight", math.inf)
+        self.grid = {}
+        for name, before in Counting()._asdict().items():
+            # checkpoints from before there were direction, gap and repeats have no such settings
+            value = before if config[f"knn_{name}"] is None else config[f"knn_{name}"]
+            self.grid[name] = _numbers(f"knn_{name}", value, 1.0 if name in ("backward", "gap_decay") else math.inf)
+        self.edge_weights = _numbers("knn_edge_weight", config["knn_edge_weight"], math.inf)
         self.refine_epochs, self.seed = config["knn_refine_epochs"], config["seed"]
         if not isinstance(self.refine_epochs, int) or self.refine_epochs < 0:
             raise AlkdError(f"knn_refine_epochs: {self.refine_epochs!r} is not allowed; allowed: an integer of at least 0")
@@ -202,9 +205,8 @@ class SessionKNNView(Backbone):
         return self.model.scores(item_seq, item_seq_len)
 
 
-def _numbers(config: Any, key: str, largest: float) -> list[float]:
+def _numbers(key: str, value: Any, largest: float) -> list[float]:
     """A setting that is one number or a list of numbers, as a list."""
-    value = config[key]
     values = value if isinstance(value, (list, tuple)) else [value]
     good = bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= largest for v in values)
     if not good or math.inf in values:

@@ -1,7 +1,9 @@
 """SessionKNN against loops over sessions, and its table through cutting, saving and RecBole's own entry points."""
 
 import math
+import re
 from collections import Counter
+from logging import getLogger
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from recbole_alkd.model import neighbours
 from recbole_alkd.model.neighbours import PRIOR, cut, table_bytes, target_ranks
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.teacher.candidates import top_candidates
+from recbole_alkd.trainer.session_knn import fit_table
 
 PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}
 FIXED = {**PLAIN, "knn_source_exponent": 0.5, "knn_target_exponent": 0.1, "knn_decay": 0.7}
@@ -292,6 +295,64 @@ def test_it_runs_alone_and_its_checkpoint_is_safe_to_read(tmp_path, monkeypatch)
     rows = test_data._dataset.inter_feat
     hits = model.full_sort_predict(rows)[:, 1:].topk(5).indices + 1 == rows["item_id"].unsqueeze(1)
     assert float(hits.any(1).float().mean()) == pytest.approx(result["test_result"]["recall@5"], abs=1e-4)
+
+
+def test_a_checkpoint_from_before_direction_gap_and_repeats_loads(tiny_path, parts):
+    config = tiny_config(tiny_path, model="SessionKNN", student_neighbors=3, **FIXED)
+    before = tiny_model(config, parts[0])
+    before.fit_table(parts[0])
+    for key in ("knn_backward", "knn_gap_decay", "knn_repeat"):
+        del config.final_config_dict[key]
+    after = tiny_model(config, parts[0])
+    after.load_state_dict(before.state_dict())
+    rows = parts[2].inter_feat
+    assert torch.equal(after.full_sort_predict(rows), before.full_sort_predict(rows))
+    after.fit_table(parts[0])
+    assert torch.equal(after.weights, before.weights), "and counts as it did"
+
+
+def test_the_log_says_what_the_grid_cost_and_by_how_much_it_won(tiny_path, parts, caplog):
+    caplog.set_level("INFO")
+    model = tiny_model(tiny_config(tiny_path, model="SessionKNN"), parts[0])
+    found = fit_table(model, parts[0], parts[1], getLogger())
+    line = caplog.records[-1].getMessage()
+    for name in ("repeat", "backward", "gap decay", "decay", "source exponent", "target exponent"):
+        assert re.search(rf"{name} [\d.]+", line)
+    words = rf"chosen on validation from {found['tried']} settings in [\d.]+ CPU s \({found['valid']:.4f}, "
+    number = r"[+-]\d\.\d{4}"
+    margin = rf"{number} \[{number}, {number}\] against "
+    assert re.search(rf"{words}{margin}plain counting, {margin}the next best", line)
+    assert found["over_plain_low"] <= found["over_plain"] <= found["over_plain_high"]
+    assert found["over_next"] >= 0
+
+
+# -- edges
+
+
+def edges_to(part, answer):
+    """Edges from the newest item of every row of a part to ``answer`` of the row's target."""
+    n, rows = part.item_num, part.inter_feat
+    newest = rows["item_id_list"].gather(1, rows["item_length"].unsqueeze(1) - 1).squeeze(1).numpy()
+    found = csr_array((np.ones(len(newest), dtype=np.float32), (newest, answer(rows["item_id"].numpy()))), shape=(n, n))
+    found.sum_duplicates()
+    return found
+
+
+@pytest.mark.parametrize("neighbors", [None, 4])
+def test_edges_that_say_nothing_get_no_weight_and_those_that_do_get_one(tmp_path, neighbors):
+    write_benchmark(tmp_path, counts=(150, 300, 10), n_items=400)
+    config = tiny_config(tmp_path, model="SessionKNN", student_neighbors=neighbors, **FIXED)
+    train, valid, _ = create_dataset(config).build()
+    model, chance = tiny_model(config, train), []
+    assert model.fit_table(train, valid, {"text": lambda _: edges_to(valid, lambda target: target)})["text_weight"] > 0
+    plain = len(model.fit_table(train, valid) and model.weights)
+    for seed in range(8):
+        order = np.random.default_rng(seed).permutation(train.item_num - 1) + 1
+        made = edges_to(valid, lambda target, order=order: order[target - 1])
+        chance.append(model.fit_table(train, valid, {"text": lambda _, made=made: made})["text_weight"])
+        if not chance[-1]:
+            assert len(model.weights) == plain
+    assert sum(weight > 0 for weight in chance) <= 1
 
 
 def test_it_is_a_teacher_recommender(tiny_path):
