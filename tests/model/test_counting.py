@@ -111,7 +111,7 @@ def test_rows_of_recboles_own_data_set_become_sessions_again(tmp_path, longest):
     leave_out = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     config = tiny_config(
         tmp_path,
-        model="SessionKNN",
+        model="GRU4Rec",
         dataset="plain",
         MAX_ITEM_LIST_LENGTH=longest,
         TIME_FIELD="timestamp",
