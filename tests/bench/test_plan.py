@@ -279,7 +279,7 @@ def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, mo
 @pytest.mark.parametrize("name", sorted(path.stem for path in (properties_dir() / "bench").glob("*.yaml")))
 def test_shipped_plans_are_good(name):
     plan = read_plan(plan_file(name))
-    counted = set(plan.backbones) == {"SessionKNN"} and {arm.stage for arm in plan.arms} == {"student"}
+    counted = set(plan.backbones) == {"SessionKNN"} and {arm.stage for arm in plan.arms} <= {"student", *CLOSED_FORM}
     assert plan.name == name and (len(plan.seeds) >= 3 or counted), "only where nothing is random one seed is enough"
 
 
