@@ -86,14 +86,17 @@ def _label() -> None:
     )
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--dry-run", action="store_true", help="say what it would take; send, store and spend nothing")
+    ways.add_argument("--show", type=int, metavar="N", help="show the first N prompts with their titles; ask nothing")
     ways.add_argument("--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)")
     ways.add_argument("--batch-in", metavar="FILE", help="read the output of that batch into the store")
     ways.add_argument("--retry-failed", action="store_true", help="ask again where an earlier answer was unusable")
     parser.add_argument("--out", metavar="FILE", help="write the rankings as JSON lines, as llm_teacher replay reads them")
     args = _recbole_arguments(parser)
-    options = {key: getattr(args, key) for key in ("dry_run", "batch_out", "batch_in", "retry_failed", "out")}
-    if args.out and (args.dry_run or args.batch_out or args.batch_in):
-        parser.error("--out needs labels: it does not go with --dry-run, --batch-out and --batch-in")
+    options = {key: getattr(args, key) for key in ("dry_run", "show", "batch_out", "batch_in", "retry_failed", "out")}
+    if args.show is not None and args.show < 1:
+        parser.error(f"--show: {args.show} is not allowed; allowed: a number of at least 1")
+    if args.out and (args.dry_run or args.show or args.batch_out or args.batch_in):
+        parser.error("--out needs labels: it does not go with --dry-run, --show, --batch-out and --batch-in")
     with own_command():
         lines = label_instances(args.dataset, args.config_files, **options)["lines"]
     print(*lines, sep="\n")

@@ -93,6 +93,7 @@ def label_instances(
     batch_in: str | None = None,
     retry_failed: bool = False,
     out: str | None = None,
+    show: int | None = None,
 ) -> dict[str, Any]:
     """Label the selected training sessions and distil nothing. A run with the same settings finds the labels in the store.
 
@@ -102,6 +103,7 @@ def label_instances(
         batch_out: write the requests that are missing from the store to this file, for OpenAI's Batch API (`api` only).
         batch_in: put the answers of this file, a batch's output, into the store (`api` only).
         retry_failed: ask again where an earlier answer was unusable.
+        show: only show the prompts of so many sessions, with their titles; nothing is asked.
         out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads them.
 
     Returns:
@@ -110,9 +112,11 @@ def label_instances(
     Raises:
         AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later selections.
     """
-    asks = nullcontext() if not (dry_run or batch_out or batch_in) else asking_nobody()
+    asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
     with asks, _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
-        if dry_run:
+        if show:
+            found, lines = label_only.show(rounds, picked, show)
+        elif dry_run:
             found, lines = label_only.estimate(rounds, picked)
         elif batch_out:
             found, lines = label_only.write_requests(rounds, picked, Path(batch_out))

@@ -32,6 +32,8 @@ def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
     listing.add_argument("--status", choices=STATUSES)
     listing.add_argument("--teacher", metavar="TEXT", help="only teachers whose name holds this text")
     listing.add_argument("--limit", type=int, metavar="N", help="the first N")
+    showing = add("show", _show, "everything that is kept of one label: its candidates, the answer as it came, the ranking")
+    showing.add_argument("key", help="the label's key, or its beginning as `list` shows it")
     add("stats", _stats, "labels, tokens and US dollars of every teacher")
     export = add("export", _export, "write all labels to a file")
     export.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
@@ -63,6 +65,33 @@ def _text(line: tools.Line) -> str:
     usd = read_amount(usd)
     price = "-" if usd is None else f"{usd:.6f}"
     return f"{key[:16]}  {_when(when)}  {status:6}  {f'{prompt}+{completion}':>11}  {price:>10}  {teacher}\n"
+
+
+def _show(args: argparse.Namespace) -> None:
+    with tools.open_existing(args.store) as store:
+        keys = [
+            key for (key,) in store.query("SELECT key FROM labels WHERE substr(key, 1, ?) = ? LIMIT 9", [len(args.key), args.key])
+        ]
+        label = store.get(keys[0]) if len(keys) == 1 else None
+        if label is None:
+            found = f"{len(keys)} labels begin so, such as {keys[0]} and {keys[1]}" if keys else "no label begins so"
+            raise AlkdError(f"key: {args.key!r} is not allowed: {found} in {args.store}; allowed: one of `recbole-alkd store list`")
+    usd = "no price" if label.usd is None else f"{label.usd:.6f} USD"
+    print(
+        f"key         {label.key}\n"
+        f"status      {label.status}, {_when(label.time)}, {label.seconds:.1f} s\n"
+        f"teacher     {_shown(label.teacher)}\n"
+        f"tokens      {label.prompt_tokens:,} prompt + {label.completion_tokens:,} completion, {usd}\n"
+        f"repairs     {', '.join(f'{name} {count}' for name, count in label.repairs.items()) or 'none'}\n"
+        f"candidates  {_shown(' '.join(label.candidates))}\n"
+        f"ranking     {_shown(' '.join(label.ranking)) or 'none'}\n"
+        f"answer as it came:\n{_shown(label.raw)}"
+    )
+
+
+def _shown(text: str) -> str:
+    """Somebody else's text for a terminal: nothing but letters and line ends."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _stats(args: argparse.Namespace) -> None:

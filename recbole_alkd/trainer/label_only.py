@@ -20,7 +20,7 @@ from recbole_alkd.teacher.api import ApiTeacher
 from recbole_alkd.teacher.batch import read_batch, write_batch
 from recbole_alkd.teacher.estimate import estimate_labels
 from recbole_alkd.teacher.judging import expected
-from recbole_alkd.teacher.labelling import collect_labels
+from recbole_alkd.teacher.labelling import collect_labels, keys_of
 from recbole_alkd.trainer.report import money
 from recbole_alkd.trainer.rounds import LabelRounds
 
@@ -58,6 +58,27 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
             passed = ", which the upper bound passes: asking may end early" if most + taken > limit else ""
             lines.append(f"{name}: {limit:g}{before}{passed}")
     return dataclasses.asdict(found), lines
+
+
+def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Found:
+    """The questions of the first ``count`` sessions as the LLM would read them; nothing is asked, sent or stored."""
+    instances = rounds.instances(picked)[:count]
+    titles = rounds.llm.context.titles
+    found, lines = [], []
+    for instance, key in zip(instances, keys_of(rounds.llm, instances), strict=True):
+        text = rounds.llm.prompt(instance)
+        titled = sum(titles.get(item, f"item {item}") != f"item {item}" for item in instance.candidates)
+        found.append(
+            {"session": instance.session, "key": key, "prompt": text, "titled": titled, "candidates": len(instance.candidates)}
+        )
+        lines += [
+            f"=== session {instance.session}, label {key[:16]}: {titled} of {len(instance.candidates)} candidates have a title ===",
+            *text.split("\n"),
+            "",
+        ]
+    if rounds.settings.teacher.llm_hints and "hints=" in rounds.llm.identity and "hints=none" not in rounds.llm.identity:
+        lines.append("The hints, which are asked for once before the first label, stand in the prompt besides (llm_hints).")
+    return {"prompts": found}, lines
 
 
 def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Found:

@@ -228,3 +228,19 @@ def test_odd_numbers_in_a_store_are_shown_all_the_same(path: Path, capsys: pytes
     assert "----------------  ok" in capsys.readouterr().out
     assert main(["verify", "--store", str(path)]) == 1
     assert "label k1: tokens, seconds, USD or time are no numbers" in capsys.readouterr().out
+
+
+def test_show_prints_one_label(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "s"
+    with LabelStore(path) as store:
+        store.put(
+            Label("ab12", ("7", "3"), ("3", "7", "9"), raw="[7,\x1b[31m 3]\ud83d\nend", repairs={"unknown": 2}, teacher="api|m")
+        )
+        store.put(Label("ab34", ("3",)))
+    main(["show", "ab1", "--store", str(path)])
+    shown = capsys.readouterr().out
+    assert "key         ab12" in shown and "candidates  3 7 9" in shown and "ranking     7 3" in shown and "unknown 2" in shown
+    assert "[7,\\x1b[31m 3]\\ud83d\nend" in shown and "\x1b" not in shown  # no command to the terminal
+    for key, words in [("ab", "2 labels begin so, such as ab12 and ab34"), ("x", "no label begins so")]:
+        with pytest.raises(AlkdError, match=words):
+            main(["show", key, "--store", str(path)])

@@ -94,6 +94,17 @@ def test_a_dry_run_without_the_llm_says_why_there_is_no_time(home: Path) -> None
     assert null["lines"][-1].endswith("tokens, no USD price") and null["tokens"] == 0
 
 
+def test_prompts_are_shown_and_nothing_is_asked(home: Path) -> None:  # noqa: F811
+    with ChatServer() as server:
+        found = label({"show": 2}, **api(server, **spending(home)))
+        assert server.requests == []
+    assert not (home / "alkd_labels").exists() or not list((home / "alkd_labels").glob("*.sqlite"))
+    first = found["prompts"][0]
+    assert len(found["prompts"]) == 2 and first["titled"] == first["candidates"] > 0
+    assert first["prompt"].count("<ID") > first["candidates"] and first["prompt"].split("\n")[0] in found["lines"]
+    assert f"{first['candidates']} of {first['candidates']} candidates have a title" in found["lines"][0]
+
+
 def test_what_is_labelled_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
     with ChatServer(script) as server:
         found = label(**api(server))
