@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -97,8 +98,29 @@ def _check_files(settings: Settings) -> None:
         load_prompt(teacher.llm_prompt, "")
     if teacher.llm_price_file:
         read_prices(Path(teacher.llm_price_file))
+    check_places(settings)
     if teacher.llm_replay_file:
         read_recordings(teacher, Path(), "")
+
+
+def check_places(settings: Settings) -> None:
+    """AlkdError where labels or shared stages cannot be written."""
+    if _asks.get():
+        store = Path(settings.teacher.label_store).expanduser()
+        if store.is_dir():
+            raise AlkdError(f"label_store: {str(store)!r} is a folder; allowed: the path of a file")
+        check_folder("label_store", store.parent)
+    if settings.backbone.stage_cache:
+        check_folder("stage_cache", Path(settings.backbone.stage_cache))
+
+
+def check_folder(setting: str, folder: Path) -> None:
+    """AlkdError where ``folder`` is not there and cannot be made, or cannot be written to."""
+    there = next((place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    if not there.is_dir():
+        raise AlkdError(f"{setting}: {str(folder)!r} cannot be made, because {str(there)!r} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise AlkdError(f"{setting}: {str(folder)!r} cannot be written to, because {str(there)!r} is read-only here")
 
 
 def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
@@ -131,11 +153,13 @@ def _check_vectors(settings: Settings) -> None:
 def _check_counting(settings: Settings) -> None:
     """AlkdError where a student that counts cannot learn what ``kd_`` settings ask for."""
     student, counting = settings.backbone.student_model, [name for name in losses if losses.get(name).gives_lists]
-    for name in wanted_losses(settings):
+    for name, weight in wanted_losses(settings).items():
         if name not in counting:
             raise AlkdError(
                 f"kd_loss: {name!r} needs a gradient, which student_model {student!r} does not have; allowed: {', '.join(counting)}"
             )
+        if weight != 1:
+            raise AlkdError(f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, whose weight validation chooses")
     for key in ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size"):
         if getattr(settings.distill, key) != FIELDS[key].default:
             raise AlkdError(f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out")
@@ -229,6 +253,9 @@ def say_device(device: Any, given: Mapping[str, Any]) -> None:
 def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
     """AlkdError where a run of ``model`` cannot work with RecBole's settings. ``ours``: whether it is a model of this package."""
     check_values(values)
+    check_folder("checkpoint_dir", Path(values["checkpoint_dir"]))
+    check_folder("log", Path("log"))  # RecBole's, always below the working directory
+    check_folder("log_tensorboard", Path("log_tensorboard"))
     processes = [key for key in ("nproc", "world_size") if values.get(key) not in (None, -1, 1)]
     if processes and (ours or "local_rank" not in values):
         way = "" if ours else "; for RecBole's own models call recbole.quick_start.run(..., nproc=N)"

@@ -449,6 +449,11 @@ def _check_together(settings: Settings) -> None:
             "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, raise llm_concurrency (api), or "
             "start `recbole-alkd label` several times on one label_store: no label is asked for twice"
         )
+    if selection.alkd_ratio == "pilot" and selection.alkd_pilot >= selection.budget_labels:
+        raise AlkdError(
+            f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels ({selection.budget_labels}); "
+            "allowed: less than that"
+        )
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
         raise AlkdError("alkd_picks: the policy 'listed' needs a file of session ids (JSON); give alkd_picks: FILE or FILE#key")
 

@@ -14,7 +14,7 @@ from recbole.quick_start import quick_start
 from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
-from recbole_alkd.checks import asking_nobody
+from recbole_alkd.checks import asking_nobody, check_folder
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.config import AlkdError
 from recbole_alkd.files import write_json
@@ -112,6 +112,9 @@ def label_instances(
     Raises:
         AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later selections.
     """
+    for name, file in (("out", out), ("batch_out", batch_out)):
+        if file:
+            check_folder(name, Path(file).parent)
     asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
     with asks, _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
         if show:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 
 import pytest
 from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.utils import get_model, get_trainer
+from tiny import tiny_config, write_benchmark
 
 from recbole_alkd import AlkdError, teachers
-from recbole_alkd.checks import asking_nobody, own_command
+from recbole_alkd.checks import asking_nobody, check_folder, own_command
 from recbole_alkd.keys import model_names
-from recbole_alkd.plugin import empty_argv
+from recbole_alkd.plugin import empty_argv, settings_of
+from recbole_alkd.quick_start import label_instances
 from recbole_alkd.teacher.base import LLMTeacher
+from recbole_alkd.trainer.deciding import deciding_settings
 
 
 def make(model="ALKDRec", dataset="ml-100k", **values):
@@ -39,11 +45,75 @@ def refused(words, **values):
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, ["alkd_picks", "none.json", "cannot be read"]),
         ({"llm_price_file": "none.yaml"}, ["llm_price_file", "none.yaml", "cannot be read"]),
         ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, ["llm_replay_file", "none.jsonl", "cannot be read"]),
+        ({"llm_teacher": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
+        ({"lora_target": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
+        ({"label_store": "file/labels.sqlite"}, ["label_store", "cannot be made", "is a file"]),
+        ({"label_store": "folder"}, ["label_store", "is a folder"]),
+        ({"stage_cache": "file"}, ["stage_cache", "cannot be made"]),
+        ({"checkpoint_dir": "file/saved"}, ["checkpoint_dir", "cannot be made"]),
+        ({"alkd_ratio": "pilot", "alkd_pilot": 50, "budget_labels": 50}, ["alkd_pilot", "50", "budget_labels"]),
+        ({"student_model": "SessionKNN", "kd_loss": {"pairwise": 2}}, ["kd_loss", "weight 2", "no effect on a table"]),
     ],
 )
 def test_names_and_files_are_looked_up_before_training(values, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
     refused(words, **values)
+
+
+@pytest.mark.parametrize("name", ["log", "log_tensorboard", "saved"])
+@pytest.mark.parametrize("model", ["ALKDRec", "Pop"])
+def test_a_folder_that_cannot_be_made_ends_the_run_first(name, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("a file")
+    refused([name, "cannot be made", "is a file"], model=model)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_working_directory_ends_the_run_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o555)
+    refused(["cannot be written to", "read-only"])
+
+
+def test_what_is_read_only_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(AlkdError, match=r"log: .*new/log.* cannot be written to"):
+        check_folder("log", tmp_path / "new" / "log")
+
+
+def test_a_command_looks_at_its_files_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for call in (
+        lambda: label_instances("ml-100k", out="file/labels.jsonl"),
+        lambda: label_instances("ml-100k", batch_out="file/batch.jsonl"),
+    ):
+        with pytest.raises(AlkdError, match=r"out: 'file' cannot be made"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"budget_labels": 41}, "41 instances are asked for and only 40"),
+        ({"budget_labels": 5, "llm_candidates": 30}, "llm_candidates: 30 is more than the 2. items"),
+        ({"budget_labels": 5, "llm_candidates": 10, "item_text": "no/such/encoder", "serve_text_dim": 4}, "item_text"),
+    ],
+)
+def test_what_the_data_rules_out_is_found_before_training(values, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_benchmark(tmp_path / "data")
+    (tmp_path / "data" / "tiny" / "tiny.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\ttitle {k}\n" for k in range(1, 31))
+    )
+    config = tiny_config(tmp_path / "data", llm_teacher="recommender", llm_top_n=5, session_augmentation="last", **values)
+    train, valid, _ = data_preparation(config, create_dataset(config))
+    trainer = get_trainer(config["MODEL_TYPE"], "ALKDRec")(config, get_model("ALKDRec")(config, train._dataset))
+    monkeypatch.setattr(type(trainer), "_train_epoch", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(AlkdError, match=words):
+        trainer.fit(train, valid)
 
 
 def test_a_file_is_read_as_well_as_found(tmp_path):
@@ -188,3 +258,18 @@ def test_a_gpu_that_is_not_there_is_said(values, caplog, monkeypatch):
     caplog.clear()
     make()
     assert "CPU" not in caplog.text
+
+
+def test_how_an_llm_is_reached_makes_no_other_run():
+    def of(**values):
+        config = make(**values)
+        return deciding_settings(config, settings_of(config))
+
+    plain = of()
+    with asking_nobody():
+        moved = {
+            "llm_device": "cuda:1", "llm_batch_size": 2, "llm_concurrency": 3, "llm_timeout": 5, "llm_requests_per_minute": 7,
+            "llm_base_url": "http://127.0.0.1:8000/v1", "llm_api_key_env": "MY_KEY", "use_gpu": False, "trust_checkpoint": True,
+        }  # fmt: skip
+        assert all(of(**{key: value}) == plain for key, value in moved.items())
+        assert of(llm_model="other") != plain and of(lora=False) != plain

@@ -16,6 +16,7 @@ from recbole_alkd.active.difficulty import difficulty
 from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
 from recbole_alkd.active.ratio import classify
+from recbole_alkd.active.sampling import PoolExhausted
 from recbole_alkd.config import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
 from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
@@ -81,6 +82,13 @@ class TrainingRows:
         left = items - int((first & (ordered > 0)).sum(1).max())
         if left < size:
             raise AlkdError(f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}")
+
+    def check_budget(self) -> None:
+        """PoolExhausted when ``budget_labels`` is more than the training sessions (or rows) that may be labelled."""
+        selection = self.settings.selection
+        pool = int(np.asarray(self.dataset.row_is_last).sum()) if selection.alkd_pool == "last" else len(self)
+        if selection.budget_labels > pool:
+            raise PoolExhausted(pool, selection.budget_labels)
 
     def pool_rows(self, can_label: Callable[[Sequence[str]], list[bool]]) -> np.ndarray:
         """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits. AlkdError when there are none."""

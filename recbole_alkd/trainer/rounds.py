@@ -93,8 +93,6 @@ class LabelRounds:
     def select_all(self) -> np.ndarray:
         """Select the whole budget in one round and ask nobody; the row ids."""
         selection = self.settings.selection
-        if selection.alkd_ratio == "pilot":
-            raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
         return self._select("round 1", selection.alkd_policy, selection.budget_labels)
 
     def instances(self, picked: np.ndarray) -> list[Instance]:
@@ -140,11 +138,6 @@ class LabelRounds:
     def _pilot(self) -> None:
         """Label a uniform sample of the pool and bound the counts of effective and incorrect labels with it."""
         selection = self.settings.selection
-        if selection.alkd_pilot >= selection.budget_labels:
-            raise AlkdError(
-                f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels ({selection.budget_labels}); "
-                "allowed: less than that"
-            )
         seen = self._kinds(self._ask(self._select("pilot", "random", selection.alkd_pilot)))
         self._ratio = estimate_ratio(seen, self.pool_size, selection.alkd_confidence)
         self._bounds = self._ratio.bounds.after(seen)

@@ -91,6 +91,8 @@ class ALKDRecTrainer(DistillingTrainer):
         self, stage: str, fit: Callable[..., StageOutcome], train_data: Any, show_progress: bool, **ending: Any
     ) -> None:
         rows = TrainingRows(train_data, self.settings)
+        if self.item_text and stage != "teacher":
+            _ = self.item_text.vectors  # an encoder that cannot be had ends the run before anything is trained
         if stage == "student":
             self._student(fit, train_data)
             return
@@ -98,6 +100,7 @@ class ALKDRecTrainer(DistillingTrainer):
         if stage != "teacher":
             titles = self._titles(rows)
             rows.check_candidates()
+            rows.check_budget()
         recommender = self._recommender(fit, train_data)
         if stage == "teacher":
             return
@@ -135,12 +138,15 @@ class ALKDRecTrainer(DistillingTrainer):
         Returns:
             The rounds, whose ``llm`` the caller closes, and the row ids that are selected.
         """
+        if self.settings.selection.alkd_ratio == "pilot":
+            raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
         fit = self._begin(train_data, valid_data, True, show_progress)
         rows = TrainingRows(train_data, self.settings)
         shown: Mapping[str, str] = {}
         if titles:
             shown = self._titles(rows)
             rows.check_candidates()
+        rows.check_budget()
         recommender = self._recommender(fit, train_data)
         if policies.get(self.settings.selection.alkd_policy).needs & {"entropy", "disagreement"}:
             self._student(fit, train_data)
