@@ -97,7 +97,7 @@ def test_a_command_looks_at_its_files_first(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"budget_labels": 41}, "41 instances are asked for and only 40"),
+        ({"budget_labels": 41, "llm_candidates": 10}, "41 instances are asked for and only 40"),
         ({"budget_labels": 5, "llm_candidates": 30}, "llm_candidates: 30 is more than the 2. items"),
         ({"budget_labels": 5, "llm_candidates": 10, "item_text": "no/such/encoder", "serve_text_dim": 4}, "item_text"),
     ],
