@@ -50,7 +50,7 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
     groups: dict[str, list[Row]] = {}
     for row in compared:
         groups.setdefault(found[row.name].verdict, []).append(row)
-    order = [verdict for verdict in ("better", "worse") if verdict in groups]
+    order: list[str] = [verdict for verdict in ("better", "worse") if verdict in groups]
     order += [verdict for verdict in groups if verdict not in ("better", "worse", SAME, NO_VERDICT)]
     order += [verdict for verdict in (SAME, NO_VERDICT) if verdict in groups]
     parts = [f"{verdict}: {_listed(plan, groups[verdict], change if verdict != SAME else _nothing)}" for verdict in order]
