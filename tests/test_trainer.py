@@ -366,5 +366,7 @@ def test_tables_that_count_stand_in_the_report(home, caplog):
     recbole |= {"data_path": "data", "student_neighbors": 5}
     alone = run_recbole_alkd(model="SessionKNN", dataset="tiny", config_dict=recbole)
     # the same table as of SessionKNN alone, which rounds to four digits
-    shown = report["baselines"]["session_knn_5"]["test"]
+    # behind the neighbours stand items of equal popularity: mean ranks here, as it comes in RecBole's top k
+    shown = {metric: value for metric, value in report["baselines"]["session_knn_5"]["test"].items() if metric.endswith("@5")}
+    assert len(shown) == 3
     assert {metric: alone["test_result"][metric] for metric in shown} == pytest.approx(shown, abs=1e-4)
