@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -359,7 +360,7 @@ class _Collection:
 
     def _label(self, key: str, instance: Instance, answer: Answer) -> Label:
         """The label of an answer. Whatever is wrong with it, a label comes of it: it is paid for."""
-        common = {
+        common: dict[str, Any] = {
             "key": key,
             "candidates": instance.candidates,
             "prompt_tokens": answer.prompt_tokens,
