@@ -110,7 +110,7 @@ def check_places(settings: Settings) -> None:
         if store.is_dir():
             raise AlkdError(f"label_store: {str(store)!r} is a folder; allowed: the path of a file")
         check_folder("label_store", store.parent)
-    if settings.backbone.stage_cache:
+    if isinstance(settings.backbone.stage_cache, str):
         check_folder("stage_cache", Path(settings.backbone.stage_cache))
 
 
