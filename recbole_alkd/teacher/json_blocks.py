@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recbole_alkd.teacher.mentions import ID_WORDS, NO_ID_WORDS, Ids, Lists, Mention, Titles, id_mentions, normal
+from recbole_alkd.teacher.rows import item_id, number
 
 _COMMENTS = frozenset(
     ["reason", "reasons", "reasoning", "explanation", "analysis", "thought", "thoughts", "comment", "note", "notes"]
@@ -52,8 +53,8 @@ def json_blocks(text: str, ids: Ids, titles: Titles | None) -> Iterator[list[Jso
     """The lists of every JSON value in ``text`` that names items, value by value."""
     decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=tuple, strict=False)
     behind = work = 0
-    for number, place in enumerate(_START.finditer(text)):
-        if number >= _TRIES or work > 4 * len(text) + 100_000:
+    for tried, place in enumerate(_START.finditer(text)):
+        if tried >= _TRIES or work > 4 * len(text) + 100_000:
             return
         start = place.start()
         if start < behind:
@@ -96,6 +97,10 @@ class _Reader:
         return found
 
     def _list(self, values: list[Any], key: str, found: list[tuple[str, list[Mention]]]) -> None:
+        pairs = _as_pairs(values, self.ids)
+        if pairs:
+            self._object(pairs, key, found)
+            return
         mine: list[Mention] = []
         below: list[tuple[str, list[Mention]]] = []
         for value in _by_rank(values, self.ids):
@@ -160,13 +165,29 @@ def _number(text: Any) -> float | None:
     try:
         return float(text) if isinstance(text, str) else None
     except ValueError:
-        return None
+        return number(text)
+
+
+def _as_pairs(values: list[Any], ids: Ids) -> tuple[tuple[str, str], ...]:
+    """``[["318", 0.9], ...]``, ``[[1, 318], ...]`` and ``[{"318": 0.9}, ...]`` as one object; of any other list nothing."""
+    if len(values) < 2:
+        return ()
+    pairs: list[tuple[str, str]] = []
+    for value in values:
+        pair = value[0] if isinstance(value, tuple) and len(value) == 1 else value
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+            return ()
+        pairs.append((pair[0], pair[1]))
+    places = [name for name, _ in pairs] == [str(place) for place in range(1, len(pairs) + 1)]
+    named = [all(item_id(pair[side], ids) for pair in pairs) for side in (0, 1)]
+    beside = all(_number(value) is not None for _, value in pairs)
+    return tuple(pairs) if (places and named[1]) or (named[0] and beside and not named[1]) else ()
 
 
 def _by_rank(values: list[Any], ids: Ids) -> list[Any]:
     """Objects in the order of their ranks, or else of their scores, where all of them have one; any other list as it is."""
     objects = [value for value in values if isinstance(value, tuple)]
-    if len(objects) < len(values) or not all(_own_ids(value) for value in objects):
+    if len(objects) < len(values) or not all(_own_ids(v) or all(isinstance(inner, str) for _, inner in v) for v in objects):
         return values
     for keys, sign in ((RANKS, 1.0), (SCORES, -1.0)):
         numbers = [next((_number(v) for name, v in value if name.casefold() in keys), None) for value in objects]
@@ -184,7 +205,7 @@ def _values(pairs: list[tuple[str, str]], ids: Ids) -> list[str]:
     """What of an object may name items: its values, or its keys where the values are their ranks or scores."""
     beside = NO_ID_WORDS | _COMMENTS
     kept = [(name, value) for name, value in pairs if name.casefold() not in beside]
-    named = [sum(bool(ids.find(pair[side])[0]) for pair in kept) for side in (0, 1)]
+    named = [sum(bool(item_id(pair[side], ids)) for pair in kept) for side in (0, 1)]
     numbers = [_number(value) for _, value in kept]
     places = [name for name, _ in kept] == [str(place) for place in range(1, len(kept) + 1)]
     ranks = sorted(n for n in numbers if n is not None) == list(range(1, len(kept) + 1))

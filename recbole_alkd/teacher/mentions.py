@@ -234,8 +234,9 @@ def _is_list_number(word: _Word, counter: int, ids: Ids) -> bool:
         apart = not word.right[1:].strip(" \t<\"'`*_:-") and bool(word.right[1:])
         named = word.following.isdigit() or word.following.startswith("id") or bool(ids.find(word.following)[0])
         return apart and named and (value == counter + 1 or value == 1)
-    if counter > 1 and in_turn and word.opens_line and not word.right and not word.following:
-        return True  # the list was cut off behind a number
+    dashed = word.left.rstrip(" ").endswith(("-", "•", "+"))
+    if counter > 1 and in_turn and word.opens_line and not (dashed or word.right or word.following):
+        return True  # the list was cut off behind a number; behind a dash there is an item
     if word.opens_line and mark in (".", ")"):
         return in_turn or not joined
     if word.opens_line and in_turn and word.following and "\n" not in word.right:

@@ -19,6 +19,7 @@ from itertools import islice
 
 from recbole_alkd.teacher.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
 from recbole_alkd.teacher.mentions import Ids, Lists, Mention, Titles, id_mentions, normal
+from recbole_alkd.teacher.rows import in_order
 from recbole_alkd.teacher.thoughts import without_thoughts
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def parse_ranking(
         Distinct candidates, at most ``top_n``; none when the answer names none.
     """
     ids, shown = Ids(candidates), tuple(dict.fromkeys(candidates))
-    answer = without_thoughts(normal(text), lambda name: bool(ids.find(name)[0]))
+    answer = in_order(without_thoughts(normal(text), lambda name: bool(ids.find(name)[0])), ids)
     by_title = Titles(titles, candidates) if titles else None
     brackets = Lists(answer)
     chosen = _last_list(id_blocks(answer, ids, by_title, brackets), shown, top_n)

@@ -39,6 +39,7 @@ def without_thoughts(text: str, is_id: Callable[[str], bool] = lambda name: Fals
     Args:
         is_id: whether a name in angles is an item's id, and no tag.
     """
+    text = text.replace("<unused94>", "<think>").replace("<unused95>", "</think>")  # as Gemma's thinking models mark it
     return _without_wrapper(_without_tags(_without_channels(text)), is_id)
 
 

@@ -312,3 +312,44 @@ def test_recorded_lists_of_gpt_4_are_read_as_they_are() -> None:
             assert parse_ranking(text, shown, 25, titles).items == tuple(ranking), text
             read += bool(ranking)
     assert read > 400
+
+
+ROWS = {
+    "places": [
+        "1,318\n2,260\n3,50", "rank,item\n1,318\n2,260\n3,50", "#1 318\n#2 260\n#3 50",
+        "1st 318\n2nd 260\n3rd 50", "[[1, 318], [2, 260], [3, 50]]",
+    ],
+    "ranks behind": ["50,3\n318,1\n260,2", "item,rank\n50,3\n318,1\n260,2", "<ID50>: 3\n<ID318>: 1\n<ID260>: 2"],
+    "scores": [
+        "50: 0.1\n318: 0.9\n260: 0.8",
+        "<ID50>: 0.1\n<ID318>: 0.9\n<ID260>: 0.8",
+        "| item | score |\n|---|---|\n| 50 | 10% |\n| 318 | 90% |\n| 260 | 80% |",
+        "<ID50> (score: 1)\n<ID318> (score: 9)\n<ID260> (score: 8)",
+        '{"50": "10%", "318": "90%", "260": "80%"}',
+        '{"<ID50>": 0.1, "<ID318>": 0.9, "<ID260>": 0.8}',
+        '[["50", 0.1], ["318", 0.9], ["260", 0.8]]',
+        '[{"50": 0.1}, {"318": 0.9}, {"260": 0.8}]',
+        '[{"movie_id": 50, "score": 0.1}, {"movie_id": 318, "score": 0.9}, {"movie_id": 260, "score": 0.8}]',
+        '[{"item": "<ID50>", "score": "1/10"}, {"item": "<ID318>", "score": "9/10"}, {"item": "<ID260>", "score": "8/10"}]',
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [text for texts in ROWS.values() for text in texts])
+def test_numbers_beside_items_decide_their_order(text: str) -> None:
+    candidates = ["50", "1", "260", "2", "318", "3", "110", "8", "9", "10"]
+    assert parse_ranking(text, candidates, 5).items == ("318", "260", "50")
+
+
+def test_a_dash_list_behind_a_numbered_one_keeps_its_last_item() -> None:
+    check("A first draft:\n1. <ID318>\n2. <ID260>\n3. <ID1>\n4. <ID5>\n\nFinal ranking:\n- 318\n- 260\n- 1\n- 5", "318 260 1 5")
+
+
+def test_two_columns_of_ids_stay_as_they_are() -> None:
+    assert parse_ranking("318,260\n50,110", ["50", "260", "318", "110", "3"], 5).items == ("318", "260", "50", "110")
+    assert parse_ranking("[[318, 260], [50, 110]]", ["50", "260", "318", "110", "3"], 5).items == ("318", "260", "50", "110")
+
+
+def test_thinking_between_unused_tokens() -> None:
+    text = "<unused94>thought\nperhaps [<ID1>, <ID50>, <ID110>]<unused95>[<ID318>, <ID260>]"
+    assert parse_ranking(text, ["1", "50", "110", "260", "318"], 5).items == ("318", "260")
