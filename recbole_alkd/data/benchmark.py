@@ -7,6 +7,7 @@ and recommended. Here both are errors that show the list.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from recbole_alkd.config import AlkdError
@@ -14,6 +15,7 @@ from recbole_alkd.data.frames import Columns, split_list
 from recbole_alkd.data.tables import MISSING, PADDING, clean_id, shown
 
 # What lists look like elsewhere: [8, 9], (8; 9), {8|9}.
+_SIGN = re.compile(r"[\W_]")
 _MARKUP = re.compile(r"[\[\](){},;|'\"]")
 # Tokens that stand for "no item" in other people's files. Some of them are ids in others, so the lists must show it.
 _PADS = ("0", "-1", "pad", "PAD", "<pad>", "<PAD>")
@@ -43,7 +45,7 @@ def check_rows(
         _check_blank(part, session_field, list_field, item_field, seq_separator)
     targets = {clean_id(text) for part in parts for text in part.texts[item_field]}
     _check_markup(parts, list_field, seq_separator, targets, described)
-    for pad in _PADS:
+    for pad in (*_PADS, *_own_padding(parts, list_field, seq_separator, targets)):
         if pad not in targets:
             _check_padding(parts, list_field, seq_separator, pad, described)
 
@@ -71,15 +73,47 @@ def _check_markup(
     parts: Sequence[Columns], list_field: str, seq_separator: str, targets: set[str], described: Callable[[], set[str]]
 ) -> None:
     known: set[str] | None = None
+    odd: dict[str, tuple[Columns, str, int]] = {}  # words that are no target -> where they stand first
     for part in parts:
         for text, line in zip(part.texts[list_field], part.line, strict=True):
+            for word in split_list(text, seq_separator):
+                if word not in targets and word not in odd:
+                    odd[word] = part, text, line
             if not _MARKUP.search(text):
                 continue
             known = targets | described() if known is None else known  # an id may hold a comma
             if any(_MARKUP.search(word) and word not in known for word in split_list(text, seq_separator)):
-                raise AlkdError(
-                    f"{part.path}, line {line}: {list_field} {_cut(text)} is not read as a list; allowed: {_form(seq_separator)}"
-                )
+                raise _no_list(part, text, line, list_field, seq_separator)
+    joined = [word for word in odd if _is_joined(word, targets)]
+    if 2 * len(joined) > len(odd):  # 8_9_11: most words that are never a target are several targets
+        joined = [word for word in joined if word not in described()]
+        if joined:
+            raise _no_list(*odd[joined[0]], list_field, seq_separator)
+
+
+def _no_list(part: Columns, text: str, line: int, list_field: str, seq_separator: str) -> AlkdError:
+    return AlkdError(f"{part.path}, line {line}: {list_field} {_cut(text)} is not read as a list; allowed: {_form(seq_separator)}")
+
+
+def _is_joined(word: str, targets: set[str]) -> bool:
+    """Whether ``word`` is several ids with one sign between them."""
+    signs = set(_SIGN.findall(word))
+    return any(all(name in targets for name in word.strip(sign).split(sign)) for sign in signs)
+
+
+def _own_padding(parts: Sequence[Columns], list_field: str, seq_separator: str, targets: set[str]) -> list[str]:
+    """What else may be padding, whatever its name: no target, and twice in a row at an end of many lists, all of one length."""
+    ends: Counter[str] = Counter()
+    width = lists = 0
+    for part in parts:
+        for text in part.texts[list_field]:
+            words = split_list(text, seq_separator)
+            if width and len(words) != width:
+                return []
+            width, lists = len(words), lists + 1
+            if width > 1:
+                ends.update({words[end] for end, next_ in ((0, 1), (-1, -2)) if words[end] == words[next_]})
+    return [word for word, count in ends.items() if word not in targets and word not in _PADS and count >= max(3, lists / 20)]
 
 
 def _check_padding(

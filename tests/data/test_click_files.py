@@ -315,3 +315,26 @@ def test_csv_is_taken_apart_by_its_header(tmp_path) -> None:
         list(table.rows)
     with pytest.raises(AlkdError, match="encoding: 'latin-99' is no encoding"), open_table(path, encoding="latin-99"):
         pass
+
+
+@pytest.mark.parametrize("sign", ["_", "-", "/", "+", "."])
+def test_lists_joined_by_another_sign(tmp_path, config_of, sign: str) -> None:
+    benchmark(tmp_path, [sign.join("123"), sign.join("31"), "2"], target="1", valid="2", test="3")
+    with pytest.raises(AlkdError, match=r"line 2: item_id_list '1.2.3' is not read as a list"):
+        ALKDRecDataset(config_of("b", **BENCHMARK))
+
+
+@pytest.mark.parametrize("pad", ["<padding>", "0.0", "i0", "none_item"])
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_of_any_name(tmp_path, config_of, pad: str, left: bool) -> None:
+    lists = [[pad, pad, "8"] if left else ["8", pad, pad], [pad, "7", "8"] if left else ["7", "8", pad]] * 5
+    benchmark(tmp_path, [" ".join(items) for items in lists])
+    with pytest.raises(AlkdError, match=f"is padded with {pad}, which is no target anywhere"):
+        ALKDRecDataset(config_of("b", **BENCHMARK))
+
+
+def test_an_item_that_is_clicked_twice_and_never_last_is_no_padding(tmp_path, config_of, build) -> None:
+    lists = ["5 5 8", "7 8 9", "5 7 9", "8 9 8", "1-2 8 9", "7 8 7", "9 8 7"]
+    benchmark(tmp_path, lists, target="1", valid="2", test="3")
+    train, _, _ = build(config_of("b", **BENCHMARK, session_augmentation="last"))
+    assert [" ".join(history) for _, history, _ in token_rows(train)] == lists
