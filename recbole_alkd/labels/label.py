@@ -81,9 +81,13 @@ def read_count(value: object) -> int | None:
     """A count that a server, a teacher or a file gives, or None where it is none: text, a fraction, negative, too large."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
-    if not isinstance(value, numbers.Integral) and not (math.isfinite(value) and float(value).is_integer()):
+    if isinstance(value, numbers.Integral):
+        count = int(value)
+    elif math.isfinite(value) and float(value).is_integer():
+        count = int(float(value))
+    else:
         return None
-    return int(value) if 0 <= value <= LARGEST else None
+    return count if 0 <= count <= LARGEST else None
 
 
 def read_amount(value: object, most: float = math.inf) -> float | None:
@@ -153,4 +157,4 @@ def from_row(row: tuple[Any, ...]) -> Label:
         raise ValueError("ranking and candidates must be lists, repairs a mapping")
     if not all(isinstance(text, str) for text in (raw, rest[4], rest[5])):
         raise ValueError("a text is no valid UTF-8")
-    return Label(key, items, offered, raw, repaired, *rest[:7])
+    return Label(key, tuple(items), tuple(offered), raw, repaired, *rest[:7])

@@ -123,7 +123,7 @@ class _Reader:
             marked = (f"ID{value}" if value in self.ids.exact else value for value in own)
             found.append((key, [mention for value in marked for mention in self._scalar(value)]))
             return
-        nested = [(name, value) for name, value in pairs if isinstance(value, (list, tuple))]
+        nested: list[tuple[str, Any]] = [(name, value) for name, value in pairs if isinstance(value, (list, tuple))]
         if nested and all(isinstance(value, tuple) for _, value in nested):
             if all(_own_ids(value) for _, value in nested):  # {"1": {"id": 30}, ...}
                 self._list([value for _, value in nested], key, found)

@@ -307,7 +307,7 @@ class _Collection:
             raise self.problem
 
     def _clean(
-        self, key_of: Mapping[int, str], instance: Instance, answer: Answer, reservations: Mapping[int | str, Reservation]
+        self, key_of: Mapping[int, str], instance: Instance, answer: Answer, reservations: Mapping[str, Reservation]
     ) -> tuple[str, Instance, Answer]:
         """The key, the instance, and the answer with numbers that can be counted: where they are none, the most is charged."""
         key = key_of.get(instance.row)

@@ -169,7 +169,7 @@ def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = No
 
     With ``titles``, what stands in the title behind an id, as the answer repeats it, names nothing.
     """
-    counter, numbered, title_until, own_until, restarts = 0, -1, 0, 0, False
+    counter, running, numbered, title_until, own_until, restarts = 0, False, -1, 0, 0, False
     for word in _words(text, ids.pattern):
         if word.start < own_until:
             continue
@@ -181,9 +181,9 @@ def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = No
         marked = marked or angle or behind_id
         behind_number = word.start - len(word.left) == numbered
         if not marked and word.text.isdigit():
-            if _is_list_number(word, counter, ids):
+            if _is_list_number(word, counter, running, ids):
                 restarts = int(word.text) == 1 and counter > 1
-                counter, numbered = int(word.text), word.end
+                counter, running, numbered = int(word.text), True, word.end
                 continue
             if _is_other_number(word) and not behind_number:
                 continue
@@ -201,6 +201,7 @@ def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = No
         cut = word.end == len(text) and word.left[-1:] in ("<", '"', "'")
         yield Mention(word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut, restarts)
         restarts = False
+        running = running and (behind_number or not word.opens_line)
 
 
 def _find(word: str, ids: Ids) -> tuple[tuple[str, ...], str | None, bool]:
@@ -221,8 +222,11 @@ def _is_element(word: _Word, numbered: bool, ids: Ids) -> bool:
     return (left and right) or heads_list or (numbered and word.following.isdigit())  # "1. 5 2. 7"
 
 
-def _is_list_number(word: _Word, counter: int, ids: Ids) -> bool:
-    """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``; ``counter`` was the last one."""
+def _is_list_number(word: _Word, counter: int, running: bool, ids: Ids) -> bool:
+    """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``; ``counter`` was the last one.
+
+    ``running``: no line without a number has named an item since.
+    """
     if len(word.text) > 4:
         return False
     value = int(word.text)
@@ -235,7 +239,7 @@ def _is_list_number(word: _Word, counter: int, ids: Ids) -> bool:
         named = word.following.isdigit() or word.following.startswith("id") or bool(ids.find(word.following)[0])
         return apart and named and (value == counter + 1 or value == 1)
     dashed = word.left.rstrip(" ").endswith(("-", "•", "+"))
-    if counter > 1 and in_turn and word.opens_line and not (dashed or word.right or word.following):
+    if running and counter > 1 and in_turn and word.opens_line and not (dashed or word.right or word.following):
         return True  # the list was cut off behind a number; behind a dash there is an item
     if word.opens_line and mark in (".", ")"):
         return in_turn or not joined

@@ -58,10 +58,11 @@ def keeps_all_state(model: nn.Module) -> bool:
 
 def random_state() -> dict[str, Any]:
     """Every generator that ``init_seed`` seeds, as plain data."""
-    version, numbers, gauss = random.getstate()
-    name, keys, at, has_gauss, cached = np.random.get_state()
+    version, words, gauss = random.getstate()
+    numbers: Any = np.random.get_state()  # a tuple: name, keys, place, and what is left of a pair of normal numbers
+    name, keys, at, has_gauss, cached = numbers
     return {
-        "python": [version, list(numbers), gauss],
+        "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],

@@ -181,7 +181,7 @@ def test_bought_rankings_are_imitated_by_a_local_llm(home: Path, caplog: Any) ->
         ({"batch_out": "x"}, {"llm_teacher": "null"}, "--batch-out: llm_teacher 'null' knows no batch files"),
         ({"batch_in": "x"}, {"llm_teacher": "text"}, "--batch-in: llm_teacher 'text' knows no batch files"),
         ({}, {"llm_teacher": "null", "alkd_rounds": 2}, "alkd_rounds: 2 rounds select anew"),
-        ({"dry_run": True}, {"llm_teacher": "null", "alkd_ratio": "pilot", "alkd_policy": "max_min"}, "'pilot' needs labels"),
+        ({"dry_run": True}, {"llm_teacher": "null", "alkd_ratio": "pilot", "alkd_pilot": 2}, "'pilot' needs labels"),
     ],
 )
 def test_what_cannot_be_is_said(home: Path, how: dict, values: dict, expected: str) -> None:  # noqa: F811
