@@ -1,6 +1,7 @@
 """What a stage that is killed resumes from: everything that decides its next epoch, as it was between two epochs.
 
-A stage that resumes ends with the numbers of one that was never interrupted, digit for digit. So what is kept is not only the
+A stage that resumes ends with the numbers of one that was never interrupted, on a CPU digit for digit (sums on a GPU have no
+fixed order, so there two runs of one seed differ in their last digits anyway). So what is kept is not only the
 weights: the optimizer, the extra state of losses, every generator of random numbers, the places in the batches, and what early
 stopping knows.
 """
