@@ -216,7 +216,7 @@ def test_ranks_equal_those_of_the_dense_scores(table, data):
 # -- settings and choices
 
 
-def test_validation_chooses_the_best_of_the_grid(tiny_path, parts):
+def test_validation_chooses_the_best_of_the_grid(tiny_path):
     """On every item of the validation sessions but the first: a few sessions would choose by luck."""
     grid = {
         **PLAIN,
@@ -226,6 +226,7 @@ def test_validation_chooses_the_best_of_the_grid(tiny_path, parts):
         "valid_metric": "MRR@10",
     }
     config = tiny_config(tiny_path, model="SessionKNN", mask_session_items=True, **grid)
+    parts = create_dataset(config).build()
     model = tiny_model(config, parts[0])
     chosen = model.fit_table(parts[0], parts[1])
     rows, found, last = parts[1].inter_feat, {}, {}
