@@ -91,6 +91,8 @@ def test_rows_are_told_apart_only_after_a_correction_for_their_number():
     assert {better for better, _ in pairs} == {"good"} and len(pairs) == 8
     line = table_line(good, "ndcg@10", 1, names | {"good": "good"})
     assert "good above row 0" in line and "the other 28 pairs cannot" in line
+    one_left = {"row 0": alike["row 0"], "row 1": rng.permutation(alike["row 0"]), "good": good["good"]}
+    assert table_line(one_left, "ndcg@10", 1, names | {"good": "good"}).endswith("; one pair cannot, and is in no order")
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def test_runs_are_listed_and_shown(finished):
     listed = cli(home, "runs", "list")
     (line,) = [line for line in listed.stdout.splitlines() if line.startswith(name)]
     assert "finished" in line and "MiB" in line and result["comparison"]["verdict"] in line
+    count = sum(line.startswith("ALKDRec-") for line in listed.stdout.splitlines())
+    assert listed.stdout.splitlines()[-1].startswith(f"{count} run, " if count == 1 else f"{count} runs, ")
     shown = cli(home, "runs", "show", name)
     assert f"recbole-alkd run --again saved/{name}/result.json" in shown.stdout and "distilled" in shown.stdout
     unknown = cli(home, "runs", "show", "nothing")

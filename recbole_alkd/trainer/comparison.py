@@ -106,7 +106,8 @@ def table_line(ranks: Mapping[str, np.ndarray], metric: str, seed: int, names: M
     for better, worse in found:
         beaten.setdefault(better, []).append(names[worse])
     words = "; ".join(f"{names[name]} above {_listed(rows)}" for name, rows in beaten.items())
-    rest = "" if len(found) == pairs else f"; the other {pairs - len(found)} pairs cannot, and are in no order"
+    left = pairs - len(found)
+    rest = f"; the other {left} pairs cannot, and are in no order" if left > 1 else "; one pair cannot, and is in no order" if left else ""
     return f"rows that can be told apart on {basis}: {words}{rest}"
 
 

@@ -110,7 +110,7 @@ def _list(args: argparse.Namespace) -> None:
     runs = find_runs(args.dir)
     for run in runs:
         print(run.line())
-    print(f"{len(runs)} runs, {sum(run.size for run in runs) / 2**20:,.1f} MiB in {args.dir}")
+    print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(run.size for run in runs) / 2**20:,.1f} MiB in {args.dir}")
 
 
 def _show(args: argparse.Namespace) -> None:
