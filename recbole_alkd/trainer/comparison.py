@@ -107,7 +107,9 @@ def table_line(ranks: Mapping[str, np.ndarray], metric: str, seed: int, names: M
         beaten.setdefault(better, []).append(names[worse])
     words = "; ".join(f"{names[name]} above {_listed(rows)}" for name, rows in beaten.items())
     left = pairs - len(found)
-    rest = f"; the other {left} pairs cannot, and are in no order" if left > 1 else "; one pair cannot, and is in no order" if left else ""
+    rest = f"; the other {left} pairs cannot, and are in no order" if left > 1 else ""
+    if left == 1:
+        rest = "; one pair cannot, and is in no order"
     return f"rows that can be told apart on {basis}: {words}{rest}"
 
 
