@@ -65,3 +65,12 @@ def test_a_python_that_is_not_there_is_named(tmp_path):
 def test_a_python_that_fits_is_used(tmp_path, version):
     done = make(tmp_path, interpreter(tmp_path, "python-here", version))
     assert "is needed" not in done.stderr and "used" in done.stderr  # it was asked to make the environment
+
+
+def test_threads_wait_without_spinning_unless_told_otherwise(tmp_path):
+    """What a recipe sees; ``--eval`` adds one that prints it."""
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    rule = ["make", "--silent", "--eval", "policy: ; @echo $$OMP_WAIT_POLICY", "policy"]
+    for own, seen in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        given = env if own is None else {**env, "OMP_WAIT_POLICY": own}
+        assert subprocess.run(rule, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60).stdout.strip() == seen
