@@ -14,6 +14,12 @@ _ROW = re.compile(
     r"(?:(?P<name>score|rank|probability|relevance)[ \t]*[:=]?[ \t]*)?(?P<two>[^\s,;|:=()]+?)[ \t)*_`\"'|,;]*",
     re.IGNORECASE,
 )
+# with the title between: "<ID318> Heat: 0.9"
+_TITLED = re.compile(
+    r"[ \t>*|+•-]*(?P<one><ID[^<>\s]+>)[^\n]*[:|=(][ \t*_]*(?P<name>(?:score|probability|relevance)[ \t:=]*)?"
+    r"(?P<two>\d*\.\d+|\d+(?:\.\d+)?%)[ \t)*_|]*",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"(?P<value>-?(?:\d+(?:\.\d+)?|\.\d+))(?P<unit>%|/\d+)?")
 _MARK = re.compile(r"[\"'`*_]*<?(?:ID[#:_-]?)?(?P<id>.+?)>?[\"'`*_]*", re.IGNORECASE)
 _ORDINAL = re.compile(r"(\d{1,4})(?:st|nd|rd|th)?", re.IGNORECASE)
@@ -44,7 +50,7 @@ def in_order(text: str, ids: Ids) -> str:
     out: list[str] = []
     run: list[tuple[str, re.Match[str]]] = []
     for line in [*lines, None]:
-        row = _ROW.fullmatch(line) if line is not None and len(line) <= _LONGEST else None
+        row = (_ROW.fullmatch(line) or _TITLED.fullmatch(line)) if line is not None and len(line) <= _LONGEST else None
         if row and line is not None and any(c.isalnum() for c in line):  # no rule of a table
             run.append((line, row))
             continue
