@@ -26,6 +26,7 @@ from recbole_alkd.error import AlkdError
 from recbole_alkd.files import whole_file
 from recbole_alkd.memory import rows_at_once
 from recbole_alkd.reading import read_search_file
+from recbole_alkd.stock import check_value
 
 RECBOLE_VERSION = "1.2.1"
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -276,6 +277,7 @@ def _saved_data_on_trust_alone() -> None:
         return bool(there)
 
     def create(config: Any) -> Any:
+        _check_model_inputs(config, bool(config["trust_checkpoint"] or _trusted.get()))
         if not untrusted(config, "dataset_save_path", f"{glob.escape(str(config['dataset']))}-*Dataset.pth"):
             return create_dataset(config)
         before = config["dataset_save_path"]
@@ -293,6 +295,21 @@ def _saved_data_on_trust_alone() -> None:
     create.__doc__, load.__doc__ = create_dataset.__doc__, load_split_dataloaders.__doc__
     _replace_everywhere("create_dataset", create_dataset, create)
     _replace_everywhere("load_split_dataloaders", load_split_dataloaders, load)
+
+
+def _check_model_inputs(config: Any, trusted: bool) -> None:
+    """kd_dagfm.py:43 evaluates a setting, which a checkpoint of somebody else may bring along; ldiffrec.py:231 unpickles a file
+    that lies beside the data. AlkdError where they would do more than read data."""
+    if config["model"] == "KD_DAGFM":
+        check_value("teacher", config["teacher"])
+    elif config["model"] == "LDiffRec" and (config["n_cate"] or 0) > 1 and not trusted:
+        path = os.path.join(config["data_path"], "item_emb.npy")
+        try:
+            np.load(path, mmap_mode="r")
+        except FileNotFoundError:
+            raise AlkdError(f"n_cate: {config['n_cate']} needs {path!r}, which does not exist; allowed without it: 1") from None
+        except (OSError, ValueError) as error:
+            raise AlkdError(f"{path!r} is not read: it is no array of numbers, or can run code ({error})") from None
 
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
+import numpy as np
 import pytest
 from recbole.data import create_dataset, data_preparation
 from recbole.utils import get_model
@@ -90,6 +91,34 @@ def test_a_checkpoint_does_not_bring_a_pickle_along(key, mine):
     loaded = recbole_alkd.load_data_and_model("model.pth")
     assert not (mine / "exploded").exists()
     assert loaded[0]["trust_checkpoint"] is False and type(loaded[1]).__name__ == "SASRec"
+
+
+def test_a_checkpoint_does_not_bring_code_for_a_setting_that_recbole_evaluates(mine):
+    config = config_of(mine, "SASRec")
+    config["model"], config["teacher"] = "KD_DAGFM", f"__import__('os').mkdir({str(mine / 'exploded')!r}) or CIN"
+    save_checkpoint({"config": config, "state_dict": {}}, "model.pth")
+    with pytest.raises(AlkdError, match="teacher: .*allowed: DAGFM"):
+        recbole_alkd.load_data_and_model("model.pth")
+    assert not (mine / "exploded").exists()
+
+
+@pytest.mark.parametrize("content", ["pickle", "numbers", "nothing"])
+def test_a_file_beside_the_data_is_not_unpickled(content, mine):
+    file = mine / "data" / "tiny" / "item_emb.npy"
+    values = {"n_cate": 2, "benchmark_filename": None, "load_col": {"inter": ["session_id", "item_id"]}, "alias_of_item_id": None}
+    (mine / "data" / "tiny" / "tiny.inter").write_bytes((mine / "data" / "tiny" / "tiny.train.inter").read_bytes())
+    if content == "pickle":
+        np.save(file, np.array([Bomb(mine / "exploded")], dtype=object), allow_pickle=True)
+    elif content == "numbers":
+        np.save(file, np.ones((30, 8)))
+    config = config_of(mine, "SASRec", **values)
+    config["model"] = "LDiffRec"
+    if content == "numbers":
+        create_dataset(config)
+        return
+    with pytest.raises(AlkdError, match=r"item_emb\.npy"):
+        create_dataset(config)
+    assert not (mine / "exploded").exists()
 
 
 @pytest.mark.parametrize("key", ["model", "dataset"])

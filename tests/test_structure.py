@@ -8,7 +8,7 @@ import pytest
 from process import ROOT
 
 ROOMS = [
-    "files", "error", "reading", "memory", "compat", "config", "keys", "stock",
+    "files", "error", "reading", "memory", "config", "keys", "stock", "compat",
     "registry", "statistics", "labels", "data", "model", "active", "teacher", "distill", "trainer", "bench",
 ]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "checks", "door", "listing", "plugin", "quick_start", "cli"}
