@@ -27,7 +27,7 @@ from recbole_alkd.checks import (
     say_device,
 )
 from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
-from recbole_alkd.data.own_settings import data_settings, files_digest
+from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
 from recbole_alkd.keys import recbole_keys as recbole_keys
 from recbole_alkd.model.backbone import model_defaults
 from recbole_alkd.stock import SPECS, plain, read_text
@@ -184,10 +184,11 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
     if ours and model != "ALKDRec":
         internal["eval_args"] = model_defaults("ALKDRec", [properties_dir()])["eval_args"]
     path = external.get("data_path", internal["data_path"])
-    if dataset == "ml-100k" or not isinstance(path, str):  # RecBole has a copy of ml-100k, and reads no other
+    if not isinstance(path, str):
         return
     shipped = properties_dir() / "dataset" / f"{dataset}.yaml" if ours else None
-    found = data_settings(dataset, Path(path) / dataset, shipped)
+    copy = dataset == "ml-100k"  # of which RecBole has one, and reads no other
+    found = DataSettings() if copy else data_settings(dataset, Path(path) / dataset, shipped)
     values = {key: value for key, value in found.values.items() if ours or key not in FIELDS}
     if model != "ALKDRec" and "MAX_ITEM_LIST_LENGTH" in model_defaults(model, [properties_dir()]):
         values.pop("MAX_ITEM_LIST_LENGTH", None)  # the model's own is part of the model

@@ -177,6 +177,12 @@ def test_a_loss_that_is_no_number_names_its_stage(home, monkeypatch):  # noqa: F
     assert "\n" not in str(error.value)
 
 
+def test_scores_that_are_no_numbers_name_their_stage_though_the_loss_was_one(home):  # noqa: F811
+    with pytest.raises(AlkdError, match=r"stage teacher: scores on validation are .*nan.*epoch 1.*learning_rate") as error:
+        go(learning_rate=1e30, train_loss=None, epochs=1, train_batch_size=4096)
+    assert "\n" not in str(error.value)
+
+
 def test_a_run_killed_in_the_middle_of_its_stages_ends_the_same(tmp_path):
     """SIGKILL, in the teacher recommender's training and again in the distillation."""
     homes = [tmp_path / "killed", tmp_path / "whole"]

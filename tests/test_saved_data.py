@@ -131,14 +131,15 @@ def test_names_in_a_checkpoint_are_no_paths(key, mine):
     assert not (mine.parent / "elsewhere").exists()
 
 
-def test_a_data_set_of_ones_own_is_read_again_on_trust(mine):
+def test_a_data_set_of_ones_own_is_read_again_on_trust(mine, monkeypatch):
     config = config_of(mine, save_dataset=True)
     first = create_dataset(config)
     assert (mine / "saved" / "tiny-ALKDRecDataset.pth").exists()
-    again = create_dataset(config_of(mine, trust_checkpoint=True))
-    assert len(again) == len(first)
-    for path in (mine / "data" / "tiny").iterdir():
-        path.unlink()
-    assert len(create_dataset(config_of(mine, trust_checkpoint=True))) == len(first)
-    with pytest.raises(Exception, match=r"."):
-        create_dataset(config_of(mine))
+    made = []
+    monkeypatch.setattr(type(first), "_from_scratch", lambda self: made.append(self))
+    assert len(create_dataset(config_of(mine, trust_checkpoint=True))) == len(first) and not made
+    create_dataset(config_of(mine))  # without trust, from its files
+    assert len(made) == 1
+    (mine / "data" / "tiny" / "tiny.train.inter").write_text("session_id:token\titem_id_list:token_seq\titem_id:token\n")
+    create_dataset(config_of(mine, trust_checkpoint=True))  # other files, so another data set
+    assert len(made) == 2

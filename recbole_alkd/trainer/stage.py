@@ -108,10 +108,10 @@ def saved_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.detach().cpu().clone() for key, value in model.state_dict().items() if not key.startswith(slots)}
 
 
-def diverged(stage: str, epoch: int, rate: float) -> str:
-    """What is said when the loss of a stage is not a number."""
+def diverged(stage: str, epoch: int, rate: float, what: str = "the training loss is") -> str:
+    """What is said when the loss of a stage, or what it scores, is not a number."""
     return (
-        f"stage {stage}: the training loss is nan (not a number) in epoch {epoch}, with learning_rate {rate:g}; "
+        f"stage {stage}: {what} nan (not a number) in epoch {epoch}, with learning_rate {rate:g}; "
         "try a smaller learning rate, and look for extreme values in the stage's own settings"
     )
 
@@ -267,6 +267,14 @@ class StageTrainer(Trainer):
             return None
         self.logger.info(set_color("stage", "blue") + f" {shown}: finished by an earlier run, loaded from {folder.path}")
         return outcome
+
+    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        found = super()._full_sort_batch_eval(batched_data)
+        # weights can grow beyond all bounds while the loss, which is taken before the step, is still a number
+        if self._stage and (found[1].isnan() | found[1].isposinf()).any():  # -inf is an item that is never recommended
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise AlkdError(diverged(self._stage.shown, len(self.train_loss_dict), rate, "scores on validation are infinite or"))
+        return found
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         score, result = super()._valid_epoch(valid_data, show_progress)

@@ -101,7 +101,7 @@ def tried_out(
                 best, won, top = outcome, number, score
         except ValueError as error:
             # a learning rate may be too high for one model; the run's own settings must work
-            if number == 0 or "loss is nan" not in str(error):
+            if number == 0 or "nan (not a number)" not in str(error):
                 raise
             seconds = round(perf_counter() - begin, 3)
         total += seconds

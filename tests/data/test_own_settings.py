@@ -190,6 +190,9 @@ def test_a_model_of_recbole_s_own_says_what_it_ignores(tmp_path, caplog) -> None
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(8))
     config(tmp_path, "toy", "GRU4Rec", session_window=600, train_neg_sample_args=None)
     assert "session_window: no effect on GRU4Rec" in caplog.text
+    caplog.clear()
+    config(tmp_path, "ml-100k", "BPR", session_window=600)  # the copy that RecBole has
+    assert "session_window: no effect on BPR" in caplog.text
     make_sessions(tmp_path / "toy" / "toy.inter", tmp_path / "made", min_length=2)
     create_dataset(config(tmp_path, "made", session_window=600, session_min_length=3))
     assert "session_window, session_min_length: no effect on benchmark files" in caplog.text

@@ -14,10 +14,11 @@ import pytest
 from chat_server import ChatServer, completion
 from teacher_tests import TITLES, TeacherTests, some_instances
 
-from recbole_alkd.config import AlkdError, read_settings
+from recbole_alkd.config import AlkdError, TeacherSettings, read_settings
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher import chat_client
+from recbole_alkd.teacher.api_key import find_key
 from recbole_alkd.teacher.base import Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.labelling import Labelling, collect_labels
 from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
@@ -405,6 +406,12 @@ def test_the_key_comes_from_the_environment_and_stays_there(
         monkeypatch.delenv("OPENAI_API_KEY")
         with pytest.raises(AlkdError, match="the environment variable OPENAI_API_KEY is not set"):
             label(make("", tmp_path, llm_base_url=None), other)
+
+
+def test_a_key_in_the_place_of_its_name_is_not_shown():
+    with pytest.raises(AlkdError, match="not shown, it may be a key") as error:
+        find_key(TeacherSettings(llm_api_key_env="mysecretpassword"))
+    assert "mysecretpassword" not in str(error.value)
 
 
 KEYS = [
