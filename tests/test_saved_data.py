@@ -97,7 +97,7 @@ def test_a_checkpoint_does_not_bring_code_for_a_setting_that_recbole_evaluates(m
     config = config_of(mine, "SASRec")
     config["model"], config["teacher"] = "KD_DAGFM", f"__import__('os').mkdir({str(mine / 'exploded')!r}) or CIN"
     save_checkpoint({"config": config, "state_dict": {}}, "model.pth")
-    with pytest.raises(AlkdError, match="teacher: .*allowed: DAGFM"):
+    with pytest.raises(AlkdError, match=r"teacher: .*allowed: DAGFM"):
         recbole_alkd.load_data_and_model("model.pth")
     assert not (mine / "exploded").exists()
 
