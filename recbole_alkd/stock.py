@@ -134,8 +134,22 @@ def _ratios(value: Any) -> bool:
     return bool(numbers and value[0] > 0)
 
 
+def _clip(value: dict[Any, Any]) -> str | None:
+    allowed = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")  # of torch.nn.utils.clip_grad_norm_
+    return None if "max_norm" in value and all(key in allowed for key in value) else "max_norm, and perhaps norm_type, as keys"
+
+
+def _filled(value: str) -> str | None:
+    return None if value.strip() else "a text that is not empty"
+
+
 def _seed(value: int) -> str | None:
     return None if 0 <= value <= LARGEST_SEED else f"0 to {LARGEST_SEED}"
+
+
+def _transform(value: str) -> str | None:
+    names = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
+    return None if value in names else " | ".join(names) + _hint(value, names)
 
 
 def _positive(value: float) -> str | None:
@@ -157,7 +171,7 @@ SPECS: dict[str, Spec] = {
     "state": Spec((str,), null=True, check=_one_of("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL")),
     "reproducibility": _FLAG,
     "data_path": _TEXT,
-    "checkpoint_dir": _TEXT,
+    "checkpoint_dir": Spec((str,), check=_filled),
     "show_progress": _FLAG,
     "save_dataset": _FLAG,
     "dataset_save_path": _TEXT_OR_NULL,
@@ -174,13 +188,13 @@ SPECS: dict[str, Spec] = {
     "train_neg_sample_args": _MAPPING,
     "eval_step": Spec((int,)),
     "stopping_step": _COUNT,
-    "clip_grad_norm": _MAPPING,
+    "clip_grad_norm": Spec((dict,), null=True, check=_clip),
     "weight_decay": Spec((int, float), null=True, check=_at_least(0)),
     "loss_decimal_place": _COUNT,
     "require_pow": _FLAG,
     "enable_amp": _FLAG,
     "enable_scaler": _FLAG,
-    "transform": _TEXT_OR_NULL,
+    "transform": Spec((str,), null=True, check=_transform),
     # evaluation
     "eval_args": Spec((dict,), check=_eval_args),
     "repeatable": _FLAG,
@@ -189,17 +203,18 @@ SPECS: dict[str, Spec] = {
     "valid_metric": _TEXT,
     "valid_metric_bigger": _FLAG,
     "eval_batch_size": Spec((int,), check=_at_least(1)),
-    "metric_decimal_place": _COUNT,
+    "metric_decimal_place": Spec((int,), check=lambda v: None if 0 <= v <= 16 else "0 to 16"),  # with far more, numpy gives nan
     # data
     "field_separator": Spec((str,), check=lambda v: None if v else "a text that is not empty"),
     "seq_separator": Spec((str,), check=lambda v: None if v else "a text that is not empty"),
     **dict.fromkeys(
         (
             "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "HEAD_ENTITY_ID_FIELD",
-            "ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "ITEM_LIST_LENGTH_FIELD", "POSITION_FIELD", "encoding",
+            "ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "POSITION_FIELD", "encoding",
         ),
         _TEXT_OR_NULL,
     ),
+    "ITEM_LIST_LENGTH_FIELD": Spec((str,), check=_filled),
     "NEG_PREFIX": _TEXT,
     "LIST_SUFFIX": _TEXT,
     "MAX_ITEM_LIST_LENGTH": Spec((int,), null=True, check=_at_least(1)),

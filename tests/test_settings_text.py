@@ -15,7 +15,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.keys import recbole_keys
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.reading import read_value, read_yaml
-from recbole_alkd.stock import read_text
+from recbole_alkd.stock import check_value, read_text
 
 STOCK = {"model": "SASRec", "dataset": "ml-100k"}
 
@@ -249,3 +249,20 @@ def test_the_import_does_not_cost_recbole_its_own_errors():
     code = "import recbole_alkd\nfrom recbole.config import Config\nConfig(model='GRU4Rec', dataset='ml-100k')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "should be None when the loss_type is CE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("clip_grad_norm", {"a": 1}, {"max_norm": 5, "norm_type": 2}),
+        ("clip_grad_norm", {"norm_type": 2}, None),
+        ("checkpoint_dir", " ", "saved"),
+        ("transform", "nonsense", "mask_itemseq"),
+        ("ITEM_LIST_LENGTH_FIELD", None, "item_length"),
+        ("metric_decimal_place", 1000, 16),
+    ],
+)
+def test_values_that_recbole_would_end_in_a_traceback_with_are_refused(key, bad, good):
+    check_value(key, good)
+    with pytest.raises(AlkdError, match=f"^{key}: .*allowed"):
+        check_value(key, bad)
