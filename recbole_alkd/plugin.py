@@ -227,6 +227,9 @@ def _command_line(words: Sequence[str]) -> dict[str, str]:
         if not (word.startswith("--") and equals and key):
             others.append(word)
         elif found.get(key, text) != text:
+            if key not in recbole_keys() and not is_ours(key, recbole_keys()):  # the program's own, which may take it often
+                others.append(word)
+                continue
             raise AlkdError(f"--{key} is given twice, as {found[key]!r} and as {text!r}; give it once")
         else:
             found[key] = text

@@ -49,7 +49,7 @@ def test_the_run_that_follows_a_selection_does_not_train_the_recommender_again(h
     ("words", "expected"),
     [
         (["select", "--out=picks.json", "alkd_mu", "3"], "'alkd_mu' is not understood"),
-        (["select", "--out=picks.json", *settings(alkd_ratio="pilot")], "alkd_ratio: 'pilot' needs labels"),
+        (["select", "--out=picks.json", *settings(alkd_ratio="pilot", alkd_pilot=2)], "alkd_ratio: 'pilot' needs labels"),
         (["sessions", "--inter", "none.inter", "--out", "x"], "none.inter"),
     ],
 )

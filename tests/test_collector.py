@@ -13,7 +13,8 @@ from recbole_alkd.trainer.collector import SingleTargetCollector
 @pytest.mark.parametrize("metrics", [["Recall", "NDCG", "MRR"], ["Hit", "MAP", "Precision"], ["GAUC", "Recall"]])
 @pytest.mark.parametrize("several_targets", [False, True])
 def test_same_as_recboles(metrics, several_targets):
-    config = Config(model="ALKDRec", dataset="ml-100k", config_dict={"metrics": metrics, "topk": [3, 7], "use_gpu": False})
+    values = {"metrics": metrics, "topk": [3, 7], "valid_metric": f"{metrics[-1]}@3", "use_gpu": False}
+    config = Config(model="ALKDRec", dataset="ml-100k", config_dict=values)
     torch.manual_seed(0)
     collected = []
     for kind in (Collector, SingleTargetCollector):

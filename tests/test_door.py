@@ -164,7 +164,7 @@ def test_version_and_settings(command):
     assert code == 0 and "properties" in listed.splitlines()[0]
     assert "label_store: alkd_labels/labels.sqlite  (text)" in listed and "relative to the working directory" in listed
     assert "epochs: 300  (an integer)  [RecBole]\n    The number of training epochs." in command("settings", "epochs")[1]
-    assert "knn_decay: [0.3, 0.5, 0.7]" in command("settings")[1]
+    assert "knn_decay: [0.0, 0.3, 0.5, 0.7]" in command("settings")[1]
 
 
 def test_every_setting_of_ours_is_listed_with_a_comment():

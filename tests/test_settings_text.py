@@ -266,3 +266,11 @@ def test_values_that_recbole_would_end_in_a_traceback_with_are_refused(key, bad,
     check_value(key, good)
     with pytest.raises(AlkdError, match=f"^{key}: .*allowed"):
         check_value(key, bad)
+
+
+def test_a_word_of_another_program_may_stand_there_twice(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program", "--ignore=a", "--ignore=b", "--epochs=3"])
+    assert Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})["epochs"] == 3
+    monkeypatch.setattr(sys, "argv", ["program", "--epochs=2", "--epochs=3"])
+    with pytest.raises(AlkdError, match="--epochs is given twice"):
+        Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})
