@@ -225,7 +225,7 @@ class Log:
 def choose(scores, bigger=True):
     def train(number, values, better):
         if scores[number] is None:
-            raise ValueError("Training loss is nan")
+            raise AlkdError("stage student: the loss is nan (not a number) in epoch 1")
         return outcome(scores[number])
 
     log = Log()
