@@ -3,13 +3,14 @@
 Importing this package is all that RecBole needs to know the model ``ALKDRec``.
 """
 
-from recbole_alkd import compat
+from recbole_alkd import compat, moved
 
+moved.install()
 compat.apply()
 
 from recbole_alkd import plugin  # noqa: E402  (RecBole can only be imported once compat has run)
-from recbole_alkd.config import AlkdError  # noqa: E402
 from recbole_alkd.registry import backbones, losses, policies, teachers  # noqa: E402
+from recbole_alkd.settings.groups import AlkdError  # noqa: E402
 
 plugin.register()
 

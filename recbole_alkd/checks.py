@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.active.difficulty import check_difficulty
-from recbole_alkd.config import FIELDS, AlkdError, Settings, read_yaml
 from recbole_alkd.data.own_settings import check_dataset_name
 from recbole_alkd.distill.combined import check_losses, wanted_losses
-from recbole_alkd.keys import model_names, nearest, recbole_keys
 from recbole_alkd.labels.store import check_label_store
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
-from recbole_alkd.stock import check_values, gpu_text
+from recbole_alkd.settings.groups import FIELDS, AlkdError, Settings, read_yaml
+from recbole_alkd.settings.keys import model_names, nearest, recbole_keys
+from recbole_alkd.settings.stock import check_values, gpu_text
 from recbole_alkd.teacher.base import check_teacher
 
 _asks: ContextVar[bool] = ContextVar("asks", default=True)
@@ -86,7 +86,7 @@ def check_machine(settings: Settings) -> None:
 def _check_files(settings: Settings) -> None:
     """AlkdError where a file that a setting names cannot be read, or does not hold what it should."""
     from recbole_alkd.active.policy.listed import read_picks
-    from recbole_alkd.teacher.prices import read_prices
+    from recbole_alkd.llm.prices import read_prices
     from recbole_alkd.teacher.prompt import load_prompt
     from recbole_alkd.teacher.replay import read_recordings
 

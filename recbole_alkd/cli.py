@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from recbole_alkd.checks import own_command
-from recbole_alkd.config import AlkdError
 from recbole_alkd.door import leave
+from recbole_alkd.settings.groups import AlkdError
 
 
 def run_main(argv: Sequence[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from recbole_alkd.error import AlkdError, what_went_on
+from recbole_alkd.settings.error import AlkdError, what_went_on
 
 TRACEBACK = "RECBOLE_ALKD_TRACEBACK"
 _LONGEST = 500  # characters of a message

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import FIELDS, AlkdError, allowed_words, read_yaml
-from recbole_alkd.keys import nearest
 from recbole_alkd.plugin import MODELS, properties_dir
 from recbole_alkd.registry import backbones, losses, policies, teachers
-from recbole_alkd.stock import SPECS
+from recbole_alkd.settings.groups import FIELDS, AlkdError, allowed_words, read_yaml
+from recbole_alkd.settings.keys import nearest
+from recbole_alkd.settings.stock import SPECS
 
 _LINE = re.compile(r"^(\w+):(?:\s.*?)?\s#\s*(.*)$")
 _KIND = re.compile(r"^\(([^)]*)\)\s*")

@@ -26,11 +26,11 @@ from recbole_alkd.checks import (
     check_run,
     say_device,
 )
-from recbole_alkd.config import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
-from recbole_alkd.keys import recbole_keys as recbole_keys
 from recbole_alkd.model.backbone import model_defaults
-from recbole_alkd.stock import SPECS, plain, read_text
+from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
+from recbole_alkd.settings.keys import recbole_keys as recbole_keys
+from recbole_alkd.settings.stock import SPECS, plain, read_text
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",

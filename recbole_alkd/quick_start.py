@@ -13,14 +13,14 @@ from recbole.data import create_dataset, data_preparation
 from recbole.quick_start import quick_start
 from recbole.utils import get_model, get_trainer, init_seed
 
+from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
 from recbole_alkd.checks import asking_nobody, check_folder
 from recbole_alkd.compat import trusted_loads
-from recbole_alkd.config import AlkdError
 from recbole_alkd.files import write_json
+from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.trainer import label_only
-from recbole_alkd.trainer.report import certificate
-from recbole_alkd.trainer.rounds import CERTIFICATE, LabelRounds
 
 
 def run_recbole_alkd(

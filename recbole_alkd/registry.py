@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ def paired_difference(
     below the trainer, since imports run upward only and ``bench`` imports the trainer.
 
     Args:
-        values_a, values_b: (sessions,) values of one metric (``trainer.ranks.gains``), paired by place.
+        values_a, values_b: (sessions,) values of one metric (``model.scoring.gains``), paired by place.
         seed: of the bootstrap; the same input gives the same numbers. resamples: bootstrap draws.
 
     Returns:

@@ -15,9 +15,9 @@ from tiny import tiny_config, write_benchmark
 
 from recbole_alkd import AlkdError, teachers
 from recbole_alkd.checks import asking_nobody, check_folder, own_command
-from recbole_alkd.keys import model_names
 from recbole_alkd.plugin import empty_argv, settings_of
 from recbole_alkd.quick_start import label_instances
+from recbole_alkd.settings.keys import model_names
 from recbole_alkd.teacher.base import LLMTeacher
 from recbole_alkd.trainer.deciding import deciding_settings
 

@@ -13,8 +13,8 @@ from recbole.config import Config
 
 from recbole_alkd import AlkdError
 from recbole_alkd.checks import asking_nobody
-from recbole_alkd.config import FIELDS, Settings, is_ours, parse, read_settings, settings_hash, stage_seed
 from recbole_alkd.plugin import properties_dir, recbole_keys, settings_of
+from recbole_alkd.settings.groups import FIELDS, Settings, is_ours, parse, read_settings, settings_hash, stage_seed
 
 
 def alkdrec(**values):

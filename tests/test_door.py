@@ -11,10 +11,10 @@ from process import ROOT, run
 
 from recbole_alkd import AlkdError, door
 from recbole_alkd.cli import main
-from recbole_alkd.config import FIELDS
 from recbole_alkd.door import describe, leave
-from recbole_alkd.error import during, what_went_on
 from recbole_alkd.listing import all_settings
+from recbole_alkd.settings.error import during, what_went_on
+from recbole_alkd.settings.groups import FIELDS
 
 
 def raising(error):

@@ -8,11 +8,11 @@ from tiny import create_dataset, settings_of, tiny_config, training_part
 
 from recbole_alkd import AlkdError
 from recbole_alkd.bench.plan import SHARED_ONLY
-from recbole_alkd.config import SessionSettings, read_yaml
 from recbole_alkd.distill import check_losses
 from recbole_alkd.model.backbone import build_backbone, view_and_model
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import backbones, losses
+from recbole_alkd.settings.groups import SessionSettings, read_yaml
 from recbole_alkd.trainer.search_space import (
     COMMON,
     FIXED,

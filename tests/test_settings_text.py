@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from recbole.config import Config
 
 from recbole_alkd import AlkdError
-from recbole_alkd.keys import recbole_keys
 from recbole_alkd.plugin import empty_argv
-from recbole_alkd.reading import read_value, read_yaml
-from recbole_alkd.stock import check_value, read_text
+from recbole_alkd.settings.keys import recbole_keys
+from recbole_alkd.settings.reading import read_value, read_yaml
+from recbole_alkd.settings.stock import check_value, read_text
 
 STOCK = {"model": "SASRec", "dataset": "ml-100k"}
 

@@ -18,8 +18,8 @@ from recbole_alkd.bench.plan import Task
 from recbole_alkd.bench.runs import run_key
 from recbole_alkd.bench.worker import run_task
 from recbole_alkd.compat import load_checkpoint
+from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.trainer import ALKDRecTrainer
-from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.stage import StageOutcome, StageTrainer
 from recbole_alkd.trainer.tuning import tried_out
 

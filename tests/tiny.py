@@ -15,10 +15,10 @@ from recbole.utils import get_model
 import recbole_alkd  # noqa: F401  (RecBole learns ALKDRec)
 from recbole_alkd.active.policy.base import Policy
 from recbole_alkd.checks import asking_nobody
-from recbole_alkd.config import Settings
 from recbole_alkd.model.backbone import Backbone, build_backbone
 from recbole_alkd.plugin import empty_argv, settings_of
 from recbole_alkd.registry import backbones, policies, teachers
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import LLMTeacher
 
 NAME = "tiny"

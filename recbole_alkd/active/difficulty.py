@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.settings.groups import AlkdError
 
 # (item_seq, item_seq_len, rows of the batch) -> (B,)
 Batch = Callable[[Tensor, Tensor, slice], Tensor]

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 
 def difficulty_ranks(difficulty: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from recbole_alkd.active.gain import difficulty_ranks
-from recbole_alkd.config import AlkdError
 from recbole_alkd.files import whole_file
+from recbole_alkd.settings.groups import AlkdError
 
 
 def draw_selection(

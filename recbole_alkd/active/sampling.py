@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 METHODS = ("gumbel", "pps")
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from recbole_alkd.config import AlkdError, read_yaml
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import losses, policies, teachers
+from recbole_alkd.settings.groups import AlkdError, read_yaml
 
 PREFIX = {"session_augmentation": "prefix"}
 CLOSED_FORM = ("popularity", "item_knn")

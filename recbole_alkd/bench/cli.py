@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.bench.plan import absolute, check_runs, read_plan
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 
 def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 # GNU's and Intel's OpenMP
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from recbole_alkd.bench.names import markdown_text, spreadsheet_cell
 from recbole_alkd.bench.verdicts import Verdicts, method
-from recbole_alkd.trainer.ranks import GROUPS, gains
+from recbole_alkd.model.scoring import GROUPS, gains
 
 if TYPE_CHECKING:
     from recbole_alkd.bench.columns import Sheet

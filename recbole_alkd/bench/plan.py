@@ -28,7 +28,7 @@ from typing import Any
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
 from recbole_alkd.bench.names import check_apart, check_content, file_name, line, seen
 from recbole_alkd.bench.study import Study, read_study
-from recbole_alkd.config import FIELDS, AlkdError, read_yaml, read_yaml_file
+from recbole_alkd.settings.groups import FIELDS, AlkdError, read_yaml, read_yaml_file
 
 KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
 # All arms are evaluated alike, so none may change what is evaluated.

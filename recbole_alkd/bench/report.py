@@ -19,9 +19,9 @@ from recbole_alkd.bench.runs import Outcome, Result, cause
 from recbole_alkd.bench.statistics import Comparison, compare, holm
 from recbole_alkd.bench.target_groups import MEANING, Part, group_sizes, parts, size_words
 from recbole_alkd.bench.verdicts import method, verdicts_of
-from recbole_alkd.config import AlkdError, stage_seed
 from recbole_alkd.files import write_whole
-from recbole_alkd.trainer.ranks import gains
+from recbole_alkd.model.scoring import gains
+from recbole_alkd.settings.groups import AlkdError, stage_seed
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ from recbole_alkd.bench.cores import threads_of_a_run
 from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task, config_of
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.bench.progress import LogWatch
-from recbole_alkd.config import AlkdError, settings_hash
 from recbole_alkd.files import write_json
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError, settings_hash
 from recbole_alkd.trainer.deciding import deciding_settings
 
 # stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
@@ -51,7 +51,7 @@ TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
 class Result:
     """A finished run: ranks of the test and valid targets (1 = best), what it cost, and of the test part sessions and ``groups``.
 
-    groups: the place of each target in ``trainer.ranks.GROUPS``.
+    groups: the place of each target in ``model.scoring.GROUPS``.
     """
 
     task: Task

@@ -1,4 +1,4 @@
-"""Every table once more, split by what training knows of the target: warm, input-only, cold (``trainer.ranks.target_groups``)."""
+"""Every table once more, split by what training knows of the target: warm, input-only, cold (``model.scoring.target_groups``)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recbole_alkd.model.scoring import GROUPS, gains
 from recbole_alkd.statistics import bootstrap_interval
-from recbole_alkd.trainer.ranks import GROUPS, gains
 
 if TYPE_CHECKING:
     from recbole_alkd.bench.runs import Result

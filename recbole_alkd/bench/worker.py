@@ -19,11 +19,11 @@ import numpy as np
 
 from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import config_of
-from recbole_alkd.config import AlkdError
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
+from recbole_alkd.model.scoring import session_tokens, target_groups, write_arrays
 from recbole_alkd.registry import losses
-from recbole_alkd.trainer.ranks import session_tokens, target_groups, write_arrays
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.trainer.simple import SimpleRecommender
 
 if TYPE_CHECKING:

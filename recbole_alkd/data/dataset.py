@@ -16,7 +16,6 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_alkd.config import FIELDS, AlkdError, read_settings
 from recbole_alkd.data.instances import (
     Instances,
     check_split,
@@ -28,6 +27,7 @@ from recbole_alkd.data.instances import (
 )
 from recbole_alkd.data.loading import CheckedFiles
 from recbole_alkd.data.sessions import positions_message
+from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings
 
 ROW_FIELD = "alkd_row"
 ORDER_NAMES = {"RO": "random", "TO": "time"}

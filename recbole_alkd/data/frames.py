@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.tables import MISSING, clean_id, open_table
+from recbole_alkd.settings.groups import AlkdError
 
 
 @dataclass(frozen=True)

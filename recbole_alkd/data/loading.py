@@ -12,12 +12,12 @@ import pandas as pd
 from recbole.data.dataset import SequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.benchmark import check_rows
 from recbole_alkd.data.frames import frame_of, read_columns
 from recbole_alkd.data.instances import PARTS
 from recbole_alkd.data.reading import TIME_UNITS, Clicks, read_clicks
 from recbole_alkd.data.tables import clean_id, existing
+from recbole_alkd.settings.groups import AlkdError
 
 _BY_NAME = {kind.value: kind for kind in FeatureType}
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from recbole_alkd.config import SESSION_KEYS, AlkdError, read_yaml_file
 from recbole_alkd.data.tables import existing, open_table
+from recbole_alkd.settings.groups import SESSION_KEYS, AlkdError, read_yaml_file
 
 # What a file beside the data may say: how it is read, and what a session is. Nothing of it names a path or runs anything.
 DATA_KEYS = (

@@ -18,7 +18,6 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.instances import (
     AUGMENTATIONS,
     ORDERS,
@@ -37,6 +36,7 @@ from recbole_alkd.data.reading import TIME_UNITS, read_clicks
 from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
+from recbole_alkd.settings.groups import AlkdError
 
 
 def make_sessions(

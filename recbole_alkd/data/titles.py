@@ -11,8 +11,8 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.tables import checked_id, existing, open_table, shown
+from recbole_alkd.settings.groups import AlkdError
 
 TITLE_FIELDS = ("title", "movie_title", "name")
 MAX_TITLE = 200  # characters

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.files import sync
+from recbole_alkd.settings.groups import AlkdError
 
 
 def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.settings.groups import AlkdError, Settings
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity", "item_text")
 KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have

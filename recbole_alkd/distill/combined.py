@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.distill.base import NEEDS, DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.registry import losses
+from recbole_alkd.settings.groups import AlkdError, Settings
 
 
 def wanted_losses(settings: Settings) -> dict[str, float]:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.registry import losses
+from recbole_alkd.settings.groups import AlkdError, Settings
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ import torch
 from recbole.data.interaction import Interaction
 from torch import Tensor
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.model.edges import nearest_edges
 from recbole_alkd.registry import losses
+from recbole_alkd.settings.groups import AlkdError
 
 
 @losses.register("text_pairs")

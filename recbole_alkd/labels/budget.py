@@ -10,8 +10,8 @@ import threading
 from dataclasses import dataclass
 from decimal import Decimal
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.ledger import Ledger
+from recbole_alkd.settings.groups import AlkdError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.labels import tools
 from recbole_alkd.labels.label import read_amount, read_time
 from recbole_alkd.labels.store import STATUSES, LabelStore
+from recbole_alkd.settings.groups import AlkdError, TeacherSettings
 
 
 def add_store_command(subparsers: Any) -> argparse.ArgumentParser:

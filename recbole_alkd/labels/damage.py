@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.file import LabelStoreError, connect
 from recbole_alkd.labels.hints import Hints, put_hints
 from recbole_alkd.labels.label import STATUSES, Label, read_amount, read_count, read_time
 from recbole_alkd.labels.owner import is_alive
 from recbole_alkd.labels.store import APPLICATION_ID, LabelStore
+from recbole_alkd.settings.groups import AlkdError
 
 _PAGE = 1000
 _TABLES = {"labels", "answers", "teachers", "failures", "claims"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.settings.groups import AlkdError
 
 STATUSES = ("ok", "failed")
 LARGEST = 2**63 - 1  # what SQLite's integers hold

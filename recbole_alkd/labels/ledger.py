@@ -17,8 +17,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.label import read_amount, read_count
+from recbole_alkd.settings.groups import AlkdError
 
 FILE = "spending.jsonl"
 Taken = Mapping[str, tuple[int, float | None]]

@@ -14,11 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels.damage import repair, verify
 from recbole_alkd.labels.hints import all_hints, put_hints
 from recbole_alkd.labels.label import Label, read_amount, read_count, read_time, to_row
 from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.settings.groups import AlkdError
 
 __all__ = [
     "Line",

@@ -12,9 +12,9 @@ from typing import Any
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_alkd.config import FIELDS, read_settings
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.model.text_fusion import TextFusion, TextTable
+from recbole_alkd.settings.groups import FIELDS, read_settings
 
 SLOTS = ("kd", "item_loss")
 

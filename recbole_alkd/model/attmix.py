@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.model.session_model import SessionModel, last_items
 from recbole_alkd.registry import backbones
+from recbole_alkd.settings.groups import AlkdError
 
 
 @backbones.register("AttMix")

@@ -18,9 +18,9 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from recbole_alkd.config import AlkdError, Settings, read_yaml
 from recbole_alkd.model.sampled_softmax import SampledSoftmax
 from recbole_alkd.registry import backbones
+from recbole_alkd.settings.groups import AlkdError, Settings, read_yaml
 
 
 class Backbone:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import TrainingSettings
+from recbole_alkd.settings.groups import TrainingSettings
 
 if TYPE_CHECKING:
     from recbole_alkd.model.backbone import Backbone

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.model.session_model import SessionModel, item_weights
 from recbole_alkd.registry import backbones
+from recbole_alkd.settings.groups import AlkdError
 
 
 @backbones.register("SessionFPMC")

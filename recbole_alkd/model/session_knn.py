@@ -17,7 +17,6 @@ from recbole.utils import InputType
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from recbole_alkd.config import FIELDS, AlkdError, read_settings, stage_seed
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
@@ -25,6 +24,7 @@ from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
 from recbole_alkd.model.neighbours import PRIOR, cut, rounded
 from recbole_alkd.model.refine import refined
 from recbole_alkd.registry import backbones
+from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings, stage_seed
 
 
 class SessionKNN(SequentialRecommender):

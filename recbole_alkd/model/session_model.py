@@ -10,8 +10,8 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.model.loss import draw_items, in_batch_bpr, sampled_bce, sampled_bpr
+from recbole_alkd.settings.groups import AlkdError
 
 LOSSES = ("BPR_INBATCH", "CE", "BPR", "BCE")
 

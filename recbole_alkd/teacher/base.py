@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from recbole_alkd.config import AlkdError, Settings
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.settings.groups import AlkdError, Settings
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from recbole_alkd.labels.claims import Claims
 from recbole_alkd.labels.hints import Hints, get_hints
 from recbole_alkd.labels.side import store_hints
 from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.llm.answers.thoughts import without_thoughts
+from recbole_alkd.llm.messages import sendable
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.prompt import Prompt, sendable, title_of
-from recbole_alkd.teacher.thoughts import without_thoughts
+from recbole_alkd.teacher.prompt import Prompt, title_of
 
 logger = logging.getLogger(__name__)
 

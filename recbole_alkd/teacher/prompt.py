@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError, TeacherSettings, read_yaml_file
+from recbole_alkd.settings.groups import AlkdError, TeacherSettings, read_yaml_file
 from recbole_alkd.teacher.base import Instance
 
 # every text of a prompt file, with the slots that it must have
@@ -143,20 +143,6 @@ def shown_order(instance: Instance, seed: int) -> tuple[str, ...]:
 def session_titles(instance: Instance, titles: Mapping[str, str], history: int) -> list[str]:
     """Titles of the last ``history`` items of the session, oldest first."""
     return [title_of(token, titles) for token in instance.history[-history:]]
-
-
-def sendable(text: str) -> str:
-    """``text`` with halves of surrogate pairs replaced, which no encoder takes. Whole pairs become their character."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """The chat for a model that knows no system role: its text stands in the first user message."""
-    rest = [dict(message) for message in messages if message["role"] != "system"]
-    texts = [message["content"] for message in messages if message["role"] == "system"]
-    if rest and texts:
-        rest[0]["content"] = "\n\n".join([*texts, rest[0]["content"]])
-    return rest
 
 
 def title_of(token: str, titles: Mapping[str, str]) -> str:

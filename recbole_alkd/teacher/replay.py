@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import AlkdError, TeacherSettings
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError, TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
 
 logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
 from recbole_alkd.teacher.prompt import title_of
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from recbole_alkd.model.scoring import METRICS, gains
 from recbole_alkd.statistics import LEVEL, paired_difference, paired_t, sign_flips
-from recbole_alkd.trainer.ranks import METRICS, gains
 
 NO_DIFFERENCE = "no measurable difference"
 FEW = 200  # so many sessions that differ are enough for a t-test; with fewer, swaps within sessions are drawn

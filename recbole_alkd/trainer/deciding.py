@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.config import (
+from recbole_alkd.model.backbone import role_config, view_and_model
+from recbole_alkd.settings.groups import (
     DistillSettings,
     LoraSettings,
     SelectionSettings,
@@ -16,7 +17,6 @@ from recbole_alkd.config import (
     TextSettings,
     settings_hash,
 )
-from recbole_alkd.model.backbone import role_config, view_and_model
 from recbole_alkd.trainer.search_space import tuning_facts
 
 # RecBole settings that do not change a result, and so do not make another run of it.

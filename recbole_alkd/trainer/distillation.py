@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.config import DistillSettings
 from recbole_alkd.distill.base import DistillBatch, DistillContext
 from recbole_alkd.distill.combined import CombinedLoss
+from recbole_alkd.settings.groups import DistillSettings
 from recbole_alkd.trainer.batches import Cycle
 
 

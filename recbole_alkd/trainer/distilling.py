@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from recbole.utils import init_seed, set_color
 
-from recbole_alkd.config import FIELDS, Settings, read_settings, stage_seed
 from recbole_alkd.distill.base import DistillContext
 from recbole_alkd.distill.combined import build_item_loss, build_loss
+from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, updates_rows
+from recbole_alkd.settings.groups import FIELDS, Settings, read_settings, stage_seed
 from recbole_alkd.trainer.batches import CycledBatches
 from recbole_alkd.trainer.distillation import DistillationTerm, ItemTerm, control_lists, spoiled_lists
-from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.search_space import Values, longer_tries, loss_tries, with_loss
 from recbole_alkd.trainer.stage import StageOutcome
 from recbole_alkd.trainer.table_distillation import edge_makers

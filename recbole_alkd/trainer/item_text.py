@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recbole_alkd.config import FIELDS, TextSettings, read_settings, stage_seed
 from recbole_alkd.data.titles import clean_title, titles_of
+from recbole_alkd.llm.text_vectors import TextVectors, text_vectors
 from recbole_alkd.model.edges import Weighing, nearest_edges, permuted
-from recbole_alkd.teacher.text_vectors import TextVectors, text_vectors
+from recbole_alkd.settings.groups import FIELDS, TextSettings, read_settings, stage_seed
 
 
 class ItemText:

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.writing import write_files
+from recbole_alkd.labelling.batch import read_batch, write_batch
+from recbole_alkd.labelling.collect import collect_labels, keys_of
+from recbole_alkd.labelling.estimate import estimate_labels
+from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labels import LabelStore
-from recbole_alkd.teacher.api import ApiTeacher
-from recbole_alkd.teacher.batch import read_batch, write_batch
-from recbole_alkd.teacher.estimate import estimate_labels
-from recbole_alkd.teacher.judging import expected
-from recbole_alkd.teacher.labelling import collect_labels, keys_of
+from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.teacher.api.teacher import ApiTeacher
+from recbole_alkd.teacher.local.judging import expected
 from recbole_alkd.trainer.report import money
-from recbole_alkd.trainer.rounds import LabelRounds
 
 Found = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from texttable import Texttable
 
-from recbole_alkd.teacher.adapters import rank_words
+from recbole_alkd.active.certificate import certificate, certificate_words
+from recbole_alkd.llm.adapters import rank_words
 from recbole_alkd.trainer.simple import KINDS
 
 STAGES = {
@@ -93,22 +94,6 @@ def bill_lines(
             f"({certificate(policy)}; a right label of the hardest session gains 1)"
         )
     return lines
-
-
-def certificate_words(policy: Mapping[str, Any]) -> str:
-    """What the certificate means for a user."""
-    value, upper = policy["value"], policy["upper"]
-    if upper <= 0:
-        return "in the worst case no policy is sure of any gain"
-    share = value / upper
-    if share >= 0.9995:
-        return "whichever labels turn out wrong in the assumed ratio, no policy is sure of gaining more"
-    return f"whichever labels turn out wrong in the assumed ratio, it is sure of {share:.1%} of what the best policy can be sure of"
-
-
-def certificate(policy: Mapping[str, Any]) -> str:
-    """The worst-case gain of a policy and the bound that no policy exceeds, in units of the assumed gains."""
-    return f"worst-case gain {policy['value']:.6g}, upper bound {policy['upper']:.6g}, gap {policy['gap']:.2g}"
 
 
 def settings_in_words(values: Mapping[str, Any]) -> str:

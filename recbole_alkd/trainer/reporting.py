@@ -13,10 +13,8 @@ import torch
 from recbole.utils import set_color
 from torch import nn
 
-from recbole_alkd.config import Settings
-from recbole_alkd.trainer.again import run_facts
-from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
-from recbole_alkd.trainer.ranks import (
+from recbole_alkd.labelling.rounds import LabelRounds
+from recbole_alkd.model.scoring import (
     GROUPS,
     METRICS,
     RANKS,
@@ -27,8 +25,10 @@ from recbole_alkd.trainer.ranks import (
     target_groups,
     write_arrays,
 )
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.trainer.again import run_facts
+from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, row_words, stage_table, tuned_line
-from recbole_alkd.trainer.rounds import LabelRounds
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
 from recbole_alkd.trainer.simple import KINDS, SimpleRecommender
 from recbole_alkd.trainer.stage import StageOutcome, StageTrainer, peak_memory_mb, state_bytes

@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.config import (
+from recbole_alkd.distill.combined import loss_options, wanted_losses
+from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
+from recbole_alkd.registry import backbones, losses
+from recbole_alkd.settings.groups import (
     FIELDS,
     AlkdError,
     Settings,
@@ -29,9 +32,6 @@ from recbole_alkd.config import (
     settings_hash,
     stage_seed,
 )
-from recbole_alkd.distill.combined import loss_options, wanted_losses
-from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
-from recbole_alkd.registry import backbones, losses
 
 Space = Mapping[str, Sequence[Any]]
 Values = dict[str, Any]

@@ -12,7 +12,7 @@ from recbole_alkd.model.backbone import model_defaults, property_folders
 from recbole_alkd.model.choosing import Counting, fit_counts
 from recbole_alkd.model.counting import session_counts, training_sessions
 from recbole_alkd.model.neighbours import PRIOR, profiles, table_bytes
-from recbole_alkd.trainer.ranks import mean_ranks
+from recbole_alkd.model.scoring import mean_ranks
 
 KINDS = {"popularity": "popularity", "item_knn": "item-kNN"}
 

@@ -25,11 +25,11 @@ from torch import nn
 from tqdm import tqdm
 
 from recbole_alkd.compat import save_checkpoint
-from recbole_alkd.config import AlkdError, stage_seed
-from recbole_alkd.error import during
 from recbole_alkd.model.alkdrec import SLOTS
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
+from recbole_alkd.settings.error import during
+from recbole_alkd.settings.groups import AlkdError, stage_seed
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion

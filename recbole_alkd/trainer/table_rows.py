@@ -12,9 +12,9 @@ from logging import Logger
 from time import perf_counter
 from typing import Any
 
-from recbole_alkd.config import FIELDS, TextSettings, read_settings
 from recbole_alkd.data.titles import NoTitlesError
 from recbole_alkd.model.backbone import SessionRecommender
+from recbole_alkd.settings.groups import FIELDS, TextSettings, read_settings
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.session_knn import fit_table
 from recbole_alkd.trainer.stage import saved_state, state_bytes

@@ -17,24 +17,24 @@ import numpy as np
 from recbole.utils import calculate_valid_score, get_local_time, init_seed, set_color
 from torch import nn
 
-from recbole_alkd.config import AlkdError, settings_hash, stage_seed
 from recbole_alkd.data.titles import titles_of
-from recbole_alkd.error import during
+from recbole_alkd.labelling.folds import Folds
+from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
 from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
+from recbole_alkd.settings.error import during
+from recbole_alkd.settings.groups import AlkdError, settings_hash, stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import check_recordings, read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.distilling import DistillingTrainer
-from recbole_alkd.trainer.folds import Folds
-from recbole_alkd.trainer.instances import TrainingRows
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion
 from recbole_alkd.trainer.logs import name_log, named_tensorboard
 from recbole_alkd.trainer.report import STAGES
-from recbole_alkd.trainer.rounds import LabelRounds, teacher_log
 from recbole_alkd.trainer.run_folder import STAGES_FOLDER, RunFolder, StageFolder, shared_stage
 from recbole_alkd.trainer.stage import StageOutcome
 from recbole_alkd.trainer.tuning import RoleRun

@@ -16,8 +16,8 @@ from typing import Any
 from recbole.data.dataloader import TrainDataLoader
 from recbole.utils import calculate_valid_score, set_color
 
-from recbole_alkd.config import FIELDS, Settings, read_settings
 from recbole_alkd.model.backbone import SessionRecommender, role_config
+from recbole_alkd.settings.groups import FIELDS, Settings, read_settings
 from recbole_alkd.trainer.report import settings_in_words, tuned_line
 from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.search_space import Values, laid_over, role_tries

@@ -9,8 +9,8 @@ import pytest
 
 from recbole_alkd.active.policy.base import Policy, Pool
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.config import SelectionSettings
 from recbole_alkd.registry import policies
+from recbole_alkd.settings.groups import SelectionSettings
 
 N = 60
 COLUMNS = ("difficulty", "entropy", "disagreement")

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from recbole_alkd.active.difficulty import consistency_difficulty, difficulty, loss_difficulty, rank_difficulty
-from recbole_alkd.config import AlkdError
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.settings.groups import AlkdError
 
 ITEMS, SIZE = 12, 4
 

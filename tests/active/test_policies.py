@@ -17,8 +17,8 @@ from recbole_alkd.active.policy.drawn import DrawnPolicy
 from recbole_alkd.active.policy.listed import read_picks
 from recbole_alkd.active.policy.paper import definition_1
 from recbole_alkd.active.sampling import InclusionAboveOne, PoolExhausted
-from recbole_alkd.config import AlkdError, SelectionSettings
 from recbole_alkd.registry import policies
+from recbole_alkd.settings.groups import AlkdError, SelectionSettings
 
 DRAWN = [name for name in policies if issubclass(policies.get(name), DrawnPolicy)]
 

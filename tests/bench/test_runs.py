@@ -28,11 +28,11 @@ from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.runs import alone_in
 from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.cli import main
+from recbole_alkd.llm.text_vectors import TextVectors
 from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.neighbours import PRIOR, table_bytes
+from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.quick_start import select_instances
-from recbole_alkd.teacher.text_vectors import TextVectors
-from recbole_alkd.trainer.ranks import mean_ranks
 from recbole_alkd.trainer.simple import SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]

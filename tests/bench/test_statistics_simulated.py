@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from recbole_alkd.bench.statistics import compare, holm
+from recbole_alkd.model.scoring import gains
 from recbole_alkd.statistics import bootstrap_interval, detectable_difference, paired_t, sign_flips
-from recbole_alkd.trainer.ranks import gains
 
 SEEDS = 5
 

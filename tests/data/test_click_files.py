@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from session_files import BENCHMARK, read_rows, token_rows, write_inter
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.tables import clean_id, open_table
+from recbole_alkd.settings.groups import AlkdError
 
 PARTS = ("train", "valid", "test")
 START = 1_291_161_600  # a day begins

@@ -18,9 +18,9 @@ from recbole.utils import get_model
 from recbole.utils.case_study import full_sort_topk
 from session_files import BENCHMARK, read_rows, shared_data, token_rows, write_inter
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.sessions import make_sessions
+from recbole_alkd.settings.groups import AlkdError
 
 PARTS = ("train", "valid", "test")
 DAY = 86400

@@ -14,11 +14,11 @@ from recbole.quick_start import run_recbole
 from session_files import BENCHMARK, read_rows, token_rows, write_inter
 from test_click_files import some_clicks
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.own_settings import data_settings
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.titles import load_titles, titles_of
 from recbole_alkd.plugin import MODELS
+from recbole_alkd.settings.groups import AlkdError
 
 PARTS = ("train", "valid", "test")
 

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from pandas.core.internals.managers import BlockManager
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.pickles import read_pickle
+from recbole_alkd.settings.groups import AlkdError
 
 FRAME = pd.DataFrame({"s": [1, 2], "l": [[1, 2], [3]], "x": [0.5, 1.0], "t": ["a", "ü"]}, index=[5, 7])
 

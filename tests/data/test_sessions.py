@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from session_files import read_rows, shared_data, write_inter
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.tables import MISSING
+from recbole_alkd.settings.groups import AlkdError
 
 PARTS = ("train", "valid", "test")
 DAY = 86400

@@ -5,10 +5,10 @@ import torch
 from loss_tests import toy_batch, toy_context
 from torch import nn
 
-from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.distill import DistillationLoss, build_loss, check_losses, check_needs, wanted_losses
 from recbole_alkd.distill.pairwise import Pairwise
 from recbole_alkd.registry import losses
+from recbole_alkd.settings.groups import AlkdError, read_settings
 
 
 class Probe(DistillationLoss):

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from recbole_alkd.config import read_settings, read_yaml
 from recbole_alkd.distill import check_losses, wanted_losses
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import losses
+from recbole_alkd.settings.groups import read_settings, read_yaml
 
 SPACES = read_yaml((properties_dir() / "loss_search.yaml").read_text(encoding="utf-8"))
 

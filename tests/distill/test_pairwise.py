@@ -6,8 +6,8 @@ import pytest
 import torch
 from loss_tests import LossTests, toy_batch, toy_context, toy_lists
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.distill.pairwise import Pairwise, position_weights
+from recbole_alkd.settings.groups import AlkdError
 
 
 def softplus(x: float) -> float:

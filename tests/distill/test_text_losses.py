@@ -12,12 +12,12 @@ from test_trainer import BASE, diary, go, home  # noqa: F401  (a fixture)
 from recbole_alkd import AlkdError
 from recbole_alkd.bench.worker import run_task
 from recbole_alkd.compat import load_checkpoint
-from recbole_alkd.config import read_settings
 from recbole_alkd.distill import build_item_loss, check_losses
 from recbole_alkd.distill.text_pairs import TextPairs
 from recbole_alkd.distill.text_project import TextProjection
 from recbole_alkd.model.edges import unit_rows
 from recbole_alkd.model.loss import in_batch_bpr
+from recbole_alkd.settings.groups import read_settings
 
 
 def nearest(vectors, count, least):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from tiny_llm import context, instances, tiny_llm
 
+from recbole_alkd.llm.models import best_dtype, load_causal_lm
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import LoraExample
-from recbole_alkd.teacher.models import best_dtype, load_causal_lm
 
 FAMILIES = "abcdef"
 ITEMS = {f"{family}{k}": f"{family * 3} {k}" for family in FAMILIES for k in range(4)}

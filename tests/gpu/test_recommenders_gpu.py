@@ -11,9 +11,9 @@ from tiny import create_dataset, settings_of, tiny_config, tiny_view, training_p
 
 from recbole_alkd import run_recbole_alkd
 from recbole_alkd.active.difficulty import DIFFICULTIES, difficulty
+from recbole_alkd.labelling.candidates import top_candidates
 from recbole_alkd.model.backbone import build_backbone
 from recbole_alkd.registry import backbones
-from recbole_alkd.teacher.candidates import top_candidates
 
 BASE = {
     "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",

@@ -10,10 +10,10 @@ import torch
 from tiny_llm import context, tiny_llm
 from torch import nn
 
+from recbole_alkd.labelling.candidates import top_candidates
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Instance
-from recbole_alkd.teacher.candidates import top_candidates
 
 N_ITEMS, DIM = 100_000, 64
 

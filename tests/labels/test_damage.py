@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels import Label, LabelStore, LabelStoreError, tools
 from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.claims import Claims
 from recbole_alkd.labels.cli import main
 from recbole_alkd.labels.hints import Hints, all_hints, put_hints
+from recbole_alkd.settings.groups import AlkdError
 
 LABELS = [
     Label(

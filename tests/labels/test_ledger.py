@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from disks import fill, small_disk
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels import Budget
 from recbole_alkd.labels.ledger import FILE, Ledger
+from recbole_alkd.settings.groups import AlkdError
 
 
 @pytest.fixture

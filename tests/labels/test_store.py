@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels import Label, LabelStore, LabelStoreError, label_key
 from recbole_alkd.labels import store as store_module
+from recbole_alkd.settings.groups import AlkdError
 
 FULL = Label(
     key="k",

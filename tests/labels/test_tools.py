@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.labels import Label, LabelStore, tools
 from recbole_alkd.labels.cli import main
+from recbole_alkd.settings.groups import AlkdError
 
 LABELS = [
     Label("k1", ("85123A", "22423"), ("22423", "85123A"), "[1]", {"duplicate": 1}, 100, 20, 1.5, 0.25, "ok", "api|x", 1000.0),

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny import LENGTH, create_dataset, settings_of, tiny_config, tiny_model, tiny_view, training_part
 
-from recbole_alkd.config import AlkdError
 from recbole_alkd.model.backbone import Backbone, role_config, view_and_model
 from recbole_alkd.registry import backbones
+from recbole_alkd.settings.groups import AlkdError
 
 # Settings that single models need on sessions as short as these.
 EXTRA = {"AttMix": {"last_k": 4}}

@@ -16,11 +16,11 @@ from tiny import LENGTH, create_dataset, tiny_config, tiny_model, tiny_view, tra
 from recbole_alkd import load_data_and_model, run_recbole_alkd
 from recbole_alkd.active.difficulty import difficulty
 from recbole_alkd.compat import load_checkpoint
-from recbole_alkd.config import AlkdError
+from recbole_alkd.labelling.candidates import top_candidates
 from recbole_alkd.model import neighbours
 from recbole_alkd.model.neighbours import PRIOR, cut, table_bytes, target_ranks
 from recbole_alkd.plugin import empty_argv
-from recbole_alkd.teacher.candidates import top_candidates
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.trainer.session_knn import fit_table
 
 PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from recbole_alkd.config import read_settings
+from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import read_settings
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.labelling import collect_labels
 
 WORDS = ["Toy", "Story", "Heat", "Casino", "Dust", "Sabrina", "Ran", "Alien", "Brazil", "Fargo"]
 TITLES = {f"{n}A": f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {n // 10}" for n in range(60)} | {"61": 'The "other" <ID7>, {2}\u202e'}

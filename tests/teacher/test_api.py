@@ -14,14 +14,14 @@ import pytest
 from chat_server import ChatServer, completion
 from teacher_tests import TITLES, TeacherTests, some_instances
 
-from recbole_alkd.config import AlkdError, TeacherSettings, read_settings
+from recbole_alkd.labelling.collect import Labelling, collect_labels
 from recbole_alkd.labels import Budget, LabelStore
+from recbole_alkd.llm import chat_client
+from recbole_alkd.llm.api_key import find_key
+from recbole_alkd.llm.prices import Price, default_price_file, read_prices
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher import chat_client
-from recbole_alkd.teacher.api_key import find_key
+from recbole_alkd.settings.groups import AlkdError, TeacherSettings, read_settings
 from recbole_alkd.teacher.base import Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.labelling import Labelling, collect_labels
-from recbole_alkd.teacher.prices import Price, default_price_file, read_prices
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
 PRICES = "batch: 0.5\nmodels:\n  priced: {input: 10.0, output: 30.0, cached_input: 1.0}\n"

@@ -28,13 +28,14 @@ from fault_server import (
 from teacher_tests import TITLES, some_instances
 from test_api import hint_context, label, make, many
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.labelling.collect import collect_labels, keys_of
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.labels.hints import Hints, all_hints, put_hints
-from recbole_alkd.teacher import body_limit, chat_client, parse
-from recbole_alkd.teacher.labelling import collect_labels, keys_of
-from recbole_alkd.teacher.refusals import retry_after
-from recbole_alkd.teacher.replies import NoAnswerError, read_content
+from recbole_alkd.llm import body_limit, chat_client
+from recbole_alkd.llm.answers import parse
+from recbole_alkd.llm.refusals import retry_after
+from recbole_alkd.llm.replies import NoAnswerError, read_content
+from recbole_alkd.settings.groups import AlkdError
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
 KEY = "gsk_AbCdEf0123456789AbCdEf0123456789"

@@ -19,13 +19,13 @@ from process import ROOT, environment
 from teacher_tests import TITLES, some_instances
 
 from recbole_alkd import run_recbole_alkd
-from recbole_alkd.config import read_settings
+from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.labels.hints import all_hints
+from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
-from recbole_alkd.teacher.labelling import collect_labels
-from recbole_alkd.teacher.models import load_causal_lm
 
 pytestmark = pytest.mark.slow
 DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data"))

@@ -9,11 +9,11 @@ import pytest
 from chat_server import ChatServer
 from teacher_tests import TITLES
 
-from recbole_alkd.config import read_settings
+from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
-from recbole_alkd.teacher.labelling import collect_labels
 
 SECONDS, IN_FLIGHT, REQUESTS = 0.2, 32, 1600
 

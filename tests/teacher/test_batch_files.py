@@ -8,13 +8,13 @@ import pytest
 from chat_server import completion, ranking
 from teacher_tests import TITLES, some_instances
 
-from recbole_alkd.config import AlkdError, read_settings
+from recbole_alkd.labelling.batch import read_batch, write_batch
+from recbole_alkd.labelling.collect import collect_labels
+from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labels import Budget, Label, LabelStore, label_key
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError, read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
-from recbole_alkd.teacher.batch import read_batch, write_batch
-from recbole_alkd.teacher.estimate import estimate_labels
-from recbole_alkd.teacher.labelling import collect_labels
 
 
 def make(folder: Path, **own: Any) -> Any:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tiny_llm import TITLES, context, instances, tiny_llm
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher.generate import GenerateScorer
-from recbole_alkd.teacher.models import load_causal_lm
+from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.teacher.local.generate import GenerateScorer
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request
 
 

@@ -11,8 +11,8 @@ from recbole_alkd.labels import Budget, LabelStore, LabelStoreError, tools
 from recbole_alkd.labels.hints import all_hints, get_hints, put_hints
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Answer, LLMTeacher
-from recbole_alkd.teacher.generate import GenerateScorer
 from recbole_alkd.teacher.hints import MAX_HINT, MAX_HINTS, find_hints, hint_key, hint_messages, parse_hints
+from recbole_alkd.teacher.local.generate import GenerateScorer
 from recbole_alkd.teacher.prompt import load_prompt
 
 ANSWER = """Here are the rules:

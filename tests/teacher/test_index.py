@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny_llm import TITLES, context, instances, tiny_llm
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher import local
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.base import Instance, LoraExample
-from recbole_alkd.teacher.models import load_causal_lm
+from recbole_alkd.teacher.local import teacher as local
+from recbole_alkd.teacher.local.scorers import LETTERS, ORDERS
 from recbole_alkd.teacher.prompt import shown_order
-from recbole_alkd.teacher.scorers import LETTERS, ORDERS
 
 
 @pytest.fixture(scope="module")

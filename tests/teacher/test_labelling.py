@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from recbole_alkd.config import AlkdError, read_settings
+from recbole_alkd.labelling.collect import Bill, collect_labels
 from recbole_alkd.labels import Budget, Label, LabelStore, label_key
+from recbole_alkd.settings.groups import AlkdError, read_settings
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
-from recbole_alkd.teacher.labelling import Bill, collect_labels
 
 
 def instances(number: int, first: int = 0) -> list[Instance]:
@@ -286,7 +286,7 @@ def test_killed_labelling_loses_nothing_at_twenty_moments(tmp_path: Path) -> Non
 
 
 def test_the_bar_begins_when_the_asking_does(store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_alkd.teacher import labelling
+    from recbole_alkd.labelling import collect as labelling
 
     bars: list = []
     ready: list[float] = []

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from test_labelling import Scripted, instances, key_of
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.labelling import collect as labelling
+from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.ledger import Ledger
-from recbole_alkd.teacher import labelling
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, check_teacher
-from recbole_alkd.teacher.labelling import collect_labels
 
 GOOD = Answer(("c", "a"), "[c, a]", {}, 60, 20, 0.5, 0.004)
 

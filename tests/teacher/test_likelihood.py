@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import tiny_llm
 
-from recbole_alkd.teacher.likelihood import build_tree, log_likelihoods
-from recbole_alkd.teacher.models import load_causal_lm
+from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
+from recbole_alkd.llm.models import load_causal_lm
 
 PREFIXES = [[5], [7, 8, 9, 10], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
 TEXTS = [(3, 4, 5), (3, 4), (3,), (9, 9, 9, 9), (3, 4, 5), (), (4, 3)]

@@ -11,9 +11,9 @@ import recbole
 import torch
 from tiny_llm import context
 
+from recbole_alkd.llm.models import threads
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Instance, LoraExample
-from recbole_alkd.teacher.models import threads
 
 pytestmark = pytest.mark.benchmarks
 CANDIDATES = 20

@@ -14,12 +14,12 @@ import torch
 from safetensors.torch import load_file
 from tiny_llm import context, tiny_llm
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher import lora
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.base import Instance, LoraExample
-from recbole_alkd.teacher.models import load_causal_lm
-from recbole_alkd.teacher.scorers import TitleScorer
+from recbole_alkd.teacher.local import lora
+from recbole_alkd.teacher.local.scorers import TitleScorer
 
 # what is chosen next is always of the family of the last item, and one of each family is offered
 FAMILIES = "abcdef"
@@ -200,7 +200,7 @@ def test_too_few_examples_are_an_error(model, tmp_path):
 def test_a_training_that_ends_early_is_an_error_and_leaves_nothing(model, tmp_path, monkeypatch):
     from transformers import TrainerCallback
 
-    from recbole_alkd.teacher import lora_trainer
+    from recbole_alkd.teacher.local import lora_trainer
 
     original = lora_trainer.build_trainer
 
@@ -381,7 +381,7 @@ class Killed(BaseException):
 def killed_at(monkeypatch, step):
     from transformers import TrainerCallback
 
-    from recbole_alkd.teacher import lora_trainer
+    from recbole_alkd.teacher.local import lora_trainer
 
     original = lora_trainer.build_trainer
 
@@ -446,7 +446,7 @@ def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
     assert report["steps"] == 9 * report["epochs"]
     assert held_out[-1] >= min(held_out[:-1])
     # what is kept is the best epoch's adapter: its held-out loss, recomputed
-    from recbole_alkd.teacher.lora_trainer import split_rows
+    from recbole_alkd.teacher.local.lora_trainer import split_rows
 
     rows = split_rows(40, one.context.settings)[1]
     losses = []
@@ -470,7 +470,7 @@ def test_patience_waits_for_a_better_epoch(model, tmp_path):
 
 
 def test_the_loss_of_a_list_is_that_of_drawing_it(model, tmp_path):
-    from recbole_alkd.teacher.lora_trainer import list_loss
+    from recbole_alkd.teacher.local.lora_trainer import list_loss
 
     rng = np.random.default_rng(3)
     for size, count in ((5, 3), (4, 4), (6, 1)):
@@ -501,7 +501,7 @@ def test_recorded_rankings_are_imitated(model, tmp_path):
 
 
 def test_checkpointing_changes_no_loss(model, tmp_path, monkeypatch):
-    from recbole_alkd.teacher.lora_trainer import ListwiseTrainer
+    from recbole_alkd.teacher.local.lora_trainer import ListwiseTrainer
 
     seen, losses, plain = [], {}, ListwiseTrainer.compute_loss
 
@@ -531,7 +531,7 @@ def test_lora_on_quantized_weights(tmp_path):
 
 
 def test_held_out_examples_are_a_tenth_and_only_where_epochs_repeat(model, tmp_path):
-    from recbole_alkd.teacher.lora_trainer import split_rows
+    from recbole_alkd.teacher.local.lora_trainer import split_rows
 
     one = teacher(model, tmp_path).context.settings
     assert split_rows(50, one) == (list(range(50)), [])

@@ -14,10 +14,10 @@ import torch
 from recbole.config import Config
 from tiny_llm import settings, tiny_llm, tiny_model, tiny_tokenizer
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.llm.models import load_causal_lm, load_text_model, look_at_causal_lm, model_identity
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.registry import teachers
-from recbole_alkd.teacher.models import load_causal_lm, load_text_model, look_at_causal_lm, model_identity
+from recbole_alkd.settings.groups import AlkdError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 LLAMA = {**SMALL, "num_key_value_heads": 2, "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
@@ -235,7 +235,7 @@ def test_odd_files_end_in_one_line(untied, tmp_path):
 
 
 def test_a_title_encoder_is_whole_and_not_of_another_kind(untied, tmp_path):
-    from recbole_alkd.teacher.text_vectors import text_vectors
+    from recbole_alkd.llm.text_vectors import text_vectors
 
     def refuse(folder, *words):
         with pytest.raises(AlkdError) as error:

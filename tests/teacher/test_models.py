@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny_llm import tiny_llm
 
-from recbole_alkd.config import AlkdError
-from recbole_alkd.teacher import bundled
-from recbole_alkd.teacher.bundled import BUNDLED, new_folder
-from recbole_alkd.teacher.models import best_dtype, load_causal_lm, model_identity, threads
+from recbole_alkd.llm import bundled
+from recbole_alkd.llm.bundled import BUNDLED, new_folder
+from recbole_alkd.llm.models import best_dtype, load_causal_lm, model_identity, threads
+from recbole_alkd.settings.groups import AlkdError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import TITLES, instances
 
-from recbole_alkd.config import AlkdError, read_settings
 from recbole_alkd.plugin import properties_dir
+from recbole_alkd.settings.groups import AlkdError, read_settings
 from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.prompt import SLOTS, load_prompt, ranking_request, session_titles, shown_order, title_prefix
 

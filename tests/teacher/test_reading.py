@@ -11,12 +11,12 @@ import torch
 from test_lora import ITEMS, examples
 from tiny_llm import FAMILIES, NO_SYSTEM_TEMPLATE, TITLES, context, instances, tiny_llm, tiny_model
 
-from recbole_alkd.config import AlkdError
+from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
+from recbole_alkd.llm.models import load_causal_lm
+from recbole_alkd.llm.reading import read_once
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.base import Instance
-from recbole_alkd.teacher.likelihood import build_tree, log_likelihoods
-from recbole_alkd.teacher.models import load_causal_lm
-from recbole_alkd.teacher.reading import read_once
 
 ONE_PASS = {"gpt2", "opt", "neox", "mistral", "gemma2"}  # those whose mask and positions can be given
 

@@ -23,7 +23,7 @@ from fault_server import BROKEN, EMPTY_ANSWERS, ENDING, FAULTS, GOOD_ANSWERS, PA
 from process import environment
 
 from recbole_alkd.labels import LabelStore
-from recbole_alkd.teacher import chat_client
+from recbole_alkd.llm import chat_client
 
 pytest.importorskip("openai", reason="needs the extra `api`")
 pytestmark = pytest.mark.slow

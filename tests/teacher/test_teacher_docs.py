@@ -14,9 +14,9 @@ from test_teacher_runs import SETTINGS, api, go, home, script  # noqa: F401  (th
 from tiny import N_ITEMS, tiny_config
 from tiny_llm import tiny_llm
 
-from recbole_alkd.config import FIELDS, read_settings, read_yaml
 from recbole_alkd.plugin import settings_of
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import FIELDS, read_settings, read_yaml
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 PAGE = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from tiny_llm import tiny_llm
 from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.labels.hints import all_hints
-from recbole_alkd.teacher import chat_client
+from recbole_alkd.llm import chat_client
 
 pytest.importorskip("openai", reason="needs the extra `api`")
 
@@ -173,7 +173,7 @@ def test_a_lost_request_of_one_round_is_counted_in_the_next(home: Path, monkeypa
 
 
 def test_an_adapter_is_judged_by_sessions_it_was_not_trained_on(home: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    from recbole_alkd.teacher import lora
+    from recbole_alkd.teacher.local import lora
 
     caplog.set_level(logging.INFO)
     seen: dict[str, Any] = {}

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny_llm import TITLES, tiny_llm
 
-from recbole_alkd.config import AlkdError
-from recbole_alkd.teacher import text_vectors as module
-from recbole_alkd.teacher.models import load_causal_lm
-from recbole_alkd.teacher.text_vectors import text_vectors
+from recbole_alkd.llm import text_vectors as module
+from recbole_alkd.llm.models import load_causal_lm
+from recbole_alkd.llm.text_vectors import text_vectors
+from recbole_alkd.settings.groups import AlkdError
 
 TEXTS = list(TITLES.values())
 
@@ -109,7 +109,7 @@ def test_a_file_that_holds_an_object_is_not_unpickled(tmp_path):
 )
 def test_what_cannot_be_is_said(tmp_path, monkeypatch, encoder, layer, words):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("recbole_alkd.teacher.models._hub_in_reach", lambda: False)
+    monkeypatch.setattr("recbole_alkd.llm.models._hub_in_reach", lambda: False)
     encoder = str(tiny_llm(tmp_path / "llm")) if encoder == "LLM" else encoder
     with pytest.raises(AlkdError, match=words):
         text_vectors(TEXTS, encoder, layer, tmp_path / "cache")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from recbole_alkd.config import Settings, read_settings
+from recbole_alkd.settings.groups import Settings, read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 TITLES = {

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.config import AlkdError, SelectionSettings
+from recbole_alkd.settings.groups import AlkdError, SelectionSettings
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from recbole_alkd.active.policy.base import Policy, Pool, Selection
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.config import AlkdError
 from recbole_alkd.registry import policies
+from recbole_alkd.settings.groups import AlkdError
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Asking and paying: from chosen instances to labels in the store."""

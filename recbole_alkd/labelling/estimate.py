@@ -1,0 +1,68 @@
+"""What labels would cost, before anything is asked (``recbole-alkd label --dry-run``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from recbole_alkd.labelling.collect import questions_of
+from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.teacher.base import Instance, LLMTeacher
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What labels would take, before anything is asked. What a broken connection may cost twice is not in it.
+
+    Attributes:
+        wanted: instances. known: those whose label, ok or failed, is in the store. missing: those that would be asked.
+        tokens, usd: what the missing ones take, about, the hints included where they are missing too.
+        most_tokens, most_usd: upper bounds, with a second request for every instance. USD None: no price.
+        hints: whether hints would be asked for.
+        seconds: of asking about the missing ones on this machine; None where time is not the price, or was not measured.
+        tried: how many of them were asked about to find that out.
+        preparation_seconds, preparation: what comes before the first one is asked, such as LoRA.
+        unmeasured: why a local LLM could not be tried.
+    """
+
+    wanted: int
+    known: int
+    missing: int
+    tokens: int
+    usd: float | None
+    most_tokens: int
+    most_usd: float | None
+    hints: bool = False
+    seconds: float | None = None
+    tried: int = 0
+    preparation_seconds: float = 0.0
+    preparation: str = ""
+    unmeasured: str = ""
+
+
+def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None) -> Estimate:
+    """What ``collect_labels`` would ask and spend without a limit. Nothing is asked at a price, and nothing is stored.
+
+    A local LLM is loaded and tried on a few instances, because time is its price. ``store`` None: there is none yet.
+    """
+    questions = questions_of(teacher, instances)
+    known = store.get_many(list(questions)) if store else {}
+    missing = [instance for key, instance in questions.items() if key not in known]
+    before = teacher.preparation_cost(store) if missing else []
+    sums: list[tuple[int, float | None]] = []
+    for place, bound in enumerate((teacher.expect, teacher.most)):
+        amounts = [*before[place : place + 1], *(bound(instance) for instance in missing)]
+        prices = [usd for _, usd in amounts if usd is not None]
+        sums.append((sum(tokens for tokens, _ in amounts), math.fsum(prices) if prices or not missing else None))
+    counts = (len(instances), len(questions) - len(missing), len(missing))
+    found = Estimate(*counts, *sums[0], *sums[1], hints=bool(before))
+    try:
+        measured = teacher.measure(missing) if missing else None
+    except AlkdError as error:
+        return replace(found, unmeasured=str(error))
+    if measured is None:
+        return found
+    hint_tokens = before[0][0] if before else 0
+    return replace(found, **{**vars(measured), "tokens": measured.tokens + hint_tokens})

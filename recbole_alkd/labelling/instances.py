@@ -1,0 +1,318 @@
+"""From training rows to what policies and LLM teachers see, and from labels back to tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recbole_alkd.active.difficulty import difficulty
+from recbole_alkd.active.game import Counts
+from recbole_alkd.active.policy.base import Pool
+from recbole_alkd.active.ratio import classify
+from recbole_alkd.active.sampling import PoolExhausted
+from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
+from recbole_alkd.labelling.folds import Folds
+from recbole_alkd.memory import rows_at_once
+from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.settings.groups import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
+from recbole_alkd.teacher.base import Instance, LoraExample
+
+# What decides a teacher recommender besides the data.
+RECOMMENDER_KEYS = (
+    "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
+    "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
+    "session_augmentation", *(field.name for field in dataclasses.fields(TrainingSettings)),
+)  # fmt: skip
+# What decides the LoRA examples: the fold recommenders and their lists.
+LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")
+# What decides the cases that hints are made of.
+HINT_KEYS = (*RECOMMENDER_KEYS, "llm_hint_cases")
+_JUDGED = 50  # held-out examples that an adapter is judged by, at most
+_DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
+HINT_LIST = 20  # items of the teacher recommender that a case shows, as in the paper
+
+
+class TrainingRows:
+    """The training part of a data set, seen row by row.
+
+    Attributes:
+        item_seq (n, L), item_seq_len (n,), target (n,): the rows on the CPU.
+    """
+
+    def __init__(self, train_data: Any, settings: Settings) -> None:
+        self.dataset = train_data._dataset
+        self.recommender_config = self.dataset.config  # what the teacher recommender was trained with, where it was tuned
+        self.settings = settings
+        feat = self.dataset.inter_feat
+        self.uid_field, self.item_field = self.dataset.uid_field, self.dataset.iid_field
+        self.item_seq = feat[self.item_field + self.dataset.config["LIST_SUFFIX"]]
+        self.item_seq_len = feat[self.dataset.config["ITEM_LIST_LENGTH_FIELD"]]
+        self.target = feat[self.item_field]
+        self.tokens = np.asarray(self.dataset.field2id_token[self.item_field])
+        self.session_ids = feat[self.uid_field].numpy()
+        self.sessions = np.asarray(self.dataset.field2id_token[self.uid_field])[self.session_ids]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def fingerprint(self) -> str:
+        """A hash of every training row in tokens."""
+        digest = hashlib.sha256("\x1f".join(self.tokens.tolist()).encode())
+        digest.update("\x1f".join(self.sessions.tolist()).encode())
+        for column in (self.item_seq, self.item_seq_len, self.target):
+            digest.update(column.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def check_candidates(self) -> None:
+        """AlkdError when some row's session leaves fewer items than ``llm_candidates``."""
+        size, items = self.settings.teacher.llm_candidates, len(self.tokens) - 1
+        if items - self.item_seq.shape[1] >= size:
+            return  # however long a session is
+        ordered = self.item_seq.sort(dim=1).values
+        first = torch.ones_like(ordered, dtype=torch.bool)
+        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        left = items - int((first & (ordered > 0)).sum(1).max())
+        if left < size:
+            raise AlkdError(f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}")
+
+    def check_budget(self) -> None:
+        """PoolExhausted when ``budget_labels`` is more than the training sessions (or rows) that may be labelled."""
+        selection = self.settings.selection
+        pool = int(np.asarray(self.dataset.row_is_last).sum()) if selection.alkd_pool == "last" else len(self)
+        if selection.budget_labels > pool:
+            raise PoolExhausted(pool, selection.budget_labels)
+
+    def pool_rows(self, can_label: Callable[[Sequence[str]], list[bool]]) -> np.ndarray:
+        """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits. AlkdError when there are none."""
+        rows = np.arange(len(self))
+        if self.settings.selection.alkd_pool == "last":
+            rows = rows[np.asarray(self.dataset.row_is_last)]
+        rows = rows[np.asarray(can_label(self.sessions[rows].tolist()), dtype=bool)]
+        if not len(rows):
+            raise AlkdError(
+                f"the pool is empty: llm_teacher {self.settings.teacher.llm_teacher!r} can label none of the training sessions "
+                "(for replay: are the recorded session ids those of this data set?)"
+            )
+        return rows
+
+    def pool(
+        self, rows: np.ndarray, teacher: Backbone, student: Backbone, device: torch.device, counts: Counts | None = None
+    ) -> Pool:
+        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked for.
+
+        ``counts``: numbers of effective, similar and incorrect labels to assume, where evidence gives them.
+        """
+        index = torch.as_tensor(rows)
+        seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
+        name = self.settings.selection.alkd_difficulty
+
+        step = rows_at_once(1024, len(self.tokens))
+
+        def batched(function: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+            with torch.no_grad():
+                parts = [function(seq[i : i + step], length[i : i + step]).cpu() for i in range(0, len(seq), step)]
+            return torch.cat(parts).double().numpy()
+
+        def entropy(s: Tensor, n: Tensor) -> Tensor:
+            log_p = torch.log_softmax(student.scores(s, n)[:, 1:], dim=1)
+            return -(log_p.exp() * log_p).sum(1)
+
+        def disagreement(s: Tensor, n: Tensor) -> Tensor:
+            size = min(20, len(self.tokens) - 1)
+            ours = student.scores(s, n)[:, 1:].topk(size).indices
+            theirs = teacher.scores(s, n)[:, 1:].topk(size).indices
+            return 1 - (ours.unsqueeze(2) == theirs.unsqueeze(1)).any(2).float().mean(1)
+
+        return Pool(
+            sessions=self.sessions[rows],
+            difficulty=lambda: difficulty(name, teacher, seq, length, target),
+            entropy=lambda: batched(entropy),
+            disagreement=lambda: batched(disagreement),
+            counts=counts,
+        )
+
+    def instances(
+        self, rows: np.ndarray, teacher: Backbone, device: torch.device, size: int | None = None, inject: bool | None = None
+    ) -> list[Instance]:
+        """What the LLM teacher is asked about ``rows``: history and candidates in tokens.
+
+        Args:
+            size: candidates of a session; None: ``llm_candidates``.
+            inject: whether the true next item is put among them; None: ``llm_inject_target``.
+        """
+        settings = self.settings.teacher
+        index = torch.as_tensor(rows, dtype=torch.long)
+        seq, length = self.item_seq[index].to(device), self.item_seq_len[index].to(device)
+        candidates = top_candidates(teacher, seq, length, size or settings.llm_candidates)
+        if settings.llm_inject_target if inject is None else inject:
+            candidates, _ = insert_target(candidates, self.target[index].to(candidates.device))
+        shown = self.tokens[candidates.cpu().numpy()]
+        return [
+            Instance(
+                row=int(row),
+                session=str(self.sessions[row]),
+                history=tuple(self.tokens[self.item_seq[row, : self.item_seq_len[row]].numpy()].tolist()),
+                candidates=tuple(shown[place].tolist()),
+            )
+            for place, row in enumerate(rows)
+        ]
+
+    def lists(
+        self, rankings: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Labels as item ids.
+
+        Returns:
+            The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
+            Both tables are 0-padded.
+        """
+        token_id = self.dataset.field2token_id[self.item_field]
+        place = torch.full((len(self),), -1, dtype=torch.long)
+        place[torch.as_tensor(list(rankings), dtype=torch.long)] = torch.arange(len(rankings))
+        lists = torch.zeros(len(rankings), self.settings.teacher.llm_top_n, dtype=torch.long)
+        shown = torch.zeros(len(rankings), self.settings.teacher.llm_candidates, dtype=torch.long)
+        for i, (row, ranking) in enumerate(rankings.items()):
+            for table, tokens in ((lists, ranking), (shown, candidates[row])):
+                # recorded rankings may name items that this data set does not have
+                ids = [token_id[token] for token in tokens if token in token_id][: table.shape[1]]
+                table[i, : len(ids)] = torch.as_tensor(ids, dtype=torch.long)
+        return place, lists, shown
+
+    def target_tokens(self, rows: Sequence[int]) -> list[str]:
+        """The true next items of ``rows``, as tokens."""
+        return self.tokens[self.target[torch.as_tensor(rows, dtype=torch.long)].numpy()].tolist()
+
+    def lora_key(self, recorded: str = "") -> str:
+        """A hash of all that decides the LoRA examples. ``recorded``: of the rankings that they imitate."""
+        own = {"lora_examples": self.settings.lora_examples}
+        return self._key(LORA_KEYS, {**own, "recorded": recorded} if recorded else own)
+
+    def hint_key(self) -> str:
+        """A hash of all that decides the cases for hints."""
+        return self._key(HINT_KEYS)
+
+    def _key(self, names: Sequence[str], more: Mapping[str, Any] = MappingProxyType({})) -> str:
+        config = self.recommender_config
+        return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}, **more})
+
+    def hint_cases(self, teacher: Backbone, device: torch.device) -> list[Instance]:
+        """Random training sessions, each with the teacher recommender's own best items as candidates; no target is put in.
+
+        A session stands with its longest history, the one before its last item.
+        """
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "hints"))
+        rows = np.flatnonzero(np.asarray(self.dataset.row_is_last))
+        rows = rng.permutation(rows)[: self.settings.teacher.llm_hint_cases]
+        outside = len(self.tokens) - 1 - int(self.item_seq_len[torch.as_tensor(rows)].max())
+        return self.instances(rows, teacher, device, min(HINT_LIST, outside), inject=False)
+
+    def replay_examples(self, folds: Folds, rankings: Mapping[str, Sequence[str]]) -> list[LoraExample]:
+        """Examples for a local LLM that imitates recorded ``rankings`` (session -> items, best first).
+
+        A session stands with all its items but the last. Its candidates are the recorded ones that this data set has and the
+        session has not, at most ``llm_candidates``, then the best of the recommender that never saw the session.
+        """
+        config, size = self.dataset.config, self.settings.teacher.llm_candidates
+        token_id = self.dataset.field2token_id[self.item_field]
+        names = self.dataset.field2id_token[self.uid_field]
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        wanted: dict[int, list[int]] = {}
+        for place, session in enumerate(folds.sessions):
+            listed = dict.fromkeys(token_id[item] for item in rankings.get(str(names[session]), ()) if item in token_id)
+            seen = set(full[place][:-1].tolist())
+            kept = [item for item in listed if item not in seen][:size]
+            if kept:
+                wanted[place] = kept
+        rng = np.random.default_rng(stage_seed(config["seed"], "replay examples"))
+        chosen = [int(place) for place in rng.permutation(list(wanted))[: self.settings.lora_examples]]
+        examples = [(place, len(full[place]) - 1) for place in chosen]
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
+        made = []
+        for (place, end), row in zip(examples, lists.tolist(), strict=True):
+            candidates = list(dict.fromkeys([*wanted[place], *row]))[:size]
+            ranking = tuple(self.tokens[wanted[place]].tolist())
+            found = int(full[place][end]) in row
+            history = tuple(self.tokens[full[place][:end]].tolist())
+            made.append(LoraExample(history, tuple(self.tokens[candidates].tolist()), ranking[0], found, ranking))
+        return made
+
+    def lora_examples(self, folds: Folds) -> list[LoraExample]:
+        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        return self._examples(folds, full, self._lora_draw(full))
+
+    def lora_held_out(self, folds: Folds) -> list[LoraExample]:
+        """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that never saw the session
+        found the target itself, and they are of sessions that are not trained on, as far as there are such."""
+        full = [self.dataset.session_items(session) for session in folds.sessions]
+        trained = self._lora_draw(full)
+        wanted = min(_JUDGED, max(_JUDGED // 5, self.settings.lora_examples // 4))
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora held out"))
+        inside = sum(map(len, full))
+        others = [e for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True) if e not in set(trained)]
+        sessions = {session for session, _ in trained}
+        others.sort(key=lambda example: example[0] in sessions)
+        return [e for e in self._examples(folds, full, others[: _DRAWN * wanted]) if e.natural][:wanted]
+
+    def _lora_draw(self, full: Sequence[np.ndarray]) -> list[tuple[int, int]]:
+        """(session, position) of the LoRA examples."""
+        wanted, given = self.settings.lora_examples, self.settings.lora.lora_examples
+        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora examples"))
+        most = max(4, -(-4 * wanted // len(full)))
+        return prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
+
+    def _examples(self, folds: Folds, full: Sequence[np.ndarray], examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
+        size, length = self.settings.teacher.llm_candidates, self.dataset.config["MAX_ITEM_LIST_LENGTH"]
+        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, length)
+        targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
+        candidates, natural = insert_target(lists, targets)
+        return [
+            LoraExample(
+                history=tuple(self.tokens[full[s][:p]].tolist()),
+                candidates=tuple(self.tokens[candidates[i].numpy()].tolist()),
+                target=str(self.tokens[full[s][p]]),
+                natural=bool(natural[i]),
+            )
+            for i, (s, p) in enumerate(examples)
+        ]
+
+    def kinds(self, rows: Sequence[int], rankings: Mapping[int, Sequence[str]], folds: Folds) -> np.ndarray:
+        """Whether the labels of ``rows`` turned out effective, similar or incorrect (``active.ratio.classify``), (m,).
+
+        The recommender's rank of the true next item is that of the fold recommender that never saw the session, among all
+        items outside of it. A row without a usable ranking counts as one that does not hold the item.
+        """
+        index = np.asarray(rows)
+        llm = np.zeros(len(index), dtype=np.int64)
+        for k, row in enumerate(index):
+            ranking = list(rankings.get(int(row), ()))
+            target = str(self.tokens[self.target[row]])
+            llm[k] = ranking.index(target) + 1 if target in ranking else 0
+        recommender = np.zeros(len(index))
+        for fold, view in enumerate(folds.views):
+            mine = np.flatnonzero(folds.fold_of_row[index] == fold)
+            if len(mine):
+                recommender[mine] = self._ranks(view, index[mine])
+        ends = [int(end) for end, _ in self.settings.distill.kd_position_weight]
+        return classify(llm, recommender, ends)
+
+    def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
+        """``mean_ranks`` of the rows' targets among the items outside of their sessions, (m,)."""
+        found = []
+        device = view.device
+        for part in torch.as_tensor(rows).split(1024):
+            seq, target = self.item_seq[part].to(device), self.target[part].to(device)
+            with torch.no_grad():
+                scores = view.scores(seq, self.item_seq_len[part].to(device))
+            own = scores.gather(1, target.unsqueeze(1))
+            others = scores.scatter(1, seq, -torch.inf).scatter(1, target.unsqueeze(1), own)
+            found.append(mean_ranks(others, target).cpu().numpy())
+        return np.concatenate(found)

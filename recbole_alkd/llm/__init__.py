@@ -1,0 +1,1 @@
+"""Language models: loading and asking them, prices, reading of what they answer. Knows no session."""

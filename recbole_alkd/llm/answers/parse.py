@@ -1,0 +1,232 @@
+"""Reads a ranking out of whatever an LLM answered.
+
+The prompt asks for ``[<ID..>,<ID..>,...]``; answers also come as JSON, as numbered lines, in prose, with titles instead
+of ids, cut off in the middle, or with items that were never offered. Ids decide; titles are only used where an answer
+names no ids. Nothing here knows the true next item. The time is linear in the length of the answer.
+
+Of several lists the last one counts. What the model thinks is no list, nor are the candidates in the order in which they
+were shown, nor numbers in prose.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from recbole_alkd.llm.answers.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
+from recbole_alkd.llm.answers.mentions import Ids, Lists, Mention, Titles, id_mentions, normal
+from recbole_alkd.llm.answers.rows import in_order
+from recbole_alkd.llm.answers.thoughts import without_thoughts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ParsedRanking:
+    """A ranking and what had to be repaired to get it.
+
+    Attributes:
+        items: distinct candidate tokens, best first.
+        repairs: how often, by kind: "duplicate" (an item named again), "unknown" (an id that was not offered), "case"
+            (an id in other upper and lower case), "title" (an item named by its title), "surplus" (items beyond
+            ``top_n``), "truncated" (the list never ends). Empty for a clean answer.
+    """
+
+    items: tuple[str, ...]
+    repairs: dict[str, int]
+
+
+def parse_ranking(
+    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+) -> ParsedRanking:
+    """The ranking in ``text``.
+
+    Args:
+        text: the answer.
+        candidates: the item tokens that were offered, in the order in which they were shown; any text, numbers or not. An
+            answer that only repeats them (three or more) in this order is none.
+        top_n: how many items to keep at most.
+        titles: token -> title, for answers that name titles. Of items with the same title, the first candidate that is
+            not ranked yet is taken.
+        cut: whether the answer is known to have been cut off at its end.
+
+    Returns:
+        Distinct candidates, at most ``top_n``; none when the answer names none.
+    """
+    ids, shown = Ids(candidates), tuple(dict.fromkeys(candidates))
+    answer = in_order(without_thoughts(normal(text), lambda name: bool(ids.find(name)[0])), ids)
+    by_title = Titles(titles, candidates) if titles else None
+    brackets = Lists(answer)
+    chosen = _last_list(id_blocks(answer, ids, by_title, brackets), shown, top_n)
+    if by_title and 2 * len(_names(chosen)) < top_n:  # else titles cannot name more than twice as many
+        named = _last_list(title_blocks(answer, by_title, brackets), shown, top_n)
+        if min(top_n, len(_names(named))) > 2 * len(_names(chosen)):
+            chosen = named
+    chosen = chosen or _in_prose(answer, ids, brackets, shown)
+    return _ranking(_without_cut(chosen, answer, brackets, ids, cut), top_n)
+
+
+def read_ranking(
+    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+) -> ParsedRanking:
+    """``parse_ranking`` of an answer that was paid for: should it fail, the answer has no ranking, and the log says why."""
+    try:
+        return parse_ranking(text, candidates, top_n, titles, cut=cut)
+    except Exception as error:
+        logger.warning("an answer could not be read (%s: %s); it is kept without a ranking", type(error).__name__, error)
+        return ParsedRanking((), {"unreadable": 1})
+
+
+_LAZY = 10  # this many candidates in the order in which they were shown are no ranking, even if more were shown
+_NUMBERED = re.compile(r"^[ \t]*(\d{1,4})[ \t]+\S+[ \t]*$", re.MULTILINE)  # "1 318", line by line
+_LONG_ID = 5  # digits of a number that is no number of prose
+
+
+def _names(mentions: Iterable[Mention]) -> set[str]:
+    return {mention.tokens[0] for mention in mentions if mention.tokens}
+
+
+def _last_list(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
+    """The list that is the answer: the last that is as good as those before it. Parts of one list go on."""
+    sure = [block for block in blocks if not _is_prose_number(block)]
+    own = [block for block in sure if not block.is_offered]
+    for some in (own, sure):
+        found = _folded(some, shown, top_n)
+        if found:
+            return found
+    return []
+
+
+def _is_prose_number(block: Block) -> bool:
+    """Whether it is one number in a sentence, such as ``12 or 7``."""
+    one = len(block.names) == 1 and block.names[0].isdecimal() and len(block.names[0]) < _LONG_ID
+    return block.level == PROSE and one and not any(mention.marked for mention in block.mentions)
+
+
+def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
+    chosen: list[Mention] = []
+    names: set[str] = set()
+    level, changed = 0, False
+    for whole in blocks:
+        block = _without_echo(whole, shown)
+        new = set(block.names)
+        if not new:
+            if chosen and block.level >= level and block.mentions:
+                chosen += block.mentions  # ids that were not offered, at the end of a list
+            continue
+        if changed and len(names) == len(shown) >= 3 and _order(chosen) == shown:  # the candidates, one by one
+            chosen, names, level = [], set(), 0
+        changed = False
+        if not chosen or _replaces(block, new, names, level, top_n):
+            chosen, names, level, changed = list(block.mentions), new, block.level, True
+        elif _goes_on(block, level) and (level < CLOSED or not new & names):
+            chosen += block.mentions
+            names, changed = names | new, not new <= names
+    return _cut_echo(chosen, shown)
+
+
+def _goes_on(block: Block, level: int) -> bool:
+    """Whether ``block`` is as much a list as what stood before it; one item in brackets goes with other brackets."""
+    return block.level == level or (level == CLOSED and block.mentions[0].inside >= 0)
+
+
+def _replaces(block: Block, new: set[str], names: set[str], level: int, top_n: int) -> bool:
+    """Whether ``block`` is the list, and not what stood before it."""
+    kept = min(len(names), top_n)
+    common = len(new & names)
+    if block.is_answer and (len(new) > 1 or kept == 1) and block.level >= min(level, LINES):
+        return True
+    if block.level > level:
+        return 2 * len(new) >= kept
+    if block.level < level:
+        return len(new) > 2 * len(names) or (block.level > PROSE and bool(common) and len(new) >= kept)
+    if level == PROSE or not common or 2 * len(new) < kept:
+        return False
+    return level == CLOSED or (len(new) > 1 and 2 * common >= len(new))
+
+
+def _order(mentions: Iterable[Mention]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(mention.tokens[0] for mention in mentions if mention.tokens))
+
+
+def _without_echo(block: Block, shown: tuple[str, ...]) -> Block:
+    return replace(block, mentions=_cut_echo(block.mentions, shown))
+
+
+def _cut_echo(mentions: list[Mention], shown: tuple[str, ...]) -> list[Mention]:
+    """``mentions`` without the candidates in shown order at their beginning, once or several times."""
+    end, seen = 0, set[str]()
+    for place, mention in enumerate(mentions if len(shown) >= 3 else []):
+        token = mention.tokens[0] if mention.tokens else None
+        if token is None or token in seen:
+            continue
+        if token != shown[len(seen)]:
+            break
+        seen.add(token)
+        if len(seen) == len(shown):
+            end = place + 1
+            seen.clear()
+    rest = mentions[end:]
+    order = _order(rest)
+    return [] if _LAZY <= len(order) < len(shown) and order == shown[: len(order)] else rest
+
+
+def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> list[Mention]:
+    """Ids in running text, where there is no list: those that cannot be numbers of prose, or lines of nothing but ids."""
+    mentions = [m for m in islice(id_mentions(text, ids, brackets), MOST) if m.tokens]
+    lines = [m for m in mentions if _in_line_of_ids(m, text)]
+    numbers = [match.start(1) for match in _NUMBERED.finditer(text)]
+    if len(numbers) > 1 and [int(match[1]) for match in _NUMBERED.finditer(text)] == list(range(1, len(numbers) + 1)):
+        lines = [m for m in lines if m.start not in set(numbers)]
+    sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
+    long = [m for m in mentions if len(m.tokens[0]) >= _LONG_ID]
+    found = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
+    return _cut_echo(found, shown)
+
+
+def _in_line_of_ids(mention: Mention, text: str) -> bool:
+    line = text[text.rfind("\n", 0, mention.start) + 1 :][:10_000].partition("\n")[0]
+    return len(line) < 10_000 and not any(c.isalpha() for c in line)
+
+
+_BEFORE = ("item", "items", "movie", "film", "product", "game", "song", "book", "id", "ids", "#")
+
+
+def _is_named(mention: Mention, text: str) -> bool:
+    """Whether a number stands behind the name of what it numbers: ``Item 30``, ``30号``."""
+    before = text[max(0, mention.start - 12) : mention.start].rstrip(" \t#:.").casefold()
+    return before.endswith(_BEFORE) or text[mention.end : mention.end + 1] in ("号", "號", "番")
+
+
+def _without_cut(chosen: list[Mention], text: str, brackets: Lists, ids: Ids, cut: bool) -> list[Mention]:
+    """Drop the half of an id at the end of an answer that was cut off, and note that it was."""
+    if not chosen:
+        return chosen
+    last = chosen[-1]
+    open_list = brackets.unclosed and last.inside == len(brackets.starts) - 1
+    if last.cut or (last.end == len(text) and (cut or open_list)):
+        name = normal(last.tokens[0]) if last.tokens else ""
+        if any(other.startswith(name) and other != name for other in ids.exact):
+            return [*chosen[:-1], replace(last, tokens=(), how="truncated")]
+    if open_list:
+        return [*chosen, replace(last, tokens=(), how="truncated")]
+    return chosen
+
+
+def _ranking(mentions: Iterable[Mention], top_n: int) -> ParsedRanking:
+    ranked: dict[str, None] = {}
+    repairs: Counter[str] = Counter()
+    for mention in mentions:
+        token = next((token for token in mention.tokens if token not in ranked), None)
+        if token is not None:
+            ranked[token] = None
+        what = mention.how if token is not None or mention.how == "truncated" else ("duplicate" if mention.tokens else "unknown")
+        if what:
+            repairs[what] += 1
+    if len(ranked) > top_n:
+        repairs["surplus"] = len(ranked) - top_n
+    return ParsedRanking(tuple(ranked)[:top_n], dict(repairs))

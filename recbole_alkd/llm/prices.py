@@ -1,0 +1,57 @@
+"""What an API asks for its tokens: an editable table, ``properties/prices.yaml``. A price is never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.settings.groups import AlkdError, read_yaml_file
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per million tokens. ``batch``: what a request in a batch file costs, as a share of that."""
+
+    input: float
+    output: float
+    cached_input: float | None = None
+    batch: float = 1.0
+
+    def usd(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+        """What one request costs; ``cached_tokens`` are a part of ``prompt_tokens``."""
+        cached = min(cached_tokens, prompt_tokens)
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        return ((prompt_tokens - cached) * self.input + cached * cached_price + completion_tokens * self.output) / 1e6
+
+
+def default_price_file() -> Path:
+    package = Path(__file__).resolve().parents[1]
+    inside, beside = package / "properties", package.parent / "properties"
+    return (inside if inside.is_dir() else beside) / "prices.yaml"
+
+
+def read_prices(file: Path) -> Mapping[str, Price]:
+    """Model name -> price.
+
+    Raises:
+        AlkdError: a file that cannot be read, an unknown key, a price that is no number of at least 0.
+    """
+    content = read_yaml_file(file, f"llm_price_file: {str(file)!r}")
+    if not isinstance(content, dict) or not isinstance(content.get("models"), dict) or content.keys() - {"models", "batch"}:
+        raise AlkdError(f"llm_price_file: {str(file)!r}: a mapping with the keys models and batch is expected")
+    batch = _number(file, "batch", content.get("batch", 1.0))
+    prices = {}
+    for name, entry in content["models"].items():
+        known = {"input", "output", "cached_input"}
+        if not isinstance(entry, dict) or not {"input", "output"} <= entry.keys() <= known:
+            raise AlkdError(f"llm_price_file: {str(file)!r}, model {name!r}: needed are input and output, allowed is cached_input")
+        prices[str(name)] = Price(**{key: _number(file, f"{name}: {key}", value) for key, value in entry.items()}, batch=batch)
+    return prices
+
+
+def _number(file: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise AlkdError(f"llm_price_file: {str(file)!r}, {key}: {value!r} is not allowed; allowed: a number of at least 0")
+    return float(value)

@@ -1,0 +1,130 @@
+"""Vectors of item titles: one interface over TF-IDF, sentence encoders and language models; kept in a file, never made twice.
+
+A title is short and there are few of them, so what an LLM knows of *items* costs a small part of what its rankings of sessions
+cost, and nothing has to be generated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recbole_alkd.files import write_npz
+from recbole_alkd.llm.bundled import BUNDLED
+from recbole_alkd.llm.model_kind import positions
+from recbole_alkd.llm.models import load_text_model, model_identity
+from recbole_alkd.settings.groups import AlkdError
+
+TFIDF = "tfidf"
+TFIDF_SIZE = 128  # coordinates that are kept of TF-IDF vectors
+BUNDLED_LAYER = 10  # of 30; later layers of a language model speak of the next token rather than of this one
+MAX_TOKENS = 64
+_TITLES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class TextVectors:
+    """Vectors (m, d) float32 of m texts; ``tokens`` a model read and ``seconds`` it took, also when they are ``reused``."""
+
+    vectors: np.ndarray
+    tokens: int
+    seconds: float
+    reused: bool = False
+
+
+def text_vectors(texts: Sequence[str], encoder: str, layer: int | None, cache: Path, device: str = "cpu") -> TextVectors:
+    """The vectors of texts, from ``cache`` if they were made before.
+
+    Args:
+        texts: cleaned titles; equal ones are encoded once.
+        encoder: ``tfidf``, or what ``load_text_model`` takes.
+        layer: hidden layer whose mean over the tokens is the vector, 0 are the embeddings. None: ``BUNDLED_LAYER`` for the
+            bundled model, otherwise the last one, which is what sentence encoders are trained for.
+        cache: folder of the files; one file for the same texts, encoder and layer.
+
+    Raises:
+        AlkdError: the encoder cannot be had; a layer that it does not have.
+    """
+    if layer is not None and encoder == TFIDF:
+        raise AlkdError(f"item_text_layer: {layer} has no meaning for item_text: {TFIDF}; leave it out")
+    if layer is None and encoder == BUNDLED:
+        layer = BUNDLED_LAYER
+    different = sorted(set(texts))
+    place = {text: k for k, text in enumerate(different)}
+    content = json.dumps([model_identity(encoder), layer, TFIDF_SIZE, MAX_TOKENS, different])
+    file = cache / f"text-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
+    found = _read(file, len(different))
+    if found is None:
+        begin = time.perf_counter()
+        vectors, tokens = _tfidf(different) if encoder == TFIDF else _hidden_means(different, encoder, layer, device)
+        found = TextVectors(vectors.astype(np.float32), tokens, round(time.perf_counter() - begin, 3))
+        _write(file, found)
+    return replace(found, vectors=found.vectors[[place[text] for text in texts]])
+
+
+def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
+    """TF-IDF of character 3- to 5-grams within words, reduced to ``TFIDF_SIZE`` by a singular value decomposition."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float64).fit_transform(texts)
+    except ValueError:  # scikit-learn's word for a vocabulary without a single n-gram
+        raise AlkdError(f"item_text: {TFIDF!r} finds no title with a word in this data set") from None
+    if min(matrix.shape) <= TFIDF_SIZE:
+        return matrix.toarray(), 0
+    return TruncatedSVD(TFIDF_SIZE, random_state=0).fit_transform(matrix), 0
+
+
+@torch.no_grad()
+def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str) -> tuple[np.ndarray, int]:
+    """Mean hidden state of every text at ``layer``, (m, d), and the number of tokens."""
+    model, tokenizer = load_text_model(encoder, device, layer)
+    if tokenizer.pad_token is None:  # whatever stands there is masked
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    longest = min(MAX_TOKENS, positions(model.config) or MAX_TOKENS)
+    tokenizer.padding_side = "right"
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
+    found, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
+    for start in range(0, len(order), _TITLES_AT_ONCE):
+        part = order[start : start + _TITLES_AT_ONCE]
+        batch = tokenizer([texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest)
+        mask = batch["attention_mask"].to(device)
+        hidden = model(input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True).hidden_states
+        weight = mask.unsqueeze(2).float()
+        mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
+        found[part] = mean.cpu().numpy()
+        tokens += int(mask.sum())
+    return found, tokens
+
+
+def _read(file: Path, count: int) -> TextVectors | None:
+    """What ``_write`` kept, or None when there is no such file or it is damaged."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            vectors = kept["vectors"]
+            found = TextVectors(vectors, int(kept["tokens"]), float(kept["seconds"]), reused=True)
+        if vectors.ndim == 2 and len(vectors) == count and vectors.dtype == np.float32 and np.isfinite(vectors).all():
+            return found
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass
+    getLogger().warning(f"{file}: not readable as vectors of {count} titles; they are made anew")
+    return None
+
+
+def _write(file: Path, content: TextVectors) -> None:
+    """Write a file that needs no pickle, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {"vectors": content.vectors, "tokens": content.tokens, "seconds": content.seconds}
+    write_npz(file, arrays, compressed=False)

@@ -1,0 +1,3 @@
+"""Teachers behind an OpenAI-compatible server."""
+
+from recbole_alkd.teacher.api import teacher as teacher

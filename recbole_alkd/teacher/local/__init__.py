@@ -1,0 +1,3 @@
+"""Teachers on this machine: a causal LM, with LoRA if asked for."""
+
+from recbole_alkd.teacher.local import teacher as teacher

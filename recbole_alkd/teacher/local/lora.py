@@ -1,0 +1,243 @@
+"""LoRA of a local causal LM: learn to score the true next item above the other candidates.
+
+The loss of an example is list-wise, the cross-entropy of the target under the softmax of the candidates' scores (see
+``scorers``). With ``lora_target: replay`` the LLM imitates recorded rankings of a stronger one instead: minus the
+log-likelihood of the list under the Plackett-Luce model of the scores (ListMLE, Xia et al., ICML 2008), per rank. With
+``title`` scores an adapter that has learned nothing gives the zero-shot ranking, where training starts. LoRA is this
+package's addition to the paper, whose LLM is only prompted.
+
+With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen for
+``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on from its last
+checkpoint, with the same losses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from recbole_alkd.files import move_whole
+from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
+from recbole_alkd.llm.bundled import BUNDLED, quiet
+from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.teacher.base import Instance, LoraExample
+from recbole_alkd.teacher.local.judging import expected, judge, seconds_of_one
+
+if TYPE_CHECKING:
+    from recbole_alkd.teacher.local.scorers import Scorer
+
+logger = logging.getLogger(__name__)
+LogMetric = Callable[[str, float, int], None]
+
+
+def train_adapter(
+    scorer: Scorer,
+    make_examples: Callable[[], Sequence[LoraExample]],
+    settings: Settings,
+    folder: Path,
+    *,
+    held_out: Callable[[], Sequence[LoraExample]] | None = None,
+    show_progress: bool = False,
+    log_metric: LogMetric | None = None,
+) -> bool:
+    """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format, when it is complete.
+
+    ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
+    loss_last (means over the first and the last quarter of the steps), loss_held_out (of each epoch), seconds, natural and
+    inserted (targets), ranks (of the targets of ``held_out``, before and after: ``judging.judge``), settings.
+
+    Returns:
+        False when another process, which was waited for, has made the adapter meanwhile.
+
+    Raises:
+        AlkdError: fewer than ``lora_examples`` examples, or fewer seen in training; no module called as ``lora_targets``
+            says; a loss that is not finite; accelerate is not installed.
+    """
+    from filelock import FileLock, Timeout
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise AlkdError("lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process is training this adapter: waiting for it")
+        lock.acquire()
+    try:
+        if folder.is_dir():
+            return False
+        clear_unfinished(folder)
+        judges = held_out() if held_out else ()
+        _train(scorer, make_examples(), judges, settings, folder, show_progress, log_metric)
+        return True
+    finally:
+        lock.release()
+
+
+def _train(
+    scorer: Scorer,
+    examples: Sequence[LoraExample],
+    judges: Sequence[LoraExample],
+    settings: Settings,
+    folder: Path,
+    show_progress: bool,
+    log_metric: LogMetric | None,
+) -> None:
+    from recbole_alkd.teacher.local.lora_trainer import build_trainer, checked_report, last_checkpoint
+
+    lora, seed = settings.lora, settings.teacher.llm_seed
+    if len(examples) < (lora.lora_examples or 1):
+        count = len(examples)
+        raise AlkdError(f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; allowed: at most {count}")
+    examples = _that_fit(scorer, examples, settings)
+    scorer.prepare({item for example in (*examples, *judges) for item in example.candidates})
+    work = folder.with_name(f".{folder.name}.partial")
+    with kept_random_state(), quiet():
+        torch.manual_seed(seed)
+        plain = scorer.model
+        scorer.model = add_adapter(plain, settings)
+        try:
+            seconds = seconds_of_one(scorer, examples)
+            logger.info(
+                "LoRA: %d examples, %s on this machine", len(examples), expected(seconds * len(examples) * lora.lora_epochs)
+            )
+            trainer = build_trainer(scorer, examples, settings, work / "checkpoints", show_progress, log_metric)
+            trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+            report = checked_report(trainer, examples, settings)
+            report["ranks"] = judge(scorer, judges)
+            if report["ranks"]:
+                logger.info("LoRA: %s", rank_words(report["ranks"]))
+            base = settings.teacher.llm_model
+            report["settings"] = asdict(lora) | {"llm_model": base if base == BUNDLED else portable_name(base), "llm_seed": seed}
+            scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
+            scorer.model.save_pretrained(work / "adapter")
+            (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            (work / "adapter" / "README.md").write_text(model_card(report, settings.teacher), encoding="utf-8")
+            move_whole(work / "adapter", folder)
+        except AlkdError:
+            shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
+            raise
+        finally:
+            scorer.model = scorer.model.unload().eval()
+    shutil.rmtree(work, ignore_errors=True)
+
+
+_KEPT_DAYS = 3  # that an unfinished training of other settings is kept for
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed trainings of other adapters left beside ``folder``, when nobody has taken them up for days.
+
+    A younger one is kept, because a run with its settings resumes it.
+    """
+    from filelock import FileLock, Timeout
+
+    for left in folder.parent.glob(".*.partial"):
+        name = left.name.removesuffix(".partial")
+        if name == f".{folder.name}":
+            continue
+        try:
+            with FileLock(folder.with_name(f"{name}.lock"), timeout=0):
+                days = (time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*")))) / 86400
+                if days > _KEPT_DAYS or (folder.parent / name[1:]).is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    logger.info("%s: an unfinished LoRA training, resumed by a run with its settings, else removed", left)
+        except (Timeout, OSError):
+            continue  # at work
+
+
+def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Settings) -> Sequence[LoraExample]:
+    """Those that are not longer than what the model reads; AlkdError where none is left."""
+    instances = [Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)]
+    fit = [one for one, instance in zip(examples, instances, strict=True) if not scorer.training_case(instance, 0).problem]
+    if not fit:
+        raise AlkdError(
+            f"llm_candidates: no LoRA example with {settings.teacher.llm_candidates} candidates fits what "
+            f"{settings.teacher.llm_model!r} reads; lower llm_candidates or llm_title_tokens"
+        )
+    if len(fit) < len(examples):
+        logger.warning(
+            "%d of %d LoRA examples are longer than what the model reads and are left out", len(examples) - len(fit), len(examples)
+        )
+    return fit
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """``model`` with the adapter in ``folder``, in evaluation mode; AlkdError when the folder is damaged."""
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            return PeftModel.from_pretrained(model, str(folder)).eval()
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise AlkdError(f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder") from None
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of the training that made the adapter in ``folder``."""
+    try:
+        return json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AlkdError(f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder") from None
+
+
+def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
+    """Inside of it ``model`` computes as the LM without an adapter."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def kept_random_state() -> Iterator[None]:
+    """Random numbers drawn inside do not move the generators outside (the Trainer seeds all of them)."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def lora_config(settings: Settings) -> Any:
+    """PEFT's description of the adapter that ``lora_`` settings ask for."""
+    from peft import LoraConfig
+
+    lora = settings.lora
+    return LoraConfig(
+        r=lora.lora_rank,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=list(lora.lora_targets),
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(model: Any, settings: Settings) -> Any:
+    """``model`` with a new adapter, which changes nothing yet; AlkdError where ``lora_`` settings do not go with it."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    lora = settings.lora
+    if settings.teacher.llm_quantize:
+        if settings.teacher.llm_quantize == "4bit" and next(model.parameters()).device.type == "cpu":
+            # its kernel there has no gradient of its own, and what comes in its place may be wrong without a word
+            raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer does that
+    try:
+        return get_peft_model(model, lora_config(settings))
+    except ValueError as error:
+        raise AlkdError(f"lora_targets: {lora.lora_targets}: {str(error).splitlines()[0]}") from None

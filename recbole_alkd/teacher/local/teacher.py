@@ -1,0 +1,251 @@
+"""`local`: a causal LM on this machine ranks the candidates, after LoRA if asked for.
+
+``llm_scoring`` says how: ``title`` and ``index`` compare likelihoods (see ``scorers``), ``generate`` lets the LM write.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
+from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import AlkdError, Settings, TeacherSettings
+from recbole_alkd.teacher import hints
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, Measured, TeacherContext
+from recbole_alkd.teacher.local import lora
+from recbole_alkd.teacher.local.generate import HINT_TOKENS, GenerateScorer
+from recbole_alkd.teacher.local.local_check import check_local, unless_labelled
+from recbole_alkd.teacher.local.measuring import measure_local
+from recbole_alkd.teacher.local.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
+from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
+
+SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
+_TEMPLATE = 64  # tokens that a chat template may add
+# what of a prompt file decides the answers, apart from the hints
+_TEXTS = {"title": ("title",), "index": ("title", "index.options", "index.ask"), "generate": ("generate.system", "generate.user")}
+
+
+@teachers.register("local")
+class LocalTeacher(LLMTeacher):
+    """A causal LM of this machine, with a LoRA adapter unless ``lora: False``."""
+
+    says_when_it_sends = True
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """See ``local_check.check_local``."""
+        s = settings.teacher
+        unless_labelled(settings, f"local|{_identity(s)}|{s.llm_scoring}|", check_local)
+
+    def __init__(self, context: TeacherContext) -> None:
+        super().__init__(context)
+        self.settings = context.settings.teacher
+        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
+        self._scorer: Scorer | None = None
+        self._report: dict[str, Any] | None = None
+
+    @cached_property
+    def _model(self) -> str:
+        return _identity(self.settings)
+
+    @property
+    def identity(self) -> str:
+        """``llm_dtype`` counts as it is set: what ~ stands for depends on the machine, and hardly changes a ranking."""
+        s = self.settings
+        scoring = {
+            "title": f"title_tokens={s.llm_title_tokens}",
+            "index": f"title_tokens={s.llm_title_tokens}|orders={ORDERS}",
+            "generate": f"hints={self._hint_key}",
+        }[s.llm_scoring]
+        adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
+        settings = f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
+        if s.llm_quantize:
+            settings += f"|quantize={s.llm_quantize}"
+        return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
+
+    @cached_property
+    def _hint_key(self) -> str:
+        if self.settings.llm_scoring != "generate":
+            return "none"
+        s = self.settings
+        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}")
+
+    @cached_property
+    def _adapter_hash(self) -> str:
+        """Of everything that decides the adapter."""
+        s = self.settings
+        decides = {
+            "examples": self.context.lora_key,
+            "titles": sorted(self.context.titles.items()),
+            "lora": asdict(self.context.settings.lora) | {"lora_examples": self.context.settings.lora_examples},
+            "model": self._model,
+            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
+            "weights": [s.llm_dtype, s.llm_quantize],
+            "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
+        }
+        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+
+    def prompt(self, instance: Instance) -> str:
+        """Session and candidates as the LM reads them; titles uncut, because cutting needs the tokenizer."""
+        titles, texts = self.context.titles, self._prompt
+        if self.settings.llm_scoring == "generate":
+            return ranking_request(texts, instance, titles, self.settings).text
+        prefix = title_prefix(texts, session_titles(instance, titles, self.settings.llm_history))
+        if self.settings.llm_scoring == "title":
+            return prefix + "\n".join(["", *(title_of(item, titles) for item in instance.candidates)])
+        shown = [title_of(item, titles) for item in shown_order(instance, self.settings.llm_seed)]
+        return prefix + "\n".join([texts["index.options"], *shown, texts["index.ask"]])
+
+    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+        """A title has at most ``llm_title_tokens`` tokens and a line with its end or letter a few more; a byte of the
+        prompt's own text, and of a generated answer, may be a token."""
+        s, texts = self.settings, self._prompt
+        if s.llm_scoring == "generate":
+            answer = sum(len(item.encode()) + 7 for item in instance.candidates) + 16
+            return len(self.prompt(instance).encode()) + _TEMPLATE + self._hint_bytes + answer, None
+        own = sum(len(texts[key].encode()) + 2 for key in _TEXTS[s.llm_scoring])
+        session = min(len(instance.history), s.llm_history) * (s.llm_title_tokens + 2)
+        candidates = len(instance.candidates) * (s.llm_title_tokens + 5)
+        return (own + session + candidates) * (ORDERS if s.llm_scoring == "index" else 1), None
+
+    @property
+    def bound_words(self) -> str:
+        return "every byte a token" if self.settings.llm_scoring == "generate" else "every title of llm_title_tokens tokens"
+
+    def expect(self, instance: Instance) -> tuple[int, float | None]:
+        """Four bytes a token, two in what is written; ``measure`` counts with the tokenizer."""
+        s, texts = self.settings, self._prompt
+        most, usd = self.estimate(instance)
+        if s.llm_scoring == "generate":
+            written = sum(sorted((len(item.encode()) + 7 for item in instance.candidates), reverse=True)[: s.llm_top_n])
+            return min(most, len(self.prompt(instance).encode()) // 4 + _TEMPLATE + self._hint_bytes // 10 + written // 2), usd
+        titles = self.context.titles
+        items = [*instance.history[-s.llm_history :], *instance.candidates]
+        read = sum(min(s.llm_title_tokens, len(title_of(item, titles).encode()) // 4 + 1) + 1 for item in items)
+        own = sum(len(texts[key].encode()) // 4 for key in _TEXTS[s.llm_scoring])
+        return min(most, (own + read) * (ORDERS if s.llm_scoring == "index" else 1)), usd
+
+    def measure(self, instances: Sequence[Instance]) -> Measured:
+        """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one is wanted."""
+        s, context = self.settings, self.context
+        with threads(s.llm_threads), lora.kept_random_state():
+            device = s.llm_device or context.device
+            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
+            scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
+            waits = context.settings.lora.lora and not (context.cache / "adapters" / self._adapter_hash).is_dir()
+            return measure_local(scorer, instances, context.settings, waits, self._hint_bytes // 10)
+
+    @property
+    def _hint_bytes(self) -> int:
+        most = hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
+        return 0 if self._hint_key == "none" else most
+
+    def prepare(self) -> None:
+        """Load the model; make hints and adapter, or find them."""
+        if self._scorer is not None:
+            return
+        s, context = self.settings, self.context
+        with threads(s.llm_threads), lora.kept_random_state():
+            device = s.llm_device or context.device
+            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
+            scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
+            if isinstance(scorer, GenerateScorer):
+                scorer.hints = hints.find_hints(self, self._prompt, self._hint_key, partial(self._ask_for_hints, scorer))
+            elif s.llm_hints:
+                logging.getLogger(__name__).info("llm_hints: not used by llm_scoring %r", s.llm_scoring)
+            if context.settings.lora.lora:
+                self._adapt(scorer)
+        self._scorer = scorer
+
+    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+        messages = hints.missing_request(self, self._prompt, self._hint_key, store)
+        return [(_most_tokens(messages), None)] * 2 if messages else []
+
+    def _ask_for_hints(self, scorer: GenerateScorer, messages: Sequence[Mapping[str, str]]) -> Answer:
+        reservation = None
+        if self.budget:
+            reservation = self.budget.reserve(_most_tokens(messages), labels=0)
+            if reservation is None:
+                raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
+        answer = scorer.chat(messages)
+        if reservation:
+            reservation.settle(answer.prompt_tokens + answer.completion_tokens, labels=0)
+        return answer
+
+    def _adapt(self, scorer: Scorer) -> None:
+        context, model = self.context, scorer.model
+        folder: Path = context.cache / "adapters" / self._adapter_hash
+        trained = False
+        if not folder.is_dir():
+            if context.lora_examples is None:
+                raise AlkdError("lora: True needs training sessions to make examples of, and there are none here; set lora: False")
+            trained = lora.train_adapter(
+                scorer,
+                context.lora_examples,
+                context.settings,
+                folder,
+                held_out=context.lora_held_out,
+                show_progress=context.show_progress,
+                log_metric=context.log_metric,
+            )
+        scorer.model = lora.load_adapter(model, folder)
+        self._report = {**lora.read_report(folder), "adapter": str(folder), "reused": not trained}
+
+    def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+        """Sessions of like length are asked together.
+
+        What is computed once for all sessions (the likelihoods of titles without a session, as the training of the adapter)
+        is in no answer's tokens and seconds.
+        """
+        self.prepare()
+        scorer = self._scorer
+        assert scorer is not None
+        with threads(self.settings.llm_threads):
+            scorer.prepare({item for instance in instances for item in instance.candidates})
+        cases = sorted(((scorer.case(instance), instance) for instance in instances), key=lambda pair: pair[0].tokens)
+        # a CPU gains nothing from batches, and alone a session's scores depend on nothing else
+        size = self.settings.llm_batch_size or (1 if next(scorer.model.parameters()).device.type == "cpu" else 8)
+        for start in range(0, len(cases), size):
+            batch = [(case, instance) for case, instance in cases[start : start + size] if self.may_send(instance)]
+            if not batch:
+                continue
+            asked = [instance for _, instance in batch]
+            began = time.perf_counter()
+            with threads(self.settings.llm_threads):
+                answers = scorer.answers(asked, [case for case, _ in batch])
+            seconds = (time.perf_counter() - began) / len(batch)
+            for instance, answer in zip(asked, answers, strict=True):
+                yield instance, replace(answer, seconds=seconds)
+
+    @property
+    def lora_report(self) -> dict[str, Any] | None:
+        return self._report
+
+    def close(self) -> None:
+        if self._scorer is None:
+            return
+        self._scorer = None
+        gc.collect()  # modules and hooks refer to each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _identity(settings: TeacherSettings) -> str:
+    return model_identity(settings.llm_model, code=settings.llm_trust_remote_code is not None)
+
+
+def _most_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+    """Tokens of a request for hints and of its answer, at most: one for every byte."""
+    return sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS
