@@ -11,12 +11,14 @@ import functools
 import importlib
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from recbole_alkd.active.difficulty import check_difficulty
+from recbole_alkd.data.columns import check_fields
 from recbole_alkd.data.own_settings import check_dataset_name
 from recbole_alkd.distill.combined import check_losses, wanted_losses
 from recbole_alkd.labels.store import check_label_store
@@ -121,6 +123,10 @@ def check_folder(setting: str, folder: Path) -> None:
         raise AlkdError(f"{setting}: {str(folder)!r} cannot be made, because {str(there)!r} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise AlkdError(f"{setting}: {str(folder)!r} cannot be written to, because {str(there)!r} is read-only here")
+    try:  # what access does not tell: root may write everywhere, and yet not in /proc or on a full disk
+        os.rmdir(tempfile.mkdtemp(prefix=".alkd-", dir=there))
+    except OSError as error:
+        raise AlkdError(f"{setting}: {str(folder)!r} cannot be written to: {error.strerror} in {str(there)!r}") from None
 
 
 def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
@@ -262,6 +268,7 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
         raise AlkdError(f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}")
     if not ours:
         return
+    check_fields(values)
     if values["epochs"] < 1:
         raise AlkdError(f"epochs: {values['epochs']} is not allowed; allowed: at least 1")
     if values.get("train_neg_sample_args") is not None:

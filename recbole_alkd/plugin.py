@@ -26,6 +26,7 @@ from recbole_alkd.checks import (
     check_run,
     say_device,
 )
+from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
 from recbole_alkd.model.backbone import model_defaults
 from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
@@ -199,12 +200,17 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
     given = [key for key in SESSION_KEYS if key in external]
     if external.get("benchmark_filename", internal.get("benchmark_filename")):
         ignored = [key for key in given if key in ("session_window", "session_min_length", "session_time_unit")] if ours else []
+        ignored += [key for key in FILTERS if ours and key in external]
         text = f"{', '.join(ignored)}: no effect on benchmark files, whose rows are sessions already"
     else:
         ignored = [] if ours else given
         text = f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, not sessions; "
         text += "make session files with `recbole-alkd sessions`"
     if ignored:
+        config.alkd_notes += ((logging.WARNING, text),)
+    unseen = [key for key in WITHOUT_EFFECT if ours and external.get(key)]
+    if unseen:
+        text = f"{', '.join(unseen)}: no effect on {model}, which sees items and no other columns"
         config.alkd_notes += ((logging.WARNING, text),)
     if not ours:  # ours say it when the data is loaded, in the log of the run
         for level, note in config.alkd_notes:

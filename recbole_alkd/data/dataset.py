@@ -16,6 +16,7 @@ import torch
 from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
+from recbole_alkd.data.columns import ROW_FIELD
 from recbole_alkd.data.instances import (
     Instances,
     check_split,
@@ -29,7 +30,6 @@ from recbole_alkd.data.loading import CheckedFiles
 from recbole_alkd.data.sessions import positions_message
 from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings
 
-ROW_FIELD = "alkd_row"
 ORDER_NAMES = {"RO": "random", "TO": "time"}
 _GATHER = 1 << 16  # rows that are padded at once
 
@@ -114,7 +114,8 @@ class ALKDRecDataset(CheckedFiles):
     def _set_alias(self, alias_name: str, default_value: list[str]) -> None:
         if alias_name == "item_id" and self.list_field in self.field2type:
             default_value = [*default_value, self.list_field]
-        super()._set_alias(alias_name, default_value)
+        names = [*default_value, *(self.config[f"alias_of_{alias_name}"] or [])]
+        self.alias[alias_name] = np.array(list(dict.fromkeys(filter(None, names))))
 
     def _data_filtering(self) -> None:
         super()._data_filtering()
@@ -281,7 +282,6 @@ class ALKDRecDataset(CheckedFiles):
     def build(self) -> list[ALKDRecDataset]:
         """The three parts, each with ``row_is_last``."""
         self._change_feat_format()
-        self._drop_unused_col()
         parts, start = [], 0
         for last in self._rows_last:
             part = self.copy(self.inter_feat[start : start + len(last)])

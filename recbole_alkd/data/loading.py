@@ -13,6 +13,7 @@ from recbole.data.dataset import SequentialDataset
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alkd.data.benchmark import check_rows
+from recbole_alkd.data.columns import check_columns, check_files
 from recbole_alkd.data.frames import frame_of, read_columns
 from recbole_alkd.data.instances import PARTS
 from recbole_alkd.data.reading import TIME_UNITS, Clicks, read_clicks
@@ -63,6 +64,11 @@ class CheckedFiles(SequentialDataset):
     def _form(self) -> tuple[str, str | None]:
         """Separator and encoding of the files."""
         return self.config["field_separator"], self.config["encoding"]
+
+    def _load_data(self, token: str, dataset_path: str) -> None:
+        check_files(self.config.final_config_dict, Path(dataset_path), token)
+        super()._load_data(token, dataset_path)
+        check_columns(self.config.final_config_dict, {name: kind.value for name, kind in self.field2type.items()})
 
     # -- clicks
 
@@ -150,6 +156,23 @@ class CheckedFiles(SequentialDataset):
         kinds = {name: "token" if name == self.iid_field else kind for name, kind in found.kinds.items()}
         frame = frame_of(path, found.texts, kinds, found.line, self.config["seq_separator"])
         return self._with_properties(frame, kinds, source)
+
+    # -- what RecBole makes of other columns, which no session model sees (``columns.WITHOUT_EFFECT``)
+
+    def _set_label_by_threshold(self) -> None:
+        """Nothing: sessions have no labels of 0 and 1."""
+
+    def _normalize(self) -> None:
+        """Nothing: a batch holds no numbers."""
+
+    def _discretization(self) -> None:
+        """Nothing: a batch holds no numbers."""
+
+    def _preload_weight_matrix(self) -> None:
+        """Nothing: no session model asks for such a matrix."""
+
+    def _drop_unused_col(self) -> None:
+        """Nothing: what a batch does not need is gone already, and the rest is needed."""
 
     def _with_properties(self, frame: pd.DataFrame, kinds: dict[str, str], source: Any) -> pd.DataFrame:
         """Tell RecBole what the columns are; sequences are cut as ``seq_len`` says."""

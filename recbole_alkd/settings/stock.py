@@ -85,7 +85,8 @@ def _metrics(value: Any) -> str | None:
     return None if len(kinds) == 1 else "metrics of rankings, or metrics of scores (AUC, MAE, RMSE, LogLoss), not both at once"
 
 
-def _interval(value: str) -> str | None:
+def interval_words(value: str) -> str | None:
+    """What RecBole takes for intervals, in words, where ``value`` is none; else None."""
     for part in value.split(";"):
         found = _INTERVAL.fullmatch(part.strip())
         try:
@@ -159,7 +160,7 @@ def _positive(value: float) -> str | None:
 _FLAG, _TEXT, _TEXT_OR_NULL = Spec((bool,)), Spec((str,)), Spec((str,), null=True)
 _MAPPING, _NAMES = Spec((dict,), null=True), Spec((list, str), null=True, check=_texts)
 _COUNT = Spec((int,), check=_at_least(0))
-_INTERVALS = Spec((str,), null=True, check=_interval)
+_INTERVALS = Spec((str,), null=True, check=interval_words)
 SPECS: dict[str, Spec] = {
     "model": _TEXT,
     "dataset": _TEXT,
@@ -230,7 +231,7 @@ SPECS: dict[str, Spec] = {
         ("additional_feat_suffix", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id",
          "benchmark_filename"), _NAMES,
     ),
-    "numerical_features": Spec((list,), null=True),
+    "numerical_features": Spec((list,)),
     "normalize_field": Spec((list,), null=True),
     "normalize_all": Spec((bool,), null=True),
     "rm_dup_inter": Spec((str,), null=True, check=_one_of("first", "last")),
@@ -265,7 +266,7 @@ def read_text(key: str, text: str) -> Any:
 
 
 def plain(key: str, value: Any) -> Any:
-    """``value`` as YAML has it: numpy's numbers as Python's, a tuple as a list where a list is meant."""
+    """``value`` as YAML has it: numpy's numbers as Python's, a tuple, or one name, as a list where a list is meant."""
     import numpy as np
 
     if isinstance(value, np.generic):
@@ -274,6 +275,8 @@ def plain(key: str, value: Any) -> Any:
         return gpu_text(value)
     if isinstance(value, tuple) and key in SPECS:
         return list(value)
+    if isinstance(value, str) and (key.startswith("alias_of_") or key == "additional_feat_suffix"):
+        return [value]  # one name; RecBole would take its letters
     return value
 
 
