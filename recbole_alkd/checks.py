@@ -69,7 +69,9 @@ def check_names(settings: Settings) -> None:
         if name not in backbones:
             raise AlkdError(backbones.unknown(name).replace("student_model", key, 1))
     policies.get(settings.selection.alkd_policy)
-    check_teacher(teachers.get(settings.teacher.llm_teacher))
+    teacher = teachers.get(settings.teacher.llm_teacher)
+    check_teacher(teacher)
+    teacher.check_settings(settings)
     check_difficulty(settings.selection.alkd_difficulty)
     check_losses(settings)
     _check_vectors(settings)

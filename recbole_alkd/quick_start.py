@@ -116,7 +116,7 @@ def label_instances(
         if file:
             check_folder(name, Path(file).parent)
     asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
-    with asks, _selected(dataset, config_file_list, config_dict, before_labels=True) as (_, rounds, picked):
+    with asks, _selected(dataset, config_file_list, config_dict, before_labels=True, shows=bool(show)) as (_, rounds, picked):
         if show:
             found, lines = label_only.show(rounds, picked, show)
         elif dry_run:
@@ -132,7 +132,12 @@ def label_instances(
 
 @contextmanager
 def _selected(
-    dataset: str | None, files: list[str] | None, values: dict[str, Any] | None, before_labels: bool = False, titles: bool = True
+    dataset: str | None,
+    files: list[str] | None,
+    values: dict[str, Any] | None,
+    before_labels: bool = False,
+    titles: bool = True,
+    shows: bool = False,
 ) -> Iterator[tuple[Any, LabelRounds, np.ndarray]]:
     """The config, and the rounds and row ids that ``ALKDRecTrainer.select`` gives."""
     config = Config(model="ALKDRec", dataset=dataset, config_file_list=files, config_dict=values)
@@ -141,6 +146,8 @@ def _selected(
             f"alkd_rounds: {config['alkd_rounds']} rounds select anew after each distillation, and nothing is distilled here; "
             "allowed here: 1"
         )
+    if shows:
+        label_only.check_prompts(config["llm_teacher"])
     init_seed(config["seed"], config["reproducibility"])
     quick_start.init_logger(config)
     train_data, valid_data, _ = data_preparation(config, create_dataset(config))

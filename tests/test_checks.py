@@ -44,6 +44,7 @@ def refused(words, **values):
         ({"llm_prompt": "none/of/it.yaml"}, ["llm_prompt", "none/of/it.yaml"]),
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, ["alkd_picks", "none.json", "cannot be read"]),
         ({"llm_price_file": "none.yaml"}, ["llm_price_file", "none.yaml", "cannot be read"]),
+        ({"llm_teacher": "api", "llm_model": "gpt-5x", "budget_usd": 1.0}, ["budget_usd", "gpt-5x", "no price", "llm_price_file"]),
         ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, ["llm_replay_file", "none.jsonl", "cannot be read"]),
         ({"llm_teacher": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
         ({"lora_target": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
@@ -60,6 +61,24 @@ def test_names_and_files_are_looked_up_before_training(values, words, tmp_path, 
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     refused(words, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"llm_model": "gpt-5x", "budget_usd": 1.0}, ["budget_usd", "gpt-5x", "no price"]),
+        ({}, ["llm_model", "smollm2-135m-instruct"]),
+    ],
+)
+def test_what_settings_alone_tell_of_a_teacher_is_told_where_nobody_is_asked(values, words):
+    with asking_nobody():
+        refused(words, llm_teacher="api", **values)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_dir", "label_store", "stage_cache"])
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
+def test_a_place_where_nothing_can_be_made_is_named(key):
+    refused([key, "/proc", "cannot be written to"], **{key: "/proc/new/place" if key == "label_store" else "/proc/new"})
 
 
 @pytest.mark.parametrize("name", ["log", "log_tensorboard", "saved"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,26 @@ def read_prices(file: Path) -> Mapping[str, Price]:
             raise AlkdError(f"llm_price_file: {str(file)!r}, model {name!r}: needed are input and output, allowed is cached_input")
         prices[str(name)] = Price(**{key: _number(file, f"{name}: {key}", value) for key, value in entry.items()}, batch=batch)
     return prices
+
+
+def find_price(file: Path | None, model: str, needed: bool) -> Price | None:
+    """The price of ``model`` in ``file``, the table that this package brings where it is None; None where it has none.
+
+    Args:
+        needed: whether a limit in USD rests on it.
+
+    Raises:
+        AlkdError: as ``read_prices``; no price, and it is needed.
+    """
+    file = file or default_price_file()
+    prices = read_prices(file)
+    if model not in prices and needed:
+        close = difflib.get_close_matches(model, prices, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise AlkdError(
+            f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint}; add it there, or set llm_price_file"
+        )
+    return prices.get(model)
 
 
 def _number(file: Path, key: str, value: Any) -> float:

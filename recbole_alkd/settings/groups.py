@@ -111,14 +111,21 @@ def _web_address(value: Any) -> str | None:
         good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port is None or url.port > 0)
     except ValueError:
         good = False
-        url = urllib.parse.SplitResult("", "", "", "", "")
     # the place of an address is the log, the run folder and the checkpoint
-    if "@" in value or re.search(r"(?i)(key|token|secret|passw|sig|auth|credential)[^=&]*=", url.query):
+    if _holds_a_secret(urllib.parse.unquote(value)):
         raise AlkdError(
             "llm_base_url: the value (not shown, it holds a password or a key) is not allowed; allowed: an address alone; "
             "the key comes from the environment (llm_api_key_env)"
         )
     return None if good else words
+
+
+def _holds_a_secret(address: str) -> bool:
+    """Whether a password or a key is in an address: before its host, behind a name such as ``key=``, or as a part of its path."""
+    if "@" in address or re.search(r"(?i)(key|token|secret|passw|pwd|sig|auth|credential)[^=&;/?#]*=", address):
+        return True
+    parts = re.split(r"[/;?&#=,:]", address.partition("://")[2])
+    return any(len(part) >= 20 and bool(_KEY_BEGINNINGS.match(part.replace("-", "_"))) for part in parts)
 
 
 # Settings that may hold a secret by mistake: an error does not show their values.

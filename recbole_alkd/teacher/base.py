@@ -166,6 +166,11 @@ class LLMTeacher:
         return ""
 
     @classmethod
+    def check_settings(cls, settings: Settings) -> None:
+        """AlkdError where settings alone show that this teacher cannot work. Called before any training, also where nobody is
+        asked."""
+
+    @classmethod
     def check(cls, settings: Settings) -> None:
         """AlkdError where settings ask for what this machine has not: a device, a package, a key. Called before any training.
 

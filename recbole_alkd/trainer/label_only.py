@@ -19,6 +19,7 @@ from recbole_alkd.labelling.collect import collect_labels, keys_of
 from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labels import LabelStore
+from recbole_alkd.registry import teachers
 from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
@@ -58,6 +59,13 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
             passed = ", which the upper bound passes: asking may end early" if most + taken > limit else ""
             lines.append(f"{name}: {limit:g}{before}{passed}")
     return dataclasses.asdict(found), lines
+
+
+def check_prompts(teacher: str) -> None:
+    """AlkdError where the LLM teacher of that name asks no LLM, so that there is no prompt to show."""
+    if teachers.get(teacher).instant:
+        asking = [name for name in teachers if not teachers.get(name).instant]
+        raise AlkdError(f"--show: llm_teacher {teacher!r} asks no LLM and has no prompt; allowed: {', '.join(asking)}")
 
 
 def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Found:

@@ -453,6 +453,12 @@ def test_a_variable_that_is_set_may_have_any_name(monkeypatch: pytest.MonkeyPatc
         "https://h/v1?key=AIza9",
         "https://h/v1?api-key=x9",
         "http://h/?access_token=x9",
+        "https://h/v1;token=x9",
+        "https://h/v1%3Bkey%3Dx9",
+        "https://h/v1#token=x9",
+        "https://h/token=x9/v1",
+        "https://h/sk-proj-x9x9x9x9x9x9x9x9x9x9/v1",
+        "https://user%3Ax9%40h/v1",
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_shown(url: str) -> None:
@@ -465,7 +471,19 @@ def test_an_address_with_a_secret_is_refused_and_not_shown(url: str) -> None:
 def test_an_address_without_a_host_is_refused(url: str) -> None:
     with pytest.raises(AlkdError, match=r"llm_base_url: .* allowed: http:// or https:// with a host"):
         read_settings({"llm_base_url": url})
-    assert read_settings({"llm_base_url": "https://h/openai/?api-version=2024-02-01"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/openai/?api-version=2024-02-01",
+        "https://gateway.ai.cloudflare.com/v1/0123456789abcdef0123456789abcdef/name/openai",
+        "https://h/openai/deployments/gpt-4o-mini;v=1/",
+        "http://[::1]:8000/v1",
+    ],
+)
+def test_an_address_may_have_a_path_and_a_query(url: str) -> None:
+    assert read_settings({"llm_base_url": url}).teacher.llm_base_url == url
 
 
 def test_a_model_without_a_price(tmp_path: Path, store: LabelStore) -> None:

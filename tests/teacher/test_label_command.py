@@ -105,6 +105,14 @@ def test_prompts_are_shown_and_nothing_is_asked(home: Path) -> None:  # noqa: F8
     assert f"{first['candidates']} of {first['candidates']} candidates have a title" in found["lines"][0]
 
 
+@pytest.mark.parametrize("teacher", ["recommender", "null", "text", "replay"])
+def test_a_teacher_without_prompts_says_so_before_it_is_selected_for(home: Path, teacher: str) -> None:  # noqa: F811
+    (home / "replay.jsonl").write_text('{"session_id": "s1", "ranking": ["i1"]}\n')
+    with pytest.raises(AlkdError, match=f"--show: llm_teacher '{teacher}' asks no LLM and has no prompt; allowed: api, local"):
+        label({"show": 2}, llm_teacher=teacher, llm_replay_file="replay.jsonl")
+    assert not list(home.glob("saved/*/*"))
+
+
 def test_what_is_labelled_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
     with ChatServer(script) as server:
         found = label(**api(server))

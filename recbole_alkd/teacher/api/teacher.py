@@ -8,7 +8,6 @@ does not cover with an upper bound, which takes every byte for a token.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import importlib.util
 import logging
 import queue
@@ -27,7 +26,7 @@ from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.answers.parse import ParsedRanking, read_ranking
 from recbole_alkd.llm.api_key import find_key, known_key, strike
 from recbole_alkd.llm.chat_client import ChatClient, Messages
-from recbole_alkd.llm.prices import Price, default_price_file, read_prices
+from recbole_alkd.llm.prices import Price, find_price
 from recbole_alkd.llm.refusals import NoReplyError, RefusedError
 from recbole_alkd.llm.replies import Reply, read_completion
 from recbole_alkd.registry import teachers
@@ -61,9 +60,14 @@ class ApiTeacher(LLMTeacher):
     says_when_it_sends = True
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
-        """The model's name, the extra `api`, and the variable with the key."""
+    def check_settings(cls, settings: Settings) -> None:
+        """The model's name, and its price where ``budget_usd`` rests on it."""
         _check_model(settings.teacher)
+        price_of(settings)
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """The extra `api`, and the variable with the key."""
         unless_labelled(settings, f"api|{settings.teacher.llm_model}|", _check_access)
 
     def __init__(self, context: TeacherContext) -> None:
@@ -72,22 +76,11 @@ class ApiTeacher(LLMTeacher):
         _check_model(self.settings)
         self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
-        self._price = self._find_price()
+        self._price = price_of(context.settings)
         self._hints: str | None = None
         self._told_of_cut = self._told_of_counts = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: ChatClient | None = None
-
-    def _find_price(self) -> Price | None:
-        file = Path(self.settings.llm_price_file) if self.settings.llm_price_file else default_price_file()
-        prices, model = read_prices(file), self.settings.llm_model
-        if model not in prices and self.context.settings.selection.budget_usd is not None:
-            close = difflib.get_close_matches(model, prices, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise AlkdError(
-                f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint}; add it there, or set llm_price_file"
-            )
-        return prices.get(model)
 
     # -- what decides an answer ------------------------------------------------------------------------------------------
 
@@ -454,6 +447,13 @@ def _list_bytes(instance: Instance, top_n: int) -> int:
     """Bytes of an answer in the form that is asked for, with the longest ids."""
     longest = sorted((len(token.encode("utf-8", "surrogatepass")) for token in instance.candidates), reverse=True)[:top_n]
     return sum(size + len("<ID>, ") for size in longest) + 2
+
+
+def price_of(settings: Settings) -> Price | None:
+    """What the model asks for its tokens; AlkdError where ``budget_usd`` needs a price and there is none."""
+    teacher = settings.teacher
+    file = Path(teacher.llm_price_file) if teacher.llm_price_file else None
+    return find_price(file, teacher.llm_model, settings.selection.budget_usd is not None)
 
 
 def _check_model(settings: TeacherSettings) -> None:
