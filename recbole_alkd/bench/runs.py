@@ -240,7 +240,7 @@ def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProc
         "stage_cache": str(root / "cache"),
         "label_store": str(root / "labels.sqlite"),
         **task.settings,
-        "checkpoint_dir": str(root / "work" / "saved"),
+        "checkpoint_dir": str(root / "work" / "saved"), "save_bundle": False,
         "show_progress": False,
     }
     content = {

@@ -98,7 +98,7 @@ class BERT4RecView(Backbone):
         mask = torch.full_like(item_seq_len, self.model.mask_token)
         hidden = self.model(self._with_last(item_seq, item_seq_len, mask))
         session = self.model.gather_indexes(hidden, item_seq_len - 1)
-        return torch.cat([session, session.new_ones(len(session), 1)], dim=1)
+        return torch.cat([session, torch.ones_like(session[:, :1])], dim=1)
 
     def item_table(self) -> Tensor:
         n_items = self.model.n_items  # the table's last row is the mask

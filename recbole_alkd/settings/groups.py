@@ -284,6 +284,7 @@ class ReportSettings:
 
     report_tables: list[Any] = _setting([], list, check=_sizes)
     short_log: bool = _setting(True, bool)
+    save_bundle: bool = _setting(True, bool)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ VOLATILE = {
     "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
     "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
     "config_files", "data_path", "data_files", "worker", "stage_cache",
-    "student_search", "report_tables", "short_log", "use_gpu", "trust_checkpoint", "nproc", "world_size",
+    "student_search", "report_tables", "short_log", "save_bundle", "use_gpu", "trust_checkpoint", "nproc", "world_size",
     # how an LLM is reached, and where it runs; what it is and what it is asked decides
     "llm_device", "llm_batch_size", "llm_base_url", "llm_api_key_env", "llm_concurrency", "llm_requests_per_minute", "llm_timeout",
 }  # fmt: skip

@@ -28,6 +28,7 @@ from recbole_alkd.model.scoring import (
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.trainer.again import run_facts
 from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
+from recbole_alkd.trainer.endings import FinishedRun, finish
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, row_words, stage_table, tuned_line
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
 from recbole_alkd.trainer.simple import KINDS, SimpleRecommender
@@ -171,6 +172,7 @@ class ReportingTrainer(StageTrainer):
         lines = [f"tuned {tuned_line(name, found)}" for name, found in self.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         self.logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
+        finish(FinishedRun(self.alkdrec, self.train_part, self.folder.path, report, self.settings), self.logger)
         file = self.folder.write_json(RESULT, report)
         self.folder.close()
         self.logger.info(set_color("result file", "blue") + f": {file}")

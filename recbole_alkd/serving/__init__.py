@@ -1,0 +1,28 @@
+"""A trained student taken away: bundles, recommendations, reasons, exports, updates.
+
+Reading and serving need numpy alone (ONNX Runtime too for backbones that are neither tables nor SessionFPMC): no torch, no RecBole.
+Making a bundle from a run and updating one import what they need when they are called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recbole_alkd.serving.items import Found
+from recbole_alkd.serving.recommender import Reason, Recommendation, Recommender
+
+__all__ = ["Found", "Reason", "Recommendation", "Recommender", "write_bundle"]
+
+
+def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
+    """Write the bundle of a finished run into the new folder ``out`` (``serving/make.py``); needs RecBole and torch.
+
+    Raises:
+        AlkdError: no finished run, a backbone that cannot be taken out of torch, or ``out`` is there.
+
+    Example:
+        >>> write_bundle("saved/ALKDRec-ml-100k-...", "bundle")
+    """
+    from recbole_alkd.serving.make import write_bundle as write
+
+    return write(run_folder, out)

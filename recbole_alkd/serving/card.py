@@ -1,0 +1,79 @@
+"""The card of a bundle, ``README.md``, in the form of Hugging Face's model cards (https://huggingface.co/docs/hub/model-cards).
+
+The head is YAML, every value of it written as JSON, which YAML reads: names of data sets and models are other people's text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def card(content: Mapping[str, Any]) -> str:
+    """The card from the manifest."""
+    student, data = content["student"], content["dataset"]
+    metrics = content.get("metrics") or {}
+    head = {
+        "library_name": "recbole_alkd",
+        "tags": ["recommendation", "session-based-recommendation", "knowledge-distillation", student["backbone"]],
+        "model-index": [_index(student, data, metrics)] if metrics else [],
+    }
+    name, backbone = _text(data["name"]), _text(student["backbone"])
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items() if value), "---", ""]
+    lines += [
+        f"# {backbone} on {name}", "",
+        f"A session recommender: it takes the items of a session, oldest first, and gives the items that come next. A {backbone} "
+        f"student of {student['items']:,} items, trained on {data['training_sessions']:,} sessions of {name}.", "",
+        "## Use", "",
+        "```python", "from recbole_alkd.serving import Recommender", "",
+        'recommender = Recommender.load("this-folder")', 'recommender.recommend(["an item id", "another"], k=10)', "```", "",
+        "It is meant for recommending items of this catalogue to visitors of the site that the sessions come from, or one like it. "
+        "It is not meant for decisions about people.", "",
+    ]  # fmt: skip
+    lines += ["## How good it is", "", *_table(metrics), *_verdict(content.get("comparison")), ""]
+    lines += ["## What it cost", "", *_bill(content.get("bill")), "", "## Limits", ""]
+    lines += [f"- {limit}" for limit in content.get("limits", [])]
+    lines += [f"- A session is cut to its newest {student['max_length']} known items.", ""]
+    return "\n".join(lines)
+
+
+def _index(student: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    measured = [{"type": metric, "value": found["value"]} for metric, found in metrics.items()]
+    result = {
+        "task": {"type": "other", "name": "session-based recommendation"},
+        "dataset": {"name": data["name"], "type": data["name"]}, "metrics": measured,
+    }  # fmt: skip
+    return {"name": f"{student['backbone']}-{data['name']}", "results": [result]}
+
+
+def _table(metrics: Mapping[str, Any]) -> list[str]:
+    if not metrics:
+        return ["Not measured: it was exported without the report of a run."]
+    rows = ["| test metric | value | 95 % interval over sessions |", "|---|---|---|"]
+    for name, found in metrics.items():
+        ends = f"{found['low']:.4f} to {found['high']:.4f}" if "low" in found else "-"
+        rows.append(f"| {name} | {found['value']:.4f} | {ends} |")
+    return rows
+
+
+def _verdict(comparison: Mapping[str, Any] | None) -> list[str]:
+    if not comparison:
+        return []
+    words = f"{comparison['metric']} {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+    against = comparison["against"]
+    against = "the same student trained as long without labels" if against == "student_longer" else _text(against)
+    return ["", f"Against {against}: {words}: {comparison['verdict']} on {comparison['sessions']:,} test sessions."]
+
+
+def _bill(bill: Mapping[str, Any] | None) -> list[str]:
+    if not bill:
+        return ["No labels are on record."]
+    usd = "no USD price" if bill.get("usd") is None else f"{bill['usd']:.4f} USD"
+    tokens = f"{bill['prompt_tokens']:,} prompt and {bill['completion_tokens']:,} completion tokens"
+    return [f"{bill['asked']:,} labels of an LLM asked, {bill['reused']:,} reused; {tokens}, {bill['seconds']:,.1f} s, {usd}."]
+
+
+def _text(value: Any) -> str:
+    """A name in prose, without what Markdown or HTML would take for markup."""
+    return "".join(char if char.isalnum() or char in " .-_" else " " for char in str(value))

@@ -1,0 +1,146 @@
+"""The commands that use a bundle: ``export``, ``recommend`` and ``explain``. They work where RecBole is not installed, but for
+``export --run`` of a run without a bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.serving.items import folded
+from recbole_alkd.serving.recommender import Recommender
+from recbole_alkd.settings.error import AlkdError
+
+_HISTORY = 'item ids between spaces ("50 181 174"), or ids and titles between semicolons ("Fargo; Star Wars")'
+
+
+def add_serving_commands(commands: Any) -> None:
+    """Mount the commands on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs one."""
+    export = _add(commands, "export", _export, "write the student of a finished run as a bundle, a folder of its own")
+    export.add_argument("--run", required=True, type=Path, dest="folder", metavar="RUN_FOLDER", help="of a finished run")
+    export.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
+
+    recommend = _add(commands, "recommend", _recommend, "recommend items for a session")
+    _add_bundle(recommend)
+    recommend.add_argument("--history", required=True, metavar="ITEMS", help=_HISTORY)
+    recommend.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
+    recommend.add_argument("--repeats", action="store_true", help="items of the session may come again")
+    recommend.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    explain = _add(commands, "explain", _explain, "show what the score of an item is made of")
+    _add_bundle(explain)
+    explain.add_argument("--history", required=True, metavar="ITEMS", help=_HISTORY)
+    explain.add_argument("--item", metavar="ITEM", help="its id or title; the best recommendation without it")
+    explain.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def read_history(recommender: Recommender, text: str) -> list[str]:
+    """The item ids that somebody typed: ids between spaces, or ids and titles between semicolons.
+
+    Raises:
+        AlkdError: nothing there, or something that is neither an id nor the title of one item; it shows near ones.
+    """
+    words = text.split()
+    if not words:
+        raise AlkdError(f"--history: empty; allowed: {_HISTORY}")
+    if ";" not in text:
+        known = [recommender.items.number(word) for word in words]
+        if all(known):
+            return words
+        if any(known):
+            return [read_item(recommender, word, "--history") for word in words]
+    return [read_item(recommender, part.strip(), "--history") for part in text.split(";") if part.strip()]
+
+
+def read_item(recommender: Recommender, text: str, name: str) -> str:
+    """The id of an item that somebody named by its id or its title, in any case; the only one whose title holds these words."""
+    if recommender.items.number(text):
+        return text
+    found = recommender.find(text)
+    same = [one for one in found if folded(one.title) == folded(text)]
+    held = [one for one in found if folded(text) in folded(one.title)]
+    if same:
+        return same[0].item
+    if len(held) == 1:
+        return held[0].item
+    near = ", ".join(f"{one.title!r} (id {one.item})" for one in found[:5])
+    hint = f"; did you mean {near}?" if near else ""
+    raise AlkdError(f"{name}: {text[:80]!r} is no item id and no title of one item{hint}")
+
+
+def shown(text: str) -> str:
+    """Somebody else's text on a terminal: without control characters, which could move the cursor or rename the window."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_bundle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", required=True, type=Path, metavar="FOLDER", help="a bundle, or the folder of a finished run")
+    parser.add_argument("--verify", action="store_true", help="hash every file of the bundle first")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from recbole_alkd.serving import write_bundle
+
+    print(f"written: {write_bundle(args.folder, args.out)}")
+
+
+def _recommend(args: argparse.Namespace) -> None:
+    recommender = Recommender.load(args.bundle, verify=args.verify)
+    history = read_history(recommender, args.history)
+    found = recommender.recommend(history, args.k, exclude_history=not args.repeats)
+    if args.json:
+        _print_json(found)
+        return
+    print(f"after {_named(recommender, history)}:")
+    _print_rows(["", "item", "title", "score"], [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(found, 1)])
+
+
+def _explain(args: argparse.Namespace) -> None:
+    recommender = Recommender.load(args.bundle, verify=args.verify)
+    history = read_history(recommender, args.history)
+    if args.item is None:
+        best = recommender.recommend(history, 1)
+        if not best:
+            raise AlkdError("--item: none is given, and nothing is left to recommend")
+        item = best[0].item
+    else:
+        item = read_item(recommender, args.item, "--item")
+    reasons = recommender.explain(history, item)
+    if args.json:
+        _print_json(reasons)
+        return
+    print(f"{_named(recommender, [item])} after {_named(recommender, history)}:")
+    rows = [(one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons]
+    _print_rows(["from", "title", "kind", "weight"], [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")])
+
+
+def _title(recommender: Recommender, item: str | None) -> str:
+    number = None if item is None else recommender.items.number(item)
+    return recommender.items.title(number) if number else ""
+
+
+def _named(recommender: Recommender, items: list[str]) -> str:
+    return ", ".join(shown(_title(recommender, item) or item) for item in items)
+
+
+def _print_json(rows: Any) -> None:
+    for row in rows:
+        print(json.dumps(row._asdict(), ensure_ascii=False))
+
+
+def _print_rows(head: list[str], rows: list[tuple[Any, ...]]) -> None:
+    """A table in columns; the last one is of numbers."""
+    cells = [head, *([shown(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
+    for row in cells:
+        last = row[-1].rjust(widths[-1])
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)), last]))

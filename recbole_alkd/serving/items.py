@@ -1,0 +1,183 @@
+"""The items of a bundle: ids, titles and counts by number, numbers by id, and items by words of their titles.
+
+All of it lies in two mapped arrays of bytes and a few of numbers, so that a catalogue of a million items costs no more to open
+than one of ten. Item 0 is the padding.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import unicodedata
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from recbole_alkd.serving.manifest import ITEMS, LOOKUP
+from recbole_alkd.serving.tensors import TensorFile, write_tensors
+from recbole_alkd.settings.error import AlkdError
+
+_COMPARED = 200  # titles that a misspelt one is compared with
+_ALIKE = 0.6
+
+
+class Found(NamedTuple):
+    """An item that ``find`` found. ``count``: in how many training sessions it is."""
+
+    item: str
+    title: str
+    count: int
+
+
+class Items:
+    """Look-up over the arrays of ``items.safetensors``.
+
+    ``ids`` and ``titles`` are the UTF-8 bytes of all items one after the other, which end at ``id_ends`` and ``title_ends``
+    (n_items + 1,). ``hashes`` (n_items - 1,) are the CRC-32 of the ids in rising order, ``hashed`` whose they are. ``counts``
+    (n_items,): in how many training sessions each item is; ``popular``, the items by falling count and rising number; ``words``,
+    their folded titles in this order, each after a line feed, which begin at ``word_starts``.
+    """
+
+    def __init__(self, file: TensorFile) -> None:
+        self._file = file
+        self.counts, self.popular = file["counts"], file["popular"]
+        self._ids, self._id_ends = file["ids"], file["id_ends"]
+        self._titles, self._title_ends = file["titles"], file["title_ends"]
+        self._hashes, self._hashed = file["hashes"], file["hashed"]
+        self._words, self._word_starts = file["words"], file["word_starts"]
+        self.n_items = len(self.counts)
+        sizes = {
+            len(self._id_ends) - 1, len(self._title_ends) - 1, len(self._hashes) + 1, len(self._hashed) + 1,
+            len(self._word_starts) + 1, len(self.popular) + 1,
+        }  # fmt: skip
+        if sizes != {self.n_items}:
+            raise AlkdError(f"{file.file}: its arrays are of {sorted(sizes | {self.n_items})} items; the bundle is damaged")
+
+    @classmethod
+    def read(cls, folder: Path) -> Items:
+        return cls(TensorFile(folder / LOOKUP))
+
+    def id(self, number: int) -> str:
+        """The user's own id of an item."""
+        return self._ids[self._id_ends[number] : self._id_ends[number + 1]].tobytes().decode("utf-8", "replace")
+
+    def title(self, number: int) -> str:
+        """The title of an item, "" without one. Somebody else's text: to be shown, never to be taken for markup."""
+        return self._titles[self._title_ends[number] : self._title_ends[number + 1]].tobytes().decode("utf-8", "replace")
+
+    def number(self, item: str) -> int | None:
+        """The number of an item, None for an id that is not in the catalogue."""
+        key = item.encode("utf-8", "replace")
+        code = zlib.crc32(key)
+        at = int(self._hashes.searchsorted(np.uint32(code)))
+        while at < len(self._hashes) and self._hashes[at] == code:
+            number = int(self._hashed[at])
+            if self._ids[self._id_ends[number] : self._id_ends[number + 1]].tobytes() == key:
+                return number
+            at += 1
+        return None
+
+    def numbers(self, items: Sequence[str]) -> list[int]:
+        """``number`` of every item, 0 for an unknown one; faster for a whole session."""
+        keys = [item.encode("utf-8", "replace") for item in items]
+        codes = np.array([zlib.crc32(key) for key in keys], dtype=np.uint32)
+        places = np.minimum(self._hashes.searchsorted(codes), len(self._hashes) - 1)
+        numbers = self._hashed[places]
+        begins, ends = self._id_ends[numbers].tolist(), self._id_ends[numbers + 1].tolist()
+        found = numbers.tolist()
+        for k, key in enumerate(keys):
+            if self._ids[begins[k] : ends[k]].tobytes() != key:  # unknown, or behind another id with the same hash
+                found[k] = self.number(items[k]) or 0
+        return found
+
+    def find(self, text: str, limit: int = 10) -> list[Found]:
+        """Items by words of their title or by their id: the most popular that begin with ``text``, then those with a word that
+        does, then those that hold it; where there are none, those that look most like it."""
+        wanted, found = folded(text), []
+        own = self.number(text)
+        if own:
+            found.append(own)
+        if wanted:
+            for pattern in (f"\n{wanted}", f" {wanted}", wanted):
+                if len(found) >= limit:
+                    break
+                found += self._holding(pattern, limit, found)
+            found = found or self._like(wanted, limit)
+        return [Found(self.id(one), self.title(one), int(self.counts[one])) for one in found[:limit]]
+
+    def _holding(self, pattern: str, limit: int, known: Iterable[int]) -> list[int]:
+        """The most popular other items whose folded title, with a line feed before it, holds the pattern."""
+        key, at, known, found = pattern.encode("utf-8", "replace"), 0, set(known), []
+        while len(found) < limit and (at := self._file.find("words", key, at)) >= 0:
+            place = int(self._word_starts.searchsorted(at, side="right")) - 1
+            number = int(self.popular[place])
+            if number not in known:
+                found.append(number)
+            if place + 1 == len(self._word_starts):
+                break
+            at = int(self._word_starts[place + 1])
+        return found
+
+    def _like(self, wanted: str, limit: int) -> list[int]:
+        """Items whose title looks like a misspelt one: of those that share the beginning of a word with it, the nearest."""
+        found: dict[int, None] = {}
+        for word in sorted(wanted.split(), key=len, reverse=True):
+            for length in range(min(len(word), 8), 2, -1):
+                more = self._holding(f" {word[:length]}", _COMPARED, found) + self._holding(f"\n{word[:length]}", _COMPARED, found)
+                found.update(dict.fromkeys(more))
+                if len(found) >= _COMPARED:
+                    break
+        near = {one: difflib.SequenceMatcher(None, wanted, folded(self.title(one))).ratio() for one in found}
+        return sorted((one for one in near if near[one] >= _ALIKE), key=lambda one: -near[one])[:limit]
+
+
+def folded(text: str) -> str:
+    """A title as it is searched: one line without case, accents and forms of one letter."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join("".join(char for char in plain if not unicodedata.combining(char)).split())
+
+
+def write_items(folder: Path, ids: Sequence[str], titles: Sequence[str], counts: np.ndarray) -> None:
+    """Write ``items.jsonl``, for people and other programs, and the look-up over it.
+
+    Args:
+        ids, titles: of the items 1, 2, ...; "" without a title. counts: (n_items,), with the padding's.
+    """
+    n_items = len(ids) + 1
+    if len(titles) != len(ids) or counts.shape != (n_items,) or len(set(ids)) != len(ids):
+        raise ValueError(f"{len(ids)} ids, {len(set(ids))} of them different, {len(titles)} titles, counts {counts.shape}")
+    with open(folder / ITEMS, "w", encoding="utf-8", newline="\n") as stream:
+        for item, title, count in zip(ids, titles, counts[1:].tolist(), strict=True):
+            stream.write(json.dumps({"id": item, "title": title, "count": count}, ensure_ascii=False) + "\n")
+    keys = [item.encode("utf-8", "replace") for item in ids]
+    hashes = np.array([zlib.crc32(key) for key in keys], dtype=np.uint32)
+    order = np.argsort(hashes, kind="stable")
+    popular = popular_first(counts)
+    words = [("\n" + folded(titles[one - 1])).encode("utf-8", "replace") for one in popular.tolist()]
+    names = [title.encode("utf-8", "replace") for title in titles]
+    write_tensors(
+        folder / LOOKUP,
+        {
+            "counts": counts.astype(np.int32), "popular": popular,
+            "ids": _bytes(keys), "id_ends": _ends([b"", *keys]),
+            "titles": _bytes(names), "title_ends": _ends([b"", *names]),
+            "hashes": hashes[order], "hashed": (order + 1).astype(np.int32),
+            "words": _bytes(words), "word_starts": _ends(words)[:-1],
+        },
+    )  # fmt: skip
+
+
+def popular_first(counts: np.ndarray) -> np.ndarray:
+    """The items but the padding by falling count and rising number, (n_items - 1,) int32."""
+    return (np.argsort(-counts[1:].astype(np.int64), kind="stable") + 1).astype(np.int32)
+
+
+def _bytes(parts: Sequence[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+
+
+def _ends(parts: Sequence[bytes]) -> np.ndarray:
+    return np.cumsum([0, *map(len, parts)], dtype=np.int64)

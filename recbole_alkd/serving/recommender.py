@@ -1,0 +1,234 @@
+"""Recommendations from a bundle, in the user's own ids, without torch and without RecBole."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recbole_alkd.serving.items import Found, Items
+from recbole_alkd.serving.manifest import MANIFEST, read_manifest
+from recbole_alkd.serving.students import Student, read_student
+from recbole_alkd.settings.error import AlkdError
+
+BUNDLE = "bundle"  # the folder in a run folder
+_NOBODY = np.zeros(0, dtype=np.int64)
+
+
+class Recommendation(NamedTuple):
+    """An item for a session. ``title`` is somebody else's text ("" without one): to be shown, never taken for markup."""
+
+    item: str
+    title: str
+    score: float
+
+
+class Reason(NamedTuple):
+    """A part of a score.
+
+    Attributes:
+        source: the item of the session that it comes from; None where it comes from no single one.
+        item: the item that is scored.
+        kind: counted (clicks of training sessions), repeat (the item is in the session itself), title, llm (an LLM's list),
+            refined, popularity; learned (embeddings) and together (what an encoder makes of several items at once).
+        weight: what it adds to the score.
+    """
+
+    source: str | None
+    item: str
+    kind: str
+    weight: float
+
+
+class Recommender:
+    """The student of a bundle.
+
+    It may be used by several threads at once: nothing changes after loading but ``ignored``.
+
+    Attributes:
+        path: the bundle. manifest: what ``manifest.json`` holds.
+        items: ids, titles and counts by number. student: scores by number.
+        max_length: a session is cut to so many of its newest known items, as in training.
+        ignored: how many unknown ids were ignored since loading.
+
+    Example:
+        >>> recommender = Recommender.load("bundle")
+        >>> for item, title, score in recommender.recommend(["50", "181", "174"], k=10):
+        ...     print(item, title, score)
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], threads: int = 1) -> None:
+        self.path, self.manifest = path, manifest
+        self.items = Items.read(path)
+        facts = manifest["student"]
+        self.max_length = facts.get("max_length")
+        if not isinstance(self.max_length, int) or isinstance(self.max_length, bool) or self.max_length < 1:
+            raise AlkdError(f"{path / MANIFEST}: max_length {self.max_length!r}; the bundle is damaged")
+        self.student: Student = read_student(path, facts, self.items.counts, self.items.popular, threads)
+        self.ignored = 0
+
+    @classmethod
+    def load(cls, path: str | Path, *, verify: bool = False, threads: int = 1) -> Recommender:
+        """Open a bundle, or the one in a finished run's folder.
+
+        Args:
+            path: the folder. verify: hash every file of it first (``manifest.py`` says what is hashed otherwise).
+            threads: of ONNX Runtime, where the backbone needs it.
+
+        Raises:
+            AlkdError: no bundle, one of another format version, or a damaged one; the message names the file.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            raise AlkdError(f"{folder}: no such folder; allowed: a bundle or a finished run's folder")
+        if not (folder / MANIFEST).exists() and (folder / BUNDLE / MANIFEST).exists():
+            folder = folder / BUNDLE
+        return cls(folder, read_manifest(folder, verify), threads)
+
+    def recommend(
+        self,
+        history: Sequence[Any],
+        k: int = 10,
+        *,
+        exclude_history: bool = True,
+        unknown: str = "ignore",
+        allowed: Iterable[Any] | None = None,
+        blocked: Iterable[Any] | None = None,
+    ) -> Any:
+        """The ``k`` best items after a session, best first; of equal scores the item that came first into the catalogue.
+
+        Args:
+            history: the session's item ids, oldest first; text, or integers, which are taken for their digits. A list of such
+                lists gives a list of results. Of a long one the newest ``max_length`` known items count.
+            k: how many; fewer come where there are no more.
+            exclude_history: leave out the items of the session.
+            unknown: what is done with ids that are not in the catalogue: "ignore" (and count, ``ignored``) or "error". A session
+                of which nothing is known is served by popularity.
+            allowed: ids of the only items that may come. blocked: ids of items that may not. Those that are not in the catalogue
+                have no effect.
+
+        Returns:
+            A list of ``Recommendation``; a list of such lists for a list of histories.
+
+        Raises:
+            AlkdError: an argument that is none of these, or an unknown id with ``unknown="error"``.
+        """
+        limit = _count(k)
+        if unknown not in ("ignore", "error"):
+            raise AlkdError(f"unknown: {unknown!r} is not allowed; allowed: ignore | error")
+        only = None if allowed is None else np.unique(self._known("allowed", allowed))
+        never = _NOBODY if blocked is None else self._known("blocked", blocked)
+        many = _is_list(history) and len(history) > 0 and all(_is_list(one) for one in history)
+        found = []
+        for one in history if many else [history]:
+            numbers = self.numbers(one, unknown)
+            banned = np.concatenate([never, numbers]) if exclude_history else never
+            found.append(self._shown(*self.top(numbers, limit, banned, only)))
+        return found if many else found[0]
+
+    def numbers(self, history: Sequence[Any], unknown: str = "ignore") -> np.ndarray:
+        """The numbers of the known items of a session, in its order.
+
+        Raises:
+            AlkdError: no list of ids, or an unknown one with ``unknown="error"``.
+        """
+        if not _is_list(history):
+            raise AlkdError(f"history: {_short(history)} is not allowed; allowed: a list of item ids, oldest first")
+        ids = [_id("history", one) for one in history]
+        if not ids:
+            return _NOBODY
+        found = np.array(self.items.numbers(ids), dtype=np.int64)
+        missing = np.flatnonzero(found == 0)
+        if len(missing):
+            if unknown == "error":
+                raise AlkdError(f"history: {_short(ids[missing[0]])} is not in the catalogue of {self.items.n_items - 1:,} items")
+            self.ignored += len(missing)
+            found = found[found > 0]
+        return found
+
+    def top(
+        self, numbers: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``recommend`` in numbers of items: (k,) items and scores. ``allowed`` is rising."""
+        if not len(numbers):
+            return self.student.top_popular(k, banned, allowed)
+        return self.student.top(numbers[-self.max_length :], k, banned, allowed)
+
+    def scores(self, history: Sequence[Any]) -> np.ndarray:
+        """Scores of every item, (n_items,) float32 by number, nothing masked; 0 is the padding."""
+        numbers = self.numbers(history)
+        if not len(numbers):
+            return np.float32(1e-7) * self.items.counts.astype(np.float32)
+        return self.student.scores(numbers[-self.max_length :])
+
+    def explain(self, history: Sequence[Any], item: Any) -> list[Reason]:
+        """What the score of ``item`` after this session is made of, the largest part first; the weights sum to the score.
+
+        For a table this is the sum itself: every edge from an item of the session, by what the edge came from. For SessionFPMC it
+        is the share of each item in the inner product. Other backbones are no sums over items: there a part is what the score
+        loses without that item, and what is left stands under ``together``.
+
+        Raises:
+            AlkdError: an unknown item.
+        """
+        number = self.items.number(_id("item", item))
+        if not number:
+            raise AlkdError(f"item: {_short(item)} is not in the catalogue of {self.items.n_items - 1:,} items")
+        session = self.numbers(history)[-self.max_length :]
+        name = self.items.id(number)
+        if not len(session):
+            return [Reason(None, name, "popularity", float(np.float32(1e-7) * np.float32(self.items.counts[number])))]
+        parts: dict[tuple[int | None, str], float] = {}
+        for place, kind, weight in self.student.parts(session, number):
+            key = (None if place is None else int(session[place]), kind)
+            parts[key] = parts.get(key, 0.0) + weight
+        reasons = [Reason(None if one is None else self.items.id(one), name, kind, weight) for (one, kind), weight in parts.items()]
+        return sorted(reasons, key=lambda reason: -abs(reason.weight))
+
+    def find(self, text: str, limit: int = 10) -> list[Found]:
+        """Items by their id or by words of their title, the most popular first; near ones where none has them."""
+        if not isinstance(text, str):
+            raise AlkdError(f"text: {_short(text)} is not allowed; allowed: text")
+        return self.items.find(text, _count(limit, "limit"))
+
+    def _shown(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
+        name, title = self.items.id, self.items.title
+        return [Recommendation(name(k), title(k), score) for k, score in zip(items.tolist(), scores.tolist(), strict=True)]
+
+    def _known(self, name: str, items: Iterable[Any]) -> np.ndarray:
+        if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
+            raise AlkdError(f"{name}: {_short(items)} is not allowed; allowed: item ids")
+        ids = [_id(name, one) for one in items]
+        found = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
+        return found[found > 0]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple, np.ndarray))
+
+
+def _id(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return str(int(value))
+    raise AlkdError(f"{name}: {_short(value)} is no item id; allowed: text or an integer")
+
+
+def _count(value: Any, name: str = "k") -> int:
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = 0
+    if isinstance(value, bool) or found < 1:
+        raise AlkdError(f"{name}: {_short(value)} is not allowed; allowed: an integer of at least 1")
+    return found
+
+
+def _short(value: Any) -> str:
+    """A value as an error shows it, whatever its size."""
+    words = repr(value[:50] if isinstance(value, (str, bytes, list, tuple, np.ndarray)) else value)
+    return words if len(words) <= 80 else f"{words[:77]}..."

@@ -1,0 +1,262 @@
+"""The students of a bundle, as functions from a session to scores: tables, embeddings, and encoders that ONNX Runtime runs.
+
+Numbers are computed in float32 and in the order in which the trainer's evaluation adds them, so that ranks are the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recbole_alkd.serving.manifest import ENCODER, MANIFEST, REASONS, STUDENT
+from recbole_alkd.serving.tensors import TensorFile
+from recbole_alkd.settings.error import AlkdError
+
+# Items are told apart by their popularity where no neighbour speaks for them.
+PRIOR = np.float32(1e-7)
+_SORTED_WHOLE = 1024  # of so many scores the best are found by sorting all
+
+
+class Part(NamedTuple):
+    """A part of a score. place: of the item in the session it comes from, None for a part of no single one."""
+
+    place: int | None
+    kind: str
+    weight: float
+
+
+class Student(ABC):
+    """Scores of sessions.
+
+    A session is an array of item numbers, oldest first, cut to ``max_length``. Items are numbered from 1, 0 is the padding.
+    """
+
+    def __init__(self, counts: np.ndarray, popular: np.ndarray) -> None:
+        self.counts, self.popular = counts, popular
+        self.n_items = len(counts)
+
+    @abstractmethod
+    def scores(self, session: np.ndarray) -> np.ndarray:
+        """Scores of every item, (n_items,) float32, as the trainer's evaluation has them but for masked items."""
+
+    def top(
+        self, session: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The ``k`` best items and their scores, best first, the smaller number first at ties.
+
+        Args:
+            session: not empty. banned: items that are left out. allowed: the only items that are not, rising; None for all.
+        """
+        scores = self.scores(session)
+        items = np.arange(1, self.n_items) if allowed is None else allowed
+        if len(banned):
+            items = items[~np.isin(items, banned)]
+        return best(items, scores[items], k)
+
+    def top_popular(self, k: int, banned: np.ndarray, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """``top`` for a session of which nothing is known: the most popular items."""
+        items = self.popular[: k + len(banned)] if allowed is None else allowed
+        if len(banned):
+            items = items[~np.isin(items, banned)]
+        return best(np.sort(items), PRIOR * self.counts[np.sort(items)].astype(np.float32), k)
+
+    @abstractmethod
+    def parts(self, session: np.ndarray, item: int) -> list[Part]:
+        """What the score of an item is made of; the weights sum to it."""
+
+
+class Table(Student):
+    """Neighbours and weights of all items one after the other; an item t places before the newest counts ``recency[t]``."""
+
+    def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray) -> None:
+        super().__init__(counts, popular)
+        self.file = TensorFile(folder / STUDENT)
+        self.starts, self.neighbours, self.weights = (self.file[name] for name in ("indptr", "indices", "weights"))
+        self.recency = self.file["recency"]
+        self.reasons = folder / REASONS
+        edges = len(self.neighbours)
+        good = self.starts.shape == (self.n_items + 1,) and self.weights.shape == (edges,) and len(self.recency) > 0
+        good = good and self.starts[0] == 0 and self.starts[-1] == edges and bool((np.diff(self.starts) >= 0).all())
+        if not good:
+            raise AlkdError(f"{self.file.file}: rows and edges of its table do not fit; the bundle is damaged")
+
+    def scores(self, session: np.ndarray) -> np.ndarray:
+        items, votes = self._votes(session)
+        found = PRIOR * self.counts.astype(np.float32)
+        np.add.at(found, items, votes)
+        return found
+
+    def top(
+        self, session: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        items, votes = self._votes(session)
+        # no other item can stand above the best of those that no neighbour speaks for
+        others = self.popular[: k + len(banned)] if allowed is None else allowed
+        found, place = np.unique(np.concatenate([items, others]), return_inverse=True)
+        scores = PRIOR * self.counts[found].astype(np.float32)
+        np.add.at(scores, place[: len(items)], votes)
+        kept = None
+        if len(banned):
+            kept = ~np.isin(found, banned)
+        if allowed is not None:
+            inside = np.isin(found, allowed)
+            kept = inside if kept is None else kept & inside
+        return best(found, scores, k) if kept is None else best(found[kept], scores[kept], k)
+
+    def parts(self, session: np.ndarray, item: int) -> list[Part]:
+        shares = self._shares()
+        found = []
+        for place, source, recency in self._speaking(session):
+            row = slice(int(self.starts[source]), int(self.starts[source + 1]))
+            for edge in np.flatnonzero(self.neighbours[row] == item) + row.start:
+                whole = float(self.weights[edge].astype(np.float32) * recency)
+                left = whole
+                for kind, share in shares.items():
+                    if part := whole * float(share[edge]):
+                        found.append(Part(place, kind, part))
+                        left -= part
+                # what the shares leave is what counting gave
+                if not shares or abs(left) > 1e-6 * whole:
+                    found.append(Part(place, "repeat" if source == item else "counted", left))
+        if prior := float(PRIOR * np.float32(self.counts[item])):
+            found.append(Part(None, "popularity", prior))
+        return found
+
+    def _speaking(self, session: np.ndarray) -> list[tuple[int, int, np.float32]]:
+        """Place, item and recency of those of a session that count, oldest first."""
+        first = max(0, len(session) - len(self.recency))
+        items = session[first:].tolist()
+        return [(first + k, item, self.recency[len(items) - 1 - k]) for k, item in enumerate(items)]
+
+    def _votes(self, session: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The neighbours of a session's items, and what each of them adds; an item may be there several times."""
+        session = session[-len(self.recency) :]
+        begins, ends = self.starts[session].tolist(), self.starts[session + 1].tolist()
+        rows = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
+        recency = self.recency[len(session) - 1 :: -1]
+        weights = np.concatenate([self.weights[row] for row in rows]).astype(np.float32)
+        sizes = np.subtract(ends, begins)
+        return np.concatenate([self.neighbours[row] for row in rows]), weights * recency.repeat(sizes)
+
+    def _shares(self) -> Mapping[str, np.ndarray]:
+        """What of each edge came from elsewhere than counting: kind -> (E,) in [0, 1]."""
+        if not self.reasons.is_file():
+            return {}
+        found = TensorFile(self.reasons).arrays
+        for name, share in found.items():
+            if share.shape != self.neighbours.shape:
+                raise AlkdError(f"{self.reasons}: {name!r} is not of every edge of the table; the bundle is damaged")
+        return found
+
+
+class Embeddings(Student):
+    """SessionFPMC: the mean of the session's input vectors, each item counting ``decay`` of the one after it, and an inner product.
+
+    The last ``title_size`` coordinates are titles, where late fusion serves some.
+    """
+
+    def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray, decay: float, title_size: int) -> None:
+        super().__init__(counts, popular)
+        self.file = TensorFile(folder / STUDENT)
+        self.input, self.output = self.file["input"], self.file["output"]
+        self.decay, self.title_size = decay, title_size
+        if self.input.ndim != 2 or self.input.shape != self.output.shape or len(self.input) != self.n_items:
+            raise AlkdError(f"{self.file.file}: its vectors are not of {self.n_items} items; the bundle is damaged")
+
+    def scores(self, session: np.ndarray) -> np.ndarray:
+        if self.decay == 1:
+            vector = self.input[session].sum(0) / np.float32(len(session))
+        else:
+            vector = self._recency(session) @ self.input[session]
+        return self.output @ vector
+
+    def parts(self, session: np.ndarray, item: int) -> list[Part]:
+        given = self.input[session].astype(np.float64) * self._recency(session)[:, None] * self.output[item]
+        own = given.shape[1] - self.title_size
+        found = [Part(place, "learned", float(row[:own].sum())) for place, row in enumerate(given)]
+        if self.title_size:
+            found += [Part(place, "title", float(row[own:].sum())) for place, row in enumerate(given)]
+        return found
+
+    def _recency(self, session: np.ndarray) -> np.ndarray:
+        weight = np.float32(self.decay) ** np.arange(len(session) - 1, -1, -1, dtype=np.float32)
+        return weight / weight.sum()
+
+
+class Encoder(Student):
+    """A backbone whose session vectors ONNX Runtime computes: a fixed width, padded with 0 on the right, and an inner product."""
+
+    def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray, width: int, threads: int) -> None:
+        super().__init__(counts, popular)
+        self.output, self.width = TensorFile(folder / STUDENT)["output"], width
+        try:
+            import onnxruntime
+        except ImportError:
+            raise AlkdError(f"{folder}: its backbone runs in ONNX Runtime: pip install onnxruntime") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 4
+        try:
+            graph = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of many types, none of which is public
+            raise AlkdError(f"{folder / ENCODER}: ONNX Runtime cannot read it ({str(error).splitlines()[0]})") from None
+        self._run, self._inputs = graph.run, {one.name for one in graph.get_inputs()}
+        if self.output.ndim != 2 or len(self.output) != self.n_items:
+            raise AlkdError(f"{folder / STUDENT}: its vectors are not of {self.n_items} items; the bundle is damaged")
+
+    def scores(self, session: np.ndarray) -> np.ndarray:
+        return self.output @ self._vectors([session])[0]
+
+    def parts(self, session: np.ndarray, item: int) -> list[Part]:
+        """What the score loses without each item of the session, and what is left of it, which no single one gives."""
+        without = [np.delete(session, place) for place in range(len(session))]
+        vectors = self._vectors([session, *(one for one in without if len(one))])
+        scores = (vectors.astype(np.float64) @ self.output[item].astype(np.float64)).tolist()
+        if len(session) == 1:
+            return [Part(0, "learned", scores[0])]
+        found = [Part(place, "learned", scores[0] - less) for place, less in enumerate(scores[1:])]
+        return [*found, Part(None, "together", scores[0] - sum(part.weight for part in found))]
+
+    def _vectors(self, sessions: list[np.ndarray]) -> np.ndarray:
+        padded = np.zeros((len(sessions), self.width), dtype=np.int64)
+        for row, session in zip(padded, sessions, strict=True):
+            row[: len(session)] = session
+        lengths = np.array([len(session) for session in sessions], dtype=np.int64)
+        given = {"items": padded, "length": lengths}
+        return self._run(["session"], {name: given[name] for name in self._inputs})[0]
+
+
+def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` items with the largest scores, best first; of equal scores the item that stands first."""
+    if len(items) > max(_SORTED_WHOLE, 4 * k):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        some = np.flatnonzero(scores >= least)
+        items, scores = items[some], scores[some]
+    order = np.argsort(-scores, kind="stable")[:k]
+    return items[order], scores[order]
+
+
+def read_student(folder: Path, facts: Mapping[str, Any], counts: np.ndarray, popular: np.ndarray, threads: int) -> Student:
+    """The student that a manifest describes.
+
+    Args:
+        folder: the bundle. facts: ``student`` of its manifest. counts, popular: of its items. threads: of ONNX Runtime.
+
+    Raises:
+        AlkdError: a kind that is not known, or numbers that are none.
+    """
+    place, kind = folder / MANIFEST, facts.get("kind")
+    if kind == "table":
+        return Table(folder, counts, popular)
+    if kind == "embeddings":
+        decay, title_size = facts.get("item_decay"), facts.get("title_size")
+        if not isinstance(decay, (int, float)) or not 0 < decay <= 1 or not isinstance(title_size, int) or title_size < 0:
+            raise AlkdError(f"{place}: item_decay {decay!r}, title_size {title_size!r}; the bundle is damaged")
+        return Embeddings(folder, counts, popular, float(decay), title_size)
+    if kind == "encoder":
+        return Encoder(folder, counts, popular, facts["max_length"], threads)
+    raise AlkdError(f"{place}: a student of kind {kind!r}; allowed: table | embeddings | encoder")

@@ -1,0 +1,44 @@
+"""What is done when a run has its report: rooms that stand above the trainer register it, and none of it can make a run fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from logging import Logger
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run at its end.
+
+    Attributes:
+        model: the distilled student, as it is served. train: the training part of the data. folder: the run folder.
+        report: what ``result.json`` will hold. settings: the run's.
+    """
+
+    model: Any
+    train: Any
+    folder: Path
+    report: dict[str, Any]
+    settings: Any
+
+
+Ending = Callable[[FinishedRun, Logger], None]
+_endings: dict[str, Ending] = {}
+
+
+def at_end(name: str, ending: Ending) -> None:
+    """Have ``ending`` called with every finished run, once for a name."""
+    _endings[name] = ending
+
+
+def finish(run: FinishedRun, logger: Logger) -> None:
+    """Call what was registered. What goes wrong there is a warning: the run has its result."""
+    for name, ending in _endings.items():
+        try:
+            ending(run, logger)
+        except Exception as error:
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            logger.warning(f"{name}: {words}")

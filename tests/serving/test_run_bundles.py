@@ -1,0 +1,161 @@
+"""A finished run leaves a bundle, and the commands that use one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from served import titles_file
+from tiny import write_benchmark
+
+from recbole_alkd import AlkdError, run_recbole_alkd
+from recbole_alkd.cli import main
+from recbole_alkd.serving import Recommender, write_bundle
+
+BASE = {
+    "data_path": "data", "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id", "load_col": {"inter": ["session_id", "item_id_list", "item_id"]},
+    "alias_of_item_id": ["item_id_list"], "MAX_ITEM_LIST_LENGTH": 6, "epochs": 1, "show_progress": False,
+    "llm_teacher": "recommender", "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4,
+    "session_augmentation": "last", "topk": [5, 10],
+}  # fmt: skip
+
+
+def go(folder: Path, monkeypatch: pytest.MonkeyPatch, **settings):
+    if not (folder / "data").exists():
+        write_benchmark(folder / "data")
+        titles_file(folder / "data")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    return run_recbole_alkd(dataset="tiny", config_dict={**BASE, **settings})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = tmp_path_factory.mktemp("finished")
+        result = go(folder, monkeypatch, student_model="SessionKNN")
+        yield folder / result["run_folder"], result
+
+
+def command(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def test_a_finished_run_leaves_a_bundle_with_its_report(finished):
+    folder, result = finished
+    content = json.loads((folder / "bundle" / "manifest.json").read_text())
+    distilled = result["stages"]["distilled"]["test"]
+    assert {name: found["value"] for name, found in content["metrics"].items()} == distilled
+    assert all(found["low"] <= found["value"] <= found["high"] for found in content["metrics"].values())
+    assert content["comparison"] == result["comparison"]
+    assert content["bill"]["asked"] == result["labels"]["asked"] == 12
+    assert content["settings"]["budget_labels"] == 12 and "label_store" not in content["settings"]
+    assert Recommender.load(folder, verify=True).recommend(["i3"], 2)
+
+
+def test_its_card_has_the_head_of_a_model_card(finished):
+    import yaml
+
+    folder, result = finished
+    text = (folder / "bundle" / "README.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    head = yaml.safe_load(head)
+    measured = head["model-index"][0]["results"][0]["metrics"]
+    assert {one["type"]: one["value"] for one in measured} == result["stages"]["distilled"]["test"]
+    assert head["library_name"] == "recbole_alkd" and "SessionKNN" in head["tags"]
+    assert result["comparison"]["verdict"] in body and "## Limits" in body and "12 labels" in body
+
+
+def test_a_bundle_can_be_made_from_the_checkpoint_as_well(finished, monkeypatch):
+    folder, _ = finished
+    monkeypatch.chdir(folder.parents[1])
+    again = folder.parent / "again"
+    shutil.copytree(folder, again)
+    shutil.rmtree(again / "bundle")
+    made = write_bundle(again, folder.parent / "made")
+    assert (made / "student.safetensors").read_bytes() == (folder / "bundle" / "student.safetensors").read_bytes()
+    assert (made / "items.jsonl").read_bytes() == (folder / "bundle" / "items.jsonl").read_bytes()
+    assert Recommender.load(made).recommend(["i3", "i4"]) == Recommender.load(folder).recommend(["i3", "i4"])
+
+
+def test_a_run_whose_backbone_cannot_be_exported_ends_well_and_says_so(tmp_path, monkeypatch, caplog):
+    result = go(tmp_path, monkeypatch, student_model="SRGNN", student_embedding_size=8)
+    assert not (Path(result["run_folder"]) / "bundle").exists() and (Path(result["run_folder"]) / "result.json").exists()
+    assert "no bundle is written: SRGNN cannot be exported to ONNX" in caplog.text
+
+
+def test_no_bundle_is_written_where_the_settings_say_so(tmp_path, monkeypatch):
+    result = go(tmp_path, monkeypatch, save_bundle=False)
+    folder = Path(result["run_folder"])
+    assert not (folder / "bundle").exists()
+    write_bundle(folder, tmp_path / "out")
+    assert Recommender.load(tmp_path / "out").recommend(["i3"], 2)
+
+
+def test_a_folder_of_no_run_is_refused(tmp_path):
+    with pytest.raises(AlkdError, match=r"no result\.json in it; allowed: the folder of a finished run"):
+        write_bundle(tmp_path, tmp_path / "out")
+    (tmp_path / "result.json").write_text("{}")
+    with pytest.raises(AlkdError, match="not the result of a run of ALKDRec"):
+        write_bundle(tmp_path, tmp_path / "out")
+
+
+def test_export_and_recommend(finished, tmp_path, capsys):
+    folder, _ = finished
+    code, out, err = command(["export", "--run", str(folder), "--out", str(tmp_path / "b")], capsys)
+    assert (code, err) == (0, "") and "written" in out
+    code, out, err = command(["recommend", "--bundle", str(tmp_path / "b"), "--history", "i3 i4", "-k", "3", "--json"], capsys)
+    found = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and found == [one._asdict() for one in Recommender.load(folder).recommend(["i3", "i4"], 3)]
+    code, out, err = command(["recommend", "--bundle", str(folder), "--history", "i3 i4", "-k", "3"], capsys)
+    assert code == 0 and all(one["title"] in out and one["item"] in out for one in found)
+    code, _, err = command(["export", "--run", str(folder), "--out", str(tmp_path / "b")], capsys)
+    assert code == 2 and err.startswith("error: ") and "is there already" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [("i3 i4", ["i3", "i4"]), ("i3;i4", ["i3", "i4"]), ("the 7. FILM of (b)many(/b); i2", ["i7", "i2"]), ("12. film", ["i12"])],
+)
+def test_titles_are_taken_in_place_of_ids(finished, text, ids):
+    from recbole_alkd.serving.cli import read_history
+
+    assert read_history(Recommender.load(finished[0]), text) == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("i3 i99", "--history: 'i99' is no item id and no title of one item"),
+        ("thee 7. filn of", "did you mean 'The 7. film of (b)many(/b)' (id i7)"),
+        ("the", "did you mean"),
+        (" ", "--history: empty; allowed: item ids between spaces"),
+    ],
+)
+def test_what_is_neither_id_nor_title_is_an_error_with_near_ones(finished, capsys, text, words):
+    code, out, err = command(["recommend", "--bundle", str(finished[0]), "--history", text], capsys)
+    assert (code, out) == (2, "") and words in err and len(err.splitlines()) == 1
+
+
+def test_explain_shows_parts_that_sum_to_the_score(finished, capsys):
+    folder, _ = finished
+    best = Recommender.load(folder).recommend(["i3", "i4"], 1)[0]
+    code, out, err = command(["explain", "--bundle", str(folder), "--history", "i3 i4", "--json"], capsys)
+    parts = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and {part["item"] for part in parts} == {best.item}
+    assert sum(part["weight"] for part in parts) == pytest.approx(best.score)
+    code, out, err = command(["explain", "--bundle", str(folder), "--history", "i3 i4", "--item", "i9"], capsys)
+    assert code == 0 and not err and out.splitlines()[-1].split()[0] == "sum"
+
+
+def test_titles_cannot_move_the_cursor_of_a_terminal():
+    from recbole_alkd.serving.cli import shown
+
+    assert shown("a\x1b]0;title\x07b\nc") == "a ]0;title b c"
