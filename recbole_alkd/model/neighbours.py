@@ -92,14 +92,14 @@ def target_ranks(
 
     Args:
         table: (n, n) weights. profile: (B, n). counts: (n,) popularity. target: (B,) items.
-        excluded: (B, n) of 0 and 1; items that are never recommended.
+        excluded: (B, n) of 0 and 1; items that are never recommended. A target among them shares the last places with the others.
 
     Returns:
         (B,) float64. The scores are profile @ table + ``PRIOR`` * counts; only those above the prior are made.
     """
     scores = csr_array(profile @ table)
     if excluded is not None:
-        scores = csr_array(scores - np.float32(1e9) * excluded)
+        scores = csr_array(scores - np.float32(np.inf) * excluded)
     size, prior = np.diff(scores.indptr), PRIOR * counts
     floor = prior[scores.indices]
     value = scores.data + floor

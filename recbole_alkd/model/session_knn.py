@@ -148,7 +148,7 @@ class SessionKNN(SequentialRecommender):
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Scores of every item, (B, L), (B,) -> (B, n_items). Takes O(edges of the sessions' items) beside the result."""
-        row, place, vote = self._votes(item_seq, item_seq_len)
+        row, place, vote = self.votes(item_seq, item_seq_len)
         scores = (PRIOR * self.counts).repeat(len(item_seq), 1)
         spot = row * self.n_items + self.indices[place]
         scores.view(-1).index_add_(0, spot, self.weights[place].float() * vote)
@@ -167,17 +167,21 @@ class SessionKNN(SequentialRecommender):
         scores = self.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         return scores.scatter_(1, item_seq, -torch.inf) if self.mask_session_items else scores
 
-    def _votes(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The edges of the sessions' items: the row of the batch, the place in the table, decay^t. All (edges,)."""
+    def speaking(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The items of the sessions that count: the row of the batch, the item, decay^t. All (items,)."""
         age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
         row, column = torch.nonzero((age >= 0) & (age < self.last_items), as_tuple=True)
-        item = item_seq[row, column]
+        return row, item_seq[row, column], self.decay ** age[row, column]
+
+    def votes(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges of these items: the row of the batch, the place in the table, decay^t. All (edges,)."""
+        row, item, vote = self.speaking(item_seq, item_seq_len)
         start = self.indptr[item].long()
         degree = self.indptr[item + 1] - start
         slot = torch.repeat_interleave(torch.arange(len(item), device=item.device), degree)
         first = degree.cumsum(0) - degree
         place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
-        return row[slot], place, (self.decay ** age[row, column])[slot]
+        return row[slot], place, vote[slot]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # the number of edges is not known before

@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
+from scipy.sparse import csr_array
 
-from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import model_defaults, property_folders
-from recbole_alkd.model.choosing import Counting, fit_counts
+from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
 from recbole_alkd.model.counting import session_counts, training_sessions
-from recbole_alkd.model.neighbours import PRIOR, profiles, table_bytes
-from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.model.neighbours import table_bytes
 
 KINDS = {"popularity": "popularity", "item_knn": "item-kNN"}
 
@@ -31,11 +29,10 @@ class SimpleRecommender:
     """
 
     def __init__(self, kind: str, train: Any, valid: Any = None, mask_session_items: bool = False) -> None:
-        self.kind, self.iid, self.masked = kind, train.iid_field, mask_session_items
-        self.list_field = train.iid_field + train.config["LIST_SUFFIX"]
-        self.length_field = train.config["ITEM_LIST_LENGTH_FIELD"]
-        if kind == "popularity":
-            self.count = session_counts(*training_sessions(train), train.item_num).astype(float)
+        self.kind, self.masked = kind, mask_session_items
+        if kind == "popularity":  # a table without a neighbour
+            self.count, self.last_items, self.decay = session_counts(*training_sessions(train), train.item_num), 1, 0.0
+            self.table = csr_array((train.item_num, train.item_num), dtype=np.float32)
             return
         defaults = model_defaults("SessionKNN", property_folders())
         grid = {name: np.atleast_1d(defaults[f"knn_{name}"]).tolist() for name in Counting._fields}
@@ -53,22 +50,6 @@ class SimpleRecommender:
         """Memory of these numbers."""
         return table_bytes(len(self.count), self.table.nnz) if self.kind == "item_knn" else int(self.count.nbytes)
 
-    def scores(self, item_seq: np.ndarray, length: np.ndarray) -> np.ndarray:
-        """(B, L) histories padded with 0 on the right, (B,) lengths -> (B, n_items)."""
-        if self.kind == "popularity":
-            return np.tile(self.count, (len(item_seq), 1))
-        profile = profiles(item_seq, length, self.decay, self.last_items, len(self.count))
-        return (profile @ self.table).toarray() + PRIOR * self.count
-
-    def ranks(self, part: Any, batch: int = 1024) -> np.ndarray:
-        """``mean_ranks`` of the targets of a part, (rows,)."""
-        found = []
-        batch = rows_at_once(batch, part.item_num, number=8)
-        for start in range(0, len(part), batch):
-            rows = part.inter_feat[start : start + batch]
-            item_seq = rows[self.list_field]
-            scores = torch.from_numpy(self.scores(item_seq.numpy(), rows[self.length_field].numpy()))
-            if self.masked:
-                scores = scores.scatter(1, item_seq, -torch.inf)
-            found.append(mean_ranks(scores, rows[self.iid]).numpy())
-        return np.concatenate(found)
+    def ranks(self, part: Any) -> np.ndarray:
+        """Mean ranks at ties of the targets of a part, (rows,)."""
+        return Sessions.of(part, self.last_items, self.masked).ranks(self.table, self.count, self.decay)

@@ -30,7 +30,7 @@ from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.cli import main
 from recbole_alkd.llm.text_vectors import TextVectors
 from recbole_alkd.model.counting import LONGEST_GAP
-from recbole_alkd.model.neighbours import PRIOR, table_bytes
+from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.quick_start import select_instances
 from recbole_alkd.trainer.simple import SimpleRecommender
@@ -331,24 +331,26 @@ def test_titles_that_an_encoder_read_are_in_the_bill(arm, tmp_path, monkeypatch)
 
 
 def test_simple_recommenders_by_loop(tiny_path):
-    from tiny import create_dataset, training_part
+    from tiny import create_dataset
 
-    config = tiny_config(tiny_path, session_augmentation="prefix")
-    train = training_part(create_dataset(config))
+    train, valid, _ = create_dataset(tiny_config(tiny_path, session_augmentation="prefix")).build()
     sessions = [set(train.session_items(s).tolist()) for s in np.unique(train.inter_feat[train.uid_field].numpy())]
     count = [sum(item in session for session in sessions) for item in range(train.item_num)]
-    seq, length = np.array([[3, 5, 0], [2, 0, 0]]), np.array([2, 1])
-    assert SimpleRecommender("popularity", train).scores(seq, length).tolist() == [count, count]
+    popularity = SimpleRecommender("popularity", train)
+    targets = valid.inter_feat["item_id"].tolist()
+    places = [sum(c > count[t] for c in count[1:]) + (sum(c == count[t] for c in count[1:]) + 1) / 2 for t in targets]
+    assert popularity.ranks(valid).tolist() == places
+    assert popularity.parameters == sum(c > 0 for c in count) and popularity.bytes == 8 * train.item_num
 
     simple = SimpleRecommender("item_knn", train)
 
-    def weight(i, j):  # without validation: plain counting, the middle of the exponents and decays
+    def weight(i, j):  # without validation: plain counting, the middle of the exponents
         together = sum(i in session and j in session for session in sessions)
         return together / ((count[i] + 1) ** 0.5 * (count[j] + 5) ** 0.2) if i != j else 0.0
 
-    wanted = [[weight(5, j) + 0.5 * weight(3, j) for j in range(train.item_num)], [weight(2, j) for j in range(train.item_num)]]
-    found = simple.scores(seq, length) - PRIOR * np.array(count)
-    np.testing.assert_allclose(found[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
+    wanted = [[weight(i, j) for j in range(train.item_num)] for i in range(train.item_num)]
+    np.testing.assert_allclose(simple.table.toarray()[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
+    assert simple.decay == 0.5, "the middle of the decays"
     assert simple.parameters == simple.table.nnz and simple.bytes == table_bytes(train.item_num, simple.table.nnz)
 
 
