@@ -7,7 +7,7 @@ import logging
 import sys
 
 import pytest
-from process import ROOT, run
+from process import ROOT, fresh
 
 from recbole_alkd import AlkdError, door
 from recbole_alkd.cli import main
@@ -174,5 +174,5 @@ def test_every_setting_of_ours_is_listed_with_a_comment():
 
 
 def test_the_script_leaves_by_the_same_door(tmp_path):
-    done = run([str(ROOT / "run_recbole_alkd.py"), "--dataset=ml-100k", "--epoch=3"], tmp_path)
+    done = fresh([str(ROOT / "run_recbole_alkd.py"), "--dataset=ml-100k", "--epoch=3"], tmp_path)
     assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: epoch: no such setting")

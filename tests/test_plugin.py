@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from process import ROOT, python, run
+from process import ROOT, fresh, python, run
 
 from recbole_alkd import plugin
 
@@ -132,11 +132,11 @@ def words(**extra):
 
 
 def test_the_script_and_the_command_run_to_the_table(tmp_path):
-    done = run([str(ROOT / "run_recbole_alkd.py"), "--model=ALKDRec", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
+    done = fresh([str(ROOT / "run_recbole_alkd.py"), "--model=ALKDRec", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     for text in ("teacher recommender", "student, trained longer", "student, distilled", "labels: 20 asked", "worst-case gain"):
         assert text in done.stdout + done.stderr
-    again = run(["-m", "recbole_alkd.cli", "run", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
+    again = fresh(["-m", "recbole_alkd.cli", "run", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
     assert again.returncode == 0, again.stderr[-2000:]
     assert "labels: 0 asked, 20 reused" in again.stdout + again.stderr
 
