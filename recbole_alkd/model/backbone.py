@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from recbole_alkd.model.sampled_softmax import SampledSoftmax
+from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.groups import AlkdError, Settings, read_yaml
 
@@ -66,6 +67,11 @@ class Backbone:
         if not self.has_vectors:
             return self.scores(item_seq, item_seq_len).gather(1, items)
         return torch.einsum("bd,bmd->bm", self.encode(item_seq, item_seq_len), self.item_table()[items])
+
+    def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
+        """``mean_ranks`` of one item of each row, ``target`` (B,) -> (B,); ``masked``: no item of the session is recommended."""
+        scores = self.scores(item_seq, item_seq_len)
+        return mean_ranks(scores.scatter(1, item_seq, -torch.inf) if masked else scores, target)
 
     @property
     def device(self) -> torch.device:
@@ -186,6 +192,11 @@ class SessionRecommender(SequentialRecommender):
         """Scores (B,) of one item a row."""
         item = interaction[self.ITEM_ID].unsqueeze(1)
         return self.served.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
+
+    def target_ranks(self, interaction: Any) -> Tensor:
+        """Ranks (B,) of the rows' own items, as ``full_sort_predict`` and ``mean_ranks`` have them."""
+        parts = (interaction[name] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        return self.served.target_ranks(*parts, self.mask_session_items)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""

@@ -40,13 +40,15 @@ def mean_ranks(scores: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def session_ranks(model: Any, eval_data: Any, device: torch.device) -> np.ndarray:
-    """``mean_ranks`` of every row of a RecBole full-sort loader, (rows,), in the order of its data set."""
+    """``mean_ranks`` of every row of a RecBole full-sort loader, (rows,), in the order of its data set.
+
+    Args:
+        model: a ``SessionRecommender``.
+    """
     model.eval()
     found = []
     for interaction, *_ in eval_data:
-        interaction = interaction.to(device)
-        scores = model.full_sort_predict(interaction).view(len(interaction), -1)
-        found.append(mean_ranks(scores, interaction[eval_data._dataset.iid_field]).cpu().numpy())
+        found.append(model.target_ranks(interaction.to(device)).cpu().numpy())
     return np.concatenate(found)
 
 

@@ -23,6 +23,7 @@ from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
 from recbole_alkd.model.neighbours import PRIOR, cut, rounded
 from recbole_alkd.model.refine import refined
+from recbole_alkd.model.sparse_ranks import table_ranks
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings, stage_seed
 
@@ -207,6 +208,9 @@ class SessionKNNView(Backbone):
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return self.model.scores(item_seq, item_seq_len)
+
+    def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
+        return table_ranks(self.model, item_seq, item_seq_len, target, masked)
 
 
 def _numbers(key: str, value: Any, largest: float) -> list[float]:

@@ -5,13 +5,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recbole.data import data_preparation
 from scipy.sparse import csr_array
 from test_repeats import write_repeats
 from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model import sparse_ranks
 from recbole_alkd.model.neighbours import PRIOR, profiles
-from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.model.scoring import mean_ranks, session_ranks
+from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.model.sparse_ranks import table_ranks
 from recbole_alkd.trainer.simple import SimpleRecommender
 
@@ -85,3 +87,21 @@ def test_simple_recommenders_rank_as_a_row_of_all_scores_does(kind, masked, tmp_
     if masked:
         scores = scores.scatter(1, item_seq, -torch.inf)
     assert np.array_equal(simple.ranks(test), mean_ranks(scores, target).numpy())
+
+
+@pytest.mark.parametrize("name", ["SessionKNN", "SessionFPMC"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_loader_gives_the_ranks_of_full_sort_predict(name, masked, tmp_path, monkeypatch):
+    folder = write_repeats(tmp_path, (200, 50, 100))
+    own = {"student_model": name, "mask_session_items": masked, "MAX_ITEM_LIST_LENGTH": 8, "eval_batch_size": 30}
+    config = tiny_config(folder, dataset="again", **own)
+    train, valid, test = data_preparation(config, create_dataset(config))
+    model = tiny_model(config, train._dataset).eval()
+    if name == "SessionKNN":
+        model.recommender.fit_table(train._dataset, valid._dataset)
+    with torch.no_grad():
+        rows = test._dataset.inter_feat
+        wanted = mean_ranks(model.full_sort_predict(rows), rows["item_id"])
+    if name == "SessionKNN":
+        monkeypatch.setattr(SessionKNN, "scores", lambda *_: pytest.fail("all items were scored"))
+    assert np.array_equal(session_ranks(model, test, torch.device("cpu")), wanted.numpy())
