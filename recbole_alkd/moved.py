@@ -26,6 +26,7 @@ MOVED = {
     "trainer.instances": "labelling.instances",
     "trainer.ranks": "model.scoring",
     "trainer.rounds": "labelling.rounds",
+    "trainer.simple": "model.simple",
 }  # old name -> new name, both below this package
 _PACKAGE = __name__.rpartition(".")[0]
 

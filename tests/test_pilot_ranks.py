@@ -8,6 +8,7 @@ import torch
 from tiny import N_ITEMS, create_dataset, settings_of, tiny_config, training_part
 
 from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.model.backbone import Backbone
 
 
 @pytest.fixture
@@ -16,12 +17,13 @@ def rows(tiny_path):
     return TrainingRows(SimpleNamespace(_dataset=training_part(create_dataset(config))), settings_of(config))
 
 
-class OneScore:
+class OneScore(Backbone):
     """A recommender that tells no item from another, but for those in ``better``."""
 
     device = torch.device("cpu")
 
     def __init__(self, better=()):
+        super().__init__(torch.nn.Module())
         self.better = list(better)
 
     def scores(self, item_seq, item_seq_len):

@@ -8,19 +8,15 @@ recommender. ``loss`` and ``rank`` look at the true next item instead. All run i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.scoring import Scored, in_batches, mean_ranks
 from recbole_alkd.settings.groups import AlkdError
-
-# (item_seq, item_seq_len, rows of the batch) -> (B,)
-Batch = Callable[[Tensor, Tensor, slice], Tensor]
 
 
 def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024) -> np.ndarray:
@@ -57,10 +53,7 @@ def rank_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, targ
     """Rank of the true next item among all items but the padding, 1 = best; ties count half. ``target`` (N,) -> (N,) float64."""
 
     def batch(rows: Tensor, lengths: Tensor, part: slice) -> Tensor:
-        scores = view.scores(rows, lengths)[:, 1:]
-        own = _of_target(scores, target[part]).unsqueeze(1)
-        # the target ties with itself: half of 1, made up by the other half
-        return (scores > own).sum(1) + 0.5 * (scores == own).sum(1) + 0.5
+        return mean_ranks(view.scores(rows, lengths), target[part].to(rows.device))
 
     return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
 
@@ -94,23 +87,5 @@ def _of_target(scores: Tensor, target: Tensor) -> Tensor:
     return scores.gather(1, target.to(scores.device).unsqueeze(1) - 1).squeeze(1)
 
 
-def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Batch) -> np.ndarray:
-    found = np.empty(len(item_seq))
-    batch_size = rows_at_once(batch_size, getattr(view.model, "n_items", 1))
-    with torch.no_grad(), _evaluating(view):
-        device = view.device
-        for start in range(0, len(item_seq), batch_size):
-            part = slice(start, start + batch_size)
-            rows, lengths = item_seq[part].to(device), item_seq_len[part].to(device)
-            found[part] = batch(rows, lengths, part).cpu().numpy()
-    return found
-
-
-@contextmanager
-def _evaluating(view: Backbone) -> Iterator[None]:
-    training = view.model.training
-    view.model.eval()
-    try:
-        yield
-    finally:
-        view.model.train(training)
+def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Scored) -> np.ndarray:
+    return in_batches(view, item_seq, item_seq_len, batch, batch_size).double().numpy()

@@ -22,9 +22,9 @@ from recbole_alkd.bench.plan import config_of
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
 from recbole_alkd.model.scoring import session_tokens, target_groups, write_arrays
+from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.registry import losses
 from recbole_alkd.settings.groups import AlkdError
-from recbole_alkd.trainer.simple import SimpleRecommender
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.scoring import in_batches
 from recbole_alkd.settings.groups import AlkdError
 
 
@@ -32,28 +32,21 @@ def top_candidates(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size:
     Raises:
         AlkdError: a session leaves fewer than ``size`` items.
     """
-    model = view.model
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    batch_size = rows_at_once(batch_size, getattr(model, "n_items", 1))
-    parts = [torch.empty(0, size, dtype=torch.long)]
-    try:
-        with torch.no_grad():
-            for start in range(0, len(item_seq), batch_size):
-                seq = item_seq[start : start + batch_size].to(device)
-                scores = view.scores(seq, item_seq_len[start : start + batch_size].to(device)).float()
-                own = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, seq, True)
-                own[:, 0] = True
-                left = int((~own).sum(1).min())
-                if left < size:
-                    raise AlkdError(
-                        f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}"
-                    )
-                parts.append(scores.masked_fill(own, -torch.inf).topk(size, dim=1).indices.cpu())
-    finally:
-        model.train(was_training)
-    return torch.cat(parts)
+
+    def best(seq: Tensor, length: Tensor, rows: slice) -> Tensor:
+        scores = view.scores(seq, length).float()
+        own = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, seq, True)
+        own[:, 0] = True
+        left = int((~own).sum(1).min())
+        if left < size:
+            raise AlkdError(
+                f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}"
+            )
+        return scores.masked_fill(own, -torch.inf).topk(size, dim=1).indices
+
+    if not len(item_seq):
+        return torch.empty(0, size, dtype=torch.long)
+    return in_batches(view, item_seq, item_seq_len, best, batch_size)
 
 
 def insert_target(candidates: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

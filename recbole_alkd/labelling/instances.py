@@ -19,9 +19,8 @@ from recbole_alkd.active.ratio import classify
 from recbole_alkd.active.sampling import PoolExhausted
 from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
 from recbole_alkd.labelling.folds import Folds
-from recbole_alkd.memory import rows_at_once
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.model.scoring import in_batches, mean_ranks
 from recbole_alkd.settings.groups import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
 from recbole_alkd.teacher.base import Instance, LoraExample
 
@@ -114,12 +113,8 @@ class TrainingRows:
         seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
         name = self.settings.selection.alkd_difficulty
 
-        step = rows_at_once(1024, len(self.tokens))
-
         def batched(function: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
-            with torch.no_grad():
-                parts = [function(seq[i : i + step], length[i : i + step]).cpu() for i in range(0, len(seq), step)]
-            return torch.cat(parts).double().numpy()
+            return in_batches(student, seq, length, lambda s, n, _: function(s, n)).double().numpy()
 
         def entropy(s: Tensor, n: Tensor) -> Tensor:
             log_p = torch.log_softmax(student.scores(s, n)[:, 1:], dim=1)
@@ -306,13 +301,12 @@ class TrainingRows:
 
     def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
         """``mean_ranks`` of the rows' targets among the items outside of their sessions, (m,)."""
-        found = []
-        device = view.device
-        for part in torch.as_tensor(rows).split(1024):
-            seq, target = self.item_seq[part].to(device), self.target[part].to(device)
-            with torch.no_grad():
-                scores = view.scores(seq, self.item_seq_len[part].to(device))
-            own = scores.gather(1, target.unsqueeze(1))
-            others = scores.scatter(1, seq, -torch.inf).scatter(1, target.unsqueeze(1), own)
-            found.append(mean_ranks(others, target).cpu().numpy())
-        return np.concatenate(found)
+        index = torch.as_tensor(rows)
+        target = self.target[index]
+
+        def ranks(seq: Tensor, length: Tensor, batch: slice) -> Tensor:
+            own, scores = target[batch].to(seq.device).unsqueeze(1), view.scores(seq, length)
+            outside = scores.scatter(1, seq, -torch.inf).scatter(1, own, scores.gather(1, own))
+            return mean_ranks(outside, own.squeeze(1))
+
+        return in_batches(view, self.item_seq[index], self.item_seq_len[index], ranks).numpy()

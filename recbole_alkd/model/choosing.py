@@ -16,14 +16,13 @@ from scipy.sparse import csr_array
 from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.counting import both_ways, forward_counts, session_counts, training_sessions, with_repeats
 from recbole_alkd.model.neighbours import present, profiles, rows_of, target_ranks, weigh
+from recbole_alkd.model.scoring import METRICS, worth
 
 # A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the others in turn.
 WHOLE_GRID = 64
 # Where there are fewer validation sessions, their earlier items are targets as well: a few hundred targets choose by luck.
 TARGETS = 5_000
 _ROWS_AT_ONCE = 1000
-# what a rank is worth, by the name of RecBole's metric
-_GAINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"ndcg": lambda rank: 1 / np.log2(1 + rank), "mrr": lambda rank: 1 / rank}
 
 
 class Counting(NamedTuple):
@@ -147,8 +146,8 @@ class Sessions:
 
     def worth(self, ranks: np.ndarray, everywhere: bool = False) -> np.ndarray:
         """What ranks add to the metric, (rows,); ``everywhere``: those behind the cutoff as well."""
-        gain = _GAINS.get(self.metric.lower().partition("@")[0], np.ones_like)(ranks)
-        return gain if everywhere else np.where(ranks <= self.cutoff, gain, 0.0)
+        name = self.metric.lower().partition("@")[0]
+        return worth(ranks, name if name in METRICS else "hit", None if everywhere else self.cutoff)
 
     def undecided(self, table: csr_array, counts: np.ndarray) -> np.ndarray:
         """Which sessions can gain anything under a table of no more edges than this one, (rows,) bool.

@@ -1,16 +1,24 @@
-"""The rank of every session's target, from which all metrics and all statistics follow."""
+"""Scoring and ranking: one loop over batches, one rank of a target, one table of what a rank is worth.
+
+All metrics and all statistics follow from the rank of every session's target.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recbole_alkd.files import write_npz
+from recbole_alkd.memory import rows_at_once
+
+if TYPE_CHECKING:
+    from recbole_alkd.model.backbone import Backbone
 
 RANKS = "ranks.npz"
 GROUPS = ("warm", "input_only", "cold")
@@ -38,17 +46,49 @@ def mean_ranks(scores: Tensor, target: Tensor) -> Tensor:
     return (items > own).sum(1).double() + ((items == own).sum(1).double() + 1) / 2
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model is in eval mode meanwhile, and no gradient is kept."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+# (item_seq (B, L), item_seq_len (B,), the rows of the batch) -> something a row, (B, ...)
+Scored = Callable[[Tensor, Tensor, slice], Tensor]
+
+
+def in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, scored: Scored, batch_size: int = 1024) -> Tensor:
+    """What ``scored`` says of every row, (N, ...) on the CPU; nothing larger than a batch of scores is held.
+
+    Args:
+        view: the recommender, in eval mode meanwhile. item_seq (N, L), item_seq_len (N,): sessions, 0-padded.
+        scored: is given a batch of them on the recommender's device, and which rows these are.
+        batch_size: rows at once, fewer where a batch of scores of all items would not fit (``memory.rows_at_once``).
+    """
+    batch_size = rows_at_once(batch_size, getattr(view.model, "n_items", 1))
+    found, device = [], view.device
+    with evaluating(view.model):
+        for start in range(0, max(1, len(item_seq)), batch_size):
+            rows = slice(start, start + batch_size)
+            found.append(scored(item_seq[rows].to(device), item_seq_len[rows].to(device), rows).cpu())
+    return torch.cat(found)
+
+
 def session_ranks(model: Any, eval_data: Any, device: torch.device) -> np.ndarray:
     """``mean_ranks`` of every row of a RecBole full-sort loader, (rows,), in the order of its data set.
 
     Args:
         model: a ``SessionRecommender``.
     """
-    model.eval()
     found = []
-    for interaction, *_ in eval_data:
-        found.append(model.target_ranks(interaction.to(device)).cpu().numpy())
+    with evaluating(model):
+        for interaction, *_ in eval_data:
+            found.append(model.target_ranks(interaction.to(device)).cpu().numpy())
     return np.concatenate(found)
 
 
@@ -84,13 +124,19 @@ def by_group(ranks: np.ndarray, groups: np.ndarray, metrics: Iterable[str]) -> d
     }
 
 
+def worth(ranks: np.ndarray, metric: str, cutoff: int | None) -> np.ndarray:
+    """What ranks are worth in a metric by its bare name ("ndcg"), those behind ``cutoff`` nothing; in their shape."""
+    value = METRICS[metric](ranks)
+    return value if cutoff is None else np.where(ranks <= cutoff, value, 0.0)
+
+
 def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
     """What each session adds to a metric ("recall@10", "hit@10", "ndcg@10", "mrr@10"), in the shape of ``ranks``.
 
     One target a session: recall is the hit rate, and the ideal DCG is 1. The metric itself is the mean over sessions.
     """
     name, _, k = metric.partition("@")
-    return np.where(ranks <= int(k), METRICS[name](ranks), 0.0)
+    return worth(ranks, name, int(k))
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:

@@ -10,7 +10,7 @@ from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate, certificate_words
 from recbole_alkd.llm.adapters import rank_words
-from recbole_alkd.trainer.simple import KINDS
+from recbole_alkd.model.simple import KINDS
 
 STAGES = {
     "teacher": "teacher recommender",

@@ -25,13 +25,13 @@ from recbole_alkd.model.scoring import (
     target_groups,
     write_arrays,
 )
+from recbole_alkd.model.simple import KINDS, SimpleRecommender
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.trainer.again import run_facts
 from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
 from recbole_alkd.trainer.endings import FinishedRun, finish
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, row_words, stage_table, tuned_line
 from recbole_alkd.trainer.run_folder import RESULT, RunFolder
-from recbole_alkd.trainer.simple import KINDS, SimpleRecommender
 from recbole_alkd.trainer.stage import StageOutcome, StageTrainer, peak_memory_mb, state_bytes
 from recbole_alkd.trainer.table_rows import table_rows
 

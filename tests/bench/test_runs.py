@@ -32,8 +32,8 @@ from recbole_alkd.llm.text_vectors import TextVectors
 from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.quick_start import select_instances
-from recbole_alkd.trainer.simple import SimpleRecommender
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
 COMMAND = ["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out"]

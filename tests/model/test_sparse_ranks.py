@@ -14,8 +14,8 @@ from recbole_alkd.model import sparse_ranks
 from recbole_alkd.model.neighbours import PRIOR, profiles
 from recbole_alkd.model.scoring import mean_ranks, session_ranks
 from recbole_alkd.model.session_knn import SessionKNN
+from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.model.sparse_ranks import table_ranks
-from recbole_alkd.trainer.simple import SimpleRecommender
 
 
 @pytest.fixture(scope="module")

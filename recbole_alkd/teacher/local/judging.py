@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
+from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 if TYPE_CHECKING:
@@ -35,18 +37,17 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
     scorer.model.eval()
     for name, state in (("before", scorer.model.disable_adapter()), ("after", contextlib.nullcontext())):
         with torch.no_grad(), state:
-            ranks = [_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target)) for e, case in cases]
+            ranks = [candidate_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target)) for e, case in cases]
         found[f"mean_rank_{name}"] = float(np.mean(ranks))
         found[f"mrr_{name}"] = float(np.mean(1 / np.asarray(ranks)))
     return found
 
 
-def _rank(scores: torch.Tensor, place: int) -> float:
-    """The mean rank among equal scores, 1 is best; last where the score is no number."""
-    own = scores[place]
-    if torch.isnan(own):
+def candidate_rank(scores: torch.Tensor, place: int) -> float:
+    """``mean_ranks`` among the scores (m,) of candidates; the very last where the score is no number."""
+    if torch.isnan(scores[place]):
         return float(len(scores))
-    return float((scores > own).sum()) + (float((scores == own).sum()) + 1) / 2
+    return float(mean_ranks(pad(scores, (1, 0)).unsqueeze(0), torch.tensor([place + 1], device=scores.device)))
 
 
 def seconds_of_one(scorer: Scorer, examples: Sequence[LoraExample]) -> float:
