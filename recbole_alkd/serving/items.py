@@ -44,10 +44,12 @@ class Items:
     def __init__(self, file: TensorFile) -> None:
         self._file = file
         self.counts, self.popular = file["counts"], file["popular"]
-        self._ids, self._id_ends = file["ids"], file["id_ends"]
-        self._titles, self._title_ends = file["titles"], file["title_ends"]
+        self._id_ends, self._title_ends = file["id_ends"], file["title_ends"]
         self._hashes, self._hashed = file["hashes"], file["hashed"]
-        self._words, self._word_starts = file["words"], file["word_starts"]
+        self._word_starts = file["word_starts"]
+        for name, ends in (("ids", self._id_ends[-1:]), ("titles", self._title_ends[-1:]), ("words", self._word_starts[-1:])):
+            if len(ends) and len(file[name]) < ends[0]:
+                raise AlkdError(f"{file.file}: {name} end before the last item's; the bundle is damaged")
         self.n_items = len(self.counts)
         sizes = {
             len(self._id_ends) - 1, len(self._title_ends) - 1, len(self._hashes) + 1, len(self._hashed) + 1,
@@ -62,11 +64,19 @@ class Items:
 
     def id(self, number: int) -> str:
         """The user's own id of an item."""
-        return self._ids[self._id_ends[number] : self._id_ends[number + 1]].tobytes().decode("utf-8", "replace")
+        return self.ids(np.array([number]))[0]
 
     def title(self, number: int) -> str:
         """The title of an item, "" without one. Somebody else's text: to be shown, never to be taken for markup."""
-        return self._titles[self._title_ends[number] : self._title_ends[number + 1]].tobytes().decode("utf-8", "replace")
+        return self.titles(np.array([number]))[0]
+
+    def ids(self, numbers: np.ndarray) -> list[str]:
+        """``id`` of every item."""
+        return self._texts("ids", self._id_ends, numbers)
+
+    def titles(self, numbers: np.ndarray) -> list[str]:
+        """``title`` of every item."""
+        return self._texts("titles", self._title_ends, numbers)
 
     def number(self, item: str) -> int | None:
         """The number of an item, None for an id that is not in the catalogue."""
@@ -75,7 +85,8 @@ class Items:
         at = int(self._hashes.searchsorted(np.uint32(code)))
         while at < len(self._hashes) and self._hashes[at] == code:
             number = int(self._hashed[at])
-            if self._ids[self._id_ends[number] : self._id_ends[number + 1]].tobytes() == key:
+            begin, end = self._id_ends[number : number + 2].tolist()
+            if self._file.texts("ids", [begin], [end])[0] == key:
                 return number
             at += 1
         return None
@@ -83,14 +94,15 @@ class Items:
     def numbers(self, items: Sequence[str]) -> list[int]:
         """``number`` of every item, 0 for an unknown one; faster for a whole session."""
         keys = [item.encode("utf-8", "replace") for item in items]
-        codes = np.array([zlib.crc32(key) for key in keys], dtype=np.uint32)
-        places = np.minimum(self._hashes.searchsorted(codes), len(self._hashes) - 1)
-        numbers = self._hashed[places]
+        places = self._hashes.searchsorted(np.array([*map(zlib.crc32, keys)], dtype=np.uint32))
+        numbers = self._hashed.take(places, mode="clip")
         begins, ends = self._id_ends[numbers].tolist(), self._id_ends[numbers + 1].tolist()
         found = numbers.tolist()
-        for k, key in enumerate(keys):
-            if self._ids[begins[k] : ends[k]].tobytes() != key:  # unknown, or behind another id with the same hash
-                found[k] = self.number(items[k]) or 0
+        known = self._file.texts("ids", begins, ends)
+        if known != keys:  # some are unknown, or stand behind others with the same hash
+            for k, key in enumerate(keys):
+                if known[k] != key:
+                    found[k] = self.number(items[k]) or 0
         return found
 
     def find(self, text: str, limit: int = 10) -> list[Found]:
@@ -106,7 +118,12 @@ class Items:
                     break
                 found += self._holding(pattern, limit, found)
             found = found or self._like(wanted, limit)
-        return [Found(self.id(one), self.title(one), int(self.counts[one])) for one in found[:limit]]
+        numbers = np.array(found[:limit], dtype=np.int64)
+        return [Found(*one) for one in zip(self.ids(numbers), self.titles(numbers), self.counts[numbers].tolist(), strict=True)]
+
+    def _texts(self, name: str, ends: np.ndarray, numbers: np.ndarray) -> list[str]:
+        found = self._file.texts(name, ends[numbers].tolist(), ends[numbers + 1].tolist())
+        return [text.decode("utf-8", "replace") for text in found]
 
     def _holding(self, pattern: str, limit: int, known: Iterable[int]) -> list[int]:
         """The most popular other items whose folded title, with a line feed before it, holds the pattern."""

@@ -137,17 +137,17 @@ class Recommender:
         """
         if not _is_list(history):
             raise AlkdError(f"history: {_short(history)} is not allowed; allowed: a list of item ids, oldest first")
-        ids = [_id("history", one) for one in history]
+        ids = [one if type(one) is str else _id("history", one) for one in history]
         if not ids:
             return _NOBODY
-        found = np.array(self.items.numbers(ids), dtype=np.int64)
-        missing = np.flatnonzero(found == 0)
-        if len(missing):
+        found = self.items.numbers(ids)
+        if 0 in found:
             if unknown == "error":
-                raise AlkdError(f"history: {_short(ids[missing[0]])} is not in the catalogue of {self.items.n_items - 1:,} items")
-            self.ignored += len(missing)
-            found = found[found > 0]
-        return found
+                missing = ids[found.index(0)]
+                raise AlkdError(f"history: {_short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items")
+            self.ignored += found.count(0)
+            found = [one for one in found if one]
+        return np.array(found, dtype=np.int64)
 
     def top(
         self, numbers: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -195,8 +195,7 @@ class Recommender:
         return self.items.find(text, _count(limit, "limit"))
 
     def _shown(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        name, title = self.items.id, self.items.title
-        return [Recommendation(name(k), title(k), score) for k, score in zip(items.tolist(), scores.tolist(), strict=True)]
+        return list(map(Recommendation, self.items.ids(items), self.items.titles(items), scores.tolist()))
 
     def _known(self, name: str, items: Iterable[Any]) -> np.ndarray:
         if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):

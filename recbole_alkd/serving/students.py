@@ -18,7 +18,7 @@ from recbole_alkd.settings.error import AlkdError
 
 # Items are told apart by their popularity where no neighbour speaks for them.
 PRIOR = np.float32(1e-7)
-_SORTED_WHOLE = 1024  # of so many scores the best are found by sorting all
+_DENSE = 4  # where a session has so few items for each of its edges, adding to all of them takes less than sorting the edges
 
 
 class Part(NamedTuple):
@@ -38,6 +38,7 @@ class Student(ABC):
     def __init__(self, counts: np.ndarray, popular: np.ndarray) -> None:
         self.counts, self.popular = counts, popular
         self.n_items = len(counts)
+        self._every = np.arange(self.n_items)
 
     @abstractmethod
     def scores(self, session: np.ndarray) -> np.ndarray:
@@ -51,11 +52,7 @@ class Student(ABC):
         Args:
             session: not empty. banned: items that are left out. allowed: the only items that are not, rising; None for all.
         """
-        scores = self.scores(session)
-        items = np.arange(1, self.n_items) if allowed is None else allowed
-        if len(banned):
-            items = items[~np.isin(items, banned)]
-        return best(items, scores[items], k)
+        return self._best_of_all(self.scores(session), k, banned, allowed)
 
     def top_popular(self, k: int, banned: np.ndarray, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """``top`` for a session of which nothing is known: the most popular items."""
@@ -63,6 +60,16 @@ class Student(ABC):
         if len(banned):
             items = items[~np.isin(items, banned)]
         return best(np.sort(items), PRIOR * self.counts[np.sort(items)].astype(np.float32), k)
+
+    def _best_of_all(
+        self, scores: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``top`` from the scores of all items, which are changed."""
+        scores[banned] = -np.inf
+        if allowed is not None:
+            return best(allowed, scores[allowed], k)
+        scores[0] = -np.inf
+        return best(self._every, scores, k)
 
     @abstractmethod
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
@@ -94,18 +101,22 @@ class Table(Student):
         self, session: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         items, votes = self._votes(session)
+        if self.n_items < _DENSE * len(items):
+            scores = PRIOR * self.counts.astype(np.float32)
+            np.add.at(scores, items, votes)
+            return self._best_of_all(scores, k, banned, allowed)
         # no other item can stand above the best of those that no neighbour speaks for
         others = self.popular[: k + len(banned)] if allowed is None else allowed
-        found, place = np.unique(np.concatenate([items, others]), return_inverse=True)
+        found, place = _distinct(np.concatenate([items, others]))
         scores = PRIOR * self.counts[found].astype(np.float32)
         np.add.at(scores, place[: len(items)], votes)
-        kept = None
         if len(banned):
-            kept = ~np.isin(found, banned)
+            at = found.searchsorted(banned)
+            scores[at[found.take(at, mode="clip") == banned]] = -np.inf
         if allowed is not None:
-            inside = np.isin(found, allowed)
-            kept = inside if kept is None else kept & inside
-        return best(found, scores, k) if kept is None else best(found[kept], scores[kept], k)
+            at = allowed.searchsorted(found)
+            scores[allowed.take(at, mode="clip") != found] = -np.inf
+        return best(found, scores, k)
 
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
         shares = self._shares()
@@ -135,12 +146,11 @@ class Table(Student):
     def _votes(self, session: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The neighbours of a session's items, and what each of them adds; an item may be there several times."""
         session = session[-len(self.recency) :]
-        begins, ends = self.starts[session].tolist(), self.starts[session + 1].tolist()
-        rows = [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
-        recency = self.recency[len(session) - 1 :: -1]
+        begins, ends = self.starts[session], self.starts[session + 1]
+        rows = [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
         weights = np.concatenate([self.weights[row] for row in rows]).astype(np.float32)
-        sizes = np.subtract(ends, begins)
-        return np.concatenate([self.neighbours[row] for row in rows]), weights * recency.repeat(sizes)
+        weights *= self.recency[len(session) - 1 :: -1].repeat(ends - begins)
+        return np.concatenate([self.neighbours[row] for row in rows]), weights
 
     def _shares(self) -> Mapping[str, np.ndarray]:
         """What of each edge came from elsewhere than counting: kind -> (E,) in [0, 1]."""
@@ -231,13 +241,24 @@ class Encoder(Student):
 
 
 def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` items with the largest scores, best first; of equal scores the item that stands first."""
-    if len(items) > max(_SORTED_WHOLE, 4 * k):
-        least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        some = np.flatnonzero(scores >= least)
-        items, scores = items[some], scores[some]
+    """The ``k`` items with the largest scores, best first; of equal scores the item that stands first. -inf never comes."""
+    least = np.partition(scores, len(scores) - k)[len(scores) - k] if len(scores) > k else -np.inf
+    some = np.flatnonzero(scores >= least if least > -np.inf else scores > -np.inf)
+    items, scores = items[some], scores[some]
     order = np.argsort(-scores, kind="stable")[:k]
     return items[order], scores[order]
+
+
+def _distinct(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The items once each, rising, and the place of every one among them: ``np.unique``, without what it does for others."""
+    order = items.argsort()
+    rising = items[order]
+    first = np.empty(len(items), dtype=bool)
+    first[:1] = True
+    np.not_equal(rising[1:], rising[:-1], out=first[1:])
+    place = np.empty(len(items), dtype=np.intp)
+    place[order] = first.cumsum() - 1
+    return rising[first], place
 
 
 def read_student(folder: Path, facts: Mapping[str, Any], counts: np.ndarray, popular: np.ndarray, threads: int) -> Student:

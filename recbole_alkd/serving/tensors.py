@@ -62,6 +62,11 @@ class TensorFile:
         except KeyError:
             raise AlkdError(f"{self.file}: the array {name!r} is missing; the bundle is damaged") from None
 
+    def texts(self, name: str, begins: list[int], ends: list[int]) -> list[bytes]:
+        """Pieces of an array of bytes."""
+        mapped, start = self._mapped, self.places[name][0]
+        return [mapped[start + begin : start + end] for begin, end in zip(begins, ends, strict=True)]
+
     def find(self, name: str, pattern: bytes, start: int = 0) -> int:
         """Where ``pattern`` stands in an array of bytes, at ``start`` or later; -1 where it does not."""
         begin, size = self.places[name]

@@ -7,7 +7,7 @@ import pytest
 from served import bundle_scores, ranks, serve
 
 from recbole_alkd import AlkdError, backbones
-from recbole_alkd.serving import Recommender
+from recbole_alkd.serving import Recommender, students
 
 NOT_EXPORTED = ("FEARec", "GCSAN", "SRGNN")
 EXPORTED = [name for name in backbones if name not in NOT_EXPORTED]
@@ -59,10 +59,12 @@ def test_a_backbone_that_cannot_be_exported_is_refused_by_name(tmp_path, name):
     assert not [one for one in tmp_path.iterdir() if one.name != "data"]
 
 
-@pytest.mark.parametrize("name", ["SessionKNN", "SessionFPMC", "GRU4Rec"])
+@pytest.mark.parametrize(("name", "dense"), [("SessionKNN", 4), ("SessionKNN", 0), ("SessionFPMC", 4), ("GRU4Rec", 4)])
 @pytest.mark.parametrize("exclude", [False, True])
-def test_the_best_items_are_those_of_a_full_sort(tmp_path, name, exclude):
-    served = serve(tmp_path, name)
+def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, dense, exclude):
+    """dense: 0 has a table sort its edges however small the catalogue is."""
+    monkeypatch.setattr(students, "_DENSE", dense)
+    served = serve(tmp_path, name, **({"student_neighbors": 3} if name == "SessionKNN" else {}))
     recommender = Recommender.load(served.bundle)
     sessions, _, _ = served.evaluated()
     for session in sessions:
