@@ -19,7 +19,8 @@ import os, resource, time
 import numpy as np
 def resident():
     with open("/proc/self/status") as file:
-        return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in file if line.startswith(("VmRSS", "RssFile", "RssAnon"))}
+        lines = [line.split() for line in file if line.startswith(("VmRSS", "RssFile"))]
+    return {line[0].rstrip(":"): int(line[1]) / 1024 for line in lines}
 from recbole_alkd.serving import Recommender
 before = resident()
 begin = time.perf_counter()
@@ -46,7 +47,8 @@ print(f"one session of 10 items, k 20: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {
 begin = time.perf_counter(); found = recommender.find("lamp", 10); hit = time.perf_counter() - begin
 begin = time.perf_counter(); recommender.find("no such words at all", 10); miss = time.perf_counter() - begin
 print(f"search by title: a hit {hit * 1000:.1f} ms, none {miss * 1000:.0f} ms")
-begin = time.perf_counter(); Recommender.load(BUNDLE, verify=True); print(f"load with every hash {time.perf_counter() - begin:.2f} s")
+begin = time.perf_counter(); Recommender.load(BUNDLE, verify=True); hashed = time.perf_counter() - begin
+print(f"load with every hash {hashed:.2f} s")
 """
 
 
@@ -58,4 +60,5 @@ def test_a_table(tmp_path, items, neighbours):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where)
     assert done.returncode == 0, done.stderr[-2000:]
     size = sum(file.stat().st_size for file in bundle.iterdir()) / 2**20
-    print(f"\n{items:,} items x {neighbours} ({size:.0f} MiB on disk, {os.cpu_count()} cores, numpy {np.__version__})\n{done.stdout}")
+    where = f"{size:.0f} MiB on disk, {os.cpu_count()} cores, numpy {np.__version__}"
+    print(f"\n{items:,} items x {neighbours} ({where})\n{done.stdout}")
