@@ -32,6 +32,10 @@ if _missing:
         raise ImportError(f"{words}. Without them only recbole_alkd.serving works")
 
 else:
+    from recbole_alkd import threads
+
+    threads.wait_passively()  # torch reads how threads wait when it is first imported
+
     from recbole_alkd import compat, moved
 
     moved.install()

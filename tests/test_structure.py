@@ -8,7 +8,7 @@ import pytest
 from process import ROOT
 
 ROOMS = [
-    "files", "settings", "memory", "compat",
+    "threads", "files", "settings", "memory", "compat",
     "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling", "trainer", "serving",
     "bench",
 ]  # fmt: skip

@@ -1,8 +1,4 @@
-"""How many threads a run of a benchmark may use, and that a busy machine only makes it slower by what others take.
-
-Threads of OpenMP wait for each other by spinning. Where another process holds a core they spin for whole time slices, and a run
-takes many times as long as with one thread. So runs wait passively, and take no more threads than there are cores for them.
-"""
+"""How many threads a run of a benchmark may use: no more than there are cores for it. How they wait: ``recbole_alkd.threads``."""
 
 from __future__ import annotations
 
@@ -13,8 +9,6 @@ from pathlib import Path
 
 from recbole_alkd.settings.groups import AlkdError
 
-# GNU's and Intel's OpenMP
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 CGROUP = Path("/sys/fs/cgroup")
 
 

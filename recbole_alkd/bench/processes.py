@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from recbole_alkd.bench.cores import PASSIVE
+from recbole_alkd.threads import PASSIVE
 
 # torch's first optimizer imports torch._dynamo, which takes longer than torch itself
 PRELOAD = ("recbole_alkd.bench.worker", "recbole_alkd.trainer.trainer", "torch._dynamo", "recbole.quick_start")
