@@ -21,6 +21,8 @@ from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import config_of
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
+from recbole_alkd.labels import Label
+from recbole_alkd.labels.cost import total
 from recbole_alkd.model.scoring import session_tokens, target_groups, write_arrays
 from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.registry import losses
@@ -104,19 +106,19 @@ def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
     seconds = sum(trainer.outcomes[name].seconds for name in stages)
     distill = trainer.settings.distill
     needed = set().union(*(losses.get(name).needs for name in wanted_losses(trainer.settings)))
-    labels = []
+    labels: list[Label] = []
     if stage == "distilled" and "lists" in needed and distill.kd_lists != "target":
         labels = list(trainer.rounds.labels.values())
-        seconds += sum(label.seconds for label in labels) + (trainer.lora_report or {}).get("seconds", 0.0)
-    tokens = sum(label.prompt_tokens + label.completion_tokens for label in labels)
+        seconds += (trainer.lora_report or {}).get("seconds", 0.0)
+    cost = total(label.cost for label in labels)
+    tokens, seconds = cost.tokens, seconds + cost.seconds
     if trainer.item_text and trainer.item_text.made:
         tokens += trainer.item_text.made.tokens
         seconds += trainer.item_text.made.seconds
-    prices = [label.usd for label in labels if label.usd is not None]
     return {
         "labels": len(labels),
         "tokens": tokens,
-        "usd": round(sum(prices), 6) if prices or not labels else None,
+        "usd": (None if labels else 0.0) if cost.usd is None else round(cost.usd, 6),
         "seconds": round(seconds, 3),
     }
 

@@ -10,18 +10,20 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recbole_alkd.files import write_whole
-from recbole_alkd.labelling.collect import Bill, questions_of
+from recbole_alkd.labelling.bill import Bill
+from recbole_alkd.labelling.collect import questions_of
 from recbole_alkd.labels.budget import Budget
+from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.store import Label, LabelStore
 from recbole_alkd.llm.replies import lenient_json
 from recbole_alkd.settings.groups import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
-from recbole_alkd.teacher.base import Instance
+from recbole_alkd.teacher.base import Instance, bound_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +76,13 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
     teacher.budget, teacher.store = budget, store
     if missing:
         teacher.find_hints()
-    lines, ended, tokens, usd = [], None, 0, None
+    lines, ended, most = [], None, Cost()
     for key, instance in missing.items():
-        bound, price = teacher.estimate(instance)
-        price = None if price is None else price * teacher.batch_share
-        if budget.reserve(bound, price) is None:
+        bound = bound_of(teacher, instance).at(teacher.batch_share)
+        if budget.reserve(bound.tokens, bound.usd) is None:
             ended = budget.refusal
             break
-        tokens, usd = tokens + bound, usd if price is None else (usd or 0.0) + price
+        most += bound
         body = {
             "model": teacher.settings.llm_model,
             "messages": list(teacher.messages(instance)),
@@ -91,7 +92,7 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
         lines.append(json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, "".join(lines))
-    return BatchRequest(len(lines), len(stored), len(missing) - len(lines), tokens, usd, ended)
+    return BatchRequest(len(lines), len(stored), len(missing) - len(lines), most.tokens, most.usd, ended)
 
 
 def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, file: Path) -> BatchAnswers:
@@ -121,9 +122,7 @@ def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelS
                     candidates=instance.candidates,
                     raw=answer.raw,
                     repairs=answer.repairs,
-                    prompt_tokens=answer.prompt_tokens,
-                    completion_tokens=answer.completion_tokens,
-                    usd=None if answer.usd is None else answer.usd * teacher.batch_share,
+                    **vars(replace(answer.cost.at(teacher.batch_share), seconds=0.0)),
                     status=answer.status,
                     teacher=identity,
                     time=time.time(),
@@ -135,15 +134,12 @@ def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelS
     stored = store.put_many(new)
     if foreign:
         logger.warning("%s: %d answers are to other questions than those of this data set and these settings", file, foreign)
-    prices = [label.usd for label in new if label.usd is not None]
     bill = Bill(
         asked=len(new),
         reused=len(labels) - len(new),
         failed=sum(label.status == "failed" for label in new),
         repaired=sum(bool(label.ranking and label.repairs) for label in new),
-        prompt_tokens=sum(label.prompt_tokens for label in new),
-        completion_tokens=sum(label.completion_tokens for label in new),
-        usd=sum(prices) if prices or not new else None,
+        cost=total(label.cost for label in new),
     )
     return BatchAnswers(bill, stored, len(labels) - len(new), foreign, unanswered, tuple(unreadable))
 

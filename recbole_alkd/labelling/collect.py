@@ -17,50 +17,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.interrupt import Interrupt
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.claims import Claims
+from recbole_alkd.labels.cost import Cost, read_amount, read_count
 from recbole_alkd.labels.file import LabelStoreError, StoreGoneError
-from recbole_alkd.labels.label import Label, label_key, read_amount, read_count, to_row
+from recbole_alkd.labels.label import Label, label_key, to_row
 from recbole_alkd.labels.side import SideFile, take_in
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.groups import AlkdError
-from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, bound_of
 
 logger = logging.getLogger(__name__)
 _LONGEST_RAW = 1_000_000  # characters of an answer that are kept
-
-
-@dataclass(frozen=True)
-class Bill:
-    """What labels took.
-
-    Attributes:
-        asked: instances the teacher was asked about in this run.
-        reused: rankings that came from the store.
-        failed: instances without a ranking: unusable answers (of this run or an earlier one), requests that never
-            got an answer.
-        repaired: rankings of this run that the parser had to mend.
-        prompt_tokens, completion_tokens: of the answers of this run.
-        usd: US dollars of this run; None when answers came and none of them has a price.
-        seconds: wall time of the asking, ``prepare`` left out.
-    """
-
-    asked: int = 0
-    reused: int = 0
-    failed: int = 0
-    repaired: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float | None = 0.0
-    seconds: float = 0.0
-
-    def __add__(self, other: Bill) -> Bill:
-        """The bill of two rounds."""
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in dataclasses.fields(self) if f.name != "usd"}
-        asked = [bill.usd for bill in (self, other) if bill.asked]
-        priced = [usd for usd in asked if usd is not None]
-        return Bill(**sums, usd=sum(priced) if priced or not asked else None)
 
 
 @dataclass(frozen=True)
@@ -144,7 +114,6 @@ class _Collection:
             self.missing.setdefault(key, instance)
         self.repairs: Counter[str] = Counter()
         self.bill = Bill()
-        self.priced = False  # whether any answer had a price
         self.ended: str | None = None
         self.problem: AlkdError | None = None  # what ends the asking, once the answers that are on their way are kept
         self.unstorable: LabelStoreError | None = None  # the same, where the store cannot be written
@@ -174,7 +143,7 @@ class _Collection:
             self.known[key] = label
             del self.missing[key]
             if label.status == "ok":
-                self.bill = dataclasses.replace(self.bill, reused=self.bill.reused + self.rows[key])
+                self.bill += Bill(reused=self.rows[key])
                 reservation = self.budget.reserve(labels=self.rows[key])
                 if reservation:  # always, unless another thread uses the same budget
                     reservation.settle(labels=self.rows[key])
@@ -232,14 +201,14 @@ class _Collection:
         self.teacher.prepare()
         asked, self.teacher.preparation = self.teacher.preparation, None  # on one bill only
         if asked:
-            self._pay(asked)
+            self._pay(asked.cost)
 
     def _reserve(self, keys: Sequence[str]) -> dict[str, Reservation]:
         """A reservation for each of ``keys`` up to the first that does not fit."""
         reservations: dict[str, Reservation] = {}
         for key in keys:
-            tokens, usd = self.teacher.estimate(self.missing[key])
-            reservation = self.budget.reserve(tokens, usd, labels=self.rows[key], key=key)
+            most = bound_of(self.teacher, self.missing[key])
+            reservation = self.budget.reserve(most.tokens, most.usd, labels=self.rows[key], key=key)
             if reservation is None:
                 break
             reservations[key] = reservation
@@ -295,7 +264,7 @@ class _Collection:
             for reservation in reservations.values():
                 reservation.release()
             self.teacher.before_sending = None
-            self.bill = dataclasses.replace(self.bill, seconds=self.bill.seconds + time.monotonic() - start)
+            self.bill += Bill(cost=Cost(seconds=time.monotonic() - start))
         return lost
 
     def _raise_problem(self) -> None:
@@ -363,10 +332,7 @@ class _Collection:
         common: dict[str, Any] = {
             "key": key,
             "candidates": instance.candidates,
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "seconds": answer.seconds,
-            "usd": answer.usd,
+            **vars(answer.cost),
             "teacher": self.identity,
             "time": time.time(),
         }
@@ -387,34 +353,23 @@ class _Collection:
     def _settle(self, key: str, instance: Instance, answer: Answer, reservation: Reservation | None) -> None:
         rows = self.rows[key]
         ranked = key in self.known and self.known[key].status == "ok"
-        tokens = answer.prompt_tokens + answer.completion_tokens
+        cost = answer.cost
         if reservation:
             # an answer that was paid for counts, also where no ranking came of it
-            reservation.settle(tokens, answer.usd, labels=rows if ranked or tokens or answer.usd else 0)
+            reservation.settle(cost.tokens, cost.usd, labels=0 if cost.is_free and not ranked else rows)
             if reservation.overdrawn and self.budget.limited:
                 self.problem = self.problem or AlkdError(
-                    f"llm_teacher: {self.identity!r}, session {instance.session!r}: {reservation.overdrawn}: what it estimates "
-                    "must be an upper bound, or no budget holds; the answer is kept"
+                    f"llm_teacher: {self.identity!r}, session {instance.session!r}: {reservation.overdrawn}: what it states as "
+                    "the most must be an upper bound, or no budget holds; the answer is kept"
                 )
-        self._pay(answer)
-        self.bill = dataclasses.replace(
-            self.bill,
-            asked=self.bill.asked + rows,
-            repaired=self.bill.repaired + (rows if ranked and answer.repairs else 0),
-        )
+        self._pay(cost)
+        self.bill += Bill(asked=rows, repaired=rows if ranked and answer.repairs else 0)
         if isinstance(answer.repairs, Mapping):
             self.repairs.update(answer.repairs)
 
-    def _pay(self, answer: Answer) -> None:
-        bill = self.bill
-        if answer.usd is not None or not self.priced:
-            self.priced = answer.usd is not None
-            bill = dataclasses.replace(bill, usd=(bill.usd or 0.0) + answer.usd if answer.usd is not None else None)
-        self.bill = dataclasses.replace(
-            bill,
-            prompt_tokens=bill.prompt_tokens + answer.prompt_tokens,
-            completion_tokens=bill.completion_tokens + answer.completion_tokens,
-        )
+    def _pay(self, cost: Cost) -> None:
+        """Tokens and dollars go on the bill, whose seconds are wall time."""
+        self.bill += Bill(cost=dataclasses.replace(cost, seconds=0.0))
 
     def _labels(self) -> dict[int, Label]:
         pairs = ((i.row, self.known.get(key)) for i, key in zip(self.instances, self.keys, strict=True))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from recbole_alkd.labelling.collect import questions_of
+from recbole_alkd.labels.cost import read_bound, total
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.groups import AlkdError
-from recbole_alkd.teacher.base import Instance, LLMTeacher
+from recbole_alkd.teacher.base import Instance, LLMTeacher, expected_of, most_of
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,26 @@ def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: L
     questions = questions_of(teacher, instances)
     known = store.get_many(list(questions)) if store else {}
     missing = [instance for key, instance in questions.items() if key not in known]
-    before = teacher.preparation_cost(store) if missing else []
-    sums: list[tuple[int, float | None]] = []
-    for place, bound in enumerate((teacher.expect, teacher.most)):
-        amounts = [*before[place : place + 1], *(bound(instance) for instance in missing)]
-        prices = [usd for _, usd in amounts if usd is not None]
-        sums.append((sum(tokens for tokens, _ in amounts), math.fsum(prices) if prices or not missing else None))
-    counts = (len(instances), len(questions) - len(missing), len(missing))
-    found = Estimate(*counts, *sums[0], *sums[1], hints=bool(before))
+    given = teacher.preparation_cost(store) if missing else []
+    before = [read_bound(cost, "llm_teacher: preparation_cost") for cost in given]
+    about = total([*before[:1], *(expected_of(teacher, instance) for instance in missing)])
+    most = total([*before[1:], *(most_of(teacher, instance) for instance in missing)])
+    nothing = None if missing else 0.0
+    found = Estimate(
+        wanted=len(instances),
+        known=len(questions) - len(missing),
+        missing=len(missing),
+        tokens=about.tokens,
+        usd=nothing if about.usd is None else about.usd,
+        most_tokens=most.tokens,
+        most_usd=nothing if most.usd is None else most.usd,
+        hints=bool(before),
+    )
     try:
         measured = teacher.measure(missing) if missing else None
     except AlkdError as error:
         return replace(found, unmeasured=str(error))
     if measured is None:
         return found
-    hint_tokens = before[0][0] if before else 0
+    hint_tokens = before[0].tokens if before else 0
     return replace(found, **{**vars(measured), "tokens": measured.tokens + hint_tokens})

@@ -16,10 +16,12 @@ from recbole.utils import set_color
 from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.policy.base import Pool, Selection
 from recbole_alkd.active.ratio import CountBounds, RatioEstimate, count_kinds, estimate_ratio
-from recbole_alkd.labelling.collect import Bill, collect_labels
+from recbole_alkd.labelling.bill import Bill
+from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.labels import Budget, Label, LabelStore
+from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.ledger import Ledger
 from recbole_alkd.labels.side import take_in
 from recbole_alkd.model.backbone import Backbone
@@ -119,7 +121,7 @@ class LabelRounds:
             logger.warning(f"{ledger.path}: {ledger.unreadable} lines cannot be read; what they say is not counted")
         return ledger
 
-    def _taken(self, keys: list[str]) -> dict[str, tuple[int, float | None]]:
+    def _taken(self, keys: list[str]) -> dict[str, Cost]:
         """What the stored ones among ``keys`` took."""
         path = Path(self.settings.teacher.label_store).expanduser()
         if not path.is_file():
@@ -127,7 +129,7 @@ class LabelRounds:
         with LabelStore(path) as store:
             take_in(store)
             found = store.get_many(keys)
-        return {key: (label.prompt_tokens + label.completion_tokens, label.usd) for key, label in found.items()}
+        return {key: label.cost for key, label in found.items()}
 
     @property
     def last_selection(self) -> tuple[Pool, Selection]:
@@ -207,21 +209,19 @@ class LabelRounds:
     def label_report(self) -> dict[str, Any]:
         """The bill of this start; what all starts of the run spent; the limit that ended the asking and the selected sessions
         that are without an answer; and what labelling the whole pool would have cost at the same rates."""
-        known = list(self.labels.values())
-        each = self.pool_size / max(1, len(known))
-        prices = [label.usd for label in known if label.usd is not None]
-        counted = ("asked", "reused", "failed", "repaired", "prompt_tokens", "completion_tokens", "usd")
+        known = total(label.cost for label in self.labels.values())
+        each = self.pool_size / max(1, len(self.labels))
         return {
-            **{key: getattr(self.bill, key) for key in counted},
-            "seconds": round(self.bill.seconds, 3),
+            **self.bill.report(),
+            "seconds": round(self.bill.cost.seconds, 3),
             "spent": dataclasses.asdict(self.ledger.spending),
             "ended": self._ended,
             "missing": self._missing,
             "all_sessions": {
                 "sessions": self.pool_size,
-                "tokens": round(each * sum(label.prompt_tokens + label.completion_tokens for label in known)),
-                "seconds": round(each * sum(label.seconds for label in known), 1),
-                "usd": round(each * sum(prices), 4) if prices else None,
+                "tokens": round(each * known.tokens),
+                "seconds": round(each * known.seconds, 1),
+                "usd": None if known.usd is None else round(each * known.usd, 4),
             },
         }
 

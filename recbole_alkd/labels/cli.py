@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.labels import tools
-from recbole_alkd.labels.label import read_amount, read_time
+from recbole_alkd.labels.cost import read_amount
+from recbole_alkd.labels.label import read_time
 from recbole_alkd.labels.store import STATUSES, LabelStore
 from recbole_alkd.settings.groups import AlkdError, TeacherSettings
 

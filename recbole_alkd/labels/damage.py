@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.labels.cost import read_amount, read_cost, read_count
 from recbole_alkd.labels.file import LabelStoreError, connect
 from recbole_alkd.labels.hints import Hints, put_hints
-from recbole_alkd.labels.label import STATUSES, Label, read_amount, read_count, read_time
+from recbole_alkd.labels.label import STATUSES, Label, read_time
 from recbole_alkd.labels.owner import is_alive
 from recbole_alkd.labels.store import APPLICATION_ID, LabelStore
 from recbole_alkd.settings.groups import AlkdError
@@ -290,13 +291,7 @@ def _save(db: sqlite3.Connection, store: LabelStore) -> Rescue:
 
 def _numbers(prompt: Any, completion: Any, seconds: Any, usd: Any, when: Any) -> dict[str, Any]:
     """Numbers that cannot be read are unknown: the ranking beside them is worth its price."""
-    return {
-        "prompt_tokens": read_count(prompt) or 0,
-        "completion_tokens": read_count(completion) or 0,
-        "seconds": read_amount(seconds) or 0.0,
-        "usd": read_amount(usd),
-        "time": read_time(when),
-    }
+    return {**vars(read_cost(prompt, completion, seconds, usd)), "time": read_time(when)}
 
 
 def _keep_cost(store: LabelStore, row: tuple[Any, ...], teachers: dict[int, str], raw: Any = "") -> None:

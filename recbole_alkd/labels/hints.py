@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recbole_alkd.labels.label import read_amount, read_count, read_time
+from recbole_alkd.labels.cost import Cost, read_cost
+from recbole_alkd.labels.label import read_time
 from recbole_alkd.labels.store import LabelStore, LabelStoreError
 
 _SELECT = """SELECT key, rules, raw, prompt_tokens, completion_tokens, seconds, usd, teachers.name, time
@@ -36,6 +37,11 @@ class Hints:
     teacher: str = ""
     time: float | None = None
 
+    @property
+    def cost(self) -> Cost:
+        """What the request took."""
+        return Cost(self.prompt_tokens, self.completion_tokens, self.seconds, self.usd)
+
 
 def get_hints(store: LabelStore, key: str) -> Hints | None:
     """The hints called ``key``, or None. LabelStoreError when what is stored is no list of lines."""
@@ -57,14 +63,12 @@ def _has_hints(store: LabelStore) -> bool:
 
 def put_hints(store: LabelStore, hints: Hints) -> bool:
     """Store ``hints``; durable on return. False when the key exists, whose hints then stay as they are."""
+    cost = read_cost(hints.prompt_tokens, hints.completion_tokens, hints.seconds, hints.usd)
     row = [
         hints.key,
         json.dumps(hints.rules),
         hints.raw.encode("utf-8", "surrogatepass"),
-        read_count(hints.prompt_tokens) or 0,
-        read_count(hints.completion_tokens) or 0,
-        read_amount(hints.seconds) or 0.0,
-        read_amount(hints.usd),
+        *vars(cost).values(),
         read_time(hints.time),
         hints.teacher,
     ]

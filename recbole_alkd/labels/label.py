@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recbole_alkd.labels.cost import Cost, read_amount, read_count
 from recbole_alkd.settings.groups import AlkdError
 
 STATUSES = ("ok", "failed")
-LARGEST = 2**63 - 1  # what SQLite's integers hold
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999: later times are no times
 
 
@@ -26,7 +24,7 @@ class Label:
         ranking: distinct candidate tokens, best first; empty when the answer was unusable.
         candidates: the tokens the LLM chose from, in the order of the instance.
         raw: the answer as it came.
-        repairs: what the parser had to mend, and how often.
+        repairs: what the parser had to repair, and how often.
         prompt_tokens, completion_tokens: as counted by whoever was asked.
         seconds: from request to answer.
         usd: US dollars paid; None where there is no price (a local LLM, a control).
@@ -50,6 +48,11 @@ class Label:
     status: str = "ok"
     teacher: str = ""
     time: float | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """What the answer took."""
+        return Cost(self.prompt_tokens, self.completion_tokens, self.seconds, self.usd)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranking", tuple(self.ranking))
@@ -75,30 +78,6 @@ def label_key(history: Sequence[str], candidates: Sequence[str], prompt: str, te
     """
     question = json.dumps([list(history), list(candidates), prompt, teacher])  # JSON: no two questions share a text
     return hashlib.sha256(question.encode()).hexdigest()
-
-
-def read_count(value: object) -> int | None:
-    """A count that a server, a teacher or a file gives, or None where it is none: text, a fraction, negative, too large."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    if isinstance(value, numbers.Integral):
-        count = int(value)
-    elif math.isfinite(value) and float(value).is_integer():
-        count = int(float(value))
-    else:
-        return None
-    return count if 0 <= count <= LARGEST else None
-
-
-def read_amount(value: object, most: float = math.inf) -> float | None:
-    """Seconds or US dollars, or None where it is none: text, negative, endless, NaN, more than ``most``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return None
-    try:
-        amount = float(value)
-    except OverflowError:
-        return None
-    return amount if math.isfinite(amount) and 0 <= amount <= most else None
 
 
 def read_time(value: object) -> float | None:

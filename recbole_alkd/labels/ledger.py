@@ -17,11 +17,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.labels.label import read_amount, read_count
+from recbole_alkd.labels.cost import Cost, read_amount, read_count
 from recbole_alkd.settings.groups import AlkdError
 
 FILE = "spending.jsonl"
-Taken = Mapping[str, tuple[int, float | None]]
+Taken = Mapping[str, Cost]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Ledger:
 
     Args:
         path: the file; it is made when the first request is noted.
-        known: key -> (tokens, USD) of the labels that are stored, for requests whose answer was stored and whose second line is
+        known: key -> cost of the labels that are stored, for requests whose answer was stored and whose second line is
             missing; None: nothing is known of them.
 
     Raises:
@@ -80,9 +80,9 @@ class Ledger:
             found = known([entry["key"] for entry in unknown.values()])
             for name, entry in unknown.items():
                 if entry["key"] in found:  # the answer is stored, so what it took is known
-                    tokens, usd = found[entry["key"]]
-                    if tokens <= entry["tokens"]:
-                        self._entries[name] = {**entry, "tokens": tokens, "usd": usd, "open": False}
+                    taken = found[entry["key"]]
+                    if taken.tokens <= entry["tokens"]:
+                        self._entries[name] = {**entry, "tokens": taken.tokens, "usd": taken.usd, "open": False}
         self._unknown = [entry for entry in self._entries.values() if entry["open"]]
 
     def _read(self, line: bytes) -> None:

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_alkd.labels.cost import read_cost
 from recbole_alkd.labels.damage import repair, verify
 from recbole_alkd.labels.hints import all_hints, put_hints
-from recbole_alkd.labels.label import Label, read_amount, read_count, read_time, to_row
+from recbole_alkd.labels.label import Label, read_time, to_row
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.groups import AlkdError
 
@@ -241,13 +242,8 @@ def _from_values(place: str, values: Any) -> Label:
     if not good:
         raise AlkdError(f"{place}: a value is of the wrong type")
     # a ranking is worth its price without them: what is no number is unknown
-    numbers = {
-        "prompt_tokens": read_count(values.get("prompt_tokens", 0)) or 0,
-        "completion_tokens": read_count(values.get("completion_tokens", 0)) or 0,
-        "seconds": read_amount(values.get("seconds", 0.0)) or 0.0,
-        "usd": read_amount(values.get("usd")),
-        "time": read_time(values.get("time")),
-    }
+    cost = read_cost(*(values.get(name) for name in ("prompt_tokens", "completion_tokens", "seconds", "usd")))
+    numbers = {**vars(cost), "time": read_time(values.get("time"))}
     try:
         label = Label(**{**values, **numbers})
         to_row(label)

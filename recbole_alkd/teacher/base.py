@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from recbole_alkd.labels.budget import Budget, Reservation
+from recbole_alkd.labels.cost import Cost, read_bound
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.groups import AlkdError, Settings
 
@@ -60,6 +61,11 @@ class Answer:
     usd: float | None = None
     status: str = "ok"
 
+    @property
+    def cost(self) -> Cost:
+        """What it took."""
+        return Cost(self.prompt_tokens, self.completion_tokens, self.seconds, self.usd)
+
 
 @dataclass(frozen=True)
 class TeacherContext:
@@ -100,13 +106,52 @@ class TeacherContext:
 
 def check_teacher(teacher: type[LLMTeacher]) -> None:
     """AlkdError for a teacher that does not say what a request may take."""
-    if teacher.instant or teacher.estimate is not LLMTeacher.estimate:
+    if teacher.instant or _bounding_method(teacher):
         return
     raise AlkdError(
-        f"llm_teacher: {teacher.__module__}.{teacher.__qualname__} does not say what a request may take, and no budget would "
-        "hold; needed: a method estimate(instance) that gives upper bounds (tokens, USD or None), or instant = True where "
-        "answers cost nothing"
+        f"llm_teacher: {_name(teacher)} does not say what a request may take, and no budget would hold; needed: a method "
+        "bound(instance) that gives the most as a Cost, or a method estimate(instance) that gives it as (tokens, USD or "
+        "None), or instant = True where answers cost nothing"
     )
+
+
+def bound_of(teacher: LLMTeacher, instance: Instance) -> Cost:
+    """The most that one request about ``instance`` may take, by the teacher's ``bound`` or ``estimate``.
+
+    Raises:
+        AlkdError: the teacher does not say, or says something else than an amount.
+    """
+    method = _bounding_method(type(teacher))
+    if not method:
+        check_teacher(type(teacher))
+        return Cost()
+    value = getattr(teacher, method)(instance)
+    return read_bound(value, f"llm_teacher: {_name(type(teacher))}.{method}")
+
+
+def most_of(teacher: LLMTeacher, instance: Instance) -> Cost:
+    """``LLMTeacher.most`` as a cost."""
+    return read_bound(teacher.most(instance), f"llm_teacher: {_name(type(teacher))}.most")
+
+
+def expected_of(teacher: LLMTeacher, instance: Instance) -> Cost:
+    """``LLMTeacher.expect`` as a cost."""
+    return read_bound(teacher.expect(instance), f"llm_teacher: {_name(type(teacher))}.expect")
+
+
+def _bounding_method(teacher: type[LLMTeacher]) -> str:
+    """The method that the teacher's own class, or the nearest one above it, states bounds by; "" for none."""
+    for kind in teacher.__mro__:
+        if kind is LLMTeacher:
+            break
+        stated = next((method for method in ("bound", "estimate") if method in vars(kind)), "")
+        if stated:
+            return stated
+    return ""
+
+
+def _name(teacher: type) -> str:
+    return f"{teacher.__module__}.{teacher.__qualname__}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +181,7 @@ class LLMTeacher:
         needs_titles: whether items without titles are an error.
         ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
         instant: whether answers take no time and cost nothing, so that they are stored together. Every other teacher must
-            define ``estimate``.
+            define ``bound``.
         says_when_it_sends: whether ``may_send`` is called just before each request. Of a teacher that does not, all
             instances that are handed to one ``ask`` count as sent at once, and where the run is killed they are counted as
             paid for.
@@ -162,7 +207,7 @@ class LLMTeacher:
 
     @property
     def bound_words(self) -> str:
-        """How the upper bounds of ``estimate`` count, in words; "" where there is nothing to say."""
+        """How upper bounds are counted, in words; "" where there is nothing to say."""
         return ""
 
     @classmethod
@@ -193,23 +238,26 @@ class LLMTeacher:
         """The text that decides the answer, as far as text does."""
         raise NotImplementedError
 
-    def estimate(self, instance: Instance) -> tuple[int, float | None]:
-        """Upper bounds for one request: tokens (prompt and completion) and USD (None: it costs nothing).
+    def bound(self, instance: Instance) -> Cost:
+        """The most that one request may take: tokens (prompt and completion) and USD (None: it has no price).
 
-        Budgets rest on them: an answer that takes more ends the asking with an error.
+        It is reserved before the request leaves, so budgets rest on it: an answer that takes more ends the asking with an
+        error. There is no default unless the teacher is ``instant``.
         """
-        if self.instant:
-            return 0, None
-        check_teacher(type(self))
-        raise NotImplementedError
+        return bound_of(self, instance)
 
-    def expect(self, instance: Instance) -> tuple[int, float | None]:
-        """What one request will take, about: tokens and USD. The upper bound where nothing better is known."""
-        return self.estimate(instance)
+    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+        """``bound`` as (tokens, USD). A teacher of your own may define this in place of ``bound``."""
+        most = bound_of(self, instance)
+        return most.tokens, most.usd
 
-    def most(self, instance: Instance) -> tuple[int, float | None]:
-        """The same as ``estimate``, with a second request for the same instance where the teacher may send one."""
-        return self.estimate(instance)
+    def expect(self, instance: Instance) -> Cost | tuple[int, float | None]:
+        """What one request will take, about: a cost, or (tokens, USD). The upper bound where nothing better is known."""
+        return bound_of(self, instance)
+
+    def most(self, instance: Instance) -> Cost | tuple[int, float | None]:
+        """The same as ``bound``, with a second request for the same instance where the teacher may send one."""
+        return bound_of(self, instance)
 
     def measure(self, instances: Sequence[Instance]) -> Measured | None:
         """What labels of ``instances`` will take, where trying a few of them costs nothing but a moment; None elsewhere.
@@ -218,7 +266,7 @@ class LLMTeacher:
         """
         return None
 
-    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+    def preparation_cost(self, store: LabelStore | None) -> Sequence[Cost | tuple[int, float | None]]:
         """What ``prepare`` would ask of an LLM at a price beyond what ``store`` has: ``[expect, most]``, or [] for nothing."""
         return []
 

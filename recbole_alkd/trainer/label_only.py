@@ -120,7 +120,7 @@ def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, f
         write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
         lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
     spent = dataclasses.asdict(rounds.ledger.spending)
-    report = {**vars(bill), "spent": spent, "rankings": len(found.labels), "missing": missing}
+    report = {**bill.report(), "spent": spent, "rankings": len(found.labels), "missing": missing}
     report |= {"ended": found.ended, "repairs": found.repairs}
     return report, lines
 
@@ -148,14 +148,14 @@ def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
         found = read_batch(teacher, rounds.instances(picked), store, file)
     bill = found.bill
     if bill.asked:
-        rounds.ledger.note(None, f"batch {file.name}", bill.prompt_tokens + bill.completion_tokens, bill.usd, open_=False)
+        rounds.ledger.note(None, f"batch {file.name}", bill.cost.tokens, bill.usd, open_=False)
     lines = [
         f"{found.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {found.known:,} were known, "
         f"{found.foreign:,} belong to other questions, {found.unanswered:,} requests ended in an error",
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}",
         *(f"{file}, {problem}; it is left out" for problem in found.unreadable),
     ]
-    return dataclasses.asdict(found), lines
+    return {**dataclasses.asdict(found), "bill": bill.report()}, lines
 
 
 def _api(rounds: LabelRounds, option: str) -> ApiTeacher:

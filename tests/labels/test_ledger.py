@@ -7,6 +7,7 @@ import pytest
 from disks import fill, small_disk
 
 from recbole_alkd.labels import Budget
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.ledger import FILE, Ledger
 from recbole_alkd.settings.groups import AlkdError
 
@@ -63,7 +64,7 @@ def test_a_request_without_an_end_is_counted_with_the_most_that_it_may_have_take
         if key != "not sent":
             request.begin()
     # killed here: the answer to one of them was stored before, its price not noted yet
-    ledger = Ledger(path, lambda keys: {key: (30, None) for key in keys if key == "stored"})
+    ledger = Ledger(path, lambda keys: {key: Cost(30) for key in keys if key == "stored"})
     assert (ledger.spending.tokens, ledger.spending.unknown, ledger.spending.unknown_tokens) == (130, 1, 100)
     assert Budget(9, tokens=500, ledger=ledger).left.tokens == 370
     assert Ledger(path).spending.tokens == 200  # where the store tells nothing

@@ -141,6 +141,6 @@ def test_estimates_need_no_server(tmp_path: Path) -> None:
         store.put(Label(key_of(teacher, instances[2]), ("x",)))
         found = estimate_labels(teacher, [*instances, instances[0]], store)
     assert (found.wanted, found.known, found.missing) == (6, 1, 4)
-    assert found.most_tokens == sum(teacher.most(i)[0] for i in instances if i is not instances[2])
-    assert all(teacher.most(i)[0] > 2 * teacher.estimate(i)[0] for i in instances)
+    assert found.most_tokens == sum(teacher.most(i).tokens for i in instances if i is not instances[2])
+    assert all(teacher.most(i).tokens > 2 * teacher.estimate(i)[0] for i in instances)
     assert 0 < found.tokens < found.most_tokens and 0 < found.usd < found.most_usd

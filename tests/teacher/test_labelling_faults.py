@@ -16,9 +16,10 @@ from recbole_alkd.labelling import collect as labelling
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.ledger import Ledger
 from recbole_alkd.settings.groups import AlkdError
-from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, check_teacher
+from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, bound_of, check_teacher
 
 GOOD = Answer(("c", "a"), "[c, a]", {}, 60, 20, 0.5, 0.004)
 
@@ -236,7 +237,7 @@ class Free(Silent):
 
 
 def test_a_teacher_must_say_what_a_request_may_take() -> None:
-    with pytest.raises(AlkdError, match=r"Silent does not say what a request may take.* a method estimate\(instance\)") as error:
+    with pytest.raises(AlkdError, match=r"Silent does not say what a request may take.* a method bound\(instance\)") as error:
         check_teacher(Silent)
     assert "\n" not in str(error.value)
     with pytest.raises(AlkdError, match="Silent does not say"):
@@ -244,6 +245,38 @@ def test_a_teacher_must_say_what_a_request_may_take() -> None:
     check_teacher(Free)
     assert Free(None).estimate(instances(1)[0]) == (0, None)
     check_teacher(Scripted)
+
+
+class OneNumber(Scripted):
+    def estimate(self, instance: Instance) -> Any:
+        return 100
+
+
+class Bounding(Scripted):
+    """States its bounds as a cost, above a class that has them as a pair."""
+
+    def bound(self, instance: Instance) -> Cost:
+        return Cost(50, 30, usd=0.01)
+
+
+@pytest.mark.parametrize("limits", [{}, {"tokens": 1000}])
+def test_a_bound_of_one_number_is_an_error_before_anything_is_asked(store: LabelStore, limits: dict[str, int]) -> None:
+    teacher = OneNumber()
+    with pytest.raises(AlkdError, match=r"OneNumber.estimate: 100 does not say what a request may take"):
+        collect_labels(teacher, instances(3), store, Budget(9, **limits), show_progress=False)
+    assert teacher.asked == [] and teacher.prepared == 0
+
+
+def test_a_bound_may_be_a_cost_and_the_nearest_method_counts(store: LabelStore) -> None:
+    teacher, budget = Bounding(), Budget(9, tokens=240)  # three requests of 80
+    found = collect_labels(teacher, instances(5), store, budget, show_progress=False)
+    assert len(found.labels) == 3
+
+    class Halved(Bounding):
+        def estimate(self, instance: Instance) -> tuple[int, float | None]:
+            return 40, None
+
+    assert bound_of(Halved(), instances(1)[0]) == Cost(40)
 
 
 def test_a_question_that_another_process_has_taken_meanwhile_is_not_sent(store: LabelStore) -> None:

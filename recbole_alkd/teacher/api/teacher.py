@@ -22,6 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from recbole_alkd.labels.asked import has_rankings
 from recbole_alkd.labels.budget import Reservation
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.answers.parse import ParsedRanking, read_ranking
 from recbole_alkd.llm.api_key import find_key, known_key, strike
@@ -113,15 +114,15 @@ class ApiTeacher(LLMTeacher):
         """Tokens that an answer may have."""
         return self.settings.llm_max_tokens or _list_bytes(instance, self.settings.llm_top_n) + _TEMPLATE
 
-    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+    def bound(self, instance: Instance) -> Cost:
         return self._cost(self._prompt_bound(instance), self.answer_tokens(instance))
 
-    def most(self, instance: Instance) -> tuple[int, float | None]:
+    def most(self, instance: Instance) -> Cost:
         """The second request holds the first one, a part of the unusable answer, and what is asked then."""
         quote = 4 * _LONGEST_QUOTE + len(self._again(instance).encode())
         return self._cost(2 * self._prompt_bound(instance) + quote, 2 * self.answer_tokens(instance))
 
-    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+    def preparation_cost(self, store: LabelStore | None) -> list[Cost]:
         messages = hints.missing_request(self, self._prompt, self._hint_key, store)
         bound, tokens = bound_of(messages), self._hint_tokens
         return [self._cost(bound // 4, tokens // 4), self._cost(bound, tokens)] if messages else []
@@ -136,11 +137,11 @@ class ApiTeacher(LLMTeacher):
             prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
         return prompt
 
-    def _cost(self, prompt_tokens: int, completion_tokens: int) -> tuple[int, float | None]:
-        usd = self._price.usd(prompt_tokens, completion_tokens) if self._price else None
-        return prompt_tokens + completion_tokens, usd
+    def _cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> Cost:
+        usd = self._price.usd(prompt_tokens, completion_tokens, cached_tokens) if self._price else None
+        return Cost(prompt_tokens, completion_tokens, usd=usd)
 
-    def expect(self, instance: Instance) -> tuple[int, float | None]:
+    def expect(self, instance: Instance) -> Cost:
         """Four bytes a token, which is about right for English titles, and two for the ids of the answer."""
         prompt = len(self.prompt(instance).encode("utf-8", "surrogatepass")) // 4
         if self._hint_key != "none":
@@ -186,7 +187,8 @@ class ApiTeacher(LLMTeacher):
         tokens = self._hint_tokens
         reservation = None
         if self.budget:
-            reservation = self.budget.reserve(*self._cost(bound_of(messages), tokens), labels=0)
+            most = self._cost(bound_of(messages), tokens)
+            reservation = self.budget.reserve(most.tokens, most.usd, labels=0)
             if reservation is None:
                 raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
             reservation.begin()
@@ -201,7 +203,7 @@ class ApiTeacher(LLMTeacher):
             ) from None
         answer = self._paid(Answer((), raw=self._raw(reply)), reply, messages, tokens)
         if reservation:
-            reservation.settle(answer.prompt_tokens + answer.completion_tokens, answer.usd, labels=0)
+            reservation.settle(answer.cost.tokens, answer.usd, labels=0)
         return answer
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
@@ -319,7 +321,7 @@ class ApiTeacher(LLMTeacher):
         if not parsed.items:
             # once more, and more strictly if there was a text; the answer that is there is kept beside the new one
             stricter = self._stricter(messages, reply.text, instance) if reply.readable else messages
-            if reservation is None or reservation.extend(*self._cost(bound_of(stricter), tokens)):
+            if _extended(reservation, self._cost(bound_of(stricter), tokens)):
                 try:
                     second = await self._chat(stricter, tokens, reservation, name)
                 except NoReplyError as error:
@@ -339,16 +341,16 @@ class ApiTeacher(LLMTeacher):
         )
 
     async def _chat(self, messages: Messages, tokens: int, reservation: Reservation | None, name: str) -> Reply:
-        bound = self._cost(bound_of(messages), tokens)
+        most = self._cost(bound_of(messages), tokens)
 
         def forfeit() -> None:
-            logger.warning("%s: a request that broke off may be charged; %d tokens are counted for it", name, bound[0])
+            logger.warning("%s: a request that broke off may be charged; %d tokens are counted for it", name, most.tokens)
             if reservation:
-                reservation.forfeit(*bound)
+                reservation.forfeit(most.tokens, most.usd)
 
         def may_resend() -> bool:
             forfeit()
-            return reservation is None or reservation.extend(*bound)
+            return _extended(reservation, most)
 
         assert self._client is not None
         try:
@@ -416,13 +418,7 @@ class ApiTeacher(LLMTeacher):
         prompt, completion = (
             bound if count is None or count > bound else count for count, bound in zip(counts, bounds, strict=True)
         )
-        usd = self._price.usd(prompt, completion, reply.cached_tokens) if self._price else None
-        return replace(
-            answer,
-            prompt_tokens=answer.prompt_tokens + prompt,
-            completion_tokens=answer.completion_tokens + completion,
-            usd=None if usd is None else (answer.usd or 0.0) + usd,
-        )
+        return replace(answer, **vars(answer.cost + self._cost(prompt, completion, reply.cached_tokens)))
 
 
 @dataclass
@@ -436,6 +432,11 @@ class Held:
         """Why the server may be one that answers nothing; None where it is not."""
         why = next((refusal for _, refusal in self.refused if not refusal.certain), self.last)
         return None if why is None or has_answered() else why
+
+
+def _extended(reservation: Reservation | None, more: Cost) -> bool:
+    """Whether a further request may leave: nobody counts, or there is room for it, which is then reserved."""
+    return reservation is None or reservation.extend(more.tokens, more.usd)
 
 
 def bound_of(messages: Messages) -> int:

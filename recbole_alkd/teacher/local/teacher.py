@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
 from recbole_alkd.registry import teachers
@@ -108,34 +109,35 @@ class LocalTeacher(LLMTeacher):
         shown = [title_of(item, titles) for item in shown_order(instance, self.settings.llm_seed)]
         return prefix + "\n".join([texts["index.options"], *shown, texts["index.ask"]])
 
-    def estimate(self, instance: Instance) -> tuple[int, float | None]:
+    def bound(self, instance: Instance) -> Cost:
         """A title has at most ``llm_title_tokens`` tokens and a line with its end or letter a few more; a byte of the
         prompt's own text, and of a generated answer, may be a token."""
         s, texts = self.settings, self._prompt
         if s.llm_scoring == "generate":
             answer = sum(len(item.encode()) + 7 for item in instance.candidates) + 16
-            return len(self.prompt(instance).encode()) + _TEMPLATE + self._hint_bytes + answer, None
+            return Cost(len(self.prompt(instance).encode()) + _TEMPLATE + self._hint_bytes + answer)
         own = sum(len(texts[key].encode()) + 2 for key in _TEXTS[s.llm_scoring])
         session = min(len(instance.history), s.llm_history) * (s.llm_title_tokens + 2)
         candidates = len(instance.candidates) * (s.llm_title_tokens + 5)
-        return (own + session + candidates) * (ORDERS if s.llm_scoring == "index" else 1), None
+        return Cost((own + session + candidates) * (ORDERS if s.llm_scoring == "index" else 1))
 
     @property
     def bound_words(self) -> str:
         return "every byte a token" if self.settings.llm_scoring == "generate" else "every title of llm_title_tokens tokens"
 
-    def expect(self, instance: Instance) -> tuple[int, float | None]:
+    def expect(self, instance: Instance) -> Cost:
         """Four bytes a token, two in what is written; ``measure`` counts with the tokenizer."""
         s, texts = self.settings, self._prompt
-        most, usd = self.estimate(instance)
+        most = self.bound(instance).tokens
         if s.llm_scoring == "generate":
             written = sum(sorted((len(item.encode()) + 7 for item in instance.candidates), reverse=True)[: s.llm_top_n])
-            return min(most, len(self.prompt(instance).encode()) // 4 + _TEMPLATE + self._hint_bytes // 10 + written // 2), usd
+            read = len(self.prompt(instance).encode()) // 4 + _TEMPLATE + self._hint_bytes // 10
+            return Cost(min(most, read + written // 2))
         titles = self.context.titles
         items = [*instance.history[-s.llm_history :], *instance.candidates]
         read = sum(min(s.llm_title_tokens, len(title_of(item, titles).encode()) // 4 + 1) + 1 for item in items)
         own = sum(len(texts[key].encode()) // 4 for key in _TEXTS[s.llm_scoring])
-        return min(most, (own + read) * (ORDERS if s.llm_scoring == "index" else 1)), usd
+        return Cost(min(most, (own + read) * (ORDERS if s.llm_scoring == "index" else 1)))
 
     def measure(self, instances: Sequence[Instance]) -> Measured:
         """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one is wanted."""
@@ -169,9 +171,9 @@ class LocalTeacher(LLMTeacher):
                 self._adapt(scorer)
         self._scorer = scorer
 
-    def preparation_cost(self, store: LabelStore | None) -> list[tuple[int, float | None]]:
+    def preparation_cost(self, store: LabelStore | None) -> list[Cost]:
         messages = hints.missing_request(self, self._prompt, self._hint_key, store)
-        return [(_most_tokens(messages), None)] * 2 if messages else []
+        return [Cost(_most_tokens(messages))] * 2 if messages else []
 
     def _ask_for_hints(self, scorer: GenerateScorer, messages: Sequence[Mapping[str, str]]) -> Answer:
         reservation = None
@@ -181,7 +183,7 @@ class LocalTeacher(LLMTeacher):
                 raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
         answer = scorer.chat(messages)
         if reservation:
-            reservation.settle(answer.prompt_tokens + answer.completion_tokens, labels=0)
+            reservation.settle(answer.cost.tokens, labels=0)
         return answer
 
     def _adapt(self, scorer: Scorer) -> None:
