@@ -19,9 +19,14 @@ _HISTORY = 'item ids between spaces ("50 181 174"), or ids and titles between se
 
 def add_serving_commands(commands: Any) -> None:
     """Mount the commands on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs one."""
-    export = _add(commands, "export", _export, "write the student of a finished run as a bundle, a folder of its own")
-    export.add_argument("--run", required=True, type=Path, dest="folder", metavar="RUN_FOLDER", help="of a finished run")
-    export.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
+    export = _add(commands, "export", _export, "write the student of a finished run as a folder of its own, or for another program")
+    source = export.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, dest="folder", metavar="RUN_FOLDER", help="the folder of a finished run")
+    source.add_argument("--bundle", type=Path, metavar="BUNDLE", help="a bundle")
+    export.add_argument("--out", required=True, type=Path, metavar="OUT", help="a folder (redis: a file) that is not there")
+    formats = "bundle (default): all of it; onnx: the graph and its numbers; vectors: .npy and ids, for FAISS and usearch; "
+    formats += "redis: item -> packed neighbours, for redis-cli --pipe; triton: a model repository"
+    export.add_argument("--format", choices=("bundle", "onnx", "vectors", "redis", "triton"), default="bundle", help=formats)
 
     recommend = _add(commands, "recommend", _recommend, "recommend items for a session")
     _add_bundle(recommend)
@@ -89,8 +94,16 @@ def _add_bundle(parser: argparse.ArgumentParser) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from recbole_alkd.serving import write_bundle
+    from recbole_alkd.serving.export import FORMATS
+    from recbole_alkd.serving.manifest import copy_bundle
 
-    print(f"written: {write_bundle(args.folder, args.out)}")
+    if args.format != "bundle":
+        written = FORMATS[args.format](Recommender.load(args.folder or args.bundle, verify=True), args.out)
+    elif args.folder:
+        written = write_bundle(args.folder, args.out)
+    else:
+        written = copy_bundle(args.bundle, args.out)
+    print(f"written: {written}")
 
 
 def _recommend(args: argparse.Namespace) -> None:

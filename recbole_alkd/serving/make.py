@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import write_items
 from recbole_alkd.serving.make_onnx import write_encoder
-from recbole_alkd.serving.manifest import CARD, ENCODER, MANIFEST, STUDENT, copy_bundle, write_bundle_folder
+from recbole_alkd.serving.manifest import CARD, ENCODER, MANIFEST, ONNX, STUDENT, copy_bundle, write_bundle_folder
+from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import BUNDLE
 from recbole_alkd.serving.tensors import write_tensors
 from recbole_alkd.settings.error import AlkdError
@@ -39,7 +41,8 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
     """Write ``bundle/`` into the folder of a finished run, where ``save_bundle`` asks for it."""
     if run.settings.report.save_bundle:
         out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
-        log.info(set_color("bundle", "blue") + f": {out}")
+        without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
+        log.info(set_color("bundle", "blue") + f": {out}{without}")
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
@@ -106,6 +109,8 @@ def make_bundle(
     def fill(folder: Path) -> None:
         facts.update(_write_student(folder, view, titles, width))
         write_items(folder, ids, shown_titles(train, ids), counts)
+        if find_spec("onnx"):
+            write_onnx(folder, facts, train.item_num)
         (folder / CARD).write_text(card(content), encoding="utf-8")
 
     content = {"created": _now(), "student": facts, **_facts(train, report, ranks)}
