@@ -61,7 +61,7 @@ def session_counts(flat: np.ndarray, offsets: np.ndarray, n_items: int) -> np.nd
 def forward_counts(flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]) -> list[csr_array]:
     """F (n_items, n_items), float32, for every gap decay. An item is no neighbour of itself; the diagonal is empty."""
     totals: list[csr_array] = []
-    for source, target, gap in _pairs(flat, offsets):
+    for source, target, gap in pairs(flat, offsets):
         key, place = np.unique(source * n_items + target, return_inverse=True)
         start = np.searchsorted(key, np.arange(n_items + 1) * n_items)
         parts = []
@@ -93,7 +93,7 @@ def with_repeats(table: csr_array, repeat: float) -> csr_array:
     return found
 
 
-def _pairs(flat: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def pairs(flat: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of places of one session with different items: the earlier item, the later one, the places between them."""
     end = np.repeat(offsets[1:], np.diff(offsets))
     after = np.minimum(end - np.arange(len(flat)) - 1, LONGEST_GAP)

@@ -6,7 +6,7 @@ Pure functions on scipy matrices. An edge (i, j) of weight w adds w to the score
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -25,10 +25,18 @@ class Weighing:
     target_exponent: float
     decay: float
     last_items: int
+    weighed: list[csr_array] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, together: csr_array) -> csr_array:
-        """``weigh`` under these exponents."""
+        """``weigh`` under these exponents. ``weighed`` keeps what was given, for whoever weighs it with other counts."""
+        self.weighed.append(together)
         return weigh(together, self.counts, self.source_exponent, self.target_exponent)
+
+    def edges(self, make: EdgeMaker) -> tuple[csr_array, csr_array | None]:
+        """What ``make`` makes, and the same before it was weighed; None where it was not."""
+        own = replace(self, weighed=[])
+        found = make(own)
+        return found, own.weighed[0] if len(own.weighed) == 1 else None
 
 
 # Edges (n_items, n_items), made once it is known how the table weighs its own.

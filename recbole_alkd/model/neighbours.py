@@ -34,6 +34,11 @@ def rounded(weights: np.ndarray) -> np.ndarray:
     return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16).astype(np.float32)
 
 
+def served(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
+    """A table as it is kept: its weights rounded to float16, and ``cut``."""
+    return cut(csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), neighbors, size)
+
+
 def cut(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
     """The table with each item's ``neighbors`` largest weights, or with as many edges as ``size`` bytes hold.
 

@@ -21,9 +21,10 @@ from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
-from recbole_alkd.model.neighbours import PRIOR, cut, rounded
+from recbole_alkd.model.neighbours import PRIOR, served
 from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
+from recbole_alkd.model.table_made import EdgeSet, Made
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings, stage_seed
 
@@ -38,7 +39,7 @@ class SessionKNN(SequentialRecommender):
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
     (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
-    ``counts`` (n_items,) int32 and ``decay``.
+    ``counts`` (n_items,) int32 and ``decay``. ``made`` is what ``fit_table`` made it of, None for a table that was loaded.
     """
 
     input_type = InputType.POINTWISE
@@ -70,6 +71,7 @@ class SessionKNN(SequentialRecommender):
         self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int32))
         self.register_buffer("decay", torch.zeros(()))
         self.weights = nn.Parameter(torch.zeros(0, dtype=torch.float16), requires_grad=False)
+        self.made: Made | None = None
 
     def fit_table(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> dict[str, Any]:
         """Count, choose, add, cut.
@@ -94,10 +96,13 @@ class SessionKNN(SequentialRecommender):
         chosen: dict[str, Any] = {**choice.how._asdict(), **choice.facts()}
         how, counts, table = choice.how, choice.counts, choice.table
         weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
+        sets = []
         for name, make in (edges or {}).items():
-            found = make(weighing)
+            found, together = weighing.edges(make)
             chosen[f"{name}_edges"] = found.nnz
-            table, chosen[f"{name}_weight"] = self._add(table, found, weighing, sessions)
+            table, weight = self._add(table, found, weighing, sessions)
+            chosen[f"{name}_weight"] = weight
+            sets.append(EdgeSet(name, found, together, weight))
         table = self._cut(table)
         if self.refine_epochs and sessions is not None:
             rows = train.inter_feat
@@ -109,6 +114,7 @@ class SessionKNN(SequentialRecommender):
             seed = stage_seed(self.seed, "knn_refine")
             table, epoch, gains = refined(table, parts, how.decay, self.last_items, self.refine_epochs, gain, seed)  # type: ignore[arg-type]
             chosen.update(refined_epoch=epoch, refined_before=gains[0], refined_after=max(gains))
+        self.made = Made(how, tuple(sets), refined=bool(chosen.get("refined_epoch")))
         self.set_table(table, counts, how.decay)
         return chosen
 
@@ -135,7 +141,7 @@ class SessionKNN(SequentialRecommender):
 
     def _cut(self, table: csr_array) -> csr_array:
         """The table as it is served."""
-        return cut(csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), self.neighbors, self.bytes)
+        return served(table, self.neighbors, self.bytes)
 
     def set_table(self, table: csr_array, counts: np.ndarray, decay: float) -> None:
         """Take over a table (n_items, n_items), popularities (n_items,) and the decay."""

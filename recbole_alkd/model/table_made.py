@@ -1,0 +1,106 @@
+"""What a neighbour table was made of, so that it can be made again with more sessions, and an edge can say where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recbole_alkd.model.choosing import Counting
+from recbole_alkd.model.counting import both_ways, pairs, with_repeats
+from recbole_alkd.model.edges import added, like
+from recbole_alkd.model.neighbours import rows_of, served, weigh
+
+
+@dataclass(frozen=True)
+class EdgeSet:
+    """Edges that were added to a table.
+
+    Attributes:
+        name: "text", or that of a loss. edges: (n_items, n_items) as they were made.
+        together: the same before they were weighed with popularities; None where they were not weighed.
+        weight: what they count, in the table's own scale; 0 for none at all.
+    """
+
+    name: str
+    edges: csr_array
+    together: csr_array | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a table was made. refined: whether its weights were refined by gradients after that."""
+
+    how: Counting
+    sets: tuple[EdgeSet, ...] = ()
+    refined: bool = False
+
+
+def exact_forward(flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decay: float) -> csr_array:
+    """``counting.forward_counts`` in float64: sums of parts are the sum of all, but for the last bit."""
+    total = csr_array((n_items, n_items), dtype=np.float64)
+    for source, target, gap in pairs(flat, offsets):
+        key, place = np.unique(source * n_items + target, return_inverse=True)
+        data = np.bincount(place, weights=float(gap_decay) ** gap, minlength=len(key))
+        start = np.searchsorted(key, np.arange(n_items + 1) * n_items)
+        part = csr_array((data, key % n_items, start), shape=(n_items, n_items))
+        part.eliminate_zeros()
+        total = csr_array(total + part)
+    total.sort_indices()
+    return total
+
+
+def build(
+    forward: csr_array, counts: np.ndarray, made: Made, neighbors: int | None, size: int | None
+) -> tuple[csr_array, csr_array]:
+    """The table as it is served, and the same before it was cut.
+
+    Args:
+        forward: F (n_items, n_items). counts: (n_items,) in how many sessions each item is.
+        made: the sets that were weighed are weighed anew. neighbors, size: as ``neighbours.cut`` has them.
+    """
+    how = made.how
+    table = weigh(both_ways(forward.astype(np.float32), how.backward), counts, how.source_exponent, how.target_exponent)
+    table = with_repeats(table, how.repeat)
+    for one in made.sets:
+        edges = one.edges
+        if one.together is not None:
+            edges = weigh(one.together, counts, how.source_exponent, how.target_exponent)
+        table = added(table, like(edges, served(table, neighbors, size)), one.weight)
+    return served(table, neighbors, size), table
+
+
+def shares(
+    forward: csr_array, counts: np.ndarray, made: Made, table: csr_array, neighbors: int | None, size: int | None
+) -> dict[str, np.ndarray]:
+    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was counted."""
+    found = {}
+    whole = build(forward, counts, made, neighbors, size)[1]
+    total = at(whole, table)
+    for k, one in enumerate(made.sets):
+        if one.weight:
+            before = build(forward, counts, Made(made.how, made.sets[:k]), neighbors, size)[1]
+            after = build(forward, counts, Made(made.how, made.sets[: k + 1]), neighbors, size)[1]
+            part = at(after, table) - at(before, table)
+            found[one.name] = np.divide(part, total, out=np.zeros_like(part), where=total > 0)
+    return found
+
+
+def at(table: csr_array, places: csr_array) -> np.ndarray:
+    """The values of one table where another has its edges, (E,) float32; 0 where it has none. Both have rows in order."""
+    size = np.int64(table.shape[1])
+    ours = rows_of(table) * size + table.indices
+    wanted = rows_of(places) * size + places.indices
+    if not len(ours):
+        return np.zeros(len(wanted), dtype=np.float32)
+    place = np.minimum(ours.searchsorted(wanted), len(ours) - 1)
+    return np.where(ours[place] == wanted, table.data[place], 0).astype(np.float32)
+
+
+def grown(table: csr_array, n_items: int) -> csr_array:
+    """The same edges among more items."""
+    start = np.concatenate([table.indptr, np.full(n_items + 1 - len(table.indptr), table.indptr[-1])])
+    return csr_array((table.data, table.indices, start), shape=(n_items, n_items))
+

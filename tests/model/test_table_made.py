@@ -1,0 +1,77 @@
+"""A table made again from what it was made of is the table itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from tiny import create_dataset, tiny_config, tiny_model
+
+from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
+from recbole_alkd.model.table_made import at, build, exact_forward, grown, shares
+
+
+def makers():
+    rng = np.random.default_rng(5)
+    raw = [csr_array(rng.random((31, 31)).astype(np.float32) * (rng.random((31, 31)) < 0.2)) for _ in range(2)]
+    for one in raw:
+        one.eliminate_zeros()
+    return {"text": lambda weighing: raw[0], "pairwise": lambda weighing: weighing(raw[1])}
+
+
+def fitted(tiny_path, **settings):
+    config = tiny_config(tiny_path, student_model="SessionKNN", student_config={"knn_edge_weight": 0.7, **settings})
+    train, valid, _ = create_dataset(config).build()
+    model = tiny_model(config, train).recommender
+    model.fit_table(train, valid, makers())
+    return model, train
+
+
+OTHERWISE = {"knn_gap_decay": 0.6, "knn_backward": 0.2, "knn_repeat": 8}
+
+
+@pytest.mark.parametrize("how", [{}, {"student_neighbors": 4}, {"student_bytes": 700}, OTHERWISE], ids=str)
+def test_the_same_table(tiny_path, how):
+    model, train = fitted(tiny_path, **how)
+    flat, offsets = training_sessions(train)
+    forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
+    counts = session_counts(flat, offsets, train.item_num)
+    table, _ = build(forward, counts, model.made, model.neighbors, model.bytes)
+    np.testing.assert_array_equal(table.indptr, model.indptr.numpy())
+    np.testing.assert_array_equal(table.indices, model.indices.numpy())
+    np.testing.assert_array_equal(table.data.astype(np.float16), model.weights.numpy())
+
+
+def test_shares_say_which_edges_came_from_where(tiny_path):
+    model, train = fitted(tiny_path)
+    flat, offsets = training_sessions(train)
+    counts = session_counts(flat, offsets, train.item_num)
+    forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
+    table, whole = build(forward, counts, model.made, None, None)
+    found = shares(forward, counts, model.made, table, None, None)
+    assert found.keys() == {"text", "pairwise"}
+    text, lists = found["text"], found["pairwise"]
+    assert (text >= 0).all() and (lists >= 0).all() and (text + lists <= 1 + 1e-6).all()
+    for name, share in found.items():
+        own = next(one.edges for one in model.made.sets if one.name == name)
+        np.testing.assert_array_equal(share > 0, at(own, table) > 0)
+    sets = {one.name: one for one in model.made.sets}
+    scale = np.median(at(sets["text"].edges, table)[text == 1] / at(whole, table)[text == 1])
+    np.testing.assert_allclose(at(sets["text"].edges, table) / scale, text * at(whole, table), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("gap_decay", [1.0, 0.6, 0.0])
+def test_parts_sum_to_all(gap_decay):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 9, size=50)
+    flat, offsets = rng.integers(1, 20, size=sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
+    whole = exact_forward(flat, offsets, 20, gap_decay)
+    np.testing.assert_allclose(whole.toarray(), forward_counts(flat, offsets, 20, [gap_decay])[0].toarray(), rtol=1e-6)
+    cut = offsets[30]
+    parts = [exact_forward(flat[:cut], offsets[:31], 20, gap_decay), exact_forward(flat[cut:], offsets[30:] - cut, 20, gap_decay)]
+    np.testing.assert_allclose((parts[0] + parts[1]).toarray(), whole.toarray(), rtol=1e-14)
+
+
+def test_a_table_grows_by_items_without_edges():
+    table = csr_array(np.array([[0, 2.0], [3.0, 0]]))
+    np.testing.assert_array_equal(grown(table, 4).toarray(), [[0, 2, 0, 0], [3, 0, 0, 0], [0] * 4, [0] * 4])
