@@ -43,7 +43,7 @@ else:
 
     from recbole_alkd import plugin  # RecBole can only be imported once compat has run
     from recbole_alkd.registry import backbones, losses, policies, teachers
-    from recbole_alkd.settings.groups import AlkdError
+    from recbole_alkd.settings.error import AlkdError
 
     plugin.register()
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import logging
 import os
@@ -24,9 +23,12 @@ from recbole_alkd.distill.combined import check_losses, wanted_losses
 from recbole_alkd.labels.store import check_label_store
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import backbones, losses, policies, teachers
-from recbole_alkd.settings.groups import FIELDS, AlkdError, Settings, read_yaml
-from recbole_alkd.settings.keys import model_names, nearest, recbole_keys
-from recbole_alkd.settings.stock import check_values, gpu_text
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS, Settings
+from recbole_alkd.settings.keys import known_keys, model_names
+from recbole_alkd.settings.nearest import nearest
+from recbole_alkd.settings.stock import gpu_text
+from recbole_alkd.settings.stock_checks import check_values
 from recbole_alkd.teacher.base import check_teacher
 
 _asks: ContextVar[bool] = ContextVar("asks", default=True)
@@ -192,17 +194,6 @@ def _check_text(settings: Settings, counts: bool) -> None:
 
 
 # -- RecBole's settings ------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def known_keys() -> frozenset[str]:
-    """Every setting: RecBole's, ours, and those of our models and data sets."""
-    from recbole_alkd.plugin import properties_dir
-
-    names = set(recbole_keys()) | set(FIELDS)
-    for file in (*properties_dir().glob("model/*.yaml"), *properties_dir().glob("dataset/*.yaml")):
-        names.update(read_yaml(file.read_text(encoding="utf-8")) or {})
-    return frozenset(names)
 
 
 def check_keys(given: Mapping[str, Any], command_line: Mapping[str, Any], ours: bool, values: Mapping[str, Any]) -> None:

@@ -25,8 +25,8 @@ import numpy as np
 from recbole_alkd.files import whole_file
 from recbole_alkd.memory import rows_at_once
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.reading import read_search_file
 from recbole_alkd.settings.stock import check_value
+from recbole_alkd.settings.text import read_search_file
 
 RECBOLE_VERSION = "1.2.1"
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

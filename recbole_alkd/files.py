@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, also when the power fails.
+"""Where the shipped files are, and files that are written whole or not at all, also when the power fails.
 
 A new file is written beside its place, forced to the disk, and then renamed. Without the second step a file system may keep
 the rename and lose the content, which leaves an empty file under the right name.
@@ -16,6 +16,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 PART = ".part"  # the end of the name of a file that is being written
+_MARKER = Path("model", "ALKDRec.yaml")
+
+
+def properties() -> Path:
+    """The folder of our YAML files: inside the package (wheel, sdist) or beside it (checkout, editable install).
+
+    Raises:
+        FileNotFoundError: it is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        # the marker keeps some other project's `properties` in site-packages from being taken
+        if (folder / _MARKER).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"recbole_alkd has lost its folder of properties (looked in {package} and beside it): reinstall it"
+    )
 
 
 @contextlib.contextmanager

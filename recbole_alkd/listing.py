@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.plugin import MODELS, properties_dir
+from recbole_alkd.files import properties
+from recbole_alkd.plugin import MODELS
 from recbole_alkd.registry import backbones, losses, policies, teachers
-from recbole_alkd.settings.groups import FIELDS, AlkdError, allowed_words, read_yaml
-from recbole_alkd.settings.keys import nearest
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS
+from recbole_alkd.settings.nearest import nearest
+from recbole_alkd.settings.reading import allowed_words
 from recbole_alkd.settings.stock import SPECS
+from recbole_alkd.settings.text import read_yaml
 
 _LINE = re.compile(r"^(\w+):(?:\s.*?)?\s#\s*(.*)$")
 _KIND = re.compile(r"^\(([^)]*)\)\s*")
@@ -38,7 +42,7 @@ def all_settings() -> list[Setting]:
     """ALKDRec's settings in the order of their file, then RecBole's, then those of our models."""
     import recbole
 
-    folder = properties_dir() / "model"
+    folder = properties() / "model"
     found = _settings(folder / "ALKDRec.yaml", "ALKDRec")
     stock = Path(recbole.__file__).parent / "properties"
     mine = {setting.key for setting in found}
@@ -64,7 +68,7 @@ def _setting(key: str, default: Any, comment: str, place: str) -> Setting:
     if key in FIELDS:
         allowed = allowed_words(key)
     elif key in SPECS:
-        allowed = SPECS[key].words
+        allowed = SPECS[key].allowed
     if key in registries:
         allowed = f"one of {', '.join(registries[key])}" + (", or {loss: weight, ...}" if key == "kd_loss" else "")
     return Setting(key, default, allowed or "any", comment[kind.end() :] if kind else comment, place)
@@ -118,5 +122,5 @@ def add_settings_command(commands: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    print(f"# defaults: {properties_dir() / 'model'}")
+    print(f"# defaults: {properties() / 'model'}")
     print(*find_settings(args.word), sep="\n")

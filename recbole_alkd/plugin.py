@@ -28,10 +28,16 @@ from recbole_alkd.checks import (
 )
 from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
+from recbole_alkd.files import properties
+from recbole_alkd.files import properties as properties_dir  # noqa: F401  (its name in earlier versions)
 from recbole_alkd.model.backbone import model_defaults
-from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS, AlkdError, Settings, is_ours, parse, read_settings, read_yaml_file
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS
 from recbole_alkd.settings.keys import recbole_keys as recbole_keys
+from recbole_alkd.settings.reading import is_ours, parse, read_settings
+from recbole_alkd.settings.reading import settings_of as settings_of
 from recbole_alkd.settings.stock import SPECS, plain, read_text
+from recbole_alkd.settings.text import read_yaml_file
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -43,16 +49,6 @@ MODELS = {
 _registered = False
 
 
-def properties_dir() -> Path:
-    """The folder of our YAML files: inside the package (wheel, sdist) or beside it (checkout, editable install)."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "properties", package.parent / "properties"):
-        # the marker file keeps some other project's `properties` in site-packages from being taken
-        if (folder / "model" / "ALKDRec.yaml").is_file():
-            return folder
-    raise AlkdError(f"recbole_alkd has lost its properties folder (looked in {package} and beside it): reinstall it")
-
-
 @contextlib.contextmanager
 def empty_argv() -> Iterator[None]:
     """RecBole reads ``sys.argv`` whenever a Config is made; inside of this it finds nothing there."""
@@ -61,11 +57,6 @@ def empty_argv() -> Iterator[None]:
         yield
     finally:
         sys.argv = before
-
-
-def settings_of(config: Any) -> Settings:
-    """The checked settings of a RecBole Config."""
-    return read_settings(config.final_config_dict, recbole_keys())
 
 
 def register() -> None:
@@ -133,7 +124,7 @@ def _teach_config() -> None:
     def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
         if model in MODELS:
-            self._update_internal_config_dict(str(properties_dir() / "model" / f"{model}.yaml"))
+            self._update_internal_config_dict(str(properties() / "model" / f"{model}.yaml"))
         _add_data_settings(self, model, dataset)
 
     def _load_cmd_line(self: Any) -> dict[str, Any]:
@@ -186,15 +177,15 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
     config.alkd_notes = ()
     ours = model in MODELS
     if ours and model != "ALKDRec":
-        internal["eval_args"] = model_defaults("ALKDRec", [properties_dir()])["eval_args"]
+        internal["eval_args"] = model_defaults("ALKDRec", [properties()])["eval_args"]
     path = external.get("data_path", internal["data_path"])
     if not isinstance(path, str):
         return
-    shipped = properties_dir() / "dataset" / f"{dataset}.yaml" if ours else None
+    shipped = properties() / "dataset" / f"{dataset}.yaml" if ours else None
     copy = dataset == "ml-100k"  # of which RecBole has one, and reads no other
     found = DataSettings() if copy else data_settings(dataset, Path(path) / dataset, shipped)
     values = {key: value for key, value in found.values.items() if ours or key not in FIELDS}
-    if model != "ALKDRec" and "MAX_ITEM_LIST_LENGTH" in model_defaults(model, [properties_dir()]):
+    if model != "ALKDRec" and "MAX_ITEM_LIST_LENGTH" in model_defaults(model, [properties()]):
         values.pop("MAX_ITEM_LIST_LENGTH", None)  # the model's own is part of the model
     if values and not ours and external.get("loss_type", internal.get("loss_type")) == "CE":
         values["train_neg_sample_args"] = None  # RecBole refuses anything else with this loss

@@ -19,7 +19,7 @@ from recbole_alkd.checks import asking_nobody, check_folder
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.files import write_json
 from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer import label_only
 
 

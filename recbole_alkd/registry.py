@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.nearest import hint
 
 T = TypeVar("T")
 
@@ -39,9 +39,7 @@ class Registry:
             raise AlkdError(self.unknown(name)) from None
 
     def unknown(self, name: object) -> str:
-        close = difflib.get_close_matches(str(name), self._entries, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"{self.setting}: {name!r} is not a known {self.kind}{hint}; known: {', '.join(self)}"
+        return f"{self.setting}: {name!r} is not a known {self.kind}{hint(name, self, 0.5)}; known: {', '.join(self)}"
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

@@ -40,7 +40,7 @@ def refused(words, **values):
     ("values", "words"),
     [
         ({"alkd_difficulty": "consistancy"}, ["alkd_difficulty", "consistancy", "did you mean 'consistency'", "loss | rank"]),
-        ({"llm_prompt": "nuetral"}, ["llm_prompt", "nuetral", "did you mean neutral"]),
+        ({"llm_prompt": "nuetral"}, ["llm_prompt", "nuetral", "did you mean 'neutral'"]),
         ({"llm_prompt": "none/of/it.yaml"}, ["llm_prompt", "none/of/it.yaml"]),
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, ["alkd_picks", "none.json", "cannot be read"]),
         ({"llm_price_file": "none.yaml"}, ["llm_price_file", "none.yaml", "cannot be read"]),

@@ -163,7 +163,8 @@ def test_version_and_settings(command):
     code, listed, _ = command("settings", "label_store")
     assert code == 0 and "properties" in listed.splitlines()[0]
     assert "label_store: alkd_labels/labels.sqlite  (text)" in listed and "relative to the working directory" in listed
-    assert "epochs: 300  (an integer)  [RecBole]\n    The number of training epochs." in command("settings", "epochs")[1]
+    epochs = command("settings", "epochs")[1]
+    assert "epochs: 300  (an integer of at least 0)  [RecBole]\n    The number of training epochs." in epochs
     assert "knn_decay: [0.0, 0.3, 0.5, 0.7]" in command("settings")[1]
 
 

@@ -134,11 +134,11 @@ def test_plain_checkout(tmp_path):
 
 
 def test_a_foreign_properties_folder_is_not_taken(tmp_path, monkeypatch):
-    from recbole_alkd import AlkdError, plugin
+    from recbole_alkd import files
 
     package = tmp_path / "recbole_alkd"
     package.mkdir()
     (tmp_path / "properties" / "model").mkdir(parents=True)
-    monkeypatch.setattr(plugin, "__file__", str(package / "plugin.py"))
-    with pytest.raises(AlkdError, match="properties folder"):
-        plugin.properties_dir()
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+    with pytest.raises(FileNotFoundError, match="folder of properties"):
+        files.properties()

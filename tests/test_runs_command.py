@@ -12,7 +12,7 @@ from test_trainer import BASE, TEACHER, python_path
 from tiny import write_benchmark
 
 from recbole_alkd.active.certificate import certificate_words
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.again import read_again
 from recbole_alkd.trainer.run_folder import RunFolder
 from recbole_alkd.trainer.runs import find_runs, prune

@@ -1,6 +1,5 @@
 """The space of ``student_tune``: valid for every backbone, without what changes a comparison, and what is drawn from it."""
 
-import dataclasses
 
 import pytest
 import yaml
@@ -12,7 +11,9 @@ from recbole_alkd.distill import check_losses
 from recbole_alkd.model.backbone import build_backbone, view_and_model
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import backbones, losses
-from recbole_alkd.settings.groups import SessionSettings, read_yaml
+from recbole_alkd.settings.field import fields_of
+from recbole_alkd.settings.groups import SessionSettings
+from recbole_alkd.settings.text import read_yaml
 from recbole_alkd.trainer.search_space import (
     COMMON,
     FIXED,
@@ -53,7 +54,7 @@ def test_every_backbone_that_is_trained_has_an_entry():
 def test_nothing_that_decides_size_or_evaluation_is_tuned():
     tuned = {key for section, space in SHIPPED.items() if section != LONGER for key in space}
     sizes = {"embedding_size", "hidden_size", "student_embedding_size", "teacher_embedding_size"}
-    rows = {field.name for field in dataclasses.fields(SessionSettings)}
+    rows = set(fields_of(SessionSettings))
     assert not tuned & (set(SHARED_ONLY) | sizes | rows)
     allowed = set(RUN_KEYS) | {key for name in WITH_VECTORS for key in SHIPPED[name]}
     assert not allowed & (set(SHARED_ONLY) | sizes | rows | FIXED)

@@ -14,8 +14,8 @@ from recbole.config import Config
 from recbole_alkd import AlkdError
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.settings.keys import recbole_keys
-from recbole_alkd.settings.reading import read_value, read_yaml
 from recbole_alkd.settings.stock import check_value, read_text
+from recbole_alkd.settings.text import read_value, read_yaml
 
 STOCK = {"model": "SASRec", "dataset": "ml-100k"}
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from recbole_alkd.active.game import Counts, check_counts, check_shares, log_worst_case
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # a multiplier of this size, in units of the smallest gain, is 0
 _TINY = 1e-30

@@ -7,7 +7,6 @@ recommender. ``loss`` and ``rank`` look at the true next item instead. All run i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.scoring import Scored, in_batches, mean_ranks
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.nearest import hint
 
 
 def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024) -> np.ndarray:
@@ -78,9 +78,8 @@ def difficulty(name: str, view: Backbone, item_seq: Tensor, item_seq_len: Tensor
 def check_difficulty(name: str) -> None:
     """AlkdError where there is no difficulty of this name."""
     if name not in DIFFICULTIES:
-        close = difflib.get_close_matches(str(name), DIFFICULTIES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise AlkdError(f"alkd_difficulty: {name!r} is not allowed{hint}; allowed: {' | '.join(DIFFICULTIES)}")
+        known = f"{hint(name, DIFFICULTIES)}; allowed: {' | '.join(DIFFICULTIES)}"
+        raise AlkdError(f"alkd_difficulty: {name!r} is not allowed{known}")
 
 
 def _of_target(scores: Tensor, target: Tensor) -> Tensor:

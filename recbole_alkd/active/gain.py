@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def difficulty_ranks(difficulty: np.ndarray) -> np.ndarray:

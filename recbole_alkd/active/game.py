@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 Counts = tuple[int, int, int]
 Strategy = tuple[np.ndarray, np.ndarray, np.ndarray, float]

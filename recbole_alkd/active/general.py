@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recbole_alkd.active.game import Counts, MaxMinSolution, Strategy, check_counts
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # measured: 4 to 10; rounding may add one
 _MAX_STEPS = 100

@@ -18,7 +18,7 @@ import numpy as np
 
 from recbole_alkd.active.game import Counts, MaxMinSolution, Strategy, check_counts, check_shares, worst_case_gain
 from recbole_alkd.active.general import solve_general
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 __all__ = ["MaxMinSolution", "solve_general", "solve_max_min", "worst_case_gain"]
 

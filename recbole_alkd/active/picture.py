@@ -9,7 +9,7 @@ import numpy as np
 
 from recbole_alkd.active.gain import difficulty_ranks
 from recbole_alkd.files import whole_file
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def draw_selection(

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import beta
 
 from recbole_alkd.active.game import Counts
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 KINDS = ("effective", "similar", "incorrect")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 METHODS = ("gumbel", "pps")
 

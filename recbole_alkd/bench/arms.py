@@ -6,14 +6,16 @@ a colon: ``loss:rd``, ``policy:random``, ``llm:text``, ``model:GRU4Rec``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recbole_alkd.files import properties
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import losses, policies, teachers
-from recbole_alkd.settings.groups import AlkdError, read_yaml
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.nearest import hint
+from recbole_alkd.settings.text import read_yaml
 
 PREFIX = {"session_augmentation": "prefix"}
 CLOSED_FORM = ("popularity", "item_knn")
@@ -94,9 +96,8 @@ def find_arm(name: str) -> Arm:
     if not colon:
         if name in ARMS:
             return ARMS[name]
-        close = difflib.get_close_matches(name, ARMS, n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise AlkdError(f"arms: {name!r} is not a known arm{hint}; known: {', '.join(ARMS)}, and {', '.join(FAMILIES)} with :NAME")
+        known = f"known: {', '.join(ARMS)}, and {', '.join(FAMILIES)} with :NAME"
+        raise AlkdError(f"arms: {name!r} is not a known arm{hint(name, ARMS, 0.5)}; {known}")
     if family == "loss":
         losses.get(entry)
         return Arm(name, f"loss {entry}", "distilled", _loss_settings(entry))
@@ -114,7 +115,5 @@ def find_arm(name: str) -> Arm:
 
 def _loss_settings(name: str) -> dict[str, Any]:
     """The regime a loss was published with (``properties/loss_search.yaml``); the plan's regime for a user's own loss."""
-    from recbole_alkd.plugin import properties_dir
-
-    known = read_yaml((properties_dir() / "loss_search.yaml").read_text(encoding="utf-8"))
+    known = read_yaml((properties() / "loss_search.yaml").read_text(encoding="utf-8"))
     return known.get(name, {}).get("settings", {"kd_loss": name})

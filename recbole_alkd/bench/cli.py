@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.bench.plan import absolute, check_runs, read_plan
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.files import properties
+from recbole_alkd.settings.error import AlkdError
 
 
 def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
@@ -70,6 +71,4 @@ def plan_file(name: str) -> Path:
 
 def shipped_plans() -> dict[str, Path]:
     """Name -> file."""
-    from recbole_alkd.plugin import properties_dir
-
-    return {file.stem: file for file in sorted((properties_dir() / "bench").glob("*.yaml"))}
+    return {file.stem: file for file in sorted((properties() / "bench").glob("*.yaml"))}

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 LONGEST = 100  # characters; with an ending and a time a file name still stays below the 255 bytes of most file systems
 MOST_BYTES = 180

@@ -16,7 +16,6 @@ study: ...                       # arms at several values of a setting: ``study.
 
 from __future__ import annotations
 
-import difflib
 import glob
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +27,10 @@ from typing import Any
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
 from recbole_alkd.bench.names import check_apart, check_content, file_name, line, seen
 from recbole_alkd.bench.study import Study, read_study
-from recbole_alkd.settings.groups import FIELDS, AlkdError, read_yaml, read_yaml_file
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.keys import known_keys
+from recbole_alkd.settings.nearest import hint
+from recbole_alkd.settings.text import read_yaml_file
 
 KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
 # All arms are evaluated alike, so none may change what is evaluated.
@@ -237,11 +239,7 @@ def _resolve_files(settings: dict[str, Any], data_path: str | None) -> dict[str,
 
 
 def _check_settings(plan: Plan) -> None:
-    from recbole_alkd.plugin import properties_dir, recbole_keys
-
-    known = recbole_keys() | set(FIELDS)
-    for file in properties_dir().glob("model/*.yaml"):
-        known |= set(read_yaml(file.read_text(encoding="utf-8")) or {})
+    known = known_keys()
     groups = [("settings", plan.settings)]
     groups += [(f"datasets, {name}", values) for name, values in plan.datasets.items()]
     groups += [(f"backbones, {name}", values) for name, values in plan.backbones.items()]
@@ -311,6 +309,4 @@ def _list(value: Any, key: str) -> list[Any]:
 
 def _unknown(word: object, known: Iterable[str], kind: str, listed: bool = True) -> str:
     names = sorted(known)
-    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{seen(word)} is not a known {kind}{hint}" + (f"; known: {', '.join(names)}" if listed else "")
+    return f"{seen(word)} is not a known {kind}{hint(word, names, 0.5)}" + (f"; known: {', '.join(names)}" if listed else "")

@@ -21,7 +21,8 @@ from recbole_alkd.bench.target_groups import MEANING, Part, group_sizes, parts, 
 from recbole_alkd.bench.verdicts import method, verdicts_of
 from recbole_alkd.files import write_whole
 from recbole_alkd.model.scoring import gains
-from recbole_alkd.settings.groups import AlkdError, stage_seed
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.identity import stage_seed
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ from recbole_alkd.bench.processes import start_run
 from recbole_alkd.bench.progress import LogWatch
 from recbole_alkd.files import write_json
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, settings_hash
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.identity import settings_hash
 from recbole_alkd.trainer.deciding import deciding_settings
 
 # stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
@@ -78,7 +79,7 @@ def run_key(task: Task, config: Any, data: str) -> str:
     Args:
         config: RecBole's Config of the task (of any seed). data: ``data_fingerprint``.
     """
-    from recbole_alkd.plugin import settings_of
+    from recbole_alkd.settings.reading import settings_of
     from recbole_alkd.teacher.prompt import load_prompt
 
     settings, stage = settings_of(config), task.arm.stage

@@ -14,7 +14,7 @@ from typing import Any
 
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm
 from recbole_alkd.bench.names import line, seen
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 KEYS = ("setting", "values", "arms")
 

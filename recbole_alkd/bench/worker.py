@@ -26,7 +26,7 @@ from recbole_alkd.labels.cost import total
 from recbole_alkd.model.scoring import session_tokens, target_groups, write_arrays
 from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 if TYPE_CHECKING:
     from torch import Tensor

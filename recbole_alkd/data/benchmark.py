@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from recbole_alkd.data.frames import Columns, split_list
 from recbole_alkd.data.tables import MISSING, PADDING, clean_id, shown
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # What lists look like elsewhere: [8, 9], (8; 9), {8|9}.
 _SIGN = re.compile(r"[\W_]")

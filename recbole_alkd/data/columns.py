@@ -11,7 +11,7 @@ from typing import Any
 
 from recbole_alkd.data.tables import existing, open_table
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.keys import nearest
+from recbole_alkd.settings.nearest import nearest
 from recbole_alkd.settings.stock import interval_words
 
 ROW_FIELD = "alkd_row"  # the number of a row within its part, which this package puts into every batch

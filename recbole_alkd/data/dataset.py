@@ -28,7 +28,8 @@ from recbole_alkd.data.instances import (
 )
 from recbole_alkd.data.loading import CheckedFiles
 from recbole_alkd.data.sessions import positions_message
-from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import settings_of
 
 ORDER_NAMES = {"RO": "random", "TO": "time"}
 _GATHER = 1 << 16  # rows that are padded at once
@@ -79,7 +80,7 @@ class ALKDRecDataset(CheckedFiles):
     item_feat: Any
 
     def __init__(self, config: Any) -> None:
-        self.settings = read_settings({key: config[key] for key in FIELDS if key in config}).session
+        self.settings = settings_of(config).session
         super().__init__(config)
 
     # -- loading and filtering

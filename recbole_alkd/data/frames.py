@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_alkd.data.tables import MISSING, clean_id, open_table
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @dataclass(frozen=True)

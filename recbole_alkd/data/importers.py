@@ -31,7 +31,7 @@ from recbole_alkd.data.own_settings import SETTINGS_HEADER, benchmark_settings, 
 from recbole_alkd.data.pickles import read_pickle
 from recbole_alkd.data.tables import open_text
 from recbole_alkd.data.writing import write_files
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 LLM = "gpt-4-turbo-2024-04-09"  # as the paper says
 # Items of a session, its label among them: what the loader leaves, and the least of the paper's own data where a release has more.

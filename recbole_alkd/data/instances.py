@@ -13,7 +13,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 PARTS = ("train", "valid", "test")
 ORDERS = ("random", "time")

@@ -18,7 +18,7 @@ from recbole_alkd.data.frames import frame_of, read_columns
 from recbole_alkd.data.instances import PARTS
 from recbole_alkd.data.reading import TIME_UNITS, Clicks, read_clicks
 from recbole_alkd.data.tables import clean_id, existing
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 _BY_NAME = {kind.value: kind for kind in FeatureType}
 

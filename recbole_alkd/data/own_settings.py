@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 from recbole_alkd.data.tables import existing, open_table
-from recbole_alkd.settings.groups import SESSION_KEYS, AlkdError, read_yaml_file
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import SESSION_KEYS
+from recbole_alkd.settings.text import read_yaml_file
 
 # What a file beside the data may say: how it is read, and what a session is. Nothing of it names a path or runs anything.
 DATA_KEYS = (

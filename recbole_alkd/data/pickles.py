@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pandas.compat import pickle_compat
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 _NUMPY = "numpy._core" if hasattr(np, "_core") else "numpy.core"
 _PLAIN = ("set", "frozenset", "slice", "list", "dict", "tuple", "bytearray", "int", "float", "bool", "str")

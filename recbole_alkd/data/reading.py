@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_alkd.data.tables import checked_id, open_table, shown
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # Timestamps without a unit stay the integers they are; with one they become nanoseconds.
 TIME_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}

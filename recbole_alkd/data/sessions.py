@@ -36,7 +36,7 @@ from recbole_alkd.data.reading import TIME_UNITS, read_clicks
 from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def make_sessions(

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # RecBole's types of a column.
 KINDS = ("token", "token_seq", "float", "float_seq")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.data.tables import checked_id, existing, open_table, shown
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 TITLE_FIELDS = ("title", "movie_title", "name")
 MAX_TITLE = 200  # characters

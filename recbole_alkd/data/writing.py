@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from recbole_alkd.files import sync
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity", "item_text")
 KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from recbole_alkd.distill.base import NEEDS, DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 
 
 def wanted_losses(settings: Settings) -> dict[str, float]:

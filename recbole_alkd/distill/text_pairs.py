@@ -12,7 +12,7 @@ from torch import Tensor
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.model.edges import nearest_edges
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @losses.register("text_pairs")

@@ -21,7 +21,7 @@ from recbole_alkd.labels.budget import Budget
 from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.store import Label, LabelStore
 from recbole_alkd.llm.replies import lenient_json
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.base import Instance, bound_of
 

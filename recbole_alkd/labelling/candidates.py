@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.scoring import in_batches
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def top_candidates(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size: int, batch_size: int = 1024) -> Tensor:

@@ -26,7 +26,7 @@ from recbole_alkd.labels.file import LabelStoreError, StoreGoneError
 from recbole_alkd.labels.label import Label, label_key, to_row
 from recbole_alkd.labels.side import SideFile, take_in
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, bound_of
 
 logger = logging.getLogger(__name__)

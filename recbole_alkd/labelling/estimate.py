@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from recbole_alkd.labelling.collect import questions_of
 from recbole_alkd.labels.cost import read_bound, total
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Instance, LLMTeacher, expected_of, most_of
 
 

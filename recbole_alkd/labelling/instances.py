@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -21,14 +20,17 @@ from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target,
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.scoring import in_batches, mean_ranks
-from recbole_alkd.settings.groups import AlkdError, Settings, TrainingSettings, settings_hash, stage_seed
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import fields_of
+from recbole_alkd.settings.groups import Settings, TrainingSettings
+from recbole_alkd.settings.identity import settings_hash, stage_seed
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 # What decides a teacher recommender besides the data.
 RECOMMENDER_KEYS = (
     "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
     "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
-    "session_augmentation", *(field.name for field in dataclasses.fields(TrainingSettings)),
+    "session_augmentation", *fields_of(TrainingSettings),
 )  # fmt: skip
 # What decides the LoRA examples: the fold recommenders and their lists.
 LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")

@@ -26,7 +26,8 @@ from recbole_alkd.labels.ledger import Ledger
 from recbole_alkd.labels.side import take_in
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import policies
-from recbole_alkd.settings.groups import AlkdError, stage_seed
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import Instance, LLMTeacher
 
 logger = logging.getLogger()  # RecBole's, which is the root

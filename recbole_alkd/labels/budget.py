@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from recbole_alkd.labels.ledger import Ledger
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @dataclass(frozen=True)

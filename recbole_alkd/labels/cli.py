@@ -15,7 +15,8 @@ from recbole_alkd.labels import tools
 from recbole_alkd.labels.cost import read_amount
 from recbole_alkd.labels.label import read_time
 from recbole_alkd.labels.store import STATUSES, LabelStore
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 
 
 def add_store_command(subparsers: Any) -> argparse.ArgumentParser:

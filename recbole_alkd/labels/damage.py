@@ -19,7 +19,7 @@ from recbole_alkd.labels.hints import Hints, put_hints
 from recbole_alkd.labels.label import STATUSES, Label, read_time
 from recbole_alkd.labels.owner import is_alive
 from recbole_alkd.labels.store import APPLICATION_ID, LabelStore
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 _PAGE = 1000
 _TABLES = {"labels", "answers", "teachers", "failures", "claims"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_alkd.labels.cost import Cost, read_amount, read_count
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 STATUSES = ("ok", "failed")
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999: later times are no times

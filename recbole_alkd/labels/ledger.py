@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.labels.cost import Cost, read_amount, read_count
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 FILE = "spending.jsonl"
 Taken = Mapping[str, Cost]

@@ -19,7 +19,7 @@ from recbole_alkd.labels.damage import repair, verify
 from recbole_alkd.labels.hints import all_hints, put_hints
 from recbole_alkd.labels.label import Label, read_time, to_row
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 __all__ = [
     "Line",

@@ -12,7 +12,8 @@ from typing import Any
 
 from recbole_alkd.llm.bundled import BUNDLED, HUB_NAME, quiet
 from recbole_alkd.llm.model_kind import read_json
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 
 CONFIG = "adapter_config.json"
 REPORT = "alkd_lora.json"  # beside an adapter that was trained here

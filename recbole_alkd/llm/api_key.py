@@ -7,7 +7,8 @@ import re
 from urllib.parse import quote
 
 from recbole_alkd.llm.messages import sendable
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 
 STRUCK = "[API key]"
 _SHORTEST = 6  # characters; a shorter "key", such as EMPTY or none, protects nothing

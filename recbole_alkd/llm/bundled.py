@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from recbole_alkd.files import move_whole
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 BUNDLED = "smollm2-135m-instruct"
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the same model stands on the Hub, with weights of 16 bits

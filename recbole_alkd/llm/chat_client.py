@@ -20,7 +20,7 @@ from recbole_alkd.llm.body_limit import HEADERS, limit_body
 from recbole_alkd.llm.messages import sendable, without_system
 from recbole_alkd.llm.refusals import NoReplyError, RefusedError, Status, TryAgainError
 from recbole_alkd.llm.replies import NoAnswerError, Reply, read_content
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from recbole_alkd.llm.bundled import BUNDLED, quiet
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 _SHOWN = 3  # names of weights that an error lists
 _BASES = ("Model", "PreTrainedModel")  # classes without a head; whether theirs is tied, the weights tell

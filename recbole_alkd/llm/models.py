@@ -19,7 +19,7 @@ import torch
 from recbole_alkd.llm.adapters import CONFIG, base_of, find_adapter, first_line, merge_adapter
 from recbole_alkd.llm.bundled import BUNDLED, MINILM, bundled_folder, minilm_folder, quiet
 from recbole_alkd.llm.model_kind import check_causal, check_path, check_tokenizer, check_weights, read_config
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 _META = {"device_map": {"": "meta"}}  # everything but the weights' values
 

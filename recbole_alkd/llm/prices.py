@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.settings.groups import AlkdError, read_yaml_file
+from recbole_alkd.files import properties
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.nearest import hint
+from recbole_alkd.settings.text import read_yaml_file
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,8 @@ class Price:
 
 
 def default_price_file() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "properties", package.parent / "properties"
-    return (inside if inside.is_dir() else beside) / "prices.yaml"
+    """The prices that this package ships."""
+    return properties() / "prices.yaml"
 
 
 def read_prices(file: Path) -> Mapping[str, Price]:
@@ -64,10 +65,9 @@ def find_price(file: Path | None, model: str, needed: bool) -> Price | None:
     file = file or default_price_file()
     prices = read_prices(file)
     if model not in prices and needed:
-        close = difflib.get_close_matches(model, prices, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
         raise AlkdError(
-            f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint}; add it there, or set llm_price_file"
+            f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint(model, prices)}; add it there, or set "
+            "llm_price_file"
         )
     return prices.get(model)
 

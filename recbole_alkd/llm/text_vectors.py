@@ -22,7 +22,7 @@ from recbole_alkd.files import write_npz
 from recbole_alkd.llm.bundled import BUNDLED
 from recbole_alkd.llm.model_kind import positions
 from recbole_alkd.llm.models import load_text_model, model_identity
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 TFIDF = "tfidf"
 TFIDF_SIZE = 128  # coordinates that are kept of TF-IDF vectors

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.model.text_fusion import TextFusion, TextTable
-from recbole_alkd.settings.groups import FIELDS, read_settings
+from recbole_alkd.settings.reading import settings_of
 
 SLOTS = ("kd", "item_loss")
 
@@ -30,7 +30,7 @@ class ALKDRec(SessionRecommender):
     input_type = InputType.POINTWISE
 
     def __init__(self, config: Any, dataset: Any) -> None:
-        settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        settings = settings_of(config)
         super().__init__(config, dataset, settings, "student")
         self.kd: nn.Module | None = None
         self.item_loss: nn.Module | None = None

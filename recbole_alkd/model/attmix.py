@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from recbole_alkd.model.session_model import SessionModel, last_items
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @backbones.register("AttMix")

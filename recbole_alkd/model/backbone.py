@@ -7,7 +7,6 @@ needs no more than that.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +17,14 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from recbole_alkd.files import properties
 from recbole_alkd.model.sampled_softmax import SampledSoftmax
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.groups import AlkdError, Settings, read_yaml
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.reading import laid_over
+from recbole_alkd.settings.text import read_yaml
 
 
 class Backbone:
@@ -100,10 +103,10 @@ def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:
 
 
 def property_folders() -> list[Path]:
+    """Where models have their defaults: RecBole's folder, and ours."""
     import recbole
 
-    package = Path(__file__).resolve().parents[1]
-    return [Path(recbole.__file__).parent / "properties", package / "properties", package.parent / "properties"]
+    return [Path(recbole.__file__).parent / "properties", properties()]
 
 
 def role_config(config: Any, settings: Settings, role: str) -> Any:
@@ -126,9 +129,7 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
         values.update({"student_neighbors": None, "student_bytes": None, "item_text": None})
     values.update(own)
     values["model"] = name
-    viewed = copy.copy(config)
-    viewed.final_config_dict = values
-    return viewed
+    return laid_over(config, values)
 
 
 def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> Backbone:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recbole_alkd.model.session_model import SessionModel, item_weights
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @backbones.register("SessionFPMC")

@@ -26,7 +26,9 @@ from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
 from recbole_alkd.model.table_made import EdgeSet, Made
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.groups import FIELDS, AlkdError, read_settings, stage_seed
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import settings_of
 
 
 class SessionKNN(SequentialRecommender):
@@ -50,7 +52,7 @@ class SessionKNN(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        settings = settings_of(config)
         self.neighbors, self.bytes = settings.backbone.student_neighbors, settings.backbone.student_bytes
         self.text = settings.text
         self.mask_session_items = settings.session.mask_session_items

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from recbole_alkd.model.loss import draw_items, in_batch_bpr, sampled_bce, sampled_bpr
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 LOSSES = ("BPR_INBATCH", "CE", "BPR", "BCE")
 

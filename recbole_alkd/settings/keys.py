@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 
+from recbole_alkd.files import properties
+from recbole_alkd.settings.declared import declared
 from recbole_alkd.settings.groups import FIELDS
+from recbole_alkd.settings.nearest import nearest as nearest
 
 # Read by RecBole's code, and in none of its lists and files.
 _UNLISTED = (
@@ -48,10 +49,12 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in Path(recbole.__file__).parent.glob("properties/model/*.yaml"))
 
 
-def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is most like ``word``, whatever its case; None where none is like it."""
-    names: dict[str, str] = {}
-    for name in sorted(known):
-        names.setdefault(name.lower(), name)
-    close = difflib.get_close_matches(word.lower(), names, n=1, cutoff=cutoff)
-    return names[close[0]] if close else None
+@functools.cache
+def _shipped_keys() -> frozenset[str]:
+    files = (*properties().glob("model/*.yaml"), *properties().glob("dataset/*.yaml"))
+    return frozenset().union(*map(_keys, files))
+
+
+def known_keys() -> frozenset[str]:
+    """Every setting: RecBole's, ours, those of our models and data sets, and those that plug-ins declare."""
+    return recbole_keys() | FIELDS.keys() | _shipped_keys() | declared.fields().keys()

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost, read_bound
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ prompt follows the paper's Module 1 in what it holds (role, hints, session, cand
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import string
@@ -15,7 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings, read_yaml_file
+from recbole_alkd.files import properties
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
+from recbole_alkd.settings.nearest import hint
+from recbole_alkd.settings.text import read_yaml_file
 from recbole_alkd.teacher.base import Instance
 
 # every text of a prompt file, with the slots that it must have
@@ -64,8 +67,7 @@ def load_prompt(name: str | None, dataset: str) -> Prompt:
     Raises:
         AlkdError: no such prompt; a file that is not readable; a missing or unknown key; a wrong slot.
     """
-    folder = _prompt_folder()
-    shipped = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    shipped = {file.stem: file for file in sorted((properties() / "prompt").glob("*.yaml"))}
     if name is None:
         prompts = map(read_prompt, shipped.values())
         fits = (p for p in prompts if any(fnmatch.fnmatchcase(dataset.lower(), pattern) for pattern in p.datasets))
@@ -73,9 +75,8 @@ def load_prompt(name: str | None, dataset: str) -> Prompt:
     if name in shipped:
         return read_prompt(shipped[name])
     if not Path(name).is_file():
-        close = difflib.get_close_matches(name, shipped, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise AlkdError(f"llm_prompt: {name!r} is neither a prompt nor a file{hint}; allowed: {' | '.join(shipped)} or a YAML file")
+        known = f"{hint(name, shipped)}; allowed: {' | '.join(shipped)} or a YAML file"
+        raise AlkdError(f"llm_prompt: {name!r} is neither a prompt nor a file{known}")
     return read_prompt(Path(name))
 
 
@@ -119,12 +120,6 @@ def _check_text(file: Path, key: str, text: Any, slots: frozenset[str]) -> None:
         raise AlkdError(
             f"prompt file {file}: {key}: slots {sorted(found)} are there; needed, each at least once and no other: {wanted}"
         )
-
-
-def _prompt_folder() -> Path:
-    package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "properties" / "prompt", package.parent / "properties" / "prompt"
-    return inside if inside.is_dir() else beside
 
 
 def shown_order(instance: Instance, seed: int) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
 
 logger = logging.getLogger(__name__)

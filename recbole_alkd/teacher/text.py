@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
 from recbole_alkd.teacher.prompt import title_of
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.deciding import versions
 from recbole_alkd.trainer.logs import log_file
 from recbole_alkd.trainer.run_folder import RESULT

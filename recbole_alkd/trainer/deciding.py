@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
 from recbole_alkd.model.backbone import role_config, view_and_model
-from recbole_alkd.settings.groups import (
-    DistillSettings,
-    LoraSettings,
-    SelectionSettings,
-    Settings,
-    TeacherSettings,
-    TextSettings,
-    settings_hash,
-)
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.identity import SERVED, TEXT, later, settings_hash, volatile
 from recbole_alkd.trainer.search_space import tuning_facts
 
-# RecBole settings that do not change a result, and so do not make another run of it.
-VOLATILE = {
-    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
-    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "label_store", "llm_threads", "local_rank",
-    "config_files", "data_path", "data_files", "worker", "stage_cache",
-    "student_search", "report_tables", "short_log", "save_bundle", "use_gpu", "trust_checkpoint", "nproc", "world_size",
-    # how an LLM is reached, and where it runs; what it is and what it is asked decides
-    "llm_device", "llm_batch_size", "llm_base_url", "llm_api_key_env", "llm_concurrency", "llm_requests_per_minute", "llm_timeout",
-}  # fmt: skip
-# Settings that come into play after the recommenders are trained.
-LATER_GROUPS = (SelectionSettings, TeacherSettings, LoraSettings, DistillSettings)
-LATER = {field.name for group in LATER_GROUPS for field in dataclasses.fields(group)}
-# Titles are for the student.
-TEXT = {field.name for field in dataclasses.fields(TextSettings)}
-# Of these, what is laid over a student that is trained already.
-SERVED = {"serve_text_dim", "serve_text_weight"}
 ROLES = ("student", "teacher")
 
 
@@ -74,7 +50,7 @@ def deciding_settings(
     """
     others = tuple(f"{role}_" for role in ROLES if role not in roles)
     flat = config.final_config_dict
-    left_out = VOLATILE if labels else VOLATILE | LATER
+    left_out = volatile() if labels else volatile() | later()
     if "student" not in roles:
         left_out = left_out | TEXT
     elif not served:

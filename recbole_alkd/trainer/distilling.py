@@ -16,7 +16,9 @@ from recbole_alkd.distill.combined import build_item_loss, build_loss
 from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, updates_rows
-from recbole_alkd.settings.groups import FIELDS, Settings, read_settings, stage_seed
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.trainer.batches import CycledBatches
 from recbole_alkd.trainer.distillation import DistillationTerm, ItemTerm, control_lists, spoiled_lists
 from recbole_alkd.trainer.search_space import Values, longer_tries, loss_tries, with_loss
@@ -34,7 +36,7 @@ class DistillingTrainer(TuningTrainer):
 
     def __init__(self, config: Any, model: ALKDRec) -> None:
         super().__init__(config, model)
-        self.settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        self.settings = settings_of(config)
         self.alkdrec = model
         self.distilled_with = self.settings
 

@@ -13,7 +13,9 @@ from scipy.sparse import csr_array
 from recbole_alkd.data.titles import clean_title, titles_of
 from recbole_alkd.llm.text_vectors import TextVectors, text_vectors
 from recbole_alkd.model.edges import Weighing, nearest_edges, permuted
-from recbole_alkd.settings.groups import FIELDS, TextSettings, read_settings, stage_seed
+from recbole_alkd.settings.groups import TextSettings
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import settings_of
 
 
 class ItemText:
@@ -46,7 +48,7 @@ class ItemText:
         """(n_items, d) float32; 0 for the padding and for items without a title. ``item_text_permuted`` exchanges the items."""
         assert self.text.item_text is not None
         config = self.dataset.config
-        settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        settings = settings_of(config)
         titles, tokens = self.titles, self._tokens
         named = [k for k, token in enumerate(tokens, 1) if titles[token] != clean_title(f"item {token}")]
         cache = Path(settings.teacher.label_store).parent

@@ -20,7 +20,7 @@ from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
 from recbole_alkd.trainer.report import money

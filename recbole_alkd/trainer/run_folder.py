@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from recbole_alkd.compat import load_checkpoint, save_checkpoint
 from recbole_alkd.files import write_json
-from recbole_alkd.settings.groups import settings_hash
+from recbole_alkd.settings.identity import settings_hash
 
 RESULT = "result.json"
 STAGES_FOLDER = "stages"  # in checkpoint_dir: where runs share their stages

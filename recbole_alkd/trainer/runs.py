@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.files import PART
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.logs import TENSORBOARD
 from recbole_alkd.trainer.run_folder import RESULT, STAGES_FOLDER
 

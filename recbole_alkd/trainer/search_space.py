@@ -8,7 +8,6 @@ smaller one ended.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import itertools
 import math
 from collections import Counter
@@ -19,19 +18,17 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.distill.combined import loss_options, wanted_losses
+from recbole_alkd.files import properties
 from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
 from recbole_alkd.registry import backbones, losses
-from recbole_alkd.settings.groups import (
-    FIELDS,
-    AlkdError,
-    Settings,
-    TrainingSettings,
-    read_settings,
-    read_yaml,
-    read_yaml_file,
-    settings_hash,
-    stage_seed,
-)
+from recbole_alkd.settings import reading
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import fields_of
+from recbole_alkd.settings.groups import FIELDS, Settings, TrainingSettings
+from recbole_alkd.settings.identity import settings_hash, stage_seed
+from recbole_alkd.settings.nearest import hint
+from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.settings.text import read_yaml, read_yaml_file
 
 Space = Mapping[str, Sequence[Any]]
 Values = dict[str, Any]
@@ -41,7 +38,7 @@ COMMON, LONGER = "common", "student_longer"
 RUN_KEYS = (
     "learning_rate",
     "train_batch_size",
-    *(f.name for f in dataclasses.fields(TrainingSettings)),
+    *fields_of(TrainingSettings),
 )
 # Settings of models that decide the size of what is served, what is evaluated, or what a batch holds.
 FIXED = {
@@ -144,7 +141,7 @@ def loss_tries(settings: Settings, learning_rate: float) -> list[Values]:
     if len(wanted) > 1:
         return [{}]
     space = loss_space(wanted[0])
-    own = vars(settings.distill) | {"kd_learning_rate": settings.distill.kd_learning_rate or learning_rate}
+    own = settings.distill.flat() | {"kd_learning_rate": settings.distill.kd_learning_rate or learning_rate}
     options = {name: loss_options(settings.distill.kd_config, name) for name in wanted}
     own |= {"kd_config": {name: losses.get(name).checked(settings, chosen) for name, chosen in options.items()}}
 
@@ -190,10 +187,7 @@ def laid_over(config: Any, role: str, values: Mapping[str, Any]) -> Any:
     flat.update({key: value for key, value in values.items() if key in RUN_KEYS})
     own = {key: value for key, value in values.items() if key not in RUN_KEYS}
     flat[f"{role}_config"] = {**(flat.get(f"{role}_config") or {}), **own}
-    viewed = config.__class__.__new__(config.__class__)
-    viewed.__dict__.update(config.__dict__)
-    viewed.final_config_dict = flat
-    return viewed
+    return reading.laid_over(config, flat)
 
 
 def with_loss(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -218,7 +212,7 @@ def _spread(values: list[Values], name: str, space: Space) -> Iterator[Values]:
 
 
 def _shipped(name: str) -> Path:
-    return next(folder / name for folder in property_folders() if (folder / name).is_file())
+    return properties() / name
 
 
 def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
@@ -229,9 +223,8 @@ def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
     elif section == COMMON:
         pass
     elif section not in backbones:
-        close = difflib.get_close_matches(section, [COMMON, LONGER, *backbones], n=1, cutoff=0.5)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise AlkdError(f"{place}: {section!r} is no backbone{hint}; allowed: {COMMON}, {LONGER}, {', '.join(backbones)}")
+        names = [COMMON, LONGER, *backbones]
+        raise AlkdError(f"{place}: {section!r} is no backbone{hint(section, names, 0.5)}; allowed: {', '.join(names)}")
     elif not view_and_model(section)[0].has_vectors:
         raise AlkdError(f"{place}: {section}: it counts, and chooses its settings on validation by itself; leave it out")
     else:
@@ -241,9 +234,8 @@ def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
         raise AlkdError(f"{place}: {section}: more than {MOST:,} combinations; allowed: at most that many")
     for key, values in space.items():
         if key not in allowed:
-            close = difflib.get_close_matches(str(key), sorted(allowed), n=1, cutoff=0.6)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise AlkdError(f"{place}: {section}: {key!r} cannot be tuned{hint}; allowed: {', '.join(sorted(allowed))}")
+            names = sorted(allowed)
+            raise AlkdError(f"{place}: {section}: {key!r} cannot be tuned{hint(key, names)}; allowed: {', '.join(names)}")
         if not isinstance(values, list) or not values:
             raise AlkdError(f"{place}: {section}: {key}: {values!r} is not allowed; allowed: a list of values, at least one")
         for value in values:

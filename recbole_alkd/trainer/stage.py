@@ -28,8 +28,9 @@ from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.model.alkdrec import SLOTS
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.model.edges import EdgeMaker
-from recbole_alkd.settings.error import during
-from recbole_alkd.settings.groups import AlkdError, stage_seed
+from recbole_alkd.settings.error import AlkdError, during
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import laid_over
 from recbole_alkd.trainer.collector import SingleTargetCollector
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.late_fusion import LateFusion
@@ -374,8 +375,7 @@ class StageTrainer(Trainer):
         ``backwards``: with the rows that the sessions of these rows give when they are read from their end.
         """
         dataset = train_data._dataset
-        config = copy.copy(self.config)
-        config.final_config_dict = {**self.config.final_config_dict, "train_batch_size": batch_size}
+        config = laid_over(self.config, {"train_batch_size": batch_size})
         chosen = dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)]
         if backwards:
             more = dataset.backward_rows()

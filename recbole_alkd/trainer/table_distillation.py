@@ -13,7 +13,7 @@ from recbole_alkd.distill.base import DistillationLoss
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.distillation import DistillationTerm
 
 _ROWS_AT_ONCE = 1024

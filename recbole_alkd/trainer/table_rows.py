@@ -5,7 +5,6 @@ They are counted in seconds, without an LLM, and are what a distilled student ha
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import Logger
@@ -14,7 +13,8 @@ from typing import Any
 
 from recbole_alkd.data.titles import NoTitlesError
 from recbole_alkd.model.backbone import SessionRecommender
-from recbole_alkd.settings.groups import FIELDS, TextSettings, read_settings
+from recbole_alkd.settings.groups import TextSettings
+from recbole_alkd.settings.reading import laid_over, settings_of
 from recbole_alkd.trainer.item_text import ItemText
 from recbole_alkd.trainer.session_knn import fit_table
 from recbole_alkd.trainer.stage import saved_state, state_bytes
@@ -47,13 +47,13 @@ def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logge
         config: RecBole's Config of the run. train, valid: parts of its data set (valid may be None).
         text: the run's own title vectors, or None; then titles are compared by TF-IDF.
     """
-    sizes = read_settings({key: config[key] for key in FIELDS if key in config}).report.report_tables
+    sizes = settings_of(config).report.report_tables
     titles = titles_of(train, text) if sizes else None
     for neighbors in sizes:
         for own in (None, titles) if titles else (None,):
             name = f"session_knn_{neighbors}" + ("_titles" if own else "")
             viewed = table_config(config, neighbors, own.text if own else TextSettings())
-            settings = read_settings({key: viewed[key] for key in FIELDS if key in viewed})
+            settings = settings_of(viewed)
             begin = perf_counter()
             model = SessionRecommender(viewed, train, settings, "student").to(config["device"])
             fitted = fit_table(model.recommender, train, valid, logger, None, own)
@@ -73,8 +73,6 @@ def titles_of(train: Any, text: ItemText | None) -> ItemText | None:
 def table_config(config: Any, neighbors: int, text: TextSettings) -> Any:
     """The run's Config as a SessionKNN student with so many neighbours, and these settings of titles, sees it."""
     size = {"student_neighbors": neighbors, "student_bytes": None}
-    own: dict[str, Any] = {"student_model": "SessionKNN", **size, "train_loss": None, "train_backwards": False, **vars(text)}
+    own: dict[str, Any] = {"student_model": "SessionKNN", **size, "train_loss": None, "train_backwards": False, **text.flat()}
     own["student_config"] = {**size, "item_text": text.item_text}  # laid over the model's own YAML, which has these too
-    viewed = copy.copy(config)
-    viewed.final_config_dict = {**config.final_config_dict, **own}
-    return viewed
+    return laid_over(config, own)

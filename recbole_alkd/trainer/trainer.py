@@ -25,8 +25,8 @@ from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import policies, teachers
-from recbole_alkd.settings.error import during
-from recbole_alkd.settings.groups import AlkdError, settings_hash, stage_seed
+from recbole_alkd.settings.error import AlkdError, during
+from recbole_alkd.settings.identity import settings_hash, stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import check_recordings, read_recordings
 from recbole_alkd.trainer.deciding import ROLES, deciding_settings, plugin_sources, trains_on_titles, versions

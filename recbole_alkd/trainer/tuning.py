@@ -17,7 +17,8 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.utils import calculate_valid_score, set_color
 
 from recbole_alkd.model.backbone import SessionRecommender, role_config
-from recbole_alkd.settings.groups import FIELDS, Settings, read_settings
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.trainer.report import settings_in_words, tuned_line
 from recbole_alkd.trainer.reporting import ReportingTrainer
 from recbole_alkd.trainer.search_space import Values, laid_over, role_tries
@@ -49,7 +50,7 @@ class RoleRun:
         config, data = laid_over(self.config, role, values), self.train_data
         if config["train_batch_size"] != self.batch_size:
             data = TrainDataLoader(config, data._dataset, None, shuffle=data.shuffle)
-        settings = read_settings({key: config[key] for key in FIELDS if key in config})
+        settings = settings_of(config)
         return RoleRun(config, settings, data)
 
 

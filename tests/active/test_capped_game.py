@@ -13,7 +13,7 @@ from recbole_alkd.active.capped import solve_capped
 from recbole_alkd.active.game import log_worst_case
 from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def mild(game):

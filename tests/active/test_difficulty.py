@@ -11,7 +11,7 @@ from torch import nn
 
 from recbole_alkd.active.difficulty import consistency_difficulty, difficulty, loss_difficulty, rank_difficulty
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 ITEMS, SIZE = 12, 4
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_alkd.active.gain import counts_from_ratio, difficulty_ranks, log_gain
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def test_rank_1_is_the_hardest_and_ties_keep_their_order():

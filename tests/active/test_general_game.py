@@ -10,7 +10,7 @@ from known_games import KNOWN_GENERAL, counts_of, games
 from oracles import linear_program, worst_assignment
 
 from recbole_alkd.active.max_min import solve_general, solve_max_min
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.mark.parametrize(("gains", "counts", "value", "p"), KNOWN_GENERAL)

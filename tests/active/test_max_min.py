@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from known_games import KNOWN, exact_value, games
 
 from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.mark.parametrize(("gain", "counts", "a", "b", "value", "cutoff", "p"), KNOWN)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recbole_alkd.active.picture import draw_selection
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.mark.parametrize("log_p", [None, -np.log(np.arange(1.0, 41.0))])

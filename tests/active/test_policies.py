@@ -18,7 +18,8 @@ from recbole_alkd.active.policy.listed import read_picks
 from recbole_alkd.active.policy.paper import definition_1
 from recbole_alkd.active.sampling import InclusionAboveOne, PoolExhausted
 from recbole_alkd.registry import policies
-from recbole_alkd.settings.groups import AlkdError, SelectionSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import SelectionSettings
 
 DRAWN = [name for name in policies if issubclass(policies.get(name), DrawnPolicy)]
 

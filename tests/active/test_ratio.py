@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
 from recbole_alkd.active.ratio import CountBounds, classify, count_kinds, estimate_ratio, lower_bound
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def test_a_label_is_judged_by_the_band_of_the_true_item():

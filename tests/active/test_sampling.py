@@ -11,7 +11,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
 from recbole_alkd.active.sampling import InclusionAboveOne, PoolExhausted, draw
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 P = np.arange(1, 6) / 15  # the max-min policy of g = 1/s, N = 5, counts (1, 2, 2)
 OUTCOMES = {outcome: index for index, outcome in enumerate(permutations(range(5), 3))}

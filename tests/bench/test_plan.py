@@ -245,9 +245,9 @@ def test_unreadable_plans_are_named(tmp_path):
 
 def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, monkeypatch):
     folder = shutil.copytree(properties_dir(), tmp_path / "properties")
-    monkeypatch.setattr(plugin, "properties_dir", lambda: folder)
+    monkeypatch.setattr(plugin, "properties", lambda: folder)
     monkeypatch.setattr(backbone, "property_folders", lambda: [Path(recbole.__file__).parent / "properties", folder])
-    monkeypatch.setattr(prompt, "_prompt_folder", lambda: folder / "prompt")
+    monkeypatch.setattr(prompt, "properties", lambda: folder)
 
     def change(name, old, new):
         text = (folder / name).read_text()

@@ -12,7 +12,7 @@ from session_files import BENCHMARK, read_rows, token_rows, write_inter
 from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.tables import clean_id, open_table
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 PARTS = ("train", "valid", "test")
 START = 1_291_161_600  # a day begins

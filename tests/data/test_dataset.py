@@ -20,7 +20,7 @@ from session_files import BENCHMARK, read_rows, shared_data, token_rows, write_i
 
 from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.sessions import make_sessions
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 PARTS = ("train", "valid", "test")
 DAY = 86400

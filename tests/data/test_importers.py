@@ -20,7 +20,7 @@ from process import ROOT, run
 
 from recbole_alkd.data.importers import Layout, import_alkdrec
 from recbole_alkd.data.titles import load_titles
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data")) / "alkdrec-ml"
 TITLES = [f"Film {k}" for k in range(28)] + ['The "other" one, part 2', "Tab\tand\nline"]

@@ -18,7 +18,7 @@ from recbole_alkd.data.own_settings import data_settings
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.titles import load_titles, titles_of
 from recbole_alkd.plugin import MODELS
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 PARTS = ("train", "valid", "test")
 

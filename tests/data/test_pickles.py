@@ -15,7 +15,7 @@ import pytest
 from pandas.core.internals.managers import BlockManager
 
 from recbole_alkd.data.pickles import read_pickle
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 FRAME = pd.DataFrame({"s": [1, 2], "l": [[1, 2], [3]], "x": [0.5, 1.0], "t": ["a", "ü"]}, index=[5, 7])
 

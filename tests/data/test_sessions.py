@@ -16,7 +16,7 @@ from session_files import read_rows, shared_data, write_inter
 
 from recbole_alkd.data.sessions import make_sessions
 from recbole_alkd.data.tables import MISSING
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 PARTS = ("train", "valid", "test")
 DAY = 86400

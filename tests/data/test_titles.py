@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from session_files import shared_data
 
 from recbole_alkd.data.titles import MAX_TITLE, NoTitlesError, clean_title, load_titles
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def item_file(folder: Path, *lines: str, header: str = "item_id:token\ttitle:token_seq") -> Path:

@@ -17,7 +17,8 @@ from recbole_alkd.distill.base import DistillBatch, DistillContext
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.loss import in_batch_bpr
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 
 N_ITEMS, LENGTH, ROWS = 40, 6, 60
 

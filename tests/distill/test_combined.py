@@ -8,7 +8,8 @@ from torch import nn
 from recbole_alkd.distill import DistillationLoss, build_loss, check_losses, check_needs, wanted_losses
 from recbole_alkd.distill.pairwise import Pairwise
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 
 
 class Probe(DistillationLoss):

@@ -10,7 +10,7 @@ from loss_tests import toy_batch, toy_context
 
 from recbole_alkd.distill.dsl import DynamicSparseLearning, moved_mask
 from recbole_alkd.model.loss import in_batch_bpr
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def train(context, loss, steps, epochs=10):

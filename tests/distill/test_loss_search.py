@@ -7,7 +7,8 @@ import pytest
 from recbole_alkd.distill import check_losses, wanted_losses
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import read_settings, read_yaml
+from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.settings.text import read_yaml
 
 SPACES = read_yaml((properties_dir() / "loss_search.yaml").read_text(encoding="utf-8"))
 

@@ -7,7 +7,7 @@ import pytest
 from recbole_alkd import run_recbole_alkd
 from recbole_alkd.plugin import properties_dir
 from recbole_alkd.registry import losses
-from recbole_alkd.settings.groups import read_yaml
+from recbole_alkd.settings.text import read_yaml
 
 SMALL = {
     "MAX_ITEM_LIST_LENGTH": 20, "session_augmentation": "last", "epochs": 2, "llm_teacher": "recommender", "budget_labels": 40,

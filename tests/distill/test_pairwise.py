@@ -7,7 +7,7 @@ import torch
 from loss_tests import LossTests, toy_batch, toy_context, toy_lists
 
 from recbole_alkd.distill.pairwise import Pairwise, position_weights
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 def softplus(x: float) -> float:

@@ -17,7 +17,7 @@ from recbole_alkd.distill.text_pairs import TextPairs
 from recbole_alkd.distill.text_project import TextProjection
 from recbole_alkd.model.edges import unit_rows
 from recbole_alkd.model.loss import in_batch_bpr
-from recbole_alkd.settings.groups import read_settings
+from recbole_alkd.settings.reading import read_settings
 
 
 def nearest(vectors, count, least):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recbole_alkd.labels.cost import Cost, read_bound, read_cost, total
 from recbole_alkd.labels.label import Label
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 COSTS = st.builds(
     Cost,

@@ -11,7 +11,7 @@ from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.claims import Claims
 from recbole_alkd.labels.cli import main
 from recbole_alkd.labels.hints import Hints, all_hints, put_hints
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 LABELS = [
     Label(

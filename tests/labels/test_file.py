@@ -17,7 +17,8 @@ from recbole_alkd.labels import Label, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.hints import Hints, all_hints, get_hints, put_hints
 from recbole_alkd.labels.store import MIGRATIONS, check_label_store
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 
 LABELS = [Label(f"k{number}", ("a", "b"), ("b", "a"), raw="[b, a]", teacher="t") for number in range(20)]
 

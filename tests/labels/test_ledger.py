@@ -9,7 +9,7 @@ from disks import fill, small_disk
 from recbole_alkd.labels import Budget
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.ledger import FILE, Ledger
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.fixture

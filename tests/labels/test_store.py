@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recbole_alkd.labels import Label, LabelStore, LabelStoreError, label_key
 from recbole_alkd.labels import store as store_module
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 FULL = Label(
     key="k",

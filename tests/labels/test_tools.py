@@ -8,7 +8,7 @@ import pytest
 
 from recbole_alkd.labels import Label, LabelStore, tools
 from recbole_alkd.labels.cli import main
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 LABELS = [
     Label("k1", ("85123A", "22423"), ("22423", "85123A"), "[1]", {"duplicate": 1}, 100, 20, 1.5, 0.25, "ok", "api|x", 1000.0),

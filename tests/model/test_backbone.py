@@ -6,7 +6,7 @@ from tiny import LENGTH, create_dataset, settings_of, tiny_config, tiny_model, t
 
 from recbole_alkd.model.backbone import Backbone, role_config, view_and_model
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 # Settings that single models need on sessions as short as these.
 EXTRA = {"AttMix": {"last_k": 4}}

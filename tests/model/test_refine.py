@@ -7,7 +7,7 @@ from scipy.sparse import csr_array
 from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model.refine import EdgeLogits, refined
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 N = 12
 

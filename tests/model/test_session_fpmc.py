@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import create_dataset, tiny_config, tiny_model, training_rows
 
 from recbole_alkd.model.loss import in_batch_bpr
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.fixture(scope="module")

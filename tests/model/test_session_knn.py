@@ -20,7 +20,7 @@ from recbole_alkd.labelling.candidates import top_candidates
 from recbole_alkd.model import neighbours
 from recbole_alkd.model.neighbours import PRIOR, cut, table_bytes, target_ranks
 from recbole_alkd.plugin import empty_argv
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.session_knn import fit_table
 
 PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}

@@ -10,7 +10,7 @@ from tiny import LENGTH, create_dataset, tiny_config, tiny_model, training_part
 
 from recbole_alkd.model.loss import draw_items, in_batch_bpr
 from recbole_alkd.model.session_model import last_items
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 OWN = ["SessionFPMC", "SessionSTAMP", "AttMix"]
 

@@ -19,7 +19,8 @@ from teacher_tests import TITLES, some_instances  # noqa: E402
 from recbole_alkd.labels import Budget, LabelStore, claims  # noqa: E402
 from recbole_alkd.labels.ledger import Ledger  # noqa: E402
 from recbole_alkd.registry import teachers  # noqa: E402
-from recbole_alkd.settings.groups import AlkdError, read_settings  # noqa: E402
+from recbole_alkd.settings.error import AlkdError  # noqa: E402
+from recbole_alkd.settings.reading import read_settings  # noqa: E402
 from recbole_alkd.teacher import api, chat_client, labelling  # noqa: E402
 from recbole_alkd.teacher.base import TeacherContext  # noqa: E402
 

@@ -16,7 +16,7 @@ import pytest
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import read_settings
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 
 WORDS = ["Toy", "Story", "Heat", "Casino", "Dust", "Sabrina", "Ran", "Alien", "Brazil", "Fargo"]

@@ -20,7 +20,9 @@ from recbole_alkd.llm import chat_client
 from recbole_alkd.llm.api_key import find_key
 from recbole_alkd.llm.prices import Price, default_price_file, read_prices
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, LLMTeacher, TeacherContext
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
@@ -487,7 +489,7 @@ def test_an_address_may_have_a_path_and_a_query(url: str) -> None:
 
 
 def test_a_model_without_a_price(tmp_path: Path, store: LabelStore) -> None:
-    with pytest.raises(AlkdError, match=r"budget_usd: .*prices.yaml' has no price for llm_model 'pricd' \(did you mean priced\?\)"):
+    with pytest.raises(AlkdError, match=r"budget_usd: .*prices.yaml' has no price .* 'pricd' \(did you mean 'priced'\?\)"):
         make("http://x", tmp_path, llm_model="pricd", budget_usd=1.0)
     with ChatServer() as server:
         assert label(make(server, tmp_path, llm_model="free"), store).bill.usd is None

@@ -35,7 +35,7 @@ from recbole_alkd.llm import body_limit, chat_client
 from recbole_alkd.llm.answers import parse
 from recbole_alkd.llm.refusals import retry_after
 from recbole_alkd.llm.replies import NoAnswerError, read_content
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
 KEY = "gsk_AbCdEf0123456789AbCdEf0123456789"

@@ -24,7 +24,7 @@ from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.labels.hints import all_hints
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import read_settings
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from teacher_tests import TITLES
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import read_settings
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 SECONDS, IN_FLIGHT, REQUESTS = 0.2, 32, 1600

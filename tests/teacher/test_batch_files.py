@@ -13,7 +13,8 @@ from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labels import Budget, Label, LabelStore, label_key
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 N_ITEMS = 12
 

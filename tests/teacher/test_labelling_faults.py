@@ -18,7 +18,7 @@ from recbole_alkd.labels import Budget, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.ledger import Ledger
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, bound_of, check_teacher
 
 GOOD = Answer(("c", "a"), "[c, a]", {}, 60, 20, 0.5, 0.004)

@@ -13,7 +13,7 @@ from tiny_llm import TITLES, context, instances, tiny_llm
 
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.local import scorers
 from recbole_alkd.teacher.local import teacher as local

@@ -17,7 +17,7 @@ from tiny_llm import settings, tiny_llm, tiny_model, tiny_tokenizer
 from recbole_alkd.llm.models import load_causal_lm, load_text_model, look_at_causal_lm, model_identity
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 LLAMA = {**SMALL, "num_key_value_heads": 2, "bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}

@@ -14,7 +14,7 @@ from tiny_llm import tiny_llm
 from recbole_alkd.llm import bundled
 from recbole_alkd.llm.bundled import BUNDLED, new_folder
 from recbole_alkd.llm.models import best_dtype, load_causal_lm, model_identity, threads
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tiny_llm import TITLES, instances
 
 from recbole_alkd.plugin import properties_dir
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.prompt import SLOTS, load_prompt, ranking_request, session_titles, shown_order, title_prefix
 
@@ -101,7 +102,7 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
 
 def test_a_misspelt_name_gets_a_suggestion():
     with pytest.raises(
-        AlkdError, match=r"llm_prompt: 'movie' .* \(did you mean movies\?\).* games \| movies \| neutral \| products"
+        AlkdError, match=r"llm_prompt: 'movie' .* \(did you mean 'movies'\?\).* games \| movies \| neutral \| products"
     ):
         load_prompt("movie", "ml-100k")
 

@@ -15,7 +15,7 @@ from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.llm.reading import read_once
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Instance
 
 ONE_PASS = {"gpt2", "opt", "neox", "mistral", "gemma2"}  # those whose mask and positions can be given

@@ -8,7 +8,8 @@ import pytest
 from teacher_tests import TeacherTests, some_instances
 
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, read_settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 from recbole_alkd.teacher.replay import check_recordings
 

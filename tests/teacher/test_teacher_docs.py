@@ -16,7 +16,9 @@ from tiny_llm import tiny_llm
 
 from recbole_alkd.plugin import settings_of
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import FIELDS, read_settings, read_yaml
+from recbole_alkd.settings.groups import FIELDS
+from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.settings.text import read_yaml
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 PAGE = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from tiny_llm import TITLES, tiny_llm
 from recbole_alkd.llm import text_vectors as module
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.llm.text_vectors import text_vectors
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 TEXTS = list(TITLES.values())
 

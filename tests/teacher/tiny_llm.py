@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from recbole_alkd.settings.groups import Settings, read_settings
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 
 TITLES = {

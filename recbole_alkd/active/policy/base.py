@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.settings.groups import AlkdError, SelectionSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import SelectionSettings
 
 
 @dataclass(frozen=True)

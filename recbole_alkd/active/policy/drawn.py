@@ -11,7 +11,7 @@ from recbole_alkd.active.game import Counts, log_worst_case
 from recbole_alkd.active.max_min import solve_max_min
 from recbole_alkd.active.policy.base import Policy, Pool, Selection
 from recbole_alkd.active.sampling import PoolExhausted, draw
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 
 class Odds(NamedTuple):

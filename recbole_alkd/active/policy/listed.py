@@ -11,7 +11,7 @@ import numpy as np
 from recbole_alkd.active.policy.base import Policy, Pool, Selection
 from recbole_alkd.active.sampling import PoolExhausted
 from recbole_alkd.registry import policies
-from recbole_alkd.settings.groups import AlkdError
+from recbole_alkd.settings.error import AlkdError
 
 logger = logging.getLogger(__name__)
 

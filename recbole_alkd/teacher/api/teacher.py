@@ -31,7 +31,8 @@ from recbole_alkd.llm.prices import Price, find_price
 from recbole_alkd.llm.refusals import NoReplyError, RefusedError
 from recbole_alkd.llm.replies import Reply, read_completion
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, Settings, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings, TeacherSettings
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext
 from recbole_alkd.teacher.local.local_check import unless_labelled

@@ -19,7 +19,8 @@ from recbole_alkd.llm.answers.parse import read_ranking
 from recbole_alkd.llm.likelihood import Tokens, build_tree
 from recbole_alkd.llm.messages import without_system
 from recbole_alkd.llm.model_kind import positions
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.local.scorers import Case, Scorer
 from recbole_alkd.teacher.prompt import ranking_request, shown_order

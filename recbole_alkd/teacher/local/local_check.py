@@ -18,7 +18,8 @@ from recbole_alkd.llm.adapters import first_line
 from recbole_alkd.llm.bundled import BUNDLED, find_bundled, quiet
 from recbole_alkd.llm.model_kind import check_path, linear_modules, positions
 from recbole_alkd.llm.models import check_device, look_at_causal_lm
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.prompt import load_prompt, title_prefix
 
 logger = logging.getLogger(__name__)

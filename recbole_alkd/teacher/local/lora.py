@@ -31,7 +31,8 @@ import torch
 from recbole_alkd.files import move_whole
 from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.llm.bundled import BUNDLED, quiet
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.local.judging import expected, judge, seconds_of_one
 

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from recbole_alkd.settings.groups import AlkdError, Settings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from torch import Tensor
 from recbole_alkd.llm.likelihood import Tokens, TokenTree, build_tree, log_likelihoods
 from recbole_alkd.llm.model_kind import check_tokens, positions
 from recbole_alkd.llm.reading import read_once
-from recbole_alkd.settings.groups import AlkdError, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.local.lora import without_adapter
 from recbole_alkd.teacher.prompt import Prompt, shown_order, title_of, title_prefix

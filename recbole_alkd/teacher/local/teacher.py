@@ -22,7 +22,8 @@ from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import AlkdError, Settings, TeacherSettings
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import Settings, TeacherSettings
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, Measured, TeacherContext
 from recbole_alkd.teacher.local import lora
