@@ -12,6 +12,7 @@ from typing import Any
 from recbole_alkd.settings import stock_rules
 from recbole_alkd.settings.field import FILLED, NO_DEFAULT, Field, Rule, at_least, between, words
 from recbole_alkd.settings.stock_rules import gpu_text as gpu_text
+from recbole_alkd.settings.stock_rules import interval_words as interval_words
 from recbole_alkd.settings.text import is_null, read_literal, read_value
 
 LARGEST_SEED = 2**32 - 1  # numpy's
