@@ -27,7 +27,8 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS, Settings
 from recbole_alkd.settings.keys import known_keys, model_names
 from recbole_alkd.settings.nearest import nearest
-from recbole_alkd.settings.stock import gpu_text
+from recbole_alkd.settings.reading import spec_of
+from recbole_alkd.settings.stock import SPECS, gpu_text
 from recbole_alkd.settings.stock_checks import check_values
 from recbole_alkd.teacher.base import check_teacher
 
@@ -55,17 +56,21 @@ def own_command() -> Iterator[None]:
         _own_command.reset(token)
 
 
-def check_names(settings: Settings) -> None:
-    """Import the user's plug-ins, then look every name up, so that a misspelt one ends the run before it starts.
-
-    Raises:
-        AlkdError: a name that is not known, a file that cannot be read, settings that do not go together.
-    """
-    for module in settings.plugin.alkd_plugins:
+def import_plugins(values: Mapping[str, Any]) -> None:
+    """Import the modules of ``alkd_plugins``, which register entries and declare settings. AlkdError where one cannot be."""
+    for module in FIELDS["alkd_plugins"].checked("alkd_plugins", values.get("alkd_plugins", [])):
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise AlkdError(f"alkd_plugins: cannot import {module!r}: {error}") from error
+
+
+def check_names(settings: Settings) -> None:
+    """Look every name up, so that a misspelt one ends the run before it starts.
+
+    Raises:
+        AlkdError: a name that is not known, a file that cannot be read, settings that do not go together.
+    """
     for key in ("student_model", "teacher_model"):
         name = getattr(settings.backbone, key)
         if name not in backbones:
@@ -75,12 +80,22 @@ def check_names(settings: Settings) -> None:
     check_teacher(teacher)
     teacher.check_settings(settings)
     check_difficulty(settings.selection.alkd_difficulty)
+    _check_role_settings(settings)
     check_losses(settings)
     _check_vectors(settings)
     from recbole_alkd.trainer.search_space import check_search
 
     check_search(settings)
     _check_files(settings)
+
+
+def _check_role_settings(settings: Settings) -> None:
+    """AlkdError where ``student_config`` or ``teacher_config`` gives a setting a value that it does not take."""
+    for key in ("student_config", "teacher_config"):
+        for name, value in getattr(settings.backbone, key).items():
+            spec = spec_of(name) or SPECS.get(name)
+            if spec is not None:
+                spec.checked(f"{key}: {name}", value)
 
 
 def check_machine(settings: Settings) -> None:

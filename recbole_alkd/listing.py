@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.checks import import_plugins
 from recbole_alkd.files import properties
 from recbole_alkd.plugin import MODELS
 from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.settings.declared import declared
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import NO_DEFAULT
 from recbole_alkd.settings.groups import FIELDS
 from recbole_alkd.settings.nearest import nearest
 from recbole_alkd.settings.reading import allowed_words
@@ -51,6 +54,10 @@ def all_settings() -> list[Setting]:
     for model in MODELS:
         if model != "ALKDRec":
             found += _settings(folder / f"{model}.yaml", model)
+    for key, spec in declared.fields().items():
+        if all(setting.key != key for setting in found):
+            default = None if spec.default is NO_DEFAULT else spec.default
+            found.append(Setting(key, default, spec.allowed, spec.help, " and ".join(map(str, declared.owners(key)))))
     return found
 
 
@@ -118,9 +125,11 @@ def add_settings_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("word", nargs="?", help="only settings with this in their name or comment")
+    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="with the settings of these plug-ins")
     parser.set_defaults(run=_list)
 
 
 def _list(args: argparse.Namespace) -> None:
+    import_plugins({"alkd_plugins": args.plugins})
     print(f"# defaults: {properties() / 'model'}")
     print(*find_settings(args.word), sep="\n")

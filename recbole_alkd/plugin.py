@@ -24,6 +24,7 @@ from recbole_alkd.checks import (
     check_model_and_dataset,
     check_names,
     check_run,
+    import_plugins,
     say_device,
 )
 from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
@@ -31,10 +32,11 @@ from recbole_alkd.data.own_settings import DataSettings, data_settings, files_di
 from recbole_alkd.files import properties
 from recbole_alkd.files import properties as properties_dir  # noqa: F401  (its name in earlier versions)
 from recbole_alkd.model.backbone import model_defaults
+from recbole_alkd.settings.declared import declared
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS
 from recbole_alkd.settings.keys import recbole_keys as recbole_keys
-from recbole_alkd.settings.reading import is_ours, parse, read_settings
+from recbole_alkd.settings.reading import is_ours, parse, read_settings, spec_of
 from recbole_alkd.settings.reading import settings_of as settings_of
 from recbole_alkd.settings.stock import SPECS, plain, read_text
 from recbole_alkd.settings.text import read_yaml_file
@@ -119,6 +121,7 @@ def _teach_config() -> None:
         values: dict[str, Any] = {}
         for file in file_list or []:
             values.update(_read_config_file(file))
+        _know_plugins(values)
         return values
 
     def _load_internal_config_dict(self: Any, model: str, model_class: Any, dataset: str) -> None:
@@ -134,6 +137,7 @@ def _teach_config() -> None:
     def _convert_config_dict(self: Any, config_dict: Any) -> dict[str, Any]:
         if not isinstance(config_dict, Mapping) or not all(isinstance(key, str) for key in config_dict):
             raise AlkdError(f"config_dict: {config_dict!r} is not allowed; allowed: a mapping from names of settings to values")
+        _know_plugins(config_dict)
         return {key: _read_setting(key, value) for key, value in config_dict.items()}
 
     def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
@@ -142,6 +146,9 @@ def _teach_config() -> None:
 
     def _set_default_parameters(self: Any) -> None:
         values, ours = self.final_config_dict, self.model in MODELS
+        if self.model == "ALKDRec":
+            import_plugins(values)
+            values.update(declared.defaults(values))
         check_keys({**self.file_config_dict, **self.variable_config_dict}, self.cmd_config_dict, ours, values)
         if self.model == "ALKDRec":
             settings = read_settings(values, recbole_keys())
@@ -215,7 +222,16 @@ def _read_setting(key: str, value: Any) -> Any:
     """A setting as the command line or a caller gives it: text is read, and nothing is evaluated."""
     if not isinstance(value, str):
         return plain(key, value)
-    return parse(key, value) if is_ours(key, recbole_keys()) else plain(key, read_text(key, value))
+    return parse(key, value) if spec_of(key) or is_ours(key, recbole_keys()) else plain(key, read_text(key, value))
+
+
+def _know_plugins(values: Mapping[str, Any]) -> None:
+    """Import the modules that ``values`` or the command line name as plug-ins, so that settings which they declare are known
+    while the Config is still being read. What cannot be imported is an error later, once all settings are there."""
+    words = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--alkd_plugins=")]
+    for named in (values.get("alkd_plugins"), *words):
+        with contextlib.suppress(AlkdError):
+            import_plugins({"alkd_plugins": parse("alkd_plugins", named) if isinstance(named, str) else named or []})
 
 
 def _command_line(words: Sequence[str]) -> dict[str, str]:

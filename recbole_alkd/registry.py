@@ -1,31 +1,51 @@
-"""One small registry, used four times: backbones, policies, teachers, losses."""
+"""One small registry, used four times: backbones, policies, teachers, losses. An entry may declare settings of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from recbole_alkd.settings.declared import Owner, declared
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import Field
 from recbole_alkd.settings.nearest import hint
 
 T = TypeVar("T")
 
 
 class Registry:
-    """Names to classes. ``kind`` is what a reader calls the thing, ``setting`` the YAML key that takes its name."""
+    """Names to classes.
 
-    def __init__(self, kind: str, setting: str) -> None:
+    Args:
+        kind: what a reader calls the thing. setting: the YAML key that takes its name.
+        group: the attribute of ``Settings`` whose ``own`` holds what entries declare.
+        also: further keys that take a name.
+    """
+
+    def __init__(self, kind: str, setting: str, group: str, also: tuple[str, ...] = ()) -> None:
         self.kind, self.setting = kind, setting
+        self._group, self._named_by = group, (setting, *also)
         self._entries: dict[str, Any] = {}
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Class decorator. A name that is taken by another class is an AlkdError; registering the same class again is not."""
+    def register(self, name: str, settings: Mapping[str, Field] | None = None) -> Callable[[T], T]:
+        """Class decorator.
+
+        Args:
+            name: what the setting calls the entry.
+            settings: key -> ``Field`` of settings of its own, beside those in the class attribute ``own_settings``. They are flat
+                keys like all others, and a run that uses the entry has them: a policy as ``self.settings.own[key]``, a teacher or
+                loss as ``context.settings.teacher.own[key]`` or ``.distill.own[key]``, a backbone as ``config[key]``.
+
+        Raises:
+            AlkdError: another class has the name (registering the same class again is no error); a setting that exists already.
+        """
 
         def add(entry: T) -> T:
             known = self._entries.get(name)
             same = known is entry or getattr(known, "__qualname__", 0) == getattr(entry, "__qualname__", 1)
             if known is not None and not same:
                 raise AlkdError(f"the {self.kind} {name!r} is registered already, by {known!r}")
+            declared.add(Owner(self.kind, name, self._group, self._named_by), {**_own_settings(entry), **(settings or {})})
             self._entries[name] = entry
             return entry
 
@@ -48,7 +68,15 @@ class Registry:
         return iter(sorted(self._entries))
 
 
-backbones = Registry("backbone", "student_model")
-policies = Registry("selection policy", "alkd_policy")
-teachers = Registry("LLM teacher", "llm_teacher")
-losses = Registry("distillation loss", "kd_loss")
+def _own_settings(entry: Any) -> dict[str, Field]:
+    """``own_settings`` of a class, and, of a backbone, of the model that it views and of its learner."""
+    found: dict[str, Field] = {}
+    for part in (getattr(entry, "learner", None), getattr(entry, "model_class", None), entry):
+        found |= getattr(part, "own_settings", {})
+    return found
+
+
+backbones = Registry("backbone", "student_model", "backbone", ("teacher_model",))
+policies = Registry("selection policy", "alkd_policy", "selection")
+teachers = Registry("LLM teacher", "llm_teacher", "teacher")
+losses = Registry("distillation loss", "kd_loss", "distill", ("item_text_loss",))

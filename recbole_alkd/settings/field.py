@@ -18,6 +18,7 @@ from recbole_alkd.settings.text import is_null, read_yaml
 
 NO_DEFAULT: Any = object()  # a setting whose default stands elsewhere
 Check = Callable[[Any], "str | None"]
+_LONGEST = 200  # characters of a value in an error
 _WORDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", dict: "a mapping"}
 
 
@@ -168,7 +169,7 @@ class Field:
         kind = type(value).__name__
         if not is_a(value, *self.kinds):
             return (f"the value (not shown, {kind})" if self.secret else f"{value!r} ({kind})"), self.allowed
-        shown = repr(value)
+        shown = repr(value) if len(repr(value)) <= _LONGEST else f"{repr(value)[:_LONGEST]}..."
         if self.choices and not self._chosen(value):
             return shown, self.allowed + hint(value, self.choices)
         if isinstance(value, float) and value != value:

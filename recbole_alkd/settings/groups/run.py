@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_alkd.settings.field import setting
+from recbole_alkd.settings.field import setting, words
 from recbole_alkd.settings.groups.group import Group
 from recbole_alkd.settings.rules import SIZES
+
+_MODULES = words("a list of names of modules", lambda value: all(isinstance(one, str) and one for one in value))
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) and value else value
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class PluginSettings(Group):
 
     heading = "plug-ins and trust"
     alkd_plugins: list[str] = setting(
-        [], list,
+        [], list, check=_MODULES, read=_as_list,
         help="Python modules that register policies, teachers, losses or backbones of your own.",
     )
     trust_checkpoint: bool = setting(
