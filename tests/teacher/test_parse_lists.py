@@ -355,3 +355,71 @@ def test_two_columns_of_ids_stay_as_they_are() -> None:
 def test_thinking_between_unused_tokens() -> None:
     text = "<unused94>thought\nperhaps [<ID1>, <ID50>, <ID110>]<unused95>[<ID318>, <ID260>]"
     assert parse_ranking(text, ["1", "50", "110", "260", "318"], 5).items == ("318", "260")
+
+
+NUMBERED = [str(item) for item in (318, 260, 1, 5, 3, 10, 50, 7, 12, 2)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(1) I cannot rank these. (50) no",
+        "(1) I cannot rank these items. (2) There is no data. (3) Ask again.",
+        "I have 3 reasons: (1) no data (2) no history (3) no titles",
+        "[1] See the documentation. [2] Sorry.",
+        "- (1): I cannot\n- (2): no\n",
+        "Sorry (1), I cannot (2).",
+        "(50) no",
+        "1\n\nI cannot",
+        "There are 3, 5 or 7 ways",
+        "Between 1 and 5, 10 are good",
+    ],
+)
+@pytest.mark.parametrize("titles", [None, {"318": "Heat (1995)", "1": "Alien", "50": "Ran"}])
+def test_numbers_that_count_remarks_are_no_items(text: str, titles: dict | None) -> None:
+    assert parse_ranking(text, NUMBERED, 10, titles).items == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("(1) 318 (2) 260 (3) 5", "318 260 5"),
+        ("[1] 318 [2] 260 [3] 5", "318 260 5"),
+        ("(318), (260), (5)", "318 260 5"),
+        ("I'd say (318) then (260) then (5)", "318 260 5"),
+        ("(318) Heat\n(260) Ran\n(5) Alien", "318 260 5"),
+        ("Heat (318), Ran (260), Alien (5) are best", "318 260 5"),
+        ("(1) Alien (2) Babe are best", "1 2"),  # by their titles
+        ("Alien (1), Babe (2)", "1 2"),
+        ("I choose 318, 260 and 5.", "318 260 5"),
+        ("<item>318</item> <item>5</item>", "318 5"),
+    ],
+)
+def test_items_in_brackets_and_in_a_sentence_are_read(text: str, items: str) -> None:
+    assert parse_ranking(text, NUMBERED, 10, {"1": "Alien", "2": "Babe"}).items == tuple(items.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("<muse>I think of [<ID5>, <ID3>]</muse>", ""),
+        ("<muse>The user liked <ID5>.\nSo perhaps [<ID5>,<ID3>]</muse>", ""),
+        ("<muse>1. <ID5> because he saw it last week and liked it\n2. <ID3></muse>", ""),
+        ("<muse>[<ID5>,<ID3>]", ""),
+        ("<muse>I think of [<ID5>, <ID3>]</muse>[<ID3>,<ID5>]", "3 5"),
+        ("<muse>[<ID5>,<ID3>]</muse>", "5 3"),
+        ("<muse>\n1. <ID5>\n2. <ID3>\n</muse>", "5 3"),
+        ("<muse>1. <ID5>\n2. <ID3></muse>", "5 3"),
+        ('<muse>{"ranking": [5, 3], "reason": "he saw it last week and liked it"}</muse>', "5 3"),
+        ("<books>5, 3, 1</books>", "5 3 1"),
+    ],
+)
+def test_a_tag_of_any_name_around_all_of_it_holds_an_answer_only_as_a_list(text: str, items: str) -> None:
+    assert parse_ranking(text, NUMBERED, 10).items == tuple(items.split())
+
+
+@pytest.mark.parametrize("tag", ["answer", "final_answer", "ranking", "result", "output"])
+@pytest.mark.parametrize("around", ["{}", "Sure. {} I hope it helps."])
+def test_the_first_and_last_item_of_an_answer_in_tags_count(tag: str, around: str) -> None:
+    for text in ("1. <ID5>\n2. <ID3>\n3. <ID7>", "5\n3\n7", "- 5\n- 3\n- 7", "[<ID5>,<ID3>,<ID7>]"):
+        assert parse_ranking(around.format(f"<{tag}>{text}</{tag}>"), NUMBERED, 10).items == ("5", "3", "7"), text

@@ -60,6 +60,7 @@ def normal(text: str) -> str:
     return text[: 2 * size].translate(_DIGITS)  # one character can become 18
 
 
+LONG_ID = 5  # digits of a number that is no number of prose
 _STRUCTURE = frozenset("[](){}<>,;:\"'`")  # an id with one of these, or with a space, is looked for as a whole
 _SEPARATORS = frozenset("[](){},;|<>:.=→\n\t")
 _BULLETS = " \t>*#|(_•+-"
@@ -194,7 +195,8 @@ def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = No
             continue
         if titles and len(tokens) == 1 and (marked or element):
             own_until = titles.end_behind(tokens[0], text, word.end)
-        if (marked or element) and _TITLE_BEHIND.match(word.right):
+        numbers_next = word.right.strip(_QUIET) == "(" and word.following == str(counter + 1)  # "(1) 318 (2) 260"
+        if (marked or element) and _TITLE_BEHIND.match(word.right) and not numbers_next:
             # numbers in the title behind an id are no ids
             stop = (_ANGLE_END if word.left.endswith("<") else _TITLE_END).search(text, word.end, word.end + 1000)
             title_until = stop.start() if stop else word.end + 1000
@@ -311,6 +313,12 @@ class Titles:
         begin = start.end() if start else place
         end = begin + len(title)
         return end if title and text[begin:end].casefold() == title else 0
+
+    def stands_before(self, token: str, text: str, place: int) -> bool:
+        """Whether the title of ``token`` ends at ``place``, but for spaces and marks."""
+        title = normal(self._titles.get(token, "")[:2000]).strip().casefold()
+        before = text[max(0, place - len(title) - 16) : place].rstrip(" \t\"'`*_:|(\u2013\u2014-").casefold()
+        return bool(title) and before.endswith(title)
 
     def find(self, text: str) -> tuple[str, ...]:
         """The tokens whose title is ``text``."""

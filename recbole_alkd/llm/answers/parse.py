@@ -15,10 +15,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from recbole_alkd.llm.answers.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
-from recbole_alkd.llm.answers.mentions import Ids, Lists, Mention, Titles, id_mentions, normal
+from recbole_alkd.llm.answers.mentions import LONG_ID, Ids, Lists, Mention, Titles, id_mentions, normal
 from recbole_alkd.llm.answers.rows import in_order
 from recbole_alkd.llm.answers.thoughts import without_thoughts
 
@@ -61,11 +61,14 @@ def parse_ranking(
     answer = in_order(without_thoughts(normal(text), lambda name: bool(ids.find(name)[0])), ids)
     by_title = Titles(titles, candidates) if titles else None
     brackets = Lists(answer)
-    chosen = _last_list(id_blocks(answer, ids, by_title, brackets), shown, top_n)
+    blocks = [_without_prose_numbers(block, answer) for block in id_blocks(answer, ids, by_title, brackets)]
+    chosen = _last_list(blocks, shown, top_n)
     if by_title and 2 * len(_names(chosen)) < top_n:  # else titles cannot name more than twice as many
         named = _last_list(title_blocks(answer, by_title, brackets), shown, top_n)
         if min(top_n, len(_names(named))) > 2 * len(_names(chosen)):
             chosen = named
+    if top_n > 2 and _is_numbering(chosen, answer, by_title):
+        chosen = []
     chosen = chosen or _in_prose(answer, ids, brackets, shown)
     return _ranking(_without_cut(chosen, answer, brackets, ids, cut), top_n)
 
@@ -83,7 +86,11 @@ def read_ranking(
 
 _LAZY = 10  # this many candidates in the order in which they were shown are no ranking, even if more were shown
 _NUMBERED = re.compile(r"^[ \t]*(\d{1,4})[ \t]+\S+[ \t]*$", re.MULTILINE)  # "1 318", line by line
-_LONG_ID = 5  # digits of a number that is no number of prose
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_BETWEEN = frozenset(["and", "then", "or", "item", "items", "id", "finally", "lastly", "next", "followed", "by"])
+_BEHIND_NUMBER = re.compile(r"(?:\d[.):]|[-*•])[ \t]*\Z")
+_ANNOUNCES = re.compile(r"(?i)ids?|items?|rank\w*|answers?|final|results?|output|is|my|the|list|top|best|ordered|json")
 
 
 def _names(mentions: Iterable[Mention]) -> set[str]:
@@ -92,19 +99,64 @@ def _names(mentions: Iterable[Mention]) -> set[str]:
 
 def _last_list(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
     """The list that is the answer: the last that is as good as those before it. Parts of one list go on."""
-    sure = [block for block in blocks if not _is_prose_number(block)]
-    own = [block for block in sure if not block.is_offered]
-    for some in (own, sure):
+    for some in ([block for block in blocks if not block.is_offered], blocks):
         found = _folded(some, shown, top_n)
         if found:
             return found
     return []
 
 
-def _is_prose_number(block: Block) -> bool:
-    """Whether it is one number in a sentence, such as ``12 or 7``."""
-    one = len(block.names) == 1 and block.names[0].isdecimal() and len(block.names[0]) < _LONG_ID
-    return block.level == PROSE and one and not any(mention.marked for mention in block.mentions)
+def _is_short_number(mention: Mention) -> bool:
+    """Whether it can be a number of prose as well: a few digits without the mark of an id."""
+    name = mention.tokens[0] if mention.tokens and not mention.marked and mention.how != "title" else ""
+    return name.isdecimal() and len(name) < LONG_ID
+
+
+def _without_prose_numbers(block: Block, text: str) -> Block:
+    """In a sentence, short numbers are items only where three or more follow each other without other words: of ``12 or 7`` and
+    ``3 of the 5`` nothing is left."""
+    if block.level != PROSE or not all(_is_short_number(mention) or not mention.tokens for mention in block.mentions):
+        return block
+    if all(text[mention.start - 1 : mention.start] in ("(", "[") for mention in block.mentions):
+        return block  # titles with their ids; see _is_numbering
+    runs: list[list[Mention]] = []
+    for mention in block.mentions:
+        gap = text[runs[-1][-1].end : mention.start] if runs else ""
+        if not runs or any(word.casefold() not in _BETWEEN for word in _WORD.findall(gap)):
+            runs.append([])
+        runs[-1].append(mention)
+    kept = [run for run in runs if len(_names(run)) > 2 or text[run[0].start - 1 : run[0].start] == ">"]  # <item>5</item>
+    return replace(block, mentions=[mention for run in kept for mention in run])
+
+
+def _is_numbering(mentions: list[Mention], text: str, titles: Titles | None) -> bool:
+    """Whether short numbers count remarks and name nothing: ``(1) I cannot ... (50) no``.
+
+    So it is where each stands in brackets, none has its title beside it, and they are one or two, or count from 1 with words
+    between them; or where a text with words begins with one and names no other.
+    """
+    named = [mention for mention in mentions if mention.tokens]
+    if not named or not all(map(_is_short_number, named)) or not _has_words(text[: named[0].start] + text[named[-1].end :]):
+        return False
+    names = _order(named)
+    around = [text[m.start - 1 : m.start] + text[m.end : m.end + 1] for m in named if m.start]
+    if len(around) < len(named) or any(pair not in ("()", "[]") for pair in around):
+        return len(names) == 1 and not text[: named[0].start].strip()
+    if titles and any(_has_title(mention, text, titles) for mention in named):
+        return False
+    counts = names == tuple(str(place) for place in range(1, len(names) + 1))
+    apart = all(_has_words(text[one.end : other.start]) for one, other in pairwise(named))
+    listed = any(_BEHIND_NUMBER.search(text[max(0, mention.start - 12) : mention.start - 1]) for mention in named)
+    return (len(names) < 3 and not listed) or (counts and apart)
+
+
+def _has_title(mention: Mention, text: str, titles: Titles) -> bool:
+    token = mention.tokens[0]
+    return bool(titles.end_behind(token, text, mention.end)) or titles.stands_before(token, text, mention.start)
+
+
+def _has_words(text: str) -> bool:
+    return any(not _ANNOUNCES.fullmatch(word) for word in _WORD.findall(text))
 
 
 def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
@@ -183,7 +235,7 @@ def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> l
     if len(numbers) > 1 and [int(match[1]) for match in _NUMBERED.finditer(text)] == list(range(1, len(numbers) + 1)):
         lines = [m for m in lines if m.start not in set(numbers)]
     sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
-    long = [m for m in mentions if len(m.tokens[0]) >= _LONG_ID]
+    long = [m for m in mentions if len(m.tokens[0]) >= LONG_ID]
     found = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
     return _cut_echo(found, shown)
 

@@ -2,12 +2,14 @@
 
 Tags in angles, pipes or brackets (``<think>``, ``<seed:think>``, ``<scratchpad>``, ``<|START_THINKING|>``, ``[THINK]``),
 closed or not; channels as gpt-oss writes them (``<|channel|>analysis ... <|channel|>final``), also where their special tokens
-were dropped (``analysis...assistantfinal...``); any other tag that wraps the beginning of an answer and not all of it.
+were dropped (``analysis...assistantfinal...``); any other tag that wraps the beginning of an answer, or all of
+it where that is more than a list.
 """
 
 from __future__ import annotations
 
 import bisect
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +28,12 @@ _TAG = re.compile(
 _CHANNEL = re.compile(r"<\|(channel|start|end|return|call|message|constrain)\|?>|<(channel|turn)\|>", re.IGNORECASE)
 _LEAKED = re.compile(r"\A\s*(?:analysis|commentary)(?=[A-Z<\[\"'])")
 _FIRST_TAG = re.compile(r"\s*<([A-Za-z][\w:.-]{3,40})>")
+_ANSWER_TAG = re.compile(
+    r"<(/)?((?:final[_-]?)?(?:answer|rank(?:ing)?|results?|output|response|list|solution|recommendations?))>", re.IGNORECASE
+)
+# what a list begins with, and five words in lower case, which no title is likely to hold
+_LIST_START = re.compile(r"[\[{<`\"'|]|\d{1,4}[.):]?(?=[\s,;])|[-*•]\s", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?:(?<![^\W_])[^\W\d_A-Z]+(?:'[a-z]+)?,?\s+){4}[^\W\d_A-Z]+")
 # tags that wrap an answer, or a part of one
 _ANSWER = re.compile(
     r"(?i)id|answer|final|rank|result|output|response|list|solution|recommend|item|movie|film|product|game|top|json|"
@@ -40,7 +48,18 @@ def without_thoughts(text: str, is_id: Callable[[str], bool] = lambda name: Fals
         is_id: whether a name in angles is an item's id, and no tag.
     """
     text = text.replace("<unused94>", "<think>").replace("<unused95>", "</think>")  # as Gemma's thinking models mark it
-    return _without_wrapper(_without_tags(_without_channels(text)), is_id)
+    return _on_lines_of_their_own(_without_wrapper(_without_tags(_without_channels(text)), is_id), is_id)
+
+
+def _on_lines_of_their_own(text: str, is_id: Callable[[str], bool]) -> str:
+    """What stands in the tags of an answer begins and ends a line: ``<answer>1. ...``."""
+
+    def apart(tag: re.Match[str]) -> str:
+        if is_id(tag[2]):
+            return tag[0]
+        return f"\n{tag[0]}" if tag[1] else f"{tag[0]}\n"
+
+    return _ANSWER_TAG.sub(apart, text)
 
 
 def _without_channels(text: str) -> str:
@@ -110,7 +129,10 @@ def _without_tags(text: str) -> str:
 
 
 def _without_wrapper(text: str, is_id: Callable[[str], bool]) -> str:
-    """Without a tag of any other name that opens the text, unless it wraps all of it."""
+    """Without a tag of any other name that opens the text, unless it wraps all of it and holds nothing but a list.
+
+    What a model thinks is no answer, whatever its tag: one around sentences alone is not taken for the answer's either.
+    """
     first = _FIRST_TAG.match(text)
     if not first or _ANSWER.search(first[1]) or is_id(first[1]):
         return text
@@ -118,4 +140,18 @@ def _without_wrapper(text: str, is_id: Callable[[str], bool]) -> str:
     if end < 0:
         return ""
     rest = text[end + len(first[1]) + 3 :]
-    return rest if rest.strip() else text
+    if rest.strip():
+        return rest
+    inner = text[first.end() : end]
+    return inner if _is_bare_list(inner, is_id) else ""
+
+
+def _is_bare_list(text: str, is_id: Callable[[str], bool]) -> bool:
+    """Whether a text is JSON, or begins with a list and holds no sentence."""
+    text = text.strip()
+    try:
+        return isinstance(json.loads(text), (list, dict))
+    except (ValueError, RecursionError):
+        pass
+    word = text.split(maxsplit=1)[0].rstrip(",;:.") if text else ""
+    return bool(_LIST_START.match(text) or is_id(word)) and not _SENTENCE.search(text)
