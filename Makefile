@@ -1,5 +1,6 @@
 # make quickstart   the main job: ALKDRec on MovieLens 100K day sessions with the bundled LLM
-# make test         the fast tests        (make test-slow: those with the real LLM as well)
+# make test         the fast tests, two files at a time; FILES="tests/active tests/test_cli.py": some of them
+# make test-slow    those with the real LLM as well
 # make test-gpu     the tests that need a GPU (skipped with a reason where there is none)
 # make check        ruff and mypy
 # Each target first makes .venv, if it is not there or older than the files that describe it.
@@ -12,6 +13,9 @@ THREADS ?= 2
 # threads wait without spinning: beside other programs an epoch took 2 to 4 s in place of 20 to 88, with the same numbers
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
+# tests keep their files in memory where 2 GB of it are free for that: most of their time went into flushing disks
+IN_MEMORY := $(shell [ -n "$$TMPDIR" ] || df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 { print "TMPDIR=/dev/shm" }')
+TESTS := $(IN_MEMORY) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(THREADS) --dist loadfile
 RECBOLE := recbole==1.2.1
 
 .PHONY: quickstart test test-slow test-gpu benchmarks check clean
@@ -40,10 +44,10 @@ quickstart: $(VENV)/ready
 	OMP_NUM_THREADS=$(THREADS) $(RUN) run_recbole_alkd.py --model=ALKDRec --dataset=ml-100k --config_files properties/quickstart.yaml
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest
+	$(TESTS) $(FILES)
 
 test-slow: $(VENV)/ready
-	OMP_NUM_THREADS=$(THREADS) $(RUN) -m pytest -m "not benchmarks and not gpu"
+	$(TESTS) -m "not benchmarks and not gpu" $(FILES)
 
 test-gpu: $(VENV)/ready
 	$(RUN) -m pytest -m gpu -s
