@@ -13,7 +13,7 @@ THREADS ?= 2
 # threads wait without spinning: beside other programs an epoch took 2 to 4 s in place of 20 to 88, with the same numbers
 OMP_WAIT_POLICY ?= PASSIVE
 export OMP_WAIT_POLICY
-# tests keep their files in memory where 2 GB of it are free for that: most of their time went into flushing disks
+# tests keep their files in memory where 2 GB of it are free for that; they flush each of them to the disk
 IN_MEMORY := $(shell [ -n "$$TMPDIR" ] || df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 { print "TMPDIR=/dev/shm" }')
 TESTS := $(IN_MEMORY) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(THREADS) --dist loadfile
 RECBOLE := recbole==1.2.1
