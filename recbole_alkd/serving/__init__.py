@@ -11,7 +11,7 @@ from pathlib import Path
 from recbole_alkd.serving.items import Found
 from recbole_alkd.serving.recommender import Reason, Recommendation, Recommender
 
-__all__ = ["Found", "Reason", "Recommendation", "Recommender", "write_bundle"]
+__all__ = ["Found", "Reason", "Recommendation", "Recommender", "update", "write_bundle"]
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
@@ -26,3 +26,18 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     from recbole_alkd.serving.make import write_bundle as write
 
     return write(run_folder, out)
+
+
+def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str | Path | None = None) -> Path:
+    """Add new sessions and items to the table of a bundle, as a new bundle (``serving/make_update.py``); needs the
+    whole package.
+
+    Raises:
+        AlkdError: the bundle is no table or has no ``counts.npz``, a file cannot be read, or ``out`` is there.
+
+    Example:
+        >>> update("bundle", "today.inter", "bundle-today")
+    """
+    from recbole_alkd.serving.make_update import update as add
+
+    return add(bundle, inter, out, titles)

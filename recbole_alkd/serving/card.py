@@ -32,6 +32,9 @@ def card(content: Mapping[str, Any]) -> str:
         "It is not meant for decisions about people.", "",
     ]  # fmt: skip
     lines += ["## How good it is", "", *_table(metrics), *_verdict(content.get("comparison")), ""]
+    if updates := content.get("updates"):
+        more = sum(update["sessions"] for update in updates)
+        lines += [f"That was measured before {more:,} sessions were added, and not again since.", ""]
     lines += ["## What it cost", "", *_bill(content.get("bill")), "", "## Limits", ""]
     lines += [f"- {limit}" for limit in content.get("limits", [])]
     lines += [f"- A session is cut to its newest {student['max_length']} known items.", ""]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.serving.items import folded
+from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.settings.error import AlkdError
 
@@ -40,6 +41,12 @@ def add_serving_commands(commands: Any) -> None:
     explain.add_argument("--history", required=True, metavar="ITEMS", help=_HISTORY)
     explain.add_argument("--item", metavar="ITEM", help="its id or title; the best recommendation without it")
     explain.add_argument("--json", action="store_true", help="one JSON object a line")
+
+    update = _add(commands, "update", _update, "add new sessions and items to the table of a bundle, without training")
+    update.add_argument("--bundle", required=True, type=Path, metavar="FOLDER", help="a bundle of a table, or a run's folder")
+    update.add_argument("--inter", required=True, type=Path, metavar="FILE", help="whole sessions that the table does not hold")
+    update.add_argument("--titles", type=Path, metavar="FILE", help="titles of new items (default: the .item file beside them)")
+    update.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
 
 
 def read_history(recommender: Recommender, text: str) -> list[str]:
@@ -134,6 +141,15 @@ def _explain(args: argparse.Namespace) -> None:
     print(f"{_named(recommender, [item])} after {_named(recommender, history)}:")
     rows = [(one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons]
     _print_rows(["from", "title", "kind", "weight"], [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")])
+
+
+def _update(args: argparse.Namespace) -> None:
+    from recbole_alkd.serving import update
+
+    out = update(args.bundle, args.inter, args.out, args.titles)
+    last = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["updates"][-1]
+    print(f"written: {out}, with {last['sessions']:,} more sessions and {last['new_items']:,} new items")
+    print(*(f"note: {note}" for note in last["notes"]), sep="\n", end="\n" if last["notes"] else "")
 
 
 def _title(recommender: Recommender, item: str | None) -> str:

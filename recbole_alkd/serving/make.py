@@ -22,6 +22,7 @@ from recbole_alkd.model.session_fpmc import SessionFPMC
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import write_items
+from recbole_alkd.serving.make_counts import counts_of, write_reasons
 from recbole_alkd.serving.make_onnx import write_encoder
 from recbole_alkd.serving.manifest import CARD, ENCODER, MANIFEST, ONNX, STUDENT, copy_bundle, write_bundle_folder
 from recbole_alkd.serving.onnx_model import write_onnx
@@ -98,7 +99,8 @@ def make_bundle(
     """
     view, titles = _view(model)
     ids = np.asarray(train.field2id_token[train.iid_field])[1:].astype(str).tolist()
-    counts = session_counts(*training_sessions(train), train.item_num)
+    flat, offsets = training_sessions(train)
+    counts = session_counts(flat, offsets, train.item_num)
     list_field = train.iid_field + train.config["LIST_SUFFIX"]
     width = int(train.inter_feat[list_field].shape[1])
     facts: dict[str, Any] = {
@@ -108,6 +110,12 @@ def make_bundle(
 
     def fill(folder: Path) -> None:
         facts.update(_write_student(folder, view, titles, width))
+        if isinstance(view.model, SessionKNN):
+            fitted = dict((report or {}).get("stages", {}).get("distilled", {}).get("fitted") or {})
+            kept = counts_of(view.model, train, flat, offsets, fitted)
+            if kept is not None:
+                kept.write(folder)
+                write_reasons(folder, kept, kept.table())
         write_items(folder, ids, shown_titles(train, ids), counts)
         if find_spec("onnx"):
             write_onnx(folder, facts, train.item_num)

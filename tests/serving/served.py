@@ -14,6 +14,7 @@ from tiny import create_dataset, tiny_config, tiny_model, write_benchmark
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving.make import make_bundle
+from recbole_alkd.trainer.item_text import ItemText
 
 SETTINGS = {"AttMix": {"student_config": {"heads": 1, "last_k": 3}}}
 
@@ -55,6 +56,8 @@ def serve(folder: Path, name: str, fusion: bool = False, edges: bool = False, ti
     rng = np.random.default_rng(3)
     if name == "SessionKNN":
         more = {"text": edge_maker(rng), "pairwise": edge_maker(rng)} if edges else {}
+        if model.recommender.text.item_text:
+            more["text"] = ItemText(model.recommender.text, train._dataset).edges
         model.recommender.fit_table(train._dataset, valid._dataset, more)
     if fusion:
         model.titles.set(rng.normal(size=(model.n_items, 4)).astype(np.float32))

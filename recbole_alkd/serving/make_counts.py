@@ -1,0 +1,148 @@
+"""``counts.npz``: what a table was made of, kept beside it, so that new sessions can be added without counting the old ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recbole_alkd.model.choosing import Counting
+from recbole_alkd.model.counting import session_counts
+from recbole_alkd.model.session_knn import SessionKNN
+from recbole_alkd.model.table_made import EdgeSet, Made, build, exact_forward, shares
+from recbole_alkd.serving.manifest import COUNTS, REASONS
+from recbole_alkd.serving.tensors import write_tensors
+from recbole_alkd.settings.error import AlkdError
+
+TEXT = "text"  # the name of the edges that titles give
+# So many edges may differ by rounding from those that are served: sums of millions of pairs are rounded block by block.
+_ROUNDED = 1e-3
+
+
+@dataclass(frozen=True)
+class TableCounts:
+    """What a table is made of.
+
+    Attributes:
+        forward: F (n_items, n_items) float64, ``counting.py``, under the gap decay of ``made``.
+        counts: (n_items,) in how many sessions each item is. sessions: how many were counted.
+        made: how the table was made of them. neighbors, size: how it is cut, as ``neighbours.cut`` has them.
+        fields: how its clicks are read: ``session``, ``item``, ``time``, ``list`` name columns; ``window``,
+            ``time_unit``, ``min_length``, ``title_field``. text: settings of title edges, {} without them.
+    """
+
+    forward: csr_array
+    counts: np.ndarray
+    sessions: int
+    made: Made
+    neighbors: int | None
+    size: int | None
+    fields: dict[str, Any]
+    text: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, flat: np.ndarray, offsets: np.ndarray, n_items: int, made: Made, neighbors: int | None = None,
+        size: int | None = None, fields: dict[str, Any] | None = None, text: dict[str, Any] | None = None,
+    ) -> TableCounts:  # fmt: skip
+        """Count sessions, as ``counting.training_sessions`` gives them."""
+        forward = exact_forward(flat, offsets, n_items, made.how.gap_decay)
+        counts = session_counts(flat, offsets, n_items)
+        return cls(forward, counts, len(offsets) - 1, made, neighbors, size, fields or {}, text or {})
+
+    def table(self) -> csr_array:
+        """The table as it is served."""
+        return build(self.forward, self.counts, self.made, self.neighbors, self.size)[0]
+
+    def write(self, folder: Path) -> None:
+        facts = {
+            "how": self.made.how._asdict(), "sessions": self.sessions, "neighbors": self.neighbors, "size": self.size,
+            "fields": self.fields, "text": self.text,
+            "sets": [{"name": one.name, "weight": one.weight, "weighed": one.together is not None} for one in self.made.sets],
+        }  # fmt: skip
+        arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), "counts": self.counts}
+        arrays |= _arrays("forward", self.forward)
+        for k, one in enumerate(self.made.sets):
+            arrays |= _arrays(f"set_{k}", one.edges if one.together is None else one.together)
+        np.savez(folder / COUNTS, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, folder: Path) -> TableCounts:
+        """What ``write`` wrote; AlkdError where there is nothing, or something else."""
+        file = folder / COUNTS
+        if not file.is_file():
+            raise AlkdError(f"{folder}: no {COUNTS} in it, so that nothing can be added to its table; export its run again")
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                facts = json.loads(arrays["facts"].tobytes())
+                forward, sets = _matrix("forward", arrays), []
+                for k, one in enumerate(facts["sets"]):
+                    edges = _matrix(f"set_{k}", arrays)
+                    sets.append(EdgeSet(one["name"], edges, edges if one["weighed"] else None, float(one["weight"])))
+                made = Made(Counting(**facts["how"]), tuple(sets))
+                cut = facts["neighbors"], facts["size"]
+                return cls(forward, arrays["counts"], facts["sessions"], made, *cut, facts["fields"], facts["text"])
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise AlkdError(f"{file}: not what a bundle keeps there ({error}); the bundle is damaged") from None
+
+
+def counts_of(model: SessionKNN, train: Any, flat: np.ndarray, offsets: np.ndarray, fitted: dict[str, Any]) -> TableCounts | None:
+    """The counts of a fitted table; None where the table cannot be made of them again.
+
+    Args:
+        model: the table. train: the part that it was fitted on. flat, offsets: its sessions.
+        fitted: what the report says was chosen, for a table that was loaded; {} where nothing does.
+    """
+    made = model.made or _made(fitted)
+    if made is None or made.refined:
+        return None
+    config, text = train.config, dataclasses.asdict(model.text) if model.text.item_text else {}
+    cut = not config["benchmark_filename"]  # rows of benchmark files are sessions already
+    fields = {
+        "session": train.uid_field, "item": train.iid_field, "time": config["TIME_FIELD"],
+        "list": train.iid_field + config["LIST_SUFFIX"], "window": config["session_window"] if cut else None,
+        "time_unit": config["session_time_unit"], "min_length": config["session_min_length"] if cut else 2,
+        "title_field": config["title_field"],
+    }  # fmt: skip
+    found = TableCounts.of(flat, offsets, train.item_num, made, model.neighbors, model.bytes, fields, text)
+    table, served = found.table(), model.weights.detach().cpu().numpy()
+    if len(table.data) != len(served) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
+        return None
+    return found if (table.data.astype(np.float16) != served).mean() <= _ROUNDED else None
+
+
+def write_reasons(folder: Path, counts: TableCounts, table: csr_array) -> None:
+    """Write what of every edge came from titles and from an LLM's lists, where there are such edges."""
+    found: dict[str, np.ndarray] = {}
+    parts = shares(counts.forward, counts.counts, counts.made, table, counts.neighbors, counts.size)
+    for name, share in parts.items():
+        kind = "title" if name == TEXT else "llm"
+        found[kind] = found.get(kind, 0) + share
+    if found:
+        write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in found.items()})
+
+
+def _made(fitted: dict[str, Any]) -> Made | None:
+    """How a table was made, from the report of its run: of counts alone, or None."""
+    if any(fitted.get(key) is None for key in Counting._fields) or fitted.get("refined_epoch"):
+        return None
+    if any(value for key, value in fitted.items() if key.endswith("_weight")):
+        return None  # the edges themselves are in no report
+    return Made(Counting(**{key: fitted[key] for key in Counting._fields}))
+
+
+def _arrays(name: str, table: csr_array) -> dict[str, np.ndarray]:
+    return {f"{name}_indptr": table.indptr, f"{name}_indices": table.indices, f"{name}_data": table.data}
+
+
+def _matrix(name: str, arrays: Any) -> csr_array:
+    parts = tuple(arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
+    n_items = len(parts[2]) - 1
+    found = csr_array(parts, shape=(n_items, n_items))
+    found.check_format()
+    return found
