@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,7 @@ def counts_of(model: SessionKNN, train: Any, flat: np.ndarray, offsets: np.ndarr
     made = model.made or _made(fitted)
     if made is None or made.refined:
         return None
-    config, text = train.config, dataclasses.asdict(model.text) if model.text.item_text else {}
+    config, text = train.config, model.text.flat() if model.text.item_text else {}
     cut = not config["benchmark_filename"]  # rows of benchmark files are sessions already
     fields = {
         "session": train.uid_field, "item": train.iid_field, "time": config["TIME_FIELD"],

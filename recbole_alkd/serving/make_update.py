@@ -167,7 +167,7 @@ def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[st
     if not any(one.name == TEXT and one.weight for one in counts.made.sets):
         return counts
     text = counts.text
-    usual = dataclasses.asdict(TextSettings())
+    usual = TextSettings().flat()
     changed = (key for key, value in text.items() if key not in _TEXT and value != usual.get(key))
     other = sorted(key for key in changed if not key.startswith(_NOT_EDGES))
     folder = tempfile.mkdtemp()

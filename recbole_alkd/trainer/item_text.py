@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,4 +77,4 @@ class ItemText:
         _ = self.vectors
         assert self.made is not None
         cost = {key: getattr(self.made, key) for key in ("tokens", "seconds", "reused")}
-        return {**dataclasses.asdict(self.text), **cost, **({"edges": self.neighbors.nnz} if edges else {})}
+        return {**self.text.flat(), **cost, **({"edges": self.neighbors.nnz} if edges else {})}
