@@ -44,7 +44,11 @@ setup(
         *(f"recbole_alkd.properties.{name}" for name in property_folders),
     ],
     package_dir={"recbole_alkd": "recbole_alkd", "recbole_alkd.properties": "properties"},
-    package_data={"recbole_alkd.properties": ["*.yaml"], **{f"recbole_alkd.properties.{n}": ["*.yaml"] for n in property_folders}},
+    package_data={
+        "recbole_alkd.serving.service": ["page.html"],
+        "recbole_alkd.properties": ["*.yaml"],
+        **{f"recbole_alkd.properties.{n}": ["*.yaml"] for n in property_folders},
+    },
     py_modules=["run_recbole_alkd"],
     entry_points={"console_scripts": ["recbole-alkd=recbole_alkd.cli:main"]},
     install_requires=[
@@ -63,7 +67,10 @@ setup(
         "api": ["openai"],
         "bench": ["matplotlib"],
         # what a service needs; with these and `pip install --no-deps recbole-alkd` there is no torch and no RecBole
-        "serve": ["numpy", "safetensors", "msgspec", "uvicorn", "onnxruntime", "prometheus-client"],
+        "serve": [
+            "numpy", "safetensors", "onnxruntime", "msgspec", "uvicorn", "httptools", "prometheus-client",
+            "uvloop; platform_system != 'Windows'",
+        ],
         "onnx": ["onnx", "onnxruntime"],
         "ray": ["ray>=2.49; python_version >= '3.12'"],  # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "dev": [

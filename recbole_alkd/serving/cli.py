@@ -1,5 +1,6 @@
-"""The commands that use a bundle: ``export``, ``recommend`` and ``explain``. They work where RecBole is not installed, but for
-``export --run`` of a run without a bundle.
+"""The commands that use a bundle: ``export``, ``recommend``, ``explain``, ``update`` and ``serve``.
+
+They work where RecBole is not installed, but for ``export --run`` of a run without a bundle.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from recbole_alkd.serving.items import folded
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.recommender import Recommender
+from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
 
 _HISTORY = 'item ids between spaces ("50 181 174"), or ids and titles between semicolons ("Fargo; Star Wars")'
@@ -47,6 +49,21 @@ def add_serving_commands(commands: Any) -> None:
     update.add_argument("--inter", required=True, type=Path, metavar="FILE", help="whole sessions that the table does not hold")
     update.add_argument("--titles", type=Path, metavar="FILE", help="titles of new items (default: the .item file beside them)")
     update.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
+
+    serve = _add(commands, "serve", _serve, "answer over HTTP: JSON, metrics and a page to try it (extra serve)")
+    _add_bundle(serve)
+    serve.add_argument("--teacher", type=Path, metavar="FOLDER", help="a teacher recommender's bundle, shown beside the student")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s; 0.0.0.0 for all)")
+    serve.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: %(default)s)")
+    serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes, which share the mapped bundle (default: 1)")
+    limits = Limits()
+    for name, kind, text in (
+        ("body", int, "bytes of a request"), ("history", int, "items of a session"), ("k", int, "recommendations"),
+        ("connections", int, "connections of a worker at a time"),
+        ("seconds", float, "seconds for a request to arrive and for an answer to be taken"),
+    ):  # fmt: skip
+        usual = getattr(limits, name)
+        serve.add_argument(f"--max-{name}", type=kind, default=usual, metavar="N", help=f"most {text} (default: {usual:,})")
 
 
 def read_history(recommender: Recommender, text: str) -> list[str]:
@@ -88,7 +105,7 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
     parser.set_defaults(run=run)
     return parser
@@ -150,6 +167,18 @@ def _update(args: argparse.Namespace) -> None:
     last = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["updates"][-1]
     print(f"written: {out}, with {last['sessions']:,} more sessions and {last['new_items']:,} new items")
     print(*(f"note: {note}" for note in last["notes"]), sep="\n", end="\n" if last["notes"] else "")
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from recbole_alkd.serving.service.workers import Job, serve
+
+    given = {name: getattr(args, f"max_{name}") for name in ("body", "history", "k", "connections", "seconds")}
+    numbers = {"--workers": args.workers, **{f"--max-{name}": value for name, value in given.items()}}
+    for name, value in numbers.items():
+        if not value > 0:
+            raise AlkdError(f"{name}: {value} is not allowed; allowed: a number above 0")
+    limits = Limits(**given)
+    return serve(Job(args.bundle, args.teacher, args.host, args.port, args.workers, args.verify, limits))
 
 
 def _title(recommender: Recommender, item: str | None) -> str:

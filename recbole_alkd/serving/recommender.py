@@ -81,11 +81,7 @@ class Recommender:
         Raises:
             AlkdError: no bundle, one of another format version, or a damaged one; the message names the file.
         """
-        folder = Path(path)
-        if not folder.is_dir():
-            raise AlkdError(f"{folder}: no such folder; allowed: a bundle or a finished run's folder")
-        if not (folder / MANIFEST).exists() and (folder / BUNDLE / MANIFEST).exists():
-            folder = folder / BUNDLE
+        folder = find_bundle(path)
         return cls(folder, read_manifest(folder, verify), threads)
 
     def recommend(
@@ -136,7 +132,7 @@ class Recommender:
             AlkdError: no list of ids, or an unknown one with ``unknown="error"``.
         """
         if not _is_list(history):
-            raise AlkdError(f"history: {_short(history)} is not allowed; allowed: a list of item ids, oldest first")
+            raise AlkdError(f"history: {short(history)} is not allowed; allowed: a list of item ids, oldest first")
         ids = [one if type(one) is str else _id("history", one) for one in history]
         if not ids:
             return _NOBODY
@@ -144,7 +140,7 @@ class Recommender:
         if 0 in found:
             if unknown == "error":
                 missing = ids[found.index(0)]
-                raise AlkdError(f"history: {_short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items")
+                raise AlkdError(f"history: {short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items")
             self.ignored += found.count(0)
             found = [one for one in found if one]
         return np.array(found, dtype=np.int64)
@@ -176,7 +172,7 @@ class Recommender:
         """
         number = self.items.number(_id("item", item))
         if not number:
-            raise AlkdError(f"item: {_short(item)} is not in the catalogue of {self.items.n_items - 1:,} items")
+            raise AlkdError(f"item: {short(item)} is not in the catalogue of {self.items.n_items - 1:,} items")
         session = self.numbers(history)[-self.max_length :]
         name = self.items.id(number)
         if not len(session):
@@ -191,7 +187,7 @@ class Recommender:
     def find(self, text: str, limit: int = 10) -> list[Found]:
         """Items by their id or by words of their title, the most popular first; near ones where none has them."""
         if not isinstance(text, str):
-            raise AlkdError(f"text: {_short(text)} is not allowed; allowed: text")
+            raise AlkdError(f"text: {short(text)} is not allowed; allowed: text")
         return self.items.find(text, _count(limit, "limit"))
 
     def _shown(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
@@ -199,10 +195,19 @@ class Recommender:
 
     def _known(self, name: str, items: Iterable[Any]) -> np.ndarray:
         if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
-            raise AlkdError(f"{name}: {_short(items)} is not allowed; allowed: item ids")
+            raise AlkdError(f"{name}: {short(items)} is not allowed; allowed: item ids")
         ids = [_id(name, one) for one in items]
         found = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
         return found[found > 0]
+
+
+def find_bundle(path: str | Path) -> Path:
+    """The folder of a bundle: ``path``, or the one in a finished run's folder. AlkdError where there is no folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise AlkdError(f"{folder}: no such folder; allowed: a bundle or a finished run's folder")
+    inner = folder / BUNDLE
+    return inner if not (folder / MANIFEST).exists() and (inner / MANIFEST).exists() else folder
 
 
 def _is_list(value: Any) -> bool:
@@ -214,7 +219,7 @@ def _id(name: str, value: Any) -> str:
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
-    raise AlkdError(f"{name}: {_short(value)} is no item id; allowed: text or an integer")
+    raise AlkdError(f"{name}: {short(value)} is no item id; allowed: text or an integer")
 
 
 def _count(value: Any, name: str = "k") -> int:
@@ -223,11 +228,11 @@ def _count(value: Any, name: str = "k") -> int:
     except TypeError:
         found = 0
     if isinstance(value, bool) or found < 1:
-        raise AlkdError(f"{name}: {_short(value)} is not allowed; allowed: an integer of at least 1")
+        raise AlkdError(f"{name}: {short(value)} is not allowed; allowed: an integer of at least 1")
     return found
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value as an error shows it, whatever its size."""
     words = repr(value[:50] if isinstance(value, (str, bytes, list, tuple, np.ndarray)) else value)
     return words if len(words) <= 80 else f"{words[:77]}..."
