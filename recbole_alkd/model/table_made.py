@@ -1,4 +1,5 @@
-"""What a neighbour table was made of, so that it can be made again with more sessions, and an edge can say where it came from."""
+"""What a neighbour table was made of, so that it can be made again with more sessions, and an edge can say
+where it came from."""
 
 from __future__ import annotations
 
@@ -62,7 +63,9 @@ def build(
         made: the sets that were weighed are weighed anew. neighbors, size: as ``neighbours.cut`` has them.
     """
     how = made.how
-    table = weigh(both_ways(forward.astype(np.float32), how.backward), counts, how.source_exponent, how.target_exponent)
+    table = weigh(
+        both_ways(forward.astype(np.float32), how.backward), counts, how.source_exponent, how.target_exponent
+    )
     table = with_repeats(table, how.repeat)
     for one in made.sets:
         edges = one.edges
@@ -73,9 +76,15 @@ def build(
 
 
 def shares(
-    forward: csr_array, counts: np.ndarray, made: Made, table: csr_array, neighbors: int | None, size: int | None
+    forward: csr_array,
+    counts: np.ndarray,
+    made: Made,
+    table: csr_array,
+    neighbors: int | None,
+    size: int | None,
 ) -> dict[str, np.ndarray]:
-    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was counted."""
+    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was
+    counted."""
     found = {}
     whole = build(forward, counts, made, neighbors, size)[1]
     total = at(whole, table)
@@ -89,7 +98,8 @@ def shares(
 
 
 def at(table: csr_array, places: csr_array) -> np.ndarray:
-    """The values of one table where another has its edges, (E,) float32; 0 where it has none. Both have rows in order."""
+    """The values of one table where another has its edges, (E,) float32; 0 where it has none. Both have rows
+    in order."""
     size = np.int64(table.shape[1])
     ours = rows_of(table) * size + table.indices
     wanted = rows_of(places) * size + places.indices
@@ -103,4 +113,3 @@ def grown(table: csr_array, n_items: int) -> csr_array:
     """The same edges among more items."""
     start = np.concatenate([table.indptr, np.full(n_items + 1 - len(table.indptr), table.indptr[-1])])
     return csr_array((table.data, table.indices, start), shape=(n_items, n_items))
-

@@ -1,7 +1,7 @@
 """A trained student taken away: bundles, recommendations, reasons, exports, updates.
 
-Reading and serving need numpy alone (ONNX Runtime too for backbones that are neither tables nor SessionFPMC): no torch, no RecBole.
-Making a bundle from a run and updating one import what they need when they are called.
+Reading and serving need numpy alone (ONNX Runtime too for backbones that are neither tables nor SessionFPMC):
+no torch, no RecBole. Making a bundle from a run and updating one import what they need when they are called.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ __all__ = ["Found", "Reason", "Recommendation", "Recommender", "update", "write_
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
-    """Write the bundle of a finished run into the new folder ``out`` (``serving/make.py``); needs RecBole and torch.
+    """Write the bundle of a finished run into the new folder ``out`` (``serving/make.py``); needs RecBole and
+    torch.
 
     Raises:
         AlkdError: no finished run, a backbone that cannot be taken out of torch, or ``out`` is there.
@@ -29,11 +30,12 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
 
 
 def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str | Path | None = None) -> Path:
-    """Add new sessions and items to the table of a bundle, as a new bundle (``serving/make_update.py``); needs the
-    whole package.
+    """Add new sessions and items to the table of a bundle, as a new bundle (``serving/make_update.py``);
+    needs the whole package.
 
     Raises:
-        AlkdError: the bundle is no table or has no ``counts.npz``, a file cannot be read, or ``out`` is there.
+        AlkdError: the bundle is no table or has no ``counts.npz``, a file cannot be read, or ``out`` is
+        there.
 
     Example:
         >>> update("bundle", "today.inter", "bundle-today")

@@ -1,6 +1,8 @@
-"""The card of a bundle, ``README.md``, in the form of Hugging Face's model cards (https://huggingface.co/docs/hub/model-cards).
+"""The card of a bundle, ``README.md``, in the form of Hugging Face's model cards
+(https://huggingface.co/docs/hub/model-cards).
 
-The head is YAML, every value of it written as JSON, which YAML reads: names of data sets and models are other people's text.
+The head is YAML, every value of it written as JSON, which YAML reads: names of data sets and models are other
+people's text.
 """
 
 from __future__ import annotations
@@ -16,19 +18,27 @@ def card(content: Mapping[str, Any]) -> str:
     metrics = content.get("metrics") or {}
     head = {
         "library_name": "recbole_alkd",
-        "tags": ["recommendation", "session-based-recommendation", "knowledge-distillation", student["backbone"]],
+        "tags": [
+            "recommendation",
+            "session-based-recommendation",
+            "knowledge-distillation",
+            student["backbone"],
+        ],
         "model-index": [_index(student, data, metrics)] if metrics else [],
     }
     name, backbone = _text(data["name"]), _text(student["backbone"])
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items() if value), "---", ""]
     lines += [
         f"# {backbone} on {name}", "",
-        f"A session recommender: it takes the items of a session, oldest first, and gives the items that come next. A {backbone} "
-        f"student of {student['items']:,} items, trained on {data['training_sessions']:,} sessions of {name}.", "",
+        "A session recommender: it takes the items of a session, oldest first, and gives the items that come "
+        f"next. A {backbone} student of {student['items']:,} items, trained on {data['training_sessions']:,} "
+        f"sessions of {name}.", "",
         "## Use", "",
         "```python", "from recbole_alkd.serving import Recommender", "",
-        'recommender = Recommender.load("this-folder")', 'recommender.recommend(["an item id", "another"], k=10)', "```", "",
-        "It is meant for recommending items of this catalogue to visitors of the site that the sessions come from, or one like it. "
+        'recommender = Recommender.load("this-folder")',
+        'recommender.recommend(["an item id", "another"], k=10)', "```", "",
+        "It is meant for recommending items of this catalogue to visitors of the site that the sessions come "
+        "from, or one like it. "
         "It is not meant for decisions about people.", "",
     ]  # fmt: skip
     lines += ["## How good it is", "", *_table(metrics), *_verdict(content.get("comparison")), ""]
@@ -63,10 +73,16 @@ def _table(metrics: Mapping[str, Any]) -> list[str]:
 def _verdict(comparison: Mapping[str, Any] | None) -> list[str]:
     if not comparison:
         return []
-    words = f"{comparison['metric']} {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+    ends = f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+    words = f"{comparison['metric']} {comparison['difference']:+.4f} {ends}"
     against = comparison["against"]
-    against = "the same student trained as long without labels" if against == "student_longer" else _text(against)
-    return ["", f"Against {against}: {words}: {comparison['verdict']} on {comparison['sessions']:,} test sessions."]
+    against = (
+        "the same student trained as long without labels" if against == "student_longer" else _text(against)
+    )
+    return [
+        "",
+        f"Against {against}: {words}: {comparison['verdict']} on {comparison['sessions']:,} test sessions.",
+    ]
 
 
 def _bill(bill: Mapping[str, Any] | None) -> list[str]:
@@ -74,7 +90,10 @@ def _bill(bill: Mapping[str, Any] | None) -> list[str]:
         return ["No labels are on record."]
     usd = "no USD price" if bill.get("usd") is None else f"{bill['usd']:.4f} USD"
     tokens = f"{bill['prompt_tokens']:,} prompt and {bill['completion_tokens']:,} completion tokens"
-    return [f"{bill['asked']:,} labels of an LLM asked, {bill['reused']:,} reused; {tokens}, {bill['seconds']:,.1f} s, {usd}."]
+    return [
+        f"{bill['asked']:,} labels of an LLM asked, {bill['reused']:,} reused; {tokens}, "
+        f"{bill['seconds']:,.1f} s, {usd}."
+    ]
 
 
 def _text(value: Any) -> str:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.serving.items import folded
+from recbole_alkd.serving.labelled import COLUMNS, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
 
 _HISTORY = 'item ids between spaces ("50 181 174"), or ids and titles between semicolons ("Fargo; Star Wars")'
+
+_WIDTH = 26  # characters of a title in lists that stand side by side
 
 
 def add_serving_commands(commands: Any) -> None:
@@ -40,7 +43,10 @@ def add_serving_commands(commands: Any) -> None:
 
     explain = _add(commands, "explain", _explain, "show what the score of an item is made of")
     _add_bundle(explain)
-    explain.add_argument("--history", required=True, metavar="ITEMS", help=_HISTORY)
+    asked = explain.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--history", metavar="ITEMS", help=_HISTORY)
+    labelled = "id of a labelled session: what the LLM and the recommenders of the run list for it (needs a run's folder)"
+    asked.add_argument("--session", metavar="ID", help=labelled)
     explain.add_argument("--item", metavar="ITEM", help="its id or title; the best recommendation without it")
     explain.add_argument("--json", action="store_true", help="one JSON object a line")
 
@@ -143,6 +149,9 @@ def _recommend(args: argparse.Namespace) -> None:
 
 def _explain(args: argparse.Namespace) -> None:
     recommender = Recommender.load(args.bundle, verify=args.verify)
+    if args.session is not None:
+        _side_by_side(recommender, labelled_session(args.bundle, args.session), args.json)
+        return
     history = read_history(recommender, args.history)
     if args.item is None:
         best = recommender.recommend(history, 1)
@@ -158,6 +167,27 @@ def _explain(args: argparse.Namespace) -> None:
     print(f"{_named(recommender, [item])} after {_named(recommender, history)}:")
     rows = [(one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons]
     _print_rows(["from", "title", "kind", "weight"], [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")])
+
+
+def _side_by_side(recommender: Recommender, found: dict[str, Any], as_json: bool) -> None:
+    """The LLM's ranking of a labelled session and the lists of the run's recommenders; * is the target."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    print(f"session {shown(found['session'])}: {_named(recommender, found['history'])}")
+    print(f"target: {_named(recommender, [found['target']])}; label: {found['key']}")
+    lists = [found.get(name, []) for name in COLUMNS]
+    rows = []
+    for place in range(max(map(len, lists))):
+        items = [one[place] if place < len(one) else None for one in lists]
+        names = ["" if item is None else _short_title(recommender, item, found["target"]) for item in items]
+        rows.append((str(place + 1), *names))
+    _print_rows(["", *COLUMNS.values()], rows)
+
+
+def _short_title(recommender: Recommender, item: str, target: str) -> str:
+    name = _title(recommender, item) or item
+    return ("* " if item == target else "") + (name if len(name) <= _WIDTH else f"{name[: _WIDTH - 3]}...")
 
 
 def _update(args: argparse.Namespace) -> None:

@@ -1,4 +1,5 @@
-"""A bundle in the forms that other programs read: an ONNX graph, vectors, a Redis dump, a Triton model repository."""
+"""A bundle in the forms that other programs read: an ONNX graph, vectors, a Redis dump, a Triton model
+repository."""
 
 from __future__ import annotations
 
@@ -33,11 +34,12 @@ def export_onnx(recommender: Recommender, out: Path) -> Path:
 
 
 def export_vectors(recommender: Recommender, out: Path) -> Path:
-    """A folder that FAISS and usearch read: ``items.npy`` (n, d) float32, scored by inner product, and ``ids.txt``.
+    """A folder that FAISS and usearch read: ``items.npy`` (n, d) float32, scored by inner product, and
+    ``ids.txt``.
 
-    The id on line k is that of row k. For SessionFPMC a session vector is the weighted mean of rows of ``inputs.npy``:
-    of its newest ``max_length`` items each counts ``item_decay`` of the one after it (``session.json``). Another
-    backbone brings the graph ``encoder.onnx``.
+    The id on line k is that of row k. For SessionFPMC a session vector is the weighted mean of rows of
+    ``inputs.npy``: of its newest ``max_length`` items each counts ``item_decay`` of the one after it
+    (``session.json``). Another backbone brings the graph ``encoder.onnx``.
 
     Raises:
         AlkdError: a table, which has no vectors; ``out`` is there.
@@ -45,7 +47,9 @@ def export_vectors(recommender: Recommender, out: Path) -> Path:
     student = recommender.student
     if not isinstance(student, (Embeddings, Encoder)):
         name = recommender.manifest["student"]["backbone"]
-        raise AlkdError(f"format vectors: {name} is a table and has none; allowed for it: bundle | onnx | redis | triton")
+        raise AlkdError(
+            f"format vectors: {name} is a table and has none; allowed for it: bundle | onnx | redis | triton"
+        )
 
     def fill(folder: Path) -> None:
         np.save(folder / "items.npy", student.output[1:])
@@ -66,9 +70,9 @@ def export_vectors(recommender: Recommender, out: Path) -> Path:
 def export_redis(recommender: Recommender, out: Path, prefix: str = "alkd:") -> Path:
     """A file of SET commands in Redis's own protocol (RESP), for ``redis-cli --pipe < FILE``.
 
-    ``alkd:n:ID`` holds the neighbours of an item: the number of each as little-endian int32, then the weight of each
-    as little-endian float16. ``alkd:i:NUMBER`` is the id behind a number, and ``alkd:table`` says as JSON what each
-    place of a session counts, the newest first.
+    ``alkd:n:ID`` holds the neighbours of an item: the number of each as little-endian int32, then the weight
+    of each as little-endian float16. ``alkd:i:NUMBER`` is the id behind a number, and ``alkd:table`` says as
+    JSON what each place of a session counts, the newest first.
 
     Raises:
         AlkdError: no table, or ``out`` is there.
@@ -79,14 +83,22 @@ def export_redis(recommender: Recommender, out: Path, prefix: str = "alkd:") -> 
         raise AlkdError(f"format redis: {name} is no table; allowed for it: bundle | onnx | vectors | triton")
     if os.path.lexists(out):
         raise AlkdError(f"{out} is there already; allowed: a file that is not there")
-    facts = {"items": student.n_items - 1, "recency": student.recency.tolist(), "numbers": "<i4", "weights": "<f2"}
+    facts = {
+        "items": student.n_items - 1,
+        "recency": student.recency.tolist(),
+        "numbers": "<i4",
+        "weights": "<f2",
+    }
     with whole_file(out) as stream:
         _set(stream, f"{prefix}table", json.dumps(facts).encode())
         number = 1
         for ids in _ids(recommender):
             for item in ids:
                 row = slice(int(student.starts[number]), int(student.starts[number + 1]))
-                packed = student.neighbours[row].astype("<i4").tobytes() + student.weights[row].astype("<f2").tobytes()
+                packed = (
+                    student.neighbours[row].astype("<i4").tobytes()
+                    + student.weights[row].astype("<f2").tobytes()
+                )
                 _set(stream, f"{prefix}n:{item}", packed)
                 _set(stream, f"{prefix}i:{number}", item.encode())
                 number += 1
@@ -94,7 +106,8 @@ def export_redis(recommender: Recommender, out: Path, prefix: str = "alkd:") -> 
 
 
 def export_triton(recommender: Recommender, out: Path) -> Path:
-    """A model repository for Triton Inference Server: ``NAME/config.pbtxt`` and ``NAME/1/model.onnx`` with its numbers.
+    """A model repository for Triton Inference Server: ``NAME/config.pbtxt`` and ``NAME/1/model.onnx`` with
+    its numbers.
 
     Raises:
         AlkdError: ``out`` is there, or the package onnx is missing.

@@ -1,7 +1,7 @@
 """The items of a bundle: ids, titles and counts by number, numbers by id, and items by words of their titles.
 
-All of it lies in two mapped arrays of bytes and a few of numbers, so that a catalogue of a million items costs no more to open
-than one of ten. Item 0 is the padding.
+All of it lies in two mapped arrays of bytes and a few of numbers, so that a catalogue of a million items
+costs no more to open than one of ten. Item 0 is the padding.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Found(NamedTuple):
 class Items:
     """Look-up over the arrays of ``items.safetensors``.
 
-    ``ids`` and ``titles`` are the UTF-8 bytes of all items one after the other, which end at ``id_ends`` and ``title_ends``
-    (n_items + 1,). ``hashes`` (n_items - 1,) are the CRC-32 of the ids in rising order, ``hashed`` whose they are. ``counts``
-    (n_items,): in how many training sessions each item is; ``popular``, the items by falling count and rising number; ``words``,
-    their folded titles in this order, each after a line feed, which begin at ``word_starts``.
+    ``ids`` and ``titles`` are the UTF-8 bytes of all items one after the other, which end at ``id_ends`` and
+    ``title_ends`` (n_items + 1,). ``hashes`` (n_items - 1,) are the CRC-32 of the ids in rising order,
+    ``hashed`` whose they are. ``counts`` (n_items,): in how many training sessions each item is; ``popular``,
+    the items by falling count and rising number; ``words``, their folded titles in this order, each after a
+    line feed, which begin at ``word_starts``.
     """
 
     def __init__(self, file: TensorFile) -> None:
@@ -47,7 +48,11 @@ class Items:
         self._id_ends, self._title_ends = file["id_ends"], file["title_ends"]
         self._hashes, self._hashed = file["hashes"], file["hashed"]
         self._word_starts = file["word_starts"]
-        for name, ends in (("ids", self._id_ends[-1:]), ("titles", self._title_ends[-1:]), ("words", self._word_starts[-1:])):
+        for name, ends in (
+            ("ids", self._id_ends[-1:]),
+            ("titles", self._title_ends[-1:]),
+            ("words", self._word_starts[-1:]),
+        ):
             if len(ends) and len(file[name]) < ends[0]:
                 raise AlkdError(f"{file.file}: {name} end before the last item's; the bundle is damaged")
         self.n_items = len(self.counts)
@@ -56,7 +61,8 @@ class Items:
             len(self._word_starts) + 1, len(self.popular) + 1,
         }  # fmt: skip
         if sizes != {self.n_items}:
-            raise AlkdError(f"{file.file}: its arrays are of {sorted(sizes | {self.n_items})} items; the bundle is damaged")
+            found = sorted(sizes | {self.n_items})
+            raise AlkdError(f"{file.file}: its arrays are of {found} items; the bundle is damaged")
 
     @classmethod
     def read(cls, folder: Path) -> Items:
@@ -67,7 +73,8 @@ class Items:
         return self.ids(np.array([number]))[0]
 
     def title(self, number: int) -> str:
-        """The title of an item, "" without one. Somebody else's text: to be shown, never to be taken for markup."""
+        """The title of an item, "" without one. Somebody else's text: to be shown, never to be taken for
+        markup."""
         return self.titles(np.array([number]))[0]
 
     def ids(self, numbers: np.ndarray) -> list[str]:
@@ -106,8 +113,8 @@ class Items:
         return found
 
     def find(self, text: str, limit: int = 10) -> list[Found]:
-        """Items by words of their title or by their id: the most popular that begin with ``text``, then those with a word that
-        does, then those that hold it; where there are none, those that look most like it."""
+        """Items by words of their title or by their id: the most popular that begin with ``text``, then those
+        with a word that does, then those that hold it; where there are none, those that look most like it."""
         wanted, found = folded(text), []
         own = self.number(text)
         if own:
@@ -119,7 +126,12 @@ class Items:
                 found += self._holding(pattern, limit, found)
             found = found or self._like(wanted, limit)
         numbers = np.array(found[:limit], dtype=np.int64)
-        return [Found(*one) for one in zip(self.ids(numbers), self.titles(numbers), self.counts[numbers].tolist(), strict=True)]
+        return [
+            Found(*one)
+            for one in zip(
+                self.ids(numbers), self.titles(numbers), self.counts[numbers].tolist(), strict=True
+            )
+        ]
 
     def _texts(self, name: str, ends: np.ndarray, numbers: np.ndarray) -> list[str]:
         found = self._file.texts(name, ends[numbers].tolist(), ends[numbers + 1].tolist())
@@ -139,11 +151,14 @@ class Items:
         return found
 
     def _like(self, wanted: str, limit: int) -> list[int]:
-        """Items whose title looks like a misspelt one: of those that share the beginning of a word with it, the nearest."""
+        """Items whose title looks like a misspelt one: of those that share the beginning of a word with it,
+        the nearest."""
         found: dict[int, None] = {}
         for word in sorted(wanted.split(), key=len, reverse=True):
             for length in range(min(len(word), 8), 2, -1):
-                more = self._holding(f" {word[:length]}", _COMPARED, found) + self._holding(f"\n{word[:length]}", _COMPARED, found)
+                more = self._holding(f" {word[:length]}", _COMPARED, found) + self._holding(
+                    f"\n{word[:length]}", _COMPARED, found
+                )
                 found.update(dict.fromkeys(more))
                 if len(found) >= _COMPARED:
                     break
@@ -165,7 +180,9 @@ def write_items(folder: Path, ids: Sequence[str], titles: Sequence[str], counts:
     """
     n_items = len(ids) + 1
     if len(titles) != len(ids) or counts.shape != (n_items,) or len(set(ids)) != len(ids):
-        raise ValueError(f"{len(ids)} ids, {len(set(ids))} of them different, {len(titles)} titles, counts {counts.shape}")
+        raise ValueError(
+            f"{len(ids)} ids, {len(set(ids))} of them different, {len(titles)} titles, counts {counts.shape}"
+        )
     with open(folder / ITEMS, "w", encoding="utf-8", newline="\n") as stream:
         for item, title, count in zip(ids, titles, counts[1:].tolist(), strict=True):
             stream.write(json.dumps({"id": item, "title": title, "count": count}, ensure_ascii=False) + "\n")

@@ -1,4 +1,5 @@
-"""Making a bundle from a trained model: the one module of this room that sees RecBole, torch and the trainer's world."""
+"""Making a bundle from a trained model: the one module of this room that sees RecBole, torch and the
+trainer's world."""
 
 from __future__ import annotations
 
@@ -23,8 +24,17 @@ from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import write_items
 from recbole_alkd.serving.make_counts import counts_of, write_reasons
+from recbole_alkd.serving.make_labelled import write_labelled
 from recbole_alkd.serving.make_onnx import write_encoder
-from recbole_alkd.serving.manifest import CARD, ENCODER, MANIFEST, ONNX, STUDENT, copy_bundle, write_bundle_folder
+from recbole_alkd.serving.manifest import (
+    CARD,
+    ENCODER,
+    MANIFEST,
+    ONNX,
+    STUDENT,
+    copy_bundle,
+    write_bundle_folder,
+)
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import BUNDLE
 from recbole_alkd.serving.tensors import write_tensors
@@ -34,31 +44,39 @@ from recbole_alkd.trainer.run_folder import RESULT
 
 # settings that say where things lie on the machine of the run, and nothing about the student
 _PLACES = {
-    "label_store", "llm_base_url", "llm_api_key_env", "ray_address", "stage_cache", "alkd_picks", "alkd_plugins", "item_text_file",
+    "label_store", "llm_base_url", "llm_api_key_env", "ray_address", "stage_cache", "alkd_picks",
+    "alkd_plugins", "item_text_file",
 }  # fmt: skip
 
 
 def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
-    """Write ``bundle/`` into the folder of a finished run, where ``save_bundle`` asks for it."""
-    if run.settings.report.save_bundle:
-        out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
-        without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
-        log.info(set_color("bundle", "blue") + f": {out}{without}")
+    """Write ``labelled.jsonl`` and, where ``save_bundle`` asks for it, ``bundle/`` into the folder of a
+    finished run."""
+    if not run.settings.report.save_bundle:
+        return
+    if run.labels:
+        # the distilled student last: the model keeps the state that it is given last
+        stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
+        write_labelled(run.folder, run.train, run.labels, stages)
+    out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
+    without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
+    log.info(set_color("bundle", "blue") + f": {out}{without}")
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     """The bundle of a finished run, as a folder of its own.
 
     Args:
-        run_folder: of ALKDRec. The bundle in it is copied; without one it is made from the checkpoint, for which the data set has
-            to be where it was.
+        run_folder: of ALKDRec. The bundle in it is copied; without one it is made from the checkpoint, for
+            which the data set has to be where it was.
         out: a folder that is not there.
 
     Returns:
         ``out``.
 
     Raises:
-        AlkdError: no finished run, a bundle that is damaged, a backbone that cannot be taken out of torch, ``out`` is there.
+        AlkdError: no finished run, a bundle that is damaged, a backbone that cannot be taken out of torch,
+        ``out`` is there.
     """
     run, out = Path(run_folder), Path(out)
     if not run.is_dir():
@@ -68,7 +86,10 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     report = _report(run)
     checkpoint = run / f"{report['settings']['model']}.pth"
     if not checkpoint.is_file():
-        raise AlkdError(f"{run}: no bundle and no {checkpoint.name} in it; run it again with saved=True or save_bundle: True")
+        raise AlkdError(
+            f"{run}: no bundle and no {checkpoint.name} in it; run it again with saved=True or "
+            "save_bundle: True"
+        )
     from recbole.quick_start import load_data_and_model
 
     before, sys.argv = sys.argv, sys.argv[:1]  # RecBole reads it whenever it makes a Config
@@ -90,8 +111,10 @@ def make_bundle(
     """Write the bundle of a trained model.
 
     Args:
-        model: ALKDRec's student, or a backbone that was trained alone. train: the training part that it was trained on.
-        out: the folder. report: what ``result.json`` holds, where there is a report. ranks: (sessions,) of the test targets.
+        model: ALKDRec's student, or a backbone that was trained alone. train: the training part that it was
+            trained on.
+        out: the folder. report: what ``result.json`` holds, where there is a report. ranks: (sessions,) of
+            the test targets.
         replace: whether a bundle that is there is replaced.
 
     Raises:
@@ -151,9 +174,16 @@ def _write_student(folder: Path, view: Backbone, titles: np.ndarray | None, widt
     if isinstance(model, SessionKNN):
         # as torch computes the powers, so that scores are the same to the last bit
         recency = (model.decay ** torch.arange(model.last_items, device=model.decay.device)).float()
-        tensors = {name: getattr(model, name).detach().cpu().numpy() for name in ("indptr", "indices", "weights")}
+        tensors = {
+            name: getattr(model, name).detach().cpu().numpy() for name in ("indptr", "indices", "weights")
+        }
         write_tensors(folder / STUDENT, {**tensors, "recency": recency.cpu().numpy()})
-        return {"kind": "table", "edges": len(tensors["indices"]), "last_items": model.last_items, "decay": float(model.decay)}
+        return {
+            "kind": "table",
+            "edges": len(tensors["indices"]),
+            "last_items": model.last_items,
+            "decay": float(model.decay),
+        }
     with torch.no_grad():
         output = view.item_table().detach().cpu().float().numpy()
     output = output if titles is None else np.concatenate([output, titles], axis=1)
@@ -162,7 +192,12 @@ def _write_student(folder: Path, view: Backbone, titles: np.ndarray | None, widt
         given = model.input_embedding.weight.detach().cpu().float().numpy()
         given = given if titles is None else np.concatenate([given, titles], axis=1)
         write_tensors(folder / STUDENT, {"input": given, "output": output})
-        return {"kind": "embeddings", "size": output.shape[1], "title_size": title_size, "item_decay": float(model.item_decay)}
+        return {
+            "kind": "embeddings",
+            "size": output.shape[1],
+            "title_size": title_size,
+            "item_decay": float(model.item_decay),
+        }
     write_encoder(folder / ENCODER, view, titles, width)
     write_tensors(folder / STUDENT, {"output": output})
     return {"kind": "encoder", "size": output.shape[1], "title_size": title_size}
@@ -186,20 +221,27 @@ def _facts(train: Any, report: Mapping[str, Any] | None, ranks: np.ndarray | Non
             "settings": settings,
             "metrics": _metrics(report, ranks),
             "comparison": report.get("comparison"),
-            "bill": {key: value for key, value in report["labels"].items() if not isinstance(value, (list, dict))},
+            "bill": {
+                key: value for key, value in report["labels"].items() if not isinstance(value, (list, dict))
+            },
         }
     return json.loads(json.dumps(found, default=str))
 
 
 def _metrics(report: Mapping[str, Any], ranks: np.ndarray | None) -> dict[str, Any]:
-    """Test metrics of the distilled student; with its ranks also the ends of their 95 % intervals over sessions."""
+    """Test metrics of the distilled student; with its ranks also the ends of their 95 % intervals over
+    sessions."""
     found = {}
     for name, value in report["stages"]["distilled"]["test"].items():
         found[name] = {"value": value}
         if ranks is not None and name.partition("@")[0] in METRICS:
             gain = gains(ranks, name)
             spread = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
-            found[name] |= {"low": round(value - spread, 4), "high": round(value + spread, 4), "sessions": len(gain)}
+            found[name] |= {
+                "low": round(value - spread, 4),
+                "high": round(value + spread, 4),
+                "sessions": len(gain),
+            }
     return found
 
 

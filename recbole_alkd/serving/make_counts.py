@@ -1,4 +1,5 @@
-"""``counts.npz``: what a table was made of, kept beside it, so that new sessions can be added without counting the old ones."""
+"""``counts.npz``: what a table was made of, kept beside it, so that new sessions can be added without
+counting the old ones."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from recbole_alkd.serving.tensors import write_tensors
 from recbole_alkd.settings.error import AlkdError
 
 TEXT = "text"  # the name of the edges that titles give
-# So many edges may differ by rounding from those that are served: sums of millions of pairs are rounded block by block.
+# So many edges may differ by rounding from those that are served: sums of millions of pairs are rounded block
+# by block.
 _ROUNDED = 1e-3
 
 
@@ -60,9 +62,13 @@ class TableCounts:
 
     def write(self, folder: Path) -> None:
         facts = {
-            "how": self.made.how._asdict(), "sessions": self.sessions, "neighbors": self.neighbors, "size": self.size,
+            "how": self.made.how._asdict(), "sessions": self.sessions,
+            "neighbors": self.neighbors, "size": self.size,
             "fields": self.fields, "text": self.text,
-            "sets": [{"name": one.name, "weight": one.weight, "weighed": one.together is not None} for one in self.made.sets],
+            "sets": [
+                {"name": one.name, "weight": one.weight, "weighed": one.together is not None}
+                for one in self.made.sets
+            ],
         }  # fmt: skip
         arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), "counts": self.counts}
         arrays |= _arrays("forward", self.forward)
@@ -75,22 +81,33 @@ class TableCounts:
         """What ``write`` wrote; AlkdError where there is nothing, or something else."""
         file = folder / COUNTS
         if not file.is_file():
-            raise AlkdError(f"{folder}: no {COUNTS} in it, so that nothing can be added to its table; export its run again")
+            raise AlkdError(
+                f"{folder}: no {COUNTS} in it, so that nothing can be added to its table; "
+                "export its run again"
+            )
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 facts = json.loads(arrays["facts"].tobytes())
                 forward, sets = _matrix("forward", arrays), []
                 for k, one in enumerate(facts["sets"]):
                     edges = _matrix(f"set_{k}", arrays)
-                    sets.append(EdgeSet(one["name"], edges, edges if one["weighed"] else None, float(one["weight"])))
+                    sets.append(
+                        EdgeSet(one["name"], edges, edges if one["weighed"] else None, float(one["weight"]))
+                    )
                 made = Made(Counting(**facts["how"]), tuple(sets))
                 cut = facts["neighbors"], facts["size"]
-                return cls(forward, arrays["counts"], facts["sessions"], made, *cut, facts["fields"], facts["text"])
+                return cls(
+                    forward, arrays["counts"], facts["sessions"], made, *cut, facts["fields"], facts["text"]
+                )
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise AlkdError(f"{file}: not what a bundle keeps there ({error}); the bundle is damaged") from None
+            raise AlkdError(
+                f"{file}: not what a bundle keeps there ({error}); the bundle is damaged"
+            ) from None
 
 
-def counts_of(model: SessionKNN, train: Any, flat: np.ndarray, offsets: np.ndarray, fitted: dict[str, Any]) -> TableCounts | None:
+def counts_of(
+    model: SessionKNN, train: Any, flat: np.ndarray, offsets: np.ndarray, fitted: dict[str, Any]
+) -> TableCounts | None:
     """The counts of a fitted table; None where the table cannot be made of them again.
 
     Args:

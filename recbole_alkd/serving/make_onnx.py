@@ -1,4 +1,5 @@
-"""Taking a session encoder out of torch: an ONNX graph from a session's items to its vector, proved on sessions of its own."""
+"""Taking a session encoder out of torch: an ONNX graph from a session's items to its vector, proved on
+sessions of its own."""
 
 from __future__ import annotations
 
@@ -26,14 +27,16 @@ _NEVER = {
 
 
 def write_encoder(file: Path, view: Backbone, titles: np.ndarray | None, width: int) -> Path:
-    """Write the graph ``items`` (B, width) int64, ``length`` (B,) int64 (if the model asks) -> ``session`` (B, d) float32.
+    """Write the graph ``items`` (B, width) int64, ``length`` (B,) int64 (if the model asks) -> ``session``
+    (B, d) float32.
 
     Args:
         view: a backbone with vectors. titles: (n_items, d) that late fusion serves beside it, or None.
         width: how long the sessions of training were at most.
 
     Raises:
-        AlkdError: the backbone cannot be exported, by name: ONNX has no operator for a step of it, or its graph gives other vectors
+        AlkdError: the backbone cannot be exported, by name: ONNX has no operator for a step of it, or its
+        graph gives other vectors
             (numpy inside ``forward`` becomes a constant), or a package is missing.
     """
     import torch
@@ -49,17 +52,21 @@ def write_encoder(file: Path, view: Backbone, titles: np.ndarray | None, width: 
 
         with _quiet(), torch.no_grad():
             torch.onnx.export(
-                wrapped, (torch.from_numpy(items[:3]).to(device), torch.from_numpy(length[:3]).to(device)), str(file),
+                wrapped, tuple(torch.from_numpy(one[:3]).to(device) for one in (items, length)), str(file),
                 input_names=["items", "length"], output_names=["session"], opset_version=OPSET, dynamo=False,
                 dynamic_axes={"items": {0: "batch"}, "length": {0: "batch"}, "session": {0: "batch"}},
             )  # fmt: skip
     except ImportError as error:
-        raise AlkdError(f"{name}: its bundle needs ONNX ({error.name} is missing): pip install 'recbole-alkd[onnx]'") from None
+        raise AlkdError(
+            f"{name}: its bundle needs ONNX ({error.name} is missing): pip install 'recbole-alkd[onnx]'"
+        ) from None
     except Exception as error:  # of many types, one for each way in which a model cannot be traced
         words = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise AlkdError(f"{name} cannot be exported to ONNX: {words[:200]}") from None
     with torch.no_grad():
-        wanted = wrapped(torch.from_numpy(items).to(device), torch.from_numpy(length).to(device)).cpu().numpy()
+        wanted = (
+            wrapped(torch.from_numpy(items).to(device), torch.from_numpy(length).to(device)).cpu().numpy()
+        )
     _prove(file, name, items, length, wanted)
     return file
 
@@ -78,8 +85,8 @@ def _prove(file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted:
     off = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
     if not off <= _CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise AlkdError(
-            f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those it was made from, "
-            "as it is where a model computes with numpy"
+            f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those it "
+            "was made from, as it is where a model computes with numpy"
         )
 
 
@@ -93,7 +100,9 @@ def _wrapped(view: Backbone, titles: np.ndarray | None, width: int) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model = view.model
-            self.titles = None if titles is None else nn.Parameter(torch.from_numpy(titles).to(view.device), False)
+            self.titles = (
+                None if titles is None else nn.Parameter(torch.from_numpy(titles).to(view.device), False)
+            )
 
         def forward(self, items: Any, length: Any) -> Any:
             session = view.encode(items, length)
@@ -120,7 +129,11 @@ def _quiet() -> Any:
     before = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,4 +1,5 @@
-"""New sessions and items for a table that is served: counted, weighed and cut anew, the old sessions not read again."""
+"""New sessions and items for a table that is served: counted, weighed and cut anew, the old sessions not read
+again."""
 
 from __future__ import annotations
 
@@ -40,13 +41,14 @@ _NOT_EDGES = ("serve_text", "item_text_loss", "item_text_config")
 def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str | Path | None = None) -> Path:
     """Add new sessions to the table of a bundle.
 
-    The new bundle's table is the one that all sessions give at once under the settings that the old one was fitted
-    with. Settings and weights of edges are not chosen again, and its metrics are still those of the old one.
+    The new bundle's table is the one that all sessions give at once under the settings that the old one was
+    fitted with. Settings and weights of edges are not chosen again, and its metrics are still those of the
+    old one.
 
     Args:
         bundle: of a table, or the folder of a run that has one.
-        inter: whole sessions that the table does not hold yet: clicks, or rows of (session, history, item), in the
-            columns that its run read. Items that are new come behind those of the bundle.
+        inter: whole sessions that the table does not hold yet: clicks, or rows of (session, history, item),
+            in the columns that its run read. Items that are new come behind those of the bundle.
         out: a folder that is not there.
         titles: an ``.item`` file with the titles of new items; the one beside ``inter`` where there is one.
 
@@ -57,12 +59,17 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     place, manifest = recommender.path, recommender.manifest
     student = recommender.student
     if not isinstance(student, Table):
-        raise AlkdError(f"{place}: {manifest['student']['backbone']} is no table; only a table takes new sessions without training")
+        raise AlkdError(
+            f"{place}: {manifest['student']['backbone']} is no table; only a table takes new sessions without "
+            "training"
+        )
     counts = TableCounts.read(place)
     known = recommender.items.ids(np.arange(1, student.n_items))
     number = {item: k for k, item in enumerate(known, 1)}
     sessions = read_sessions(source, counts.fields)
-    new = [item for item in dict.fromkeys(item for session in sessions for item in session) if item not in number]
+    new = [
+        item for item in dict.fromkeys(item for session in sessions for item in session) if item not in number
+    ]
     number.update((item, k) for k, item in enumerate(new, len(known) + 1))
     named = _new_titles(source, titles, counts.fields, new)
     shown = [*recommender.items.titles(np.arange(1, student.n_items)), *(named.get(item, "") for item in new)]
@@ -84,18 +91,31 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
             write_onnx(folder, facts, len(number) + 1)
         (folder / CARD).write_text(card(content), encoding="utf-8")
 
-    entry = {"sessions": len(sessions), "new_items": len(new), "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-    content = {key: value for key, value in read_manifest(place).items() if key not in ("format", "version", "files")}
+    entry = {
+        "sessions": len(sessions),
+        "new_items": len(new),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    content = {
+        key: value for key, value in read_manifest(place).items() if key not in ("format", "version", "files")
+    }
     content |= {"student": facts, "updates": [*content.get("updates", []), {**entry, "notes": notes}]}
-    content["dataset"] = {**content.get("dataset", {}), "training_sessions": counts.sessions, "items": len(number)}
+    content["dataset"] = {
+        **content.get("dataset", {}),
+        "training_sessions": counts.sessions,
+        "items": len(number),
+    }
     return write_bundle_folder(out, content, fill)
 
 
 def added(counts: TableCounts, sessions: Sequence[Sequence[int]], n_items: int) -> TableCounts:
-    """The counts of all sessions, from those of the old ones and the new ones by numbers of ``n_items`` items."""
+    """The counts of all sessions, from those of the old ones and the new ones by numbers of ``n_items``
+    items."""
     flat = np.array([item for session in sessions for item in session], dtype=np.int64)
     offsets = np.cumsum([0, *map(len, sessions)])
-    forward = grown(counts.forward, n_items) + exact_forward(flat, offsets, n_items, counts.made.how.gap_decay)
+    forward = grown(counts.forward, n_items) + exact_forward(
+        flat, offsets, n_items, counts.made.how.gap_decay
+    )
     forward.sort_indices()
     old = np.pad(counts.counts, (0, n_items - len(counts.counts)))
     sets = []
@@ -105,7 +125,9 @@ def added(counts: TableCounts, sessions: Sequence[Sequence[int]], n_items: int) 
         sets.append(EdgeSet(one.name, edges, together, one.weight))
     made = dataclasses.replace(counts.made, sets=tuple(sets))
     total = old + session_counts(flat, offsets, n_items)
-    return dataclasses.replace(counts, forward=forward, counts=total, sessions=counts.sessions + len(sessions), made=made)
+    return dataclasses.replace(
+        counts, forward=forward, counts=total, sessions=counts.sessions + len(sessions), made=made
+    )
 
 
 def read_sessions(path: Path, fields: dict[str, Any]) -> list[list[str]]:
@@ -117,7 +139,8 @@ def read_sessions(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     with open_table(path) as table:
         listed = fields["list"] in table.columns
         if not listed and fields["time"] not in table.columns:
-            need = f"{fields['session']}, {fields['item']} and {fields['time']} (clicks), or {fields['list']} (sessions)"
+            need = f"{fields['session']}, {fields['item']} and {fields['time']} (clicks)"
+            need += f", or {fields['list']} (sessions)"
             raise AlkdError(f"{path}: it has {', '.join(table.columns)}; needed: {need}")
     found = _listed(path, fields) if listed else _clicked(path, fields)
     found = [session for session in found if len(session) >= fields["min_length"]]
@@ -130,7 +153,10 @@ def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     """Of several rows of one session, its prefixes, the longest is the session."""
     found: dict[str, list[str]] = {}
     with open_table(path) as table:
-        at_session, at_list = table.index(fields["session"], "the session"), table.index(fields["list"], "the history")
+        at_session, at_list = (
+            table.index(fields["session"], "the session"),
+            table.index(fields["list"], "the history"),
+        )
         at_item = table.index(fields["item"], "the item")
         for line, row in table.rows:
             session, item = (checked_id(row[at], path, line) for at in (at_session, at_item))
@@ -145,14 +171,20 @@ def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
 def _clicked(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     clicks = read_clicks(path, fields["session"], fields["item"], fields["time"], fields["time_unit"])
     window = fields["window"]
-    windows = np.zeros_like(clicks.time) if window is None else window_index(clicks.time, window, fields["time_unit"])
+    windows = (
+        np.zeros_like(clicks.time)
+        if window is None
+        else window_index(clicks.time, window, fields["time_unit"])
+    )
     sessions = cut_sessions(session_codes(clicks.user, windows), clicks.time)
     items = [clicks.items[code] for code in clicks.item[sessions.rows]]
     ends = sessions.offsets.tolist()
     return [items[begin:end] for begin, end in pairwise(ends)]
 
 
-def _new_titles(source: Path, titles: str | Path | None, fields: dict[str, Any], new: Sequence[str]) -> dict[str, str]:
+def _new_titles(
+    source: Path, titles: str | Path | None, fields: dict[str, Any], new: Sequence[str]
+) -> dict[str, str]:
     """Titles of new items."""
     stem = source.name.removesuffix(".gz").removesuffix(".xz").removesuffix(".inter")
     file = Path(titles) if titles else existing(source.with_name(f"{stem}.item"))
@@ -175,7 +207,9 @@ def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[st
         if other:
             raise AlkdError(f"{', '.join(other)} is not followed here")
         named = [k for k, title in enumerate(titles, 1) if title]
-        made = text_vectors([titles[k - 1] for k in named], text["item_text"], text["item_text_layer"], Path(folder))
+        made = text_vectors(
+            [titles[k - 1] for k in named], text["item_text"], text["item_text_layer"], Path(folder)
+        )
     except AlkdError as error:
         notes.append(f"titles of new items made no edges: {error}")
         return counts
@@ -184,5 +218,7 @@ def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[st
     vectors = np.zeros((len(titles) + 1, made.vectors.shape[1]), dtype=np.float32)
     vectors[named] = made.vectors
     edges = nearest_edges(vectors, text["item_text_neighbors"], text["item_text_similarity"])
-    sets = tuple(dataclasses.replace(one, edges=edges) if one.name == TEXT else one for one in counts.made.sets)
+    sets = tuple(
+        dataclasses.replace(one, edges=edges) if one.name == TEXT else one for one in counts.made.sets
+    )
     return dataclasses.replace(counts, made=dataclasses.replace(counts.made, sets=sets))

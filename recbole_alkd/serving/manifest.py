@@ -1,11 +1,13 @@
-"""The folder of a bundle: which files it has, what is checked before any of them is used, and how it is written.
+"""The folder of a bundle: which files it has, what is checked before any of them is used, and how it is
+written.
 
-``manifest.json`` names the format, its version, and the size and SHA-256 of every other file. Names that are not in ``FILES``
-are refused, so that no manifest can lead out of its folder; so are links. Nothing in a bundle is executed or unpickled.
+``manifest.json`` names the format, its version, and the size and SHA-256 of every other file. Names that are
+not in ``FILES`` are refused, so that no manifest can lead out of its folder; so are links. Nothing in a
+bundle is executed or unpickled.
 
-What is hashed when: at loading every file up to ``HASHED`` bytes, and the sizes of all; with ``verify`` every file. Hashing a
-table of 780 MB takes about a second, which is more than loading it, and a changed number in a large file can give a wrong
-recommendation but no harm: every read is checked against the ends of its array.
+What is hashed when: at loading every file up to ``HASHED`` bytes, and the sizes of all; with ``verify`` every
+file. Hashing a table of 780 MB takes about a second, which is more than loading it, and a changed number in a
+large file can give a wrong recommendation but no harm: every read is checked against the ends of its array.
 """
 
 from __future__ import annotations
@@ -56,21 +58,28 @@ def read_manifest(folder: Path, verify: bool = False) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise AlkdError(f"{file}: not readable as a JSON mapping; the bundle is damaged")
     if found.get("format") != FORMAT:
-        raise AlkdError(f"{file}: format {found.get('format')!r} is not that of a bundle; allowed: {FORMAT!r}")
+        raise AlkdError(
+            f"{file}: format {found.get('format')!r} is not that of a bundle; allowed: {FORMAT!r}"
+        )
     version = found.get("version")
     if version != VERSION or isinstance(version, bool):
         older = isinstance(version, int) and version < VERSION
         what = "older" if older else "newer" if isinstance(version, int) else "unknown"
         how = "export the run again with this package" if older else "use a newer recbole_alkd"
-        raise AlkdError(f"{file}: a bundle of the {what} format version {version!r}; this package reads {VERSION}: {how}")
+        raise AlkdError(
+            f"{file}: a bundle of the {what} format version {version!r}; this package reads {VERSION}: {how}"
+        )
     if not isinstance(found.get("student"), dict):
         raise AlkdError(f"{file}: no mapping 'student'; the bundle is damaged")
     _check_files(folder, found.get("files"), verify)
     return found
 
 
-def write_bundle_folder(out: Path, content: Mapping[str, Any], fill: Callable[[Path], None], replace: bool = False) -> Path:
-    """Write a bundle, whole or not at all: the folder appears under its name when everything in it is on the disk.
+def write_bundle_folder(
+    out: Path, content: Mapping[str, Any], fill: Callable[[Path], None], replace: bool = False
+) -> Path:
+    """Write a bundle, whole or not at all: the folder appears under its name when everything in it is on the
+    disk.
 
     Args:
         out: the folder. content: the manifest, but for format, version and files.
@@ -90,9 +99,14 @@ def write_bundle_folder(out: Path, content: Mapping[str, Any], fill: Callable[[P
     work.mkdir()
     try:
         fill(work)
-        files = {name: {"bytes": (work / name).stat().st_size, "sha256": digest(work / name)} for name in _names(work)}
+        files = {
+            name: {"bytes": (work / name).stat().st_size, "sha256": digest(work / name)}
+            for name in _names(work)
+        }
         manifest = {"format": FORMAT, "version": VERSION, **content, "files": files}
-        (work / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (work / MANIFEST).write_text(
+            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
         if not os.path.lexists(out):
             move_whole(work, out)
             return out
@@ -147,9 +161,14 @@ def _check_files(folder: Path, files: Any, verify: bool) -> None:
             raise AlkdError(f"{file}: no such file; the bundle is damaged")
         size = file.stat().st_size
         if size != entry.get("bytes"):
-            raise AlkdError(f"{file}: {size} bytes, and {entry.get('bytes')!r} in {MANIFEST}; the bundle is damaged or was changed")
+            raise AlkdError(
+                f"{file}: {size} bytes, and {entry.get('bytes')!r} in {MANIFEST}; the bundle is damaged or was "
+                "changed"
+            )
         if (verify or size <= HASHED) and digest(file) != entry.get("sha256"):
-            raise AlkdError(f"{file}: its SHA-256 is not the one in {MANIFEST}; the bundle is damaged or was changed")
+            raise AlkdError(
+                f"{file}: its SHA-256 is not the one in {MANIFEST}; the bundle is damaged or was changed"
+            )
 
 
 def _refuse_link(file: Path) -> None:

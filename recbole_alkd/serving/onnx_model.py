@@ -3,11 +3,11 @@
 It has standard operators of opset 18 only. Inputs: ``items`` (batch, length) int64, numbers of items, oldest
 first, padded with 0 on the right; ``blocked`` (batch, blocked) int64, numbers that never come, 0 for none;
 ``k`` (1,) int64; ``mask_session`` (1,) bool, whether items of the session never come. Outputs: ``top_items``
-(batch, k) int64, 0 where there are no more, and ``top_scores`` (batch, k) float32, -inf there. An item's number
-is its line in ``items.jsonl``, from 1.
+(batch, k) int64, 0 where there are no more, and ``top_scores`` (batch, k) float32, -inf there. An item's
+number is its line in ``items.jsonl``, from 1.
 
-A session of which nothing is known is served by popularity. Scores are added as in ``students.py``; of equal ones
-the smaller number comes first. The numbers of the student stay in ``student.safetensors`` and
+A session of which nothing is known is served by popularity. Scores are added as in ``students.py``; of equal
+ones the smaller number comes first. The numbers of the student stay in ``student.safetensors`` and
 ``items.safetensors``, which have to lie beside the graph.
 """
 
@@ -31,7 +31,8 @@ def write_onnx(folder: Path, facts: Mapping[str, Any], n_items: int) -> Path:
     """Write ``model.onnx`` beside the files of a bundle.
 
     Args:
-        folder: the bundle, or the folder that will be one. facts: ``student`` of its manifest. n_items: with the padding.
+        folder: the bundle, or the folder that will be one. facts: ``student`` of its manifest. n_items: with
+            the padding.
 
     Raises:
         AlkdError: the package onnx is missing.
@@ -97,9 +98,12 @@ def _table(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items: i
     end = add("CumSum", degree, number(0))
     first = add("Sub", end, degree)
     total = add("ReduceSum", degree, number([0]), keepdims=1)  # (1,) edges
-    # the place in the batch that every edge is of: a mark where the edges of each begin, and the sum of the marks
+    # the place in the batch that every edge is of: a mark where the edges of each begin, and the sum of the
+    # marks
     marks = add("Expand", number([0]), add("Add", total, one))
-    marks = add("ScatterElements", marks, first, add("Expand", one, add("Shape", first)), axis=0, reduction="add")
+    marks = add(
+        "ScatterElements", marks, first, add("Expand", one, add("Shape", first)), axis=0, reduction="add"
+    )
     slot = add("Sub", add("Slice", add("CumSum", marks, number(0)), number([0]), total), number(1))
     counting = add("Range", number(0), add("Squeeze", total, number([0])), number(1))
     edge = add("Add", counting, add("Gather", add("Sub", start, first), slot))
@@ -122,7 +126,9 @@ def _table(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items: i
     scores = add("Where", add("Cast", never, to=9), number(_MINUS, np.float32), scores)
     # (batch, most candidates of a session): those of one session stand together, by rising number
     ones = add("Expand", one, add("Shape", row))
-    held = add("ScatterElements", add("Expand", number([0]), session.batch), row, ones, axis=0, reduction="add")
+    held = add(
+        "ScatterElements", add("Expand", number([0]), session.batch), row, ones, axis=0, reduction="add"
+    )
     begin = add("CumSum", held, number(0), exclusive=1)
     column = add("Sub", add("Range", number(0), add("Size", row), number(1)), add("Gather", begin, row))
     shape = add("Concat", session.batch, add("ReduceMax", held, number([0]), keepdims=1), axis=0)
@@ -140,7 +146,9 @@ def _embeddings(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_ite
     weight = add("Where", add("Greater", items, number(0)), weight, number(0.0, np.float32))
     total = add("ReduceSum", weight, number([1]), keepdims=1)
     weight = add("Div", weight, add("Max", total, number(1e-30, np.float32)))
-    given = add("Mul", add("Gather", nodes.stored(STUDENT, "input"), items), add("Unsqueeze", weight, number([2])))
+    given = add(
+        "Mul", add("Gather", nodes.stored(STUDENT, "input"), items), add("Unsqueeze", weight, number([2]))
+    )
     return _inner_product(nodes, session, add("ReduceSum", given, number([1]), keepdims=0))
 
 
@@ -171,7 +179,9 @@ def _inner_product(nodes: Nodes, session: _Session, vectors: str) -> tuple[str, 
     every = add("Cast", nodes.stored(LOOKUP, "counts"), to=1)
     prior = add("Mul", every, number(PRIOR, np.float32))
     scores = add("Where", add("Greater", session.length, number(0)), scores, prior)
-    zero = add("Expand", number([0]), add("Concat", session.batch, number([1]), axis=0))  # the padding never comes
+    zero = add(
+        "Expand", number([0]), add("Concat", session.batch, number([1]), axis=0)
+    )  # the padding never comes
     banned = add("Concat", zero, session.banned, axis=1)
     least = add("Expand", number([_MINUS], np.float32), add("Shape", banned))
     best, items = _top(nodes, session, add("ScatterElements", scores, banned, least, axis=1))
@@ -186,7 +196,9 @@ def _prior(nodes: Nodes, items: str) -> str:
 def _top(nodes: Nodes, session: _Session, scores: str) -> tuple[str, str]:
     """The k largest of every row, and where they stand."""
     there = nodes.add("Slice", nodes.add("Shape", scores), nodes.number([1]), nodes.number([2]))
-    best, at = nodes.add("TopK", scores, nodes.add("Min", session.k, there), outputs=2, axis=1, largest=1, sorted=1)
+    best, at = nodes.add(
+        "TopK", scores, nodes.add("Min", session.k, there), outputs=2, axis=1, largest=1, sorted=1
+    )
     return best, at
 
 

@@ -1,4 +1,5 @@
-"""Writing an ONNX graph node by node, with constants that stay in the bundle's own files (ONNX's external data)."""
+"""Writing an ONNX graph node by node, with constants that stay in the bundle's own files (ONNX's external
+data)."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ IR_VERSION = 8  # of opset 18
 
 
 class Nodes:
-    """A graph that grows. Values are their names; every method but ``model`` adds something and gives back a name."""
+    """A graph that grows. Values are their names; every method but ``model`` adds something and gives back a
+    name."""
 
     def __init__(self, folder: Path) -> None:
         from onnx import helper
@@ -84,6 +86,10 @@ class Nodes:
 
     def model(self, name: str, words: str) -> Any:
         """The graph as ONNX's ModelProto. ``words``: what it says of itself."""
-        graph = self._helper.make_graph(self.nodes, name, self._inputs, self._outputs, self.constants, doc_string=words)
+        graph = self._helper.make_graph(
+            self.nodes, name, self._inputs, self._outputs, self.constants, doc_string=words
+        )
         opset = [self._helper.make_opsetid("", OPSET)]
-        return self._helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="recbole_alkd")
+        return self._helper.make_model(
+            graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="recbole_alkd"
+        )

@@ -1,6 +1,8 @@
-"""The students of a bundle, as functions from a session to scores: tables, embeddings, and encoders that ONNX Runtime runs.
+"""The students of a bundle, as functions from a session to scores: tables, embeddings, and encoders that ONNX
+Runtime runs.
 
-Numbers are computed in float32 and in the order in which the trainer's evaluation adds them, so that ranks are the same.
+Numbers are computed in float32 and in the order in which the trainer's evaluation adds them, so that ranks
+are the same.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from recbole_alkd.settings.error import AlkdError
 
 # Items are told apart by their popularity where no neighbour speaks for them.
 PRIOR = np.float32(1e-7)
-_DENSE = 4  # where a session has so few items for each of its edges, adding to all of them takes less than sorting the edges
+# where there are so few items for each edge of a session, adding to all of them takes less than sorting the edges
+_DENSE = 4
 
 
 class Part(NamedTuple):
-    """A part of a score. place: of the item in the session it comes from, None for a part of no single one."""
+    """A part of a score. place: of the item in the session it comes from, None for a part of no single
+    one."""
 
     place: int | None
     kind: str
@@ -32,7 +36,8 @@ class Part(NamedTuple):
 class Student(ABC):
     """Scores of sessions.
 
-    A session is an array of item numbers, oldest first, cut to ``max_length``. Items are numbered from 1, 0 is the padding.
+    A session is an array of item numbers, oldest first, cut to ``max_length``. Items are numbered from 1, 0
+    is the padding.
     """
 
     def __init__(self, counts: np.ndarray, popular: np.ndarray) -> None:
@@ -42,7 +47,8 @@ class Student(ABC):
 
     @abstractmethod
     def scores(self, session: np.ndarray) -> np.ndarray:
-        """Scores of every item, (n_items,) float32, as the trainer's evaluation has them but for masked items."""
+        """Scores of every item, (n_items,) float32, as the trainer's evaluation has them but for masked
+        items."""
 
     def top(
         self, session: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -50,11 +56,14 @@ class Student(ABC):
         """The ``k`` best items and their scores, best first, the smaller number first at ties.
 
         Args:
-            session: not empty. banned: items that are left out. allowed: the only items that are not, rising; None for all.
+            session: not empty. banned: items that are left out. allowed: the only items that are not, rising;
+                None for all.
         """
         return self._best_of_all(self.scores(session), k, banned, allowed)
 
-    def top_popular(self, k: int, banned: np.ndarray, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def top_popular(
+        self, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """``top`` for a session of which nothing is known: the most popular items."""
         items = self.popular[: k + len(banned)] if allowed is None else allowed
         if len(banned):
@@ -77,19 +86,33 @@ class Student(ABC):
 
 
 class Table(Student):
-    """Neighbours and weights of all items one after the other; an item t places before the newest counts ``recency[t]``."""
+    """Neighbours and weights of all items one after the other; an item t places before the newest counts
+    ``recency[t]``."""
 
     def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray) -> None:
         super().__init__(counts, popular)
         self.file = TensorFile(folder / STUDENT)
-        self.starts, self.neighbours, self.weights = (self.file[name] for name in ("indptr", "indices", "weights"))
+        self.starts, self.neighbours, self.weights = (
+            self.file[name] for name in ("indptr", "indices", "weights")
+        )
         self.recency = self.file["recency"]
         self.reasons = folder / REASONS
         edges = len(self.neighbours)
-        good = self.starts.shape == (self.n_items + 1,) and self.weights.shape == (edges,) and len(self.recency) > 0
-        good = good and self.starts[0] == 0 and self.starts[-1] == edges and bool((np.diff(self.starts) >= 0).all())
+        good = (
+            self.starts.shape == (self.n_items + 1,)
+            and self.weights.shape == (edges,)
+            and len(self.recency) > 0
+        )
+        good = (
+            good
+            and self.starts[0] == 0
+            and self.starts[-1] == edges
+            and bool((np.diff(self.starts) >= 0).all())
+        )
         if not good:
-            raise AlkdError(f"{self.file.file}: rows and edges of its table do not fit; the bundle is damaged")
+            raise AlkdError(
+                f"{self.file.file}: rows and edges of its table do not fit; the bundle is damaged"
+            )
 
     def scores(self, session: np.ndarray) -> np.ndarray:
         items, votes = self._votes(session)
@@ -144,7 +167,8 @@ class Table(Student):
         return [(first + k, item, self.recency[len(items) - 1 - k]) for k, item in enumerate(items)]
 
     def _votes(self, session: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The neighbours of a session's items, and what each of them adds; an item may be there several times."""
+        """The neighbours of a session's items, and what each of them adds; an item may be there several
+        times."""
         session = session[-len(self.recency) :]
         begins, ends = self.starts[session], self.starts[session + 1]
         rows = [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
@@ -159,23 +183,30 @@ class Table(Student):
         found = TensorFile(self.reasons).arrays
         for name, share in found.items():
             if share.shape != self.neighbours.shape:
-                raise AlkdError(f"{self.reasons}: {name!r} is not of every edge of the table; the bundle is damaged")
+                raise AlkdError(
+                    f"{self.reasons}: {name!r} is not of every edge of the table; the bundle is damaged"
+                )
         return found
 
 
 class Embeddings(Student):
-    """SessionFPMC: the mean of the session's input vectors, each item counting ``decay`` of the one after it, and an inner product.
+    """SessionFPMC: the mean of the session's input vectors, each item counting ``decay`` of the one after it,
+    and an inner product.
 
     The last ``title_size`` coordinates are titles, where late fusion serves some.
     """
 
-    def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray, decay: float, title_size: int) -> None:
+    def __init__(
+        self, folder: Path, counts: np.ndarray, popular: np.ndarray, decay: float, title_size: int
+    ) -> None:
         super().__init__(counts, popular)
         self.file = TensorFile(folder / STUDENT)
         self.input, self.output = self.file["input"], self.file["output"]
         self.decay, self.title_size = decay, title_size
         if self.input.ndim != 2 or self.input.shape != self.output.shape or len(self.input) != self.n_items:
-            raise AlkdError(f"{self.file.file}: its vectors are not of {self.n_items} items; the bundle is damaged")
+            raise AlkdError(
+                f"{self.file.file}: its vectors are not of {self.n_items} items; the bundle is damaged"
+            )
 
     def scores(self, session: np.ndarray) -> np.ndarray:
         if self.decay == 1:
@@ -198,9 +229,12 @@ class Embeddings(Student):
 
 
 class Encoder(Student):
-    """A backbone whose session vectors ONNX Runtime computes: a fixed width, padded with 0 on the right, and an inner product."""
+    """A backbone whose session vectors ONNX Runtime computes: a fixed width, padded with 0 on the right, and
+    an inner product."""
 
-    def __init__(self, folder: Path, counts: np.ndarray, popular: np.ndarray, width: int, threads: int) -> None:
+    def __init__(
+        self, folder: Path, counts: np.ndarray, popular: np.ndarray, width: int, threads: int
+    ) -> None:
         super().__init__(counts, popular)
         self.output, self.width = TensorFile(folder / STUDENT)["output"], width
         try:
@@ -211,18 +245,25 @@ class Encoder(Student):
         options.intra_op_num_threads = options.inter_op_num_threads = threads
         options.log_severity_level = 4
         try:
-            graph = onnxruntime.InferenceSession(str(folder / ENCODER), options, providers=["CPUExecutionProvider"])
+            graph = onnxruntime.InferenceSession(
+                str(folder / ENCODER), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # of many types, none of which is public
-            raise AlkdError(f"{folder / ENCODER}: ONNX Runtime cannot read it ({str(error).splitlines()[0]})") from None
+            raise AlkdError(
+                f"{folder / ENCODER}: ONNX Runtime cannot read it ({str(error).splitlines()[0]})"
+            ) from None
         self._run, self._inputs = graph.run, {one.name for one in graph.get_inputs()}
         if self.output.ndim != 2 or len(self.output) != self.n_items:
-            raise AlkdError(f"{folder / STUDENT}: its vectors are not of {self.n_items} items; the bundle is damaged")
+            raise AlkdError(
+                f"{folder / STUDENT}: its vectors are not of {self.n_items} items; the bundle is damaged"
+            )
 
     def scores(self, session: np.ndarray) -> np.ndarray:
         return self.output @ self._vectors([session])[0]
 
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
-        """What the score loses without each item of the session, and what is left of it, which no single one gives."""
+        """What the score loses without each item of the session, and what is left of it, which no single one
+        gives."""
         without = [np.delete(session, place) for place in range(len(session))]
         vectors = self._vectors([session, *(one for one in without if len(one))])
         scores = (vectors.astype(np.float64) @ self.output[item].astype(np.float64)).tolist()
@@ -241,7 +282,8 @@ class Encoder(Student):
 
 
 def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` items with the largest scores, best first; of equal scores the item that stands first. -inf never comes."""
+    """The ``k`` items with the largest scores, best first; of equal scores the item that stands first. -inf
+    never comes."""
     least = np.partition(scores, len(scores) - k)[len(scores) - k] if len(scores) > k else -np.inf
     some = np.flatnonzero(scores >= least if least > -np.inf else scores > -np.inf)
     items, scores = items[some], scores[some]
@@ -250,7 +292,8 @@ def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 
 def _distinct(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The items once each, rising, and the place of every one among them: ``np.unique``, without what it does for others."""
+    """The items once each, rising, and the place of every one among them: ``np.unique``, without what it does
+    for others."""
     order = items.argsort()
     rising = items[order]
     first = np.empty(len(items), dtype=bool)
@@ -261,11 +304,14 @@ def _distinct(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rising[first], place
 
 
-def read_student(folder: Path, facts: Mapping[str, Any], counts: np.ndarray, popular: np.ndarray, threads: int) -> Student:
+def read_student(
+    folder: Path, facts: Mapping[str, Any], counts: np.ndarray, popular: np.ndarray, threads: int
+) -> Student:
     """The student that a manifest describes.
 
     Args:
-        folder: the bundle. facts: ``student`` of its manifest. counts, popular: of its items. threads: of ONNX Runtime.
+        folder: the bundle. facts: ``student`` of its manifest. counts, popular: of its items. threads: of
+            ONNX Runtime.
 
     Raises:
         AlkdError: a kind that is not known, or numbers that are none.
@@ -275,8 +321,15 @@ def read_student(folder: Path, facts: Mapping[str, Any], counts: np.ndarray, pop
         return Table(folder, counts, popular)
     if kind == "embeddings":
         decay, title_size = facts.get("item_decay"), facts.get("title_size")
-        if not isinstance(decay, (int, float)) or not 0 < decay <= 1 or not isinstance(title_size, int) or title_size < 0:
-            raise AlkdError(f"{place}: item_decay {decay!r}, title_size {title_size!r}; the bundle is damaged")
+        if (
+            not isinstance(decay, (int, float))
+            or not 0 < decay <= 1
+            or not isinstance(title_size, int)
+            or title_size < 0
+        ):
+            raise AlkdError(
+                f"{place}: item_decay {decay!r}, title_size {title_size!r}; the bundle is damaged"
+            )
         return Embeddings(folder, counts, popular, float(decay), title_size)
     if kind == "encoder":
         return Encoder(folder, counts, popular, facts["max_length"], threads)

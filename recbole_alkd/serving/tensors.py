@@ -1,8 +1,10 @@
-"""Safetensors files, read by memory map: https://github.com/huggingface/safetensors, the format in its README.
+"""Safetensors files, read by memory map: https://github.com/huggingface/safetensors, the format in its
+README.
 
-A file is the length of its header (8 bytes, little endian), the header (JSON: name -> dtype, shape, place of the bytes), and the
-bytes of the arrays. The package ``safetensors`` writes it; its reader for numpy copies every array into memory, so that reading
-is done here: nothing is read before it is used, and processes share the pages.
+A file is the length of its header (8 bytes, little endian), the header (JSON: name -> dtype, shape, place of
+the bytes), and the bytes of the arrays. The package ``safetensors`` writes it; its reader for numpy copies
+every array into memory, so that reading is done here: nothing is read before it is used, and processes share
+the pages.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ import numpy as np
 
 from recbole_alkd.settings.error import AlkdError
 
-DTYPES = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
+DTYPES = {
+    "F16": np.float16,
+    "F32": np.float32,
+    "I32": np.int32,
+    "I64": np.int64,
+    "U32": np.uint32,
+    "U8": np.uint8,
+}
 _LONGEST_HEADER = 1 << 20  # bytes; a header of ours has a few hundred
 
 
@@ -42,7 +51,9 @@ class TensorFile:
             self._mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         length = int.from_bytes(self._mapped[:8], "little")
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-            raise AlkdError(f"{file}: a header of {length} bytes does not fit a file of {size}; the bundle is damaged")
+            raise AlkdError(
+                f"{file}: a header of {length} bytes does not fit a file of {size}; the bundle is damaged"
+            )
         try:
             header = json.loads(self._mapped[8 : 8 + length])
         except (ValueError, RecursionError):
@@ -76,11 +87,17 @@ class TensorFile:
     def _add(self, name: str, entry: Any, start: int) -> None:
         damaged = AlkdError(f"{self.file}: the array {name!r} does not fit the file; the bundle is damaged")
         try:
-            dtype, shape, (begin, end) = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"]
+            dtype, shape, (begin, end) = (
+                np.dtype(DTYPES[entry["dtype"]]),
+                tuple(entry["shape"]),
+                entry["data_offsets"],
+            )
         except (KeyError, TypeError, ValueError):
             raise damaged from None
         numbers = (*shape, begin, end)
-        if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers):
+        if not all(
+            isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers
+        ):
             raise damaged
         count = math.prod(shape)
         if end - begin != count * dtype.itemsize or start + end > len(self._mapped):
@@ -90,9 +107,13 @@ class TensorFile:
 
 
 def write_tensors(file: Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write arrays as a safetensors file. Its folder is the caller's to move into place once it is complete."""
+    """Write arrays as a safetensors file. Its folder is the caller's to move into place once it is
+    complete."""
     from safetensors.numpy import save_file
 
-    # a name for what they are, which readers of the format show; an empty one is what Hugging Face's loaders refuse
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata={"format": "np"})
+    # a name for what they are, which readers of the format show; an empty one is what Hugging Face's loaders
+    # refuse
+    save_file(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, file, metadata={"format": "np"}
+    )
     return file

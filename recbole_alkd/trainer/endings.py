@@ -1,9 +1,10 @@
-"""What is done when a run has its report: rooms that stand above the trainer register it, and none of it can make a run fail."""
+"""What is done when a run has its report: rooms that stand above the trainer register it, and none of it can
+make a run fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from logging import Logger
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ class FinishedRun:
     """A run at its end.
 
     Attributes:
-        model: the distilled student, as it is served. train: the training part of the data. folder: the run folder.
+        model: the distilled student, as it is served. train: the training part of the data. folder: the run
+            folder.
         report: what ``result.json`` will hold. settings: the run's.
+        stages: stage -> its model and the state that was evaluated. labels: training row -> its usable label.
     """
 
     model: Any
@@ -23,6 +26,8 @@ class FinishedRun:
     folder: Path
     report: dict[str, Any]
     settings: Any
+    stages: Mapping[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)
+    labels: Mapping[int, Any] = field(default_factory=dict)
 
 
 Ending = Callable[[FinishedRun, Logger], None]

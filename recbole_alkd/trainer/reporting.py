@@ -172,7 +172,9 @@ class ReportingTrainer(StageTrainer):
         lines = [f"tuned {tuned_line(name, found)}" for name, found in self.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         self.logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
-        finish(FinishedRun(self.alkdrec, self.train_part, self.folder.path, report, self.settings), self.logger)
+        states = {name: (self.models[name], self.outcomes[name].state) for name in STAGES}
+        ended = (self.alkdrec, self.train_part, self.folder.path, report, self.settings, states, self.rounds.labels)
+        finish(FinishedRun(*ended), self.logger)
         file = self.folder.write_json(RESULT, report)
         self.folder.close()
         self.logger.info(set_color("result file", "blue") + f": {file}")

@@ -13,14 +13,18 @@ from recbole_alkd.model.table_made import at, build, exact_forward, grown, share
 
 def makers():
     rng = np.random.default_rng(5)
-    raw = [csr_array(rng.random((31, 31)).astype(np.float32) * (rng.random((31, 31)) < 0.2)) for _ in range(2)]
+    raw = [
+        csr_array(rng.random((31, 31)).astype(np.float32) * (rng.random((31, 31)) < 0.2)) for _ in range(2)
+    ]
     for one in raw:
         one.eliminate_zeros()
     return {"text": lambda weighing: raw[0], "pairwise": lambda weighing: weighing(raw[1])}
 
 
 def fitted(tiny_path, **settings):
-    config = tiny_config(tiny_path, student_model="SessionKNN", student_config={"knn_edge_weight": 0.7, **settings})
+    config = tiny_config(
+        tiny_path, student_model="SessionKNN", student_config={"knn_edge_weight": 0.7, **settings}
+    )
     train, valid, _ = create_dataset(config).build()
     model = tiny_model(config, train).recommender
     model.fit_table(train, valid, makers())
@@ -57,7 +61,9 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
         np.testing.assert_array_equal(share > 0, at(own, table) > 0)
     sets = {one.name: one for one in model.made.sets}
     scale = np.median(at(sets["text"].edges, table)[text == 1] / at(whole, table)[text == 1])
-    np.testing.assert_allclose(at(sets["text"].edges, table) / scale, text * at(whole, table), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        at(sets["text"].edges, table) / scale, text * at(whole, table), rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("gap_decay", [1.0, 0.6, 0.0])
@@ -66,9 +72,14 @@ def test_parts_sum_to_all(gap_decay):
     sizes = rng.integers(2, 9, size=50)
     flat, offsets = rng.integers(1, 20, size=sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
     whole = exact_forward(flat, offsets, 20, gap_decay)
-    np.testing.assert_allclose(whole.toarray(), forward_counts(flat, offsets, 20, [gap_decay])[0].toarray(), rtol=1e-6)
+    np.testing.assert_allclose(
+        whole.toarray(), forward_counts(flat, offsets, 20, [gap_decay])[0].toarray(), rtol=1e-6
+    )
     cut = offsets[30]
-    parts = [exact_forward(flat[:cut], offsets[:31], 20, gap_decay), exact_forward(flat[cut:], offsets[30:] - cut, 20, gap_decay)]
+    parts = [
+        exact_forward(flat[:cut], offsets[:31], 20, gap_decay),
+        exact_forward(flat[cut:], offsets[30:] - cut, 20, gap_decay),
+    ]
     np.testing.assert_allclose((parts[0] + parts[1]).toarray(), whole.toarray(), rtol=1e-14)
 
 

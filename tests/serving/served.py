@@ -1,4 +1,5 @@
-"""Students with random or counted parameters on the tiny data set, as bundles, and the trainer's own scores beside them."""
+"""Students with random or counted parameters on the tiny data set, as bundles, and the trainer's own scores
+beside them."""
 
 from __future__ import annotations
 
@@ -40,12 +41,18 @@ class Served(NamedTuple):
 
 
 def titles_file(folder: Path, dataset: str = "tiny", n_items: int = 30) -> None:
-    lines = ["item_id:token\ttitle:token_seq", *(f"i{k}\tThe {k}. film of <b>many</b>" for k in range(1, n_items + 1))]
+    lines = [
+        "item_id:token\ttitle:token_seq",
+        *(f"i{k}\tThe {k}. film of <b>many</b>" for k in range(1, n_items + 1)),
+    ]
     (folder / dataset / f"{dataset}.item").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def serve(folder: Path, name: str, fusion: bool = False, edges: bool = False, titles: bool = True, **settings: Any) -> Served:
-    """The student ``name`` on the tiny data set. fusion: with titles laid over it. edges: with two sets beside the counts."""
+def serve(
+    folder: Path, name: str, fusion: bool = False, edges: bool = False, titles: bool = True, **settings: Any
+) -> Served:
+    """The student ``name`` on the tiny data set. fusion: with titles laid over it. edges: with two sets
+    beside the counts."""
     if not (folder / "data").exists():
         write_benchmark(folder / "data")
         if titles:

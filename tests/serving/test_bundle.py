@@ -37,7 +37,10 @@ def edit(bundle, **values):
 def test_a_bundle_says_what_it_is(made):
     content = json.loads((made / "manifest.json").read_text())
     assert content["format"] == "recbole_alkd bundle" and content["version"] == 1
-    assert content["student"] | {"kind": "table", "backbone": "SessionKNN", "items": 30, "max_length": 6} == content["student"]
+    assert (
+        content["student"] | {"kind": "table", "backbone": "SessionKNN", "items": 30, "max_length": 6}
+        == content["student"]
+    )
     assert set(content["files"]) == {one.name for one in made.iterdir()} - {"manifest.json"}
     lines = [json.loads(line) for line in (made / "items.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] and set(lines[0]) == {"id", "title", "count"}
@@ -57,15 +60,24 @@ def test_its_numbers_are_read_by_others_too(made):
     ("values", "words"),
     [
         ({"format": "something else"}, "format 'something else' is not that of a bundle"),
-        ({"version": 0}, "a bundle of the older format version 0; this package reads 1: export the run again"),
-        ({"version": 7}, "a bundle of the newer format version 7; this package reads 1: use a newer recbole_alkd"),
+        (
+            {"version": 0},
+            "a bundle of the older format version 0; this package reads 1: export the run again",
+        ),
+        (
+            {"version": 7},
+            "a bundle of the newer format version 7; this package reads 1: use a newer recbole_alkd",
+        ),
         ({"version": "1"}, "a bundle of the unknown format version '1'"),
         ({"student": None}, "no mapping 'student'"),
         ({"files": []}, "no mapping 'files'"),
         ({"files": {}}, "student.safetensors is missing among its files"),
         ({"files": {"../../etc/passwd": {}}}, r"file '../../etc/passwd' is no part of a bundle"),
         ({"files": {"/etc/passwd": {}}}, "file '/etc/passwd' is no part of a bundle"),
-        ({"student": {"kind": "pickle", "max_length": 6}}, "a student of kind 'pickle'; allowed: table | embeddings | encoder"),
+        (
+            {"student": {"kind": "pickle", "max_length": 6}},
+            "a student of kind 'pickle'; allowed: table | embeddings | encoder",
+        ),
         ({"student": {"kind": "table", "max_length": "6"}}, "max_length '6'"),
     ],
 )

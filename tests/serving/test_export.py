@@ -16,7 +16,18 @@ from recbole_alkd.cli import main
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving.export import FORMATS
 
-STUDENTS = ["SessionKNN", "SessionFPMC", "SessionSTAMP", "AttMix", "GRU4Rec", "NARM", "STAMP", "SASRec", "NextItNet", "CORE"]
+STUDENTS = [
+    "SessionKNN",
+    "SessionFPMC",
+    "SessionSTAMP",
+    "AttMix",
+    "GRU4Rec",
+    "NARM",
+    "STAMP",
+    "SASRec",
+    "NextItNet",
+    "CORE",
+]
 STUDENTS += ["BERT4Rec", "LightSANs", "SINE"]
 
 
@@ -35,7 +46,8 @@ def random_sessions(rng, batch, width, blocked):
 
 @pytest.mark.parametrize("name", STUDENTS)
 def test_the_graph_gives_the_same_items_and_scores(tmp_path, name):
-    """1,000 sessions of any length in batches of any size, with and without their own items; ties by the item's number."""
+    """1,000 sessions of any length in batches of any size, with and without their own items; ties by the
+    item's number."""
     served = serve(tmp_path, name, fusion=name not in ("SessionKNN", "SASRec"), edges=name == "SessionKNN")
     recommender = Recommender.load(served.bundle)
     run = session_of(served.bundle / "model.onnx").run
@@ -43,7 +55,9 @@ def test_the_graph_gives_the_same_items_and_scores(tmp_path, name):
     for batch, width, blocked in ((1, 1, 0), (1, 9, 1), (300, 6, 3), (498, 9, 0), (200, 2, 5)):
         items, length, never = random_sessions(rng, batch, width, blocked)
         mask, k = bool(count % 2), 7 if count % 3 else 40
-        found = run(None, {"items": items, "blocked": never, "k": np.array([k]), "mask_session": np.array([mask])})
+        found = run(
+            None, {"items": items, "blocked": never, "k": np.array([k]), "mask_session": np.array([mask])}
+        )
         for row in range(batch):
             session = items[row, : length[row]]
             banned = np.concatenate([never[row], session]) if mask else never[row]
@@ -68,9 +82,19 @@ def test_the_graph_has_standard_operators_of_opset_18_only(tmp_path, name):
     model = onnx.load(str(served.bundle / "model.onnx"), load_external_data=False)
     assert [(one.domain, one.version) for one in model.opset_import] == [("", 18)]
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
-    assert (served.bundle / "model.onnx").stat().st_size < 100_000  # its numbers are those of the safetensors files
-    dims = {one.name: [dim.dim_param or dim.dim_value for dim in one.type.tensor_type.shape.dim] for one in model.graph.input}
-    assert dims == {"items": ["batch", "length"], "blocked": ["batch", "blocked"], "k": [1], "mask_session": [1]}
+    assert (
+        served.bundle / "model.onnx"
+    ).stat().st_size < 100_000  # its numbers are those of the safetensors files
+    dims = {
+        one.name: [dim.dim_param or dim.dim_value for dim in one.type.tensor_type.shape.dim]
+        for one in model.graph.input
+    }
+    assert dims == {
+        "items": ["batch", "length"],
+        "blocked": ["batch", "blocked"],
+        "k": [1],
+        "mask_session": [1],
+    }
 
 
 @pytest.mark.parametrize("form", ["onnx", "triton"])
@@ -92,7 +116,10 @@ def test_a_folder_for_onnx_runtime_or_triton_needs_nothing_else(tmp_path, form, 
     if form == "triton":
         text = (folder.parent / "config.pbtxt").read_text()
         assert f'name: "{name.lower()}_tiny"' in text and 'platform: "onnxruntime_onnx"' in text
-        for one in (*session_of(folder / "model.onnx").get_inputs(), *session_of(folder / "model.onnx").get_outputs()):
+        for one in (
+            *session_of(folder / "model.onnx").get_inputs(),
+            *session_of(folder / "model.onnx").get_outputs(),
+        ):
             kind = {"tensor(int64)": "INT64", "tensor(bool)": "BOOL", "tensor(float)": "FP32"}[one.type]
             assert f'name: "{one.name}" data_type: TYPE_{kind}' in text
 
@@ -111,7 +138,9 @@ def test_vectors_score_as_the_bundle_does(tmp_path, name):
     else:
         width = recommender.max_length
         given = np.array([[*(1 + ids.index(one) for one in session), *([0] * (width - 3))]])
-        vector = session_of(out / "encoder.onnx").run(["session"], {"items": given, "length": np.array([3])})[0][0]
+        vector = session_of(out / "encoder.onnx").run(["session"], {"items": given, "length": np.array([3])})[
+            0
+        ][0]
     np.testing.assert_allclose(items @ vector, recommender.scores(session)[1:], rtol=1e-5, atol=1e-6)
 
 
@@ -150,7 +179,10 @@ def test_a_redis_file_holds_the_table(tmp_path):
     for age, item in enumerate(reversed(session)):
         packed = held[f"alkd:n:{item}"]
         count = len(packed) // 6
-        numbers, weights = np.frombuffer(packed[: 4 * count], "<i4"), np.frombuffer(packed[4 * count :], "<f2")
+        numbers, weights = (
+            np.frombuffer(packed[: 4 * count], "<i4"),
+            np.frombuffer(packed[4 * count :], "<f2"),
+        )
         for number, weight in zip(numbers.tolist(), weights.tolist(), strict=True):
             name = held[f"alkd:i:{number}"].decode()
             scores[name] = scores.get(name, 0) + weight * facts["recency"][age]
@@ -159,8 +191,12 @@ def test_a_redis_file_holds_the_table(tmp_path):
 
 
 def test_a_format_that_does_not_fit_is_refused_by_name(tmp_path):
-    table, vectors = (Recommender.load(serve(tmp_path, name).bundle) for name in ("SessionKNN", "SessionFPMC"))
-    with pytest.raises(AlkdError, match="format vectors: SessionKNN is a table and has none; allowed for it: bundle"):
+    table, vectors = (
+        Recommender.load(serve(tmp_path, name).bundle) for name in ("SessionKNN", "SessionFPMC")
+    )
+    with pytest.raises(
+        AlkdError, match="format vectors: SessionKNN is a table and has none; allowed for it: bundle"
+    ):
         FORMATS["vectors"](table, tmp_path / "out")
     with pytest.raises(AlkdError, match="format redis: SessionFPMC is no table; allowed for it: bundle"):
         FORMATS["redis"](vectors, tmp_path / "out")

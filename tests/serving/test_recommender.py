@@ -21,7 +21,14 @@ def table(tmp_path_factory):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    "how", [{}, {"edges": True}, {"student_neighbors": 5}, {"student_config": {"knn_decay": 0.0, "knn_last_items": 3}}], ids=str
+    "how",
+    [
+        {},
+        {"edges": True},
+        {"student_neighbors": 5},
+        {"student_config": {"knn_decay": 0.0, "knn_last_items": 3}},
+    ],
+    ids=str,
 )
 def test_a_table_ranks_every_test_session_as_the_trainer_does(tmp_path, how, masked):
     served = serve(tmp_path, "SessionKNN", **how, mask_session_items=masked)
@@ -34,7 +41,8 @@ def test_a_table_ranks_every_test_session_as_the_trainer_does(tmp_path, how, mas
 @pytest.mark.parametrize("fusion", [False, True], ids=["", "titles"])
 @pytest.mark.parametrize("name", [name for name in EXPORTED if name != "SessionKNN"])
 def test_every_other_backbone_ranks_as_the_trainer_does(tmp_path, name, fusion):
-    """Matrix products add in another order, so an item that is as good as the target but for rounding may change places."""
+    """Matrix products add in another order, so an item that is as good as the target but for rounding may
+    change places."""
     served = serve(tmp_path, name, fusion)
     sessions, targets, scores = served.evaluated()
     found = bundle_scores(Recommender.load(served.bundle), sessions)
@@ -59,7 +67,9 @@ def test_a_backbone_that_cannot_be_exported_is_refused_by_name(tmp_path, name):
     assert not [one for one in tmp_path.iterdir() if one.name != "data"]
 
 
-@pytest.mark.parametrize(("name", "dense"), [("SessionKNN", 4), ("SessionKNN", 0), ("SessionFPMC", 4), ("GRU4Rec", 4)])
+@pytest.mark.parametrize(
+    ("name", "dense"), [("SessionKNN", 4), ("SessionKNN", 0), ("SessionFPMC", 4), ("GRU4Rec", 4)]
+)
 @pytest.mark.parametrize("exclude", [False, True])
 def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, dense, exclude):
     """dense: 0 has a table sort its edges however small the catalogue is."""
@@ -75,7 +85,9 @@ def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, de
         found = recommender.recommend(session, 30, exclude_history=exclude, blocked=[served.tokens[2]])
         assert [one.item for one in found] == wanted
         some = [served.tokens[4], served.tokens[9], "not an item"]
-        only = recommender.recommend(session, 30, exclude_history=exclude, blocked=[served.tokens[2]], allowed=some)
+        only = recommender.recommend(
+            session, 30, exclude_history=exclude, blocked=[served.tokens[2]], allowed=some
+        )
         assert [one.item for one in only] == [item for item in wanted if item in some]
         assert [one.item for one in recommender.recommend(session, 3, exclude_history=exclude)] == [
             served.tokens[item] for item in sorted(range(1, len(scores)), key=lambda item: (-scores[item], item))
@@ -104,7 +116,9 @@ def test_a_session_of_which_nothing_is_known_is_served_by_popularity(table, sess
     served, recommender = table
     counts = served.model.recommender.counts.numpy()
     wanted = sorted(range(1, 31), key=lambda item: (-counts[item], item))
-    assert [one.item for one in recommender.recommend(session, 30)] == [served.tokens[item] for item in wanted]
+    assert [one.item for one in recommender.recommend(session, 30)] == [
+        served.tokens[item] for item in wanted
+    ]
     without = recommender.recommend(session, 3, blocked=[served.tokens[wanted[0]]])
     assert [one.item for one in without] == [served.tokens[item] for item in wanted[1:4]]
 
@@ -175,7 +189,16 @@ def catalogue(tmp_path_factory):
     from recbole_alkd.serving.items import Items, write_items
 
     folder = tmp_path_factory.mktemp("catalogue")
-    titles = ["Star Wars", "The Star Chamber", "Empire Strikes Back", "Stargate", "Amélie", "Amélie", "", "Mustard"]
+    titles = [
+        "Star Wars",
+        "The Star Chamber",
+        "Empire Strikes Back",
+        "Stargate",
+        "Amélie",
+        "Amélie",
+        "",
+        "Mustard",
+    ]
     write_items(folder, [f"m{k}" for k in range(1, 9)], titles, np.array([0, 50, 5, 40, 60, 9, 8, 7, 100]))
     return Items.read(folder)
 
@@ -183,7 +206,10 @@ def catalogue(tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("star", ["m4", "m1", "m2", "m8"]),  # titles that begin so, then words, then anything; the popular first
+        (
+            "star",
+            ["m4", "m1", "m2", "m8"],
+        ),  # titles that begin so, then words, then anything; the popular first
         ("STAR W", ["m1"]),
         ("amelie", ["m5", "m6"]),
         ("m2", ["m2"]),
@@ -222,7 +248,9 @@ def test_reasons_sum_to_the_score(tmp_path, name):
         scores = recommender.scores(session)
         for number in (1, 5, 17):
             reasons = recommender.explain(session, served.tokens[number])
-            assert sum(reason.weight for reason in reasons) == pytest.approx(scores[number], rel=1e-5, abs=1e-6)
+            assert sum(reason.weight for reason in reasons) == pytest.approx(
+                scores[number], rel=1e-5, abs=1e-6
+            )
             assert {reason.item for reason in reasons} <= {served.tokens[number]}
             assert {reason.source for reason in reasons} <= {None, *session}
 

@@ -80,14 +80,19 @@ def test_a_bundle_can_be_made_from_the_checkpoint_as_well(finished, monkeypatch)
     shutil.copytree(folder, again)
     shutil.rmtree(again / "bundle")
     made = write_bundle(again, folder.parent / "made")
-    assert (made / "student.safetensors").read_bytes() == (folder / "bundle" / "student.safetensors").read_bytes()
+    assert (made / "student.safetensors").read_bytes() == (
+        folder / "bundle" / "student.safetensors"
+    ).read_bytes()
     assert (made / "items.jsonl").read_bytes() == (folder / "bundle" / "items.jsonl").read_bytes()
     assert Recommender.load(made).recommend(["i3", "i4"]) == Recommender.load(folder).recommend(["i3", "i4"])
 
 
 def test_a_run_whose_backbone_cannot_be_exported_ends_well_and_says_so(tmp_path, monkeypatch, caplog):
     result = go(tmp_path, monkeypatch, student_model="SRGNN", student_embedding_size=8)
-    assert not (Path(result["run_folder"]) / "bundle").exists() and (Path(result["run_folder"]) / "result.json").exists()
+    assert (
+        not (Path(result["run_folder"]) / "bundle").exists()
+        and (Path(result["run_folder"]) / "result.json").exists()
+    )
     assert "no bundle is written: SRGNN cannot be exported to ONNX" in caplog.text
 
 
@@ -111,9 +116,13 @@ def test_export_and_recommend(finished, tmp_path, capsys):
     folder, _ = finished
     code, out, err = command(["export", "--run", str(folder), "--out", str(tmp_path / "b")], capsys)
     assert (code, err) == (0, "") and "written" in out
-    code, out, err = command(["recommend", "--bundle", str(tmp_path / "b"), "--history", "i3 i4", "-k", "3", "--json"], capsys)
+    code, out, err = command(
+        ["recommend", "--bundle", str(tmp_path / "b"), "--history", "i3 i4", "-k", "3", "--json"], capsys
+    )
     found = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and found == [one._asdict() for one in Recommender.load(folder).recommend(["i3", "i4"], 3)]
+    assert code == 0 and found == [
+        one._asdict() for one in Recommender.load(folder).recommend(["i3", "i4"], 3)
+    ]
     code, out, err = command(["recommend", "--bundle", str(folder), "--history", "i3 i4", "-k", "3"], capsys)
     assert code == 0 and all(one["title"] in out and one["item"] in out for one in found)
     code, _, err = command(["export", "--run", str(folder), "--out", str(tmp_path / "b")], capsys)
@@ -122,7 +131,12 @@ def test_export_and_recommend(finished, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("text", "ids"),
-    [("i3 i4", ["i3", "i4"]), ("i3;i4", ["i3", "i4"]), ("the 7. FILM of (b)many(/b); i2", ["i7", "i2"]), ("12. film", ["i12"])],
+    [
+        ("i3 i4", ["i3", "i4"]),
+        ("i3;i4", ["i3", "i4"]),
+        ("the 7. FILM of (b)many(/b); i2", ["i7", "i2"]),
+        ("12. film", ["i12"]),
+    ],
 )
 def test_titles_are_taken_in_place_of_ids(finished, text, ids):
     from recbole_alkd.serving.cli import read_history
@@ -151,8 +165,33 @@ def test_explain_shows_parts_that_sum_to_the_score(finished, capsys):
     parts = [json.loads(line) for line in out.splitlines()]
     assert code == 0 and {part["item"] for part in parts} == {best.item}
     assert sum(part["weight"] for part in parts) == pytest.approx(best.score)
-    code, out, err = command(["explain", "--bundle", str(folder), "--history", "i3 i4", "--item", "i9"], capsys)
+    code, out, err = command(
+        ["explain", "--bundle", str(folder), "--history", "i3 i4", "--item", "i9"], capsys
+    )
     assert code == 0 and not err and out.splitlines()[-1].split()[0] == "sum"
+
+
+def test_a_run_keeps_what_the_llm_and_its_recommenders_list_for_labelled_sessions(finished, capsys):
+    folder, result = finished
+    lines = [json.loads(line) for line in (folder / "labelled.jsonl").read_text().splitlines()]
+    assert {line["session"] for line in lines} == set(result["policy"]["picks"])
+    served = Recommender.load(folder)
+    for line in lines:
+        assert len(line["llm"]) == 4 and all(len(line[name]) == 10 for name in result["stages"])
+        mine = served.recommend(line["history"], 10, exclude_history=False)
+        scores = served.scores(line["history"])
+        theirs = [float(scores[served.items.number(item)]) for item in line["distilled"]]
+        assert theirs == [one.score for one in mine]  # of equal scores any may come first there
+    words = ["explain", "--bundle", str(folder), "--session", lines[0]["session"]]
+    code, out, _ = command(words, capsys)
+    assert code == 0 and "LLM" in out and "teacher recommender" in out and "distilled" in out
+    assert all(served.items.title(served.items.number(item))[:20] in out for item in lines[0]["llm"])
+    code, out, _ = command([*words, "--json"], capsys)
+    assert json.loads(out) == lines[0]
+    code, _, err = command(["explain", "--bundle", str(folder), "--session", "nobody"], capsys)
+    assert code == 2 and "'nobody' is not one of the 12 labelled sessions; such as: " in err
+    code, _, err = command(["explain", "--bundle", str(folder / "bundle"), "--session", "s1"], capsys)
+    assert code == 2 and "no labelled.jsonl in it; allowed: the folder of a finished run" in err
 
 
 def test_titles_cannot_move_the_cursor_of_a_terminal():

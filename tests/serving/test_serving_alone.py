@@ -17,7 +17,8 @@ ALONE = """
 import json, sys
 class Never:  # as if these were not installed
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("recbole", "torch", "pandas", "scipy", "yaml", "transformers", "sklearn"):
+        if name.partition(".")[0] in ("recbole", "torch", "pandas", "scipy", "yaml", "transformers",
+        "sklearn"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Never())
 import importlib.util
@@ -38,7 +39,9 @@ assert not {"torch", "recbole", "pandas", "scipy", "yaml"} & set(sys.modules)
 
 
 def go(python, code, cwd, **more):
-    done = subprocess.run([python, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(**more))
+    done = subprocess.run(
+        [python, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=120, env=environment(**more)
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
 
@@ -47,21 +50,40 @@ def go(python, code, cwd, **more):
 def test_a_bundle_is_served_without_recbole(tmp_path, name):
     served = serve(tmp_path, name)
     here = Recommender.load(served.bundle)
-    found, words = go(sys.executable, ALONE + USE.replace("BUNDLE", repr(str(served.bundle))), tmp_path, PYTHONPATH=str(ROOT))
+    found, words = go(
+        sys.executable,
+        ALONE + USE.replace("BUNDLE", repr(str(served.bundle))),
+        tmp_path,
+        PYTHONPATH=str(ROOT),
+    )
     wanted = json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")])
     assert json.loads(found) == json.loads(wanted)
-    assert words.startswith("recbole_alkd.run_recbole_alkd needs recbole and torch, which this environment has not: pip install")
+    assert words.startswith(
+        "recbole_alkd.run_recbole_alkd needs recbole and torch, which this environment has not: pip install"
+    )
 
 
 def test_the_commands_say_what_to_install(tmp_path):
     served = serve(tmp_path, "SessionKNN")
     run = "from recbole_alkd.cli import main; main(WORDS)"
-    code = ALONE + run.replace("WORDS", repr(["recommend", "--bundle", str(served.bundle), "--history", "i3 i4", "-k", "2"]))
+    code = ALONE + run.replace(
+        "WORDS", repr(["recommend", "--bundle", str(served.bundle), "--history", "i3 i4", "-k", "2"])
+    )
     assert len(go(sys.executable, code, tmp_path, PYTHONPATH=str(ROOT))) == 4
     code = ALONE + run.replace("WORDS", repr(["run", "--dataset=ml-100k"]))
-    how = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 60, "env": environment(PYTHONPATH=str(ROOT))}
+    how = {
+        "cwd": tmp_path,
+        "capture_output": True,
+        "text": True,
+        "timeout": 60,
+        "env": environment(PYTHONPATH=str(ROOT)),
+    }
     done = subprocess.run([sys.executable, "-c", code], **how)
-    assert done.returncode == 2 and "run needs recbole and torch" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (
+        done.returncode == 2
+        and "run needs recbole and torch" in done.stderr
+        and len(done.stderr.splitlines()) == 1
+    )
 
 
 @pytest.mark.slow
@@ -72,9 +94,23 @@ def test_a_bare_environment_with_the_wheel_and_two_packages(source, tmp_path):  
     python = str(tmp_path / "bare" / "bin" / "python")
     for words in (["--no-deps", str(wheel)], ["-c", str(ROOT / "constraints.txt"), "numpy", "safetensors"]):
         subprocess.run([python, "-m", "pip", "install", "-q", *words], check=True, timeout=300)
-    found, _ = go(python, "import sys, json\n" + USE.replace("BUNDLE", repr(str(served.bundle))), tmp_path, PYTHONPATH="")
+    found, _ = go(
+        python,
+        "import sys, json\n" + USE.replace("BUNDLE", repr(str(served.bundle))),
+        tmp_path,
+        PYTHONPATH="",
+    )
     here = Recommender.load(served.bundle)
-    assert json.loads(found) == json.loads(json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")]))
-    command = [str(tmp_path / "bare" / "bin" / "recbole-alkd"), "recommend", "--bundle", str(served.bundle), "--history", "i3"]
+    assert json.loads(found) == json.loads(
+        json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")])
+    )
+    command = [
+        str(tmp_path / "bare" / "bin" / "recbole-alkd"),
+        "recommend",
+        "--bundle",
+        str(served.bundle),
+        "--history",
+        "i3",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(PYTHONPATH=""))
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 12, done.stderr

@@ -1,10 +1,13 @@
-"""Timings of serving. ``make benchmarks`` runs them; docs/performance.md has the figures. They need nothing but numpy."""
+"""Timings of serving. ``make benchmarks`` runs them; docs/performance.md has the figures."""
 
 from __future__ import annotations
 
+import lzma
 import os
 import subprocess
 import sys
+from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -41,12 +44,13 @@ recommender.recommend(sessions[12_000:], 20)
 many = len(sessions[12_000:]) / (time.perf_counter() - begin)
 peak = resident()
 p50, p90, p99 = np.quantile(taken, [.5, .9, .99]) * 1000
-print(f"load {loaded:.3f} s, resident {after['VmRSS']:.0f} MiB (numpy alone {before['VmRSS']:.0f}), after 20,000 sessions "
+print(f"load {loaded:.3f} s, resident {after['VmRSS']:.0f} MiB (numpy alone {before['VmRSS']:.0f}), after
+20,000 sessions "
       f"{peak['VmRSS']:.0f} MiB of which mapped {peak['RssFile']:.0f}")
-print(f"one session of 10 items, k 20: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms; many: {many:,.0f} sessions/s")
-begin = time.perf_counter(); found = recommender.find("lamp", 10); hit = time.perf_counter() - begin
-begin = time.perf_counter(); recommender.find("no such words at all", 10); miss = time.perf_counter() - begin
-print(f"search by title: a hit {hit * 1000:.1f} ms, none {miss * 1000:.0f} ms")
+print(f"one session of 10 items, k 20: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms; many: {many:,.0f}
+sessions/s") begin = time.perf_counter(); found = recommender.find("lamp", 10); hit = time.perf_counter() -
+begin begin = time.perf_counter(); recommender.find("no such words at all", 10); miss = time.perf_counter() -
+begin print(f"search by title: a hit {hit * 1000:.1f} ms, none {miss * 1000:.0f} ms")
 begin = time.perf_counter(); Recommender.load(BUNDLE, verify=True); hashed = time.perf_counter() - begin
 print(f"load with every hash {hashed:.2f} s")
 """
@@ -57,8 +61,79 @@ def test_a_table(tmp_path, items, neighbours):
     bundle = big_bundle(tmp_path / "bundle", items, neighbours)
     code = ALONE + MEASURE.replace("BUNDLE", repr(str(bundle))).replace("ITEMS", str(items))
     where = environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     size = sum(file.stat().st_size for file in bundle.iterdir()) / 2**20
     where = f"{size:.0f} MiB on disk, {os.cpu_count()} cores, numpy {np.__version__}"
     print(f"\n{items:,} items x {neighbours} ({where})\n{done.stdout}")
+
+
+DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data"))
+LAST = 1_300  # sessions of a day on average: the file is in the order of time, and has no dates
+FIELDS = {
+    "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
+    "TIME_FIELD": "timestamp",
+    "session_window": None,
+}
+
+
+@pytest.mark.skipif(
+    not (DATA / "diginetica").is_dir(),
+    reason="diginetica is not there; set RECBOLE_ALKD_DATA to the data folder",
+)
+def test_an_update_of_diginetica_by_its_last_day(tmp_path):
+    """Against a new fit of all its sessions: with the choice of settings on validation, and under given
+    settings."""
+    from recbole.config import Config
+    from recbole.data import create_dataset
+    from recbole.utils import get_model
+
+    from recbole_alkd.model.counting import training_sessions
+    from recbole_alkd.plugin import empty_argv
+    from recbole_alkd.serving import Recommender, update
+    from recbole_alkd.serving.make import make_bundle
+    from recbole_alkd.serving.make_counts import TableCounts
+
+    with lzma.open(DATA / "diginetica" / "diginetica.inter.xz", "rt") as file:
+        head, *lines = file.read().splitlines()
+    sessions = [line.split("\t")[0] for line in lines]
+    last = set(list(dict.fromkeys(sessions))[-LAST:])
+    (tmp_path / "old").mkdir()
+    for name, kept in (("old/old", False), ("last", True)):
+        rows = [line for line, session in zip(lines, sessions, strict=True) if (session in last) == kept]
+        (tmp_path / f"{name}.inter").write_text("\n".join([head, *rows]) + "\n")
+    values = {
+        **FIELDS,
+        "data_path": str(tmp_path),
+        "session_min_length": 2,
+        "state": "ERROR",
+        "use_gpu": False,
+    }
+    values |= {"load_col": {"inter": ["session_id", "item_id", "timestamp"]}, "student_neighbors": 20}
+    values |= {
+        "eval_args": {"split": {"RS": [0.98, 0.01, 0.01]}, "order": "RO", "group_by": "none", "mode": "full"}
+    }
+    with empty_argv():
+        config = Config(model="SessionKNN", dataset="old", config_dict=values)
+    train, valid, _ = create_dataset(config).build()
+    model = get_model("SessionKNN")(config, train)
+    begin = perf_counter()
+    chosen = model.fit_table(train, valid)
+    chose = perf_counter() - begin
+    bundle = make_bundle(model, train, tmp_path / "bundle")
+    begin = perf_counter()
+    new = update(bundle, tmp_path / "last.inter", tmp_path / "new")
+    updated = perf_counter() - begin
+    flat, offsets = training_sessions(train)
+    begin = perf_counter()
+    TableCounts.of(flat, offsets, train.item_num, model.made, 20).table()
+    given = perf_counter() - begin
+    after = Recommender.load(new)
+    print(
+        f"\ndiginetica, {len(offsets) - 1:,} sessions, then {after.manifest['updates'][0]['sessions']:,} more"
+    )
+    print(f"new fit {chose:.1f} s ({chosen['tried']} settings tried), under given settings {given:.1f} s in memory")
+    print(f"update from file to bundle {updated:.1f} s: {chose / updated:.1f} times faster than a new fit")

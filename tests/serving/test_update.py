@@ -21,7 +21,13 @@ from recbole_alkd.serving import Recommender, update
 from recbole_alkd.serving.make_counts import TableCounts
 from recbole_alkd.serving.make_update import _with_title_edges, added, read_sessions
 
-FIXED = {"knn_backward": 0.2, "knn_gap_decay": 0.8, "knn_repeat": 8, "knn_source_exponent": 0.5, "knn_target_exponent": 0.1}
+FIXED = {
+    "knn_backward": 0.2,
+    "knn_gap_decay": 0.8,
+    "knn_repeat": 8,
+    "knn_source_exponent": 0.5,
+    "knn_target_exponent": 0.1,
+}
 FIXED |= {"knn_decay": 0.7, "knn_edge_weight": 0.5}
 HEAD = "session_id:token\titem_id_list:token_seq\titem_id:token"
 
@@ -37,7 +43,10 @@ def write_more(folder, sessions, titles=True):
     lines = [f"n{k}\t{' '.join(history)}\t{target}" for k, (history, target) in enumerate(sessions)]
     (folder / "more.inter").write_text("\n".join([HEAD, *lines]) + "\n")
     if titles:
-        lines = ["item_id:token\ttitle:token_seq", *(f"new{k}\tThe {k}. film of many more" for k in range(1, 6))]
+        lines = [
+            "item_id:token\ttitle:token_seq",
+            *(f"new{k}\tThe {k}. film of many more" for k in range(1, 6)),
+        ]
         (folder / "more.item").write_text("\n".join(lines) + "\n")
     return folder / "more.inter"
 
@@ -47,7 +56,9 @@ def at_once(folder, sessions, **settings):
     write_benchmark(folder / "data")
     titles_file(folder / "data")
     with open(folder / "data" / "tiny" / "tiny.train.inter", "a") as file:
-        file.writelines(f"n{k}\t{' '.join(history)}\t{target}\n" for k, (history, target) in enumerate(sessions))
+        file.writelines(
+            f"n{k}\t{' '.join(history)}\t{target}\n" for k, (history, target) in enumerate(sessions)
+        )
     with open(folder / "data" / "tiny" / "tiny.item", "a") as file:
         file.writelines(f"new{k}\tThe {k}. film of many more\n" for k in range(1, 6))
     return Recommender.load(serve(folder, "SessionKNN", **settings).bundle)
@@ -59,13 +70,18 @@ def at_once(folder, sessions, **settings):
     ids=["all neighbours", "titles", "three neighbours", "masked"],
 )
 def test_it_is_the_table_of_all_sessions_at_once(tmp_path, settings):
-    # by the item's id: numbers come in order of appearance, and the test items stand between old and new ones there
+    # by the item's id: numbers come in order of appearance, and the test items stand between old and new ones
+    # there
     how = {"student_config": {**FIXED, **settings}, **settings}
     sessions = more_sessions()
     served = serve(tmp_path / "old", "SessionKNN", **how)
-    new = Recommender.load(update(served.bundle, write_more(tmp_path, sessions), tmp_path / "new"), verify=True)
+    new = Recommender.load(
+        update(served.bundle, write_more(tmp_path, sessions), tmp_path / "new"), verify=True
+    )
     whole = at_once(tmp_path / "whole", sessions, **how)
-    assert new.manifest["dataset"]["training_sessions"] == whole.manifest["dataset"]["training_sessions"] == 65
+    assert (
+        new.manifest["dataset"]["training_sessions"] == whole.manifest["dataset"]["training_sessions"] == 65
+    )
     ids = new.items.ids(np.arange(1, new.items.n_items))
     assert set(ids) == set(whole.items.ids(np.arange(1, whole.items.n_items))) and len(ids) == 35
     theirs = np.array(whole.items.numbers(ids))
@@ -79,7 +95,13 @@ def test_it_is_the_table_of_all_sessions_at_once(tmp_path, settings):
         assert weights == sorted(other.weights[their_row].tolist())
         if settings.get("student_neighbors") is None:  # of equal weights the smaller number is kept
             mine = dict(zip(new.items.ids(table.neighbours[row]), table.weights[row].tolist(), strict=True))
-            assert mine == dict(zip(whole.items.ids(other.neighbours[their_row]), other.weights[their_row].tolist(), strict=True))
+            assert mine == dict(
+                zip(
+                    whole.items.ids(other.neighbours[their_row]),
+                    other.weights[their_row].tolist(),
+                    strict=True,
+                )
+            )
     assert {one.item for one in new.recommend(["new1", "i3"], 34)} == set(ids) - {"new1", "i3"}
 
 
@@ -88,8 +110,13 @@ def test_lists_of_an_llm_are_weighed_with_the_new_popularities(cut):
     rng = np.random.default_rng(0)
     sizes = rng.integers(2, 9, size=80)
     flat, offsets = rng.integers(1, 25, size=sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
-    raw = [np.triu(rng.random((25, 25)) * (rng.random((25, 25)) < 0.3), 1).astype(np.float32) for _ in range(2)]
-    sets = (EdgeSet("text", csr_array(raw[0]), None, 0.3), EdgeSet("pairwise", csr_array(raw[1]), csr_array(raw[1]), 1.0))
+    raw = [
+        np.triu(rng.random((25, 25)) * (rng.random((25, 25)) < 0.3), 1).astype(np.float32) for _ in range(2)
+    ]
+    sets = (
+        EdgeSet("text", csr_array(raw[0]), None, 0.3),
+        EdgeSet("pairwise", csr_array(raw[1]), csr_array(raw[1]), 1.0),
+    )
     made = Made(Counting(4.0, 0.5, 0.9, 0.5, 0.5, 0.2), sets)
     whole = TableCounts.of(flat, offsets, 25, made, *cut)
     part = TableCounts.of(flat[: offsets[60]], offsets[:61], 25, made, *cut)
@@ -118,31 +145,55 @@ def test_clicks_are_cut_into_sessions_as_the_run_did(tmp_path):
         lines += [f"u{user}\t{item}\t{day * 86400 + k}" for day in (0, 3) for k, item in enumerate(items)]
     with lzma.open(tmp_path / "clicks.inter.xz", "wt") as file:
         file.write("\n".join(reversed(lines[1:] + lines[:1])) + "\n")
-    fields = {"session": "user_id", "item": "item_id", "time": "timestamp", "list": "item_id_list", "window": 86400}
+    fields = {
+        "session": "user_id",
+        "item": "item_id",
+        "time": "timestamp",
+        "list": "item_id_list",
+        "window": 86400,
+    }
     found = read_sessions(tmp_path / "clicks.inter.xz", {**fields, "time_unit": None, "min_length": 3})
     assert found == [["a", "b", "c"], ["a", "b", "c"]]
 
 
 def test_prefixes_of_a_session_are_one_session(tmp_path):
     (tmp_path / "rows.inter").write_text("\n".join([HEAD, "a\tx\ty", "a\tx y\tz", "b\tq\tr"]) + "\n")
-    fields = {"session": "session_id", "item": "item_id", "time": "timestamp", "list": "item_id_list", "window": None}
-    assert read_sessions(tmp_path / "rows.inter", {**fields, "time_unit": None, "min_length": 2}) == [["x", "y", "z"], ["q", "r"]]
+    fields = {
+        "session": "session_id",
+        "item": "item_id",
+        "time": "timestamp",
+        "list": "item_id_list",
+        "window": None,
+    }
+    assert read_sessions(tmp_path / "rows.inter", {**fields, "time_unit": None, "min_length": 2}) == [
+        ["x", "y", "z"],
+        ["q", "r"],
+    ]
 
 
 def test_what_cannot_be_updated_is_refused_by_name(tmp_path):
     more = write_more(tmp_path, more_sessions(3))
-    with pytest.raises(AlkdError, match="SessionFPMC is no table; only a table takes new sessions without training"):
+    with pytest.raises(
+        AlkdError, match="SessionFPMC is no table; only a table takes new sessions without training"
+    ):
         update(serve(tmp_path / "a", "SessionFPMC").bundle, more, tmp_path / "out")
     table = serve(tmp_path / "a", "SessionKNN").bundle
     (tmp_path / "other.inter").write_text("who:token\twhat:token\nu\ti\n")
-    with pytest.raises(AlkdError, match=r"other.inter: it has who, what; needed: session_id, item_id and timestamp \(clicks\), or"):
+    with pytest.raises(
+        AlkdError,
+        match=r"other.inter: it has who, what; needed: session_id, item_id and timestamp \(clicks\), or",
+    ):
         update(table, tmp_path / "other.inter", tmp_path / "out")
     (tmp_path / "empty.inter").write_text(HEAD + "\n")
     with pytest.raises(AlkdError, match="no session of 2 items in it"):
         update(table, tmp_path / "empty.inter", tmp_path / "out")
-    refined = serve(tmp_path / "a", "SessionKNN", student_config={"knn_refine_epochs": 2, "student_neighbors": 3})
+    refined = serve(
+        tmp_path / "a", "SessionKNN", student_config={"knn_refine_epochs": 2, "student_neighbors": 3}
+    )
     if refined.model.recommender.made.refined:
-        with pytest.raises(AlkdError, match=r"no counts\.npz in it, so that nothing can be added to its table"):
+        with pytest.raises(
+            AlkdError, match=r"no counts\.npz in it, so that nothing can be added to its table"
+        ):
             update(refined.bundle, more, tmp_path / "out")
     with pytest.raises(AlkdError, match="is there already"):
         update(table, more, table)
@@ -155,12 +206,16 @@ def test_damaged_counts_are_refused(tmp_path):
 
 
 def test_titles_that_cannot_be_encoded_again_are_said_and_make_no_edges(tmp_path):
-    served = serve(tmp_path / "old", "SessionKNN", item_text="tfidf", student_config={**FIXED, "item_text": "tfidf"})
+    served = serve(
+        tmp_path / "old", "SessionKNN", item_text="tfidf", student_config={**FIXED, "item_text": "tfidf"}
+    )
     counts = TableCounts.read(served.bundle)
     notes = []
     text = {**counts.text, "item_text_permuted": True}
     kept = _with_title_edges(dataclasses.replace(counts, text=text), ["a film"] * 30, notes)
-    assert kept.made is counts.made and notes == ["titles of new items made no edges: item_text_permuted is not followed here"]
+    assert kept.made is counts.made and notes == [
+        "titles of new items made no edges: item_text_permuted is not followed here"
+    ]
 
 
 def test_the_command_says_what_was_added(tmp_path, capsys):

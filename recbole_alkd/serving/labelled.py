@@ -1,0 +1,52 @@
+"""What a label changed: the LLM's ranking of a session beside the lists of the recommenders of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recbole_alkd.settings.error import AlkdError
+
+LABELLED = "labelled.jsonl"  # in a run folder
+# key in a line -> what a reader calls it, in the order of the table
+COLUMNS = {
+    "llm": "LLM",
+    "teacher": "teacher recommender",
+    "student": "student",
+    "student_longer": "trained longer",
+    "distilled": "distilled",
+}
+
+
+def labelled_sessions(run: Path) -> Iterator[dict[str, Any]]:
+    """The labelled sessions of a finished run, line by line.
+
+    Raises:
+        AlkdError: the folder has none, or a line of it is damaged.
+    """
+    file = run / LABELLED
+    try:
+        stream = open(file, encoding="utf-8")  # noqa: SIM115  (closed below; a missing file has words of its own)
+    except OSError:
+        raise AlkdError(f"{run}: no {LABELLED} in it; allowed: the folder of a finished run") from None
+    with stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                found = json.loads(line)
+                _ = found["session"], found["history"], found["target"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise AlkdError(f"{file}, line {number}: not a labelled session; the file is damaged") from None
+            yield found
+
+
+def labelled_session(run: Path, session: str) -> dict[str, Any]:
+    """One labelled session by its id; AlkdError that shows a few ids where there is none of that name."""
+    known = []
+    for found in labelled_sessions(run):
+        if found["session"] == session:
+            return found
+        known.append(found["session"])
+    shown = ", ".join(known[:5]) or "none"
+    raise AlkdError(f"--session: {session[:80]!r} is not one of the {len(known):,} labelled sessions; such as: {shown}")

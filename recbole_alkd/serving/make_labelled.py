@@ -1,0 +1,68 @@
+"""``labelled.jsonl`` in a run folder: the labelled sessions, the LLM's rankings, and the lists of every stage
+beside them.
+
+It stays in the run folder, since it holds sessions of users; a bundle has none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recbole_alkd.files import write_whole
+from recbole_alkd.serving.labelled import LABELLED
+
+_ROWS_AT_ONCE = 256
+_MOST = 2_000  # labelled sessions that are written
+_LONGEST = 10  # items of a list
+
+
+def write_labelled(
+    folder: Path, train: Any, labels: Mapping[int, Any], stages: Mapping[str, tuple[Any, dict[str, Any]]]
+) -> Path:
+    """Write a line for each labelled session: ``session``, ``history``, ``target``, ``key`` (of the label in
+    the
+    store), ``llm`` (its ranking) and, by the names of the stages, the first items of their lists.
+
+    Args:
+        folder: the run folder. train: the training part. labels: row -> label.
+        stages: stage -> its model and its state, which is put into the model; the last one stays in it.
+    """
+    import torch
+
+    rows = np.array(sorted(labels)[:_MOST], dtype=np.int64)
+    tokens, sessions = (np.asarray(train.field2id_token[field]) for field in (train.iid_field, train.uid_field))
+    lists: dict[str, list[list[str]]] = {}
+    for name, (model, state) in stages.items():
+        model.load_state_dict(state, strict=False)
+        model.eval()
+        found = []
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            batch = train.inter_feat[torch.from_numpy(rows[start : start + _ROWS_AT_ONCE])]
+            batch = batch.to(next(model.parameters()).device)
+            with torch.no_grad():
+                scores = model.full_sort_predict(batch).view(len(batch), -1)
+            scores[:, 0] = -torch.inf  # the padding
+            best = scores.topk(min(_LONGEST, scores.shape[1] - 1), dim=1)[1]
+            found += [tokens[row].tolist() for row in best.cpu().numpy()]
+        lists[name] = found
+    feat, text = train.inter_feat[torch.from_numpy(rows)], io.StringIO()
+    history = feat[train.iid_field + train.config["LIST_SUFFIX"]].numpy()
+    length = feat[train.config["ITEM_LIST_LENGTH_FIELD"]].numpy()
+    for k, row in enumerate(rows.tolist()):
+        label = labels[row]
+        line = {
+            "session": str(sessions[int(feat[train.uid_field][k])]),
+            "history": tokens[history[k, : length[k]]].tolist(),
+            "target": str(tokens[int(feat[train.iid_field][k])]),
+            "key": label.key,
+            "llm": list(label.ranking),
+            **{name: found[k] for name, found in lists.items()},
+        }
+        text.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return write_whole(folder / LABELLED, text.getvalue())
