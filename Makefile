@@ -3,6 +3,7 @@
 # make test-slow    those with the real LLM as well
 # make test-gpu     the tests that need a GPU (skipped with a reason where there is none)
 # make check        ruff and mypy
+# make settings     the YAML file and the page of all settings, from their fields
 # Each target first makes .venv, if it is not there or older than the files that describe it.
 # PYTHON=python3.13 make quickstart   takes another interpreter (3.10 to 3.14; VENV=FOLDER puts it elsewhere)
 
@@ -18,7 +19,7 @@ IN_MEMORY := $(shell [ -n "$$TMPDIR" ] || df -Pk /dev/shm 2>/dev/null | awk 'NR 
 TESTS := $(IN_MEMORY) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(THREADS) --dist loadfile
 RECBOLE := recbole==1.2.1
 
-.PHONY: quickstart test test-slow test-gpu benchmarks check clean
+.PHONY: quickstart test test-slow test-gpu benchmarks check settings clean
 
 # one line where $(PYTHON) is missing, too old or too new: what it is, and which others are here (pyenv's folder too)
 define CHECK_PYTHON
@@ -58,6 +59,9 @@ benchmarks: $(VENV)/ready
 check: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+
+settings: $(VENV)/ready
+	$(RUN) -m recbole_alkd.reference
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache log log_tensorboard saved alkd_labels

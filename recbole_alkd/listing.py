@@ -17,7 +17,6 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.field import NO_DEFAULT
 from recbole_alkd.settings.groups import FIELDS
 from recbole_alkd.settings.nearest import nearest
-from recbole_alkd.settings.reading import allowed_words
 from recbole_alkd.settings.stock import SPECS
 from recbole_alkd.settings.text import read_yaml
 
@@ -69,16 +68,16 @@ def _settings(file: Path, place: str) -> list[Setting]:
 
 def _setting(key: str, default: Any, comment: str, place: str) -> Setting:
     kind = _KIND.match(comment)
-    allowed = kind[1] if kind else ""
+    allowed, comment = (kind[1], comment[kind.end() :]) if kind else ("", comment)
+    spec = FIELDS.get(key) or SPECS.get(key) or declared.fields().get(key)
+    if spec is not None:
+        allowed = spec.allowed
+        comment = spec.help if key in FIELDS and place == "ALKDRec" else comment or spec.help
     registries = {registry.setting: registry for registry in (backbones, policies, teachers, losses)}
     registries["teacher_model"] = backbones
-    if key in FIELDS:
-        allowed = allowed_words(key)
-    elif key in SPECS:
-        allowed = SPECS[key].allowed
     if key in registries:
         allowed = f"one of {', '.join(registries[key])}" + (", or {loss: weight, ...}" if key == "kd_loss" else "")
-    return Setting(key, default, allowed or "any", comment[kind.end() :] if kind else comment, place)
+    return Setting(key, default, allowed or "any", comment, place)
 
 
 def find_settings(word: str | None) -> list[Setting]:

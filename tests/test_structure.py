@@ -12,7 +12,7 @@ ROOMS = [
     "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling", "trainer", "serving",
     "bench",
 ]  # fmt: skip
-SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "plugin", "quick_start", "cli"}
+SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "reference", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
 TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
 MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below

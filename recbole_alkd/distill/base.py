@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import Field, Rule
 from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.nearest import hint
 
 NEEDS = ("lists", "teacher_scores", "teacher_vectors", "popularity", "item_text")
 KEPT_LISTS = 2**30  # bytes that one table of kept teacher lists may have
@@ -201,7 +203,7 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         needs: which of ``NEEDS`` it uses; checked before training starts.
-        defaults: its own settings with their default values; ``kd_config: {name: {...}}`` overrides them.
+        defaults: its options with their default values, or a ``Field`` each; ``kd_config: {name: {...}}`` overrides them.
         limits: the lowest and highest value of settings that are numbers; at least 0 where nothing is said.
         gives_lists: whether ``listed`` serves a student that counts (SessionKNN).
     """
@@ -219,14 +221,19 @@ class DistillationLoss(nn.Module):
     @classmethod
     def checked(cls, settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
         """``options`` over ``defaults``. AlkdError where one is unknown or out of range, or the run cannot have this loss."""
-        known = {"weight": 1.0, **cls.defaults}
+        known = cls.options_spec()
         for name, value in options.items():
             if name not in known:
-                raise AlkdError(f"kd_config: {cls.__name__} has no setting {name!r}; allowed: {', '.join(sorted(known))}")
-            wanted = _wanted(value, known[name], *cls.limits.get(name, (0, math.inf)))
-            if wanted:
-                raise AlkdError(f"kd_config: {cls.__name__}: {name}: {value!r} is not allowed; allowed: {wanted}")
-        return {**known, **options}
+                allowed = f"{hint(name, known)}; allowed: {', '.join(sorted(known))}"
+                raise AlkdError(f"kd_config: {cls.__name__} has no setting {name!r}{allowed}")
+            known[name].checked(f"kd_config: {cls.__name__}: {name}", value)
+        return {**{name: spec.value() for name, spec in known.items()}, **options}
+
+    @classmethod
+    def options_spec(cls) -> dict[str, Field]:
+        """What each of its options takes."""
+        known = {"weight": 1.0, **cls.defaults}
+        return {name: _option(default, *cls.limits.get(name, (0, math.inf))) for name, default in known.items()}
 
     def epoch_start(self, epoch: int) -> None:
         """Called before each epoch (0, 1, ...): annealing, resampling.
@@ -247,12 +254,12 @@ class DistillationLoss(nn.Module):
         """Called after each ``optimizer.step()``, while the gradients of that step are still there."""
 
 
-def _wanted(value: Any, default: Any, low: float, high: float) -> str | None:
-    """What is allowed, in words, where ``value`` cannot stand for ``default``."""
+def _option(default: Any, low: float, high: float) -> Field:
+    """What an option takes: what its default is, and as a number from ``low`` to ``high``."""
+    if isinstance(default, Field):
+        return default
     if isinstance(default, bool):
-        return None if isinstance(value, bool) else "True or False"
-    whole = isinstance(default, int)
-    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    good = number and math.isfinite(value) and low <= value <= high
+        return Field(default, bool)
     span = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-    return None if good else f"{'an integer' if whole else 'a number'} {span}"
+    good = Rule(span, lambda value: math.isfinite(value) and low <= value <= high)
+    return Field(default, int if isinstance(default, int) else float, check=good)

@@ -23,7 +23,7 @@ class BackboneSettings(Group):
     teacher_model: str = setting("SessionFPMC", str, help="The same choice.")
     student_embedding_size: int = setting(
         10, int, check=at_least(1),
-        help="Also hidden_size where the model has one.",
+        help="Size of the student's vectors; also hidden_size where its model has one.",
     )
     teacher_embedding_size: int = setting(
         100, int, check=at_least(1),

@@ -45,7 +45,7 @@ class PluginSettings(Group):
     heading = "plug-ins and trust"
     alkd_plugins: list[str] = setting(
         [], list, check=_MODULES, read=_as_list,
-        help="Python modules that register policies, teachers, losses or backbones of your own.",
+        help="Python modules, one or a list, that register policies, teachers, losses or backbones of your own.",
     )
     trust_checkpoint: bool = setting(
         False, bool, decides=False,
