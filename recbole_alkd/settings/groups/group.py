@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -19,7 +18,7 @@ class Group:
     """
 
     heading: ClassVar[str] = ""
-    own: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), kw_only=True)
+    own: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def flat(self) -> dict[str, Any]:
         """Every key of the group with its value, as YAML has them."""

@@ -21,7 +21,6 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def _train(
             if report["ranks"]:
                 logger.info("LoRA: %s", rank_words(report["ranks"]))
             base = settings.teacher.llm_model
-            report["settings"] = asdict(lora) | {"llm_model": base if base == BUNDLED else portable_name(base), "llm_seed": seed}
+            report["settings"] = lora.flat() | {"llm_model": base if base == BUNDLED else portable_name(base), "llm_seed": seed}
             scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
             scorer.model.save_pretrained(work / "adapter")
             (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")

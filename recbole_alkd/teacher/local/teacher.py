@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ class LocalTeacher(LLMTeacher):
         decides = {
             "examples": self.context.lora_key,
             "titles": sorted(self.context.titles.items()),
-            "lora": asdict(self.context.settings.lora) | {"lora_examples": self.context.settings.lora_examples},
+            "lora": self.context.settings.lora.flat() | {"lora_examples": self.context.settings.lora_examples},
             "model": self._model,
             "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
             "weights": [s.llm_dtype, s.llm_quantize],
