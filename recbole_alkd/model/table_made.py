@@ -53,47 +53,40 @@ def exact_forward(flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decay
     return total
 
 
-def build(
+def steps(
     forward: csr_array, counts: np.ndarray, made: Made, neighbors: int | None, size: int | None
-) -> tuple[csr_array, csr_array]:
-    """The table as it is served, and the same before it was cut.
+) -> list[csr_array]:
+    """The whole table as it was counted, and after each set of edges was added to it.
 
     Args:
         forward: F (n_items, n_items). counts: (n_items,) in how many sessions each item is.
-        made: the sets that were weighed are weighed anew. neighbors, size: as ``neighbours.cut`` has them.
+        made: the sets that were weighed are weighed anew.
+        neighbors, size: how the table is cut, as ``neighbours.cut`` has them; the scale of edges goes by it.
     """
     how = made.how
-    table = weigh(
-        both_ways(forward.astype(np.float32), how.backward), counts, how.source_exponent, how.target_exponent
-    )
-    table = with_repeats(table, how.repeat)
+    both = both_ways(forward.astype(np.float32), how.backward)
+    table = weigh(both, counts, how.source_exponent, how.target_exponent)
+    found = [with_repeats(table, how.repeat)]
     for one in made.sets:
         edges = one.edges
         if one.together is not None:
             edges = weigh(one.together, counts, how.source_exponent, how.target_exponent)
-        table = added(table, like(edges, served(table, neighbors, size)), one.weight)
-    return served(table, neighbors, size), table
+        found.append(added(found[-1], like(edges, served(found[-1], neighbors, size)), one.weight))
+    return found
 
 
-def shares(
-    forward: csr_array,
-    counts: np.ndarray,
-    made: Made,
-    table: csr_array,
-    neighbors: int | None,
-    size: int | None,
-) -> dict[str, np.ndarray]:
-    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was
-    counted."""
+def shares(grown: list[csr_array], made: Made, table: csr_array) -> dict[str, np.ndarray]:
+    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was counted.
+
+    Args:
+        grown: what ``steps`` gave. table: the last of them, cut.
+    """
+    values = [at(one, table) for one in grown]
     found = {}
-    whole = build(forward, counts, made, neighbors, size)[1]
-    total = at(whole, table)
-    for k, one in enumerate(made.sets):
+    for one, before, after in zip(made.sets, values, values[1:], strict=False):
         if one.weight:
-            before = build(forward, counts, Made(made.how, made.sets[:k]), neighbors, size)[1]
-            after = build(forward, counts, Made(made.how, made.sets[: k + 1]), neighbors, size)[1]
-            part = at(after, table) - at(before, table)
-            found[one.name] = np.divide(part, total, out=np.zeros_like(part), where=total > 0)
+            part = after - before
+            found[one.name] = np.divide(part, values[-1], out=np.zeros_like(part), where=values[-1] > 0)
     return found
 
 

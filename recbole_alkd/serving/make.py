@@ -67,8 +67,8 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     """The bundle of a finished run, as a folder of its own.
 
     Args:
-        run_folder: of ALKDRec. The bundle in it is copied; without one it is made from the checkpoint, for
-            which the data set has to be where it was.
+        run_folder: of ALKDRec, or a checkpoint (``.pth``) of a backbone that was trained alone. The bundle in it is
+            copied; without one it is made from the checkpoint, for which the data set has to be where it was.
         out: a folder that is not there.
 
     Returns:
@@ -79,6 +79,8 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
         ``out`` is there.
     """
     run, out = Path(run_folder), Path(out)
+    if run.is_file():
+        return make_bundle(*_loaded(run), out)
     if not run.is_dir():
         raise AlkdError(f"{run}: no such folder; allowed: the folder of a finished run")
     if (run / BUNDLE / MANIFEST).exists():
@@ -90,6 +92,11 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
             f"{run}: no bundle and no {checkpoint.name} in it; run it again with saved=True or "
             "save_bundle: True"
         )
+    return make_bundle(*_loaded(checkpoint), out, report, _ranks(run))
+
+
+def _loaded(checkpoint: Path) -> tuple[Any, Any]:
+    """The model of a checkpoint of RecBole's, and the training part that it was trained on."""
     from recbole.quick_start import load_data_and_model
 
     before, sys.argv = sys.argv, sys.argv[:1]  # RecBole reads it whenever it makes a Config
@@ -97,7 +104,7 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
         _, model, _, train, _, _ = load_data_and_model(str(checkpoint))
     finally:
         sys.argv = before
-    return make_bundle(model, train._dataset, out, report, _ranks(run))
+    return model, train._dataset
 
 
 def make_bundle(
@@ -138,7 +145,7 @@ def make_bundle(
             kept = counts_of(view.model, train, flat, offsets, fitted)
             if kept is not None:
                 kept.write(folder)
-                write_reasons(folder, kept, kept.table())
+                write_reasons(folder, kept)
         write_items(folder, ids, shown_titles(train, ids), counts)
         if find_spec("onnx"):
             write_onnx(folder, facts, train.item_num)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.model.choosing import Counting
 from recbole_alkd.model.counting import session_counts
+from recbole_alkd.model.neighbours import served
 from recbole_alkd.model.session_knn import SessionKNN
-from recbole_alkd.model.table_made import EdgeSet, Made, build, exact_forward, shares
+from recbole_alkd.model.table_made import EdgeSet, Made, exact_forward, shares, steps
 from recbole_alkd.serving.manifest import COUNTS, REASONS
 from recbole_alkd.serving.tensors import write_tensors
 from recbole_alkd.settings.error import AlkdError
@@ -56,9 +58,15 @@ class TableCounts:
         counts = session_counts(flat, offsets, n_items)
         return cls(forward, counts, len(offsets) - 1, made, neighbors, size, fields or {}, text or {})
 
+    @cached_property
+    def steps(self) -> list[csr_array]:
+        """The whole table as it was counted, and after each set of edges."""
+        return steps(self.forward, self.counts, self.made, self.neighbors, self.size)
+
+    @cached_property
     def table(self) -> csr_array:
         """The table as it is served."""
-        return build(self.forward, self.counts, self.made, self.neighbors, self.size)[0]
+        return served(self.steps[-1], self.neighbors, self.size)
 
     def write(self, folder: Path) -> None:
         facts = {
@@ -126,17 +134,16 @@ def counts_of(
         "title_field": config["title_field"],
     }  # fmt: skip
     found = TableCounts.of(flat, offsets, train.item_num, made, model.neighbors, model.bytes, fields, text)
-    table, served = found.table(), model.weights.detach().cpu().numpy()
-    if len(table.data) != len(served) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
+    table, weights = found.table, model.weights.detach().cpu().numpy()
+    if len(table.data) != len(weights) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
         return None
-    return found if (table.data.astype(np.float16) != served).mean() <= _ROUNDED else None
+    return found if (table.data.astype(np.float16) != weights).mean() <= _ROUNDED else None
 
 
-def write_reasons(folder: Path, counts: TableCounts, table: csr_array) -> None:
+def write_reasons(folder: Path, counts: TableCounts) -> None:
     """Write what of every edge came from titles and from an LLM's lists, where there are such edges."""
     found: dict[str, np.ndarray] = {}
-    parts = shares(counts.forward, counts.counts, counts.made, table, counts.neighbors, counts.size)
-    for name, share in parts.items():
+    for name, share in shares(counts.steps, counts.made, counts.table).items():
         kind = "title" if name == TEXT else "llm"
         found[kind] = found.get(kind, 0) + share
     if found:

@@ -36,7 +36,9 @@ def write_labelled(
     import torch
 
     rows = np.array(sorted(labels)[:_MOST], dtype=np.int64)
-    tokens, sessions = (np.asarray(train.field2id_token[field]) for field in (train.iid_field, train.uid_field))
+    tokens, sessions = (
+        np.asarray(train.field2id_token[field]) for field in (train.iid_field, train.uid_field)
+    )
     lists: dict[str, list[list[str]]] = {}
     for name, (model, state) in stages.items():
         model.load_state_dict(state, strict=False)

@@ -77,7 +77,7 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     counts = added(counts, [[number[item] for item in session] for session in sessions], len(number) + 1)
     if any(named.get(item) for item in new):
         counts = _with_title_edges(counts, shown, notes)
-    table = counts.table()
+    table = counts.table
     facts = {**manifest["student"], "items": len(number), "edges": table.nnz}
 
     def fill(folder: Path) -> None:
@@ -86,7 +86,7 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
         write_tensors(folder / STUDENT, {**rows, "weights": weights, "recency": np.array(student.recency)})
         write_items(folder, [*known, *new], shown, counts.counts)
         counts.write(folder)
-        write_reasons(folder, counts, table)
+        write_reasons(folder, counts)
         if (place / ONNX).exists():
             write_onnx(folder, facts, len(number) + 1)
         (folder / CARD).write_text(card(content), encoding="utf-8")

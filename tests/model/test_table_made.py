@@ -8,7 +8,8 @@ from scipy.sparse import csr_array
 from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
-from recbole_alkd.model.table_made import at, build, exact_forward, grown, shares
+from recbole_alkd.model.neighbours import served
+from recbole_alkd.model.table_made import at, exact_forward, grown, shares, steps
 
 
 def makers():
@@ -40,7 +41,9 @@ def test_the_same_table(tiny_path, how):
     flat, offsets = training_sessions(train)
     forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
     counts = session_counts(flat, offsets, train.item_num)
-    table, _ = build(forward, counts, model.made, model.neighbors, model.bytes)
+    table = served(
+        steps(forward, counts, model.made, model.neighbors, model.bytes)[-1], model.neighbors, model.bytes
+    )
     np.testing.assert_array_equal(table.indptr, model.indptr.numpy())
     np.testing.assert_array_equal(table.indices, model.indices.numpy())
     np.testing.assert_array_equal(table.data.astype(np.float16), model.weights.numpy())
@@ -51,8 +54,9 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
     flat, offsets = training_sessions(train)
     counts = session_counts(flat, offsets, train.item_num)
     forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
-    table, whole = build(forward, counts, model.made, None, None)
-    found = shares(forward, counts, model.made, table, None, None)
+    tables = steps(forward, counts, model.made, None, None)
+    whole, table = tables[-1], served(tables[-1])
+    found = shares(tables, model.made, table)
     assert found.keys() == {"text", "pairwise"}
     text, lists = found["text"], found["pairwise"]
     assert (text >= 0).all() and (lists >= 0).all() and (text + lists <= 1 + 1e-6).all()

@@ -104,6 +104,37 @@ def test_no_bundle_is_written_where_the_settings_say_so(tmp_path, monkeypatch):
     assert Recommender.load(tmp_path / "out").recommend(["i3"], 2)
 
 
+@pytest.mark.parametrize("model", ["SessionKNN", "SessionFPMC", "GRU4Rec"])
+def test_a_backbone_that_was_trained_alone_is_exported_from_its_checkpoint(
+    tmp_path, monkeypatch, capsys, model
+):
+    from recbole.quick_start import run_recbole
+
+    write_benchmark(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    keys = (
+        "data_path",
+        "benchmark_filename",
+        "USER_ID_FIELD",
+        "ITEM_ID_FIELD",
+        "load_col",
+        "alias_of_item_id",
+        "topk",
+    )
+    settings = {key: BASE[key] for key in keys} | {
+        "epochs": 1,
+        "train_neg_sample_args": None,
+        "show_progress": False,
+    }
+    run_recbole(model=model, dataset="tiny", config_dict=settings)
+    checkpoint = next((tmp_path / "saved").glob(f"{model}-*.pth"))
+    code, _, err = command(["export", "--run", str(checkpoint), "--out", "out"], capsys)
+    assert code == 0, err
+    served = Recommender.load(tmp_path / "out")
+    assert served.manifest["student"]["backbone"] == model and len(served.recommend(["i3", "i4"], 5)) == 5
+
+
 def test_a_folder_of_no_run_is_refused(tmp_path):
     with pytest.raises(AlkdError, match=r"no result\.json in it; allowed: the folder of a finished run"):
         write_bundle(tmp_path, tmp_path / "out")

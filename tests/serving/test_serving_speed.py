@@ -129,7 +129,7 @@ def test_an_update_of_diginetica_by_its_last_day(tmp_path):
     updated = perf_counter() - begin
     flat, offsets = training_sessions(train)
     begin = perf_counter()
-    TableCounts.of(flat, offsets, train.item_num, model.made, 20).table()
+    assert TableCounts.of(flat, offsets, train.item_num, model.made, 20).table.nnz
     given = perf_counter() - begin
     after = Recommender.load(new)
     print(

@@ -121,9 +121,9 @@ def test_lists_of_an_llm_are_weighed_with_the_new_popularities(cut):
     whole = TableCounts.of(flat, offsets, 25, made, *cut)
     part = TableCounts.of(flat[: offsets[60]], offsets[:61], 25, made, *cut)
     rest = [flat[begin:end].tolist() for begin, end in pairwise(offsets[60:])]
-    found, wanted = added(part, rest, 25).table(), whole.table()
+    found, wanted = added(part, rest, 25).table, whole.table
     np.testing.assert_array_equal(found.toarray(), wanted.toarray())
-    assert (found.toarray() != part.table().toarray()).any()
+    assert (found.toarray() != part.table.toarray()).any()
 
 
 def test_an_update_can_be_updated(tmp_path):
