@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,8 +17,19 @@ from recbole_alkd.door import leave
 from recbole_alkd.settings.error import AlkdError
 
 
+def _find_plugins_here() -> None:
+    """Put the working directory at the end of the path of modules, so that ``alkd_plugins`` finds a file in it.
+
+    `python -m` and a script have it there; a console command has its own folder instead. At the end, no file of the user's
+    can stand before an installed package.
+    """
+    if not getattr(sys.flags, "safe_path", False) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def run_main(argv: Sequence[str] | None = None) -> None:
     """``run_recbole_alkd.py`` and ``recbole-alkd run``."""
+    _find_plugins_here()
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
     leave(_run)
@@ -116,6 +128,7 @@ SERVING_COMMANDS = ("export", "recommend", "explain", "update", "serve")
 def main(argv: Sequence[str] | None = None) -> None:
     """``recbole-alkd COMMAND ...``."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _find_plugins_here()
     if words[:1] == ["--traceback"]:
         words.append(words.pop(0))
     _check_installed(words)

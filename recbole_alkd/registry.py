@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, TypeVar
 
 from recbole_alkd.settings.declared import Owner, declared
@@ -74,6 +76,18 @@ def _own_settings(entry: Any) -> dict[str, Field]:
     for part in (getattr(entry, "learner", None), getattr(entry, "model_class", None), entry):
         found |= getattr(part, "own_settings", {})
     return found
+
+
+def import_folder(package: str, folder: Iterable[str]) -> None:
+    """Import every module and package in the folder of ``package``: those that register something do so.
+
+    A built-in policy, loss, teacher or backbone is one file, and no other file names it.
+
+    Args:
+        package: ``__name__`` of the package. folder: its ``__path__``.
+    """
+    for module in sorted(iter_modules(folder), key=lambda module: module.name):
+        import_module(f"{package}.{module.name}")
 
 
 backbones = Registry("backbone", "student_model", "backbone", ("teacher_model",))

@@ -65,3 +65,22 @@ def test_help_names_the_commands(home):  # noqa: F811
     assert done.returncode == 0
     for name in ("run", "select", "label", "sessions", "bench", "store"):
         assert name in done.stdout
+
+
+def test_the_console_command_finds_plug_ins_in_the_working_directory(tmp_path):
+    """A console command has its own folder on Python's path, and not the working directory."""
+    script, here = tmp_path / "bin" / "recbole-alkd", tmp_path / "here"
+    script.parent.mkdir()
+    here.mkdir()
+    script.write_text("from recbole_alkd.cli import main\nmain()\n")
+    (here / "my_shelf.py").write_text(
+        "from recbole_alkd.active.policy.base import Policy\nfrom recbole_alkd.registry import policies\n"
+        "from recbole_alkd.settings.field import Field\n\n"
+        "@policies.register('shelf', settings={'shelf_height': Field(3, int, help='Rows of a shelf.')})\n"
+        "class Shelf(Policy):\n    pass\n"
+    )
+    words = [str(script), "settings", "shelf_height", "--plugins", "my_shelf"]
+    found = run(words, here)
+    assert "shelf_height: 3" in found.stdout, found.stderr
+    elsewhere = run(words, tmp_path)
+    assert elsewhere.returncode == 2 and "cannot import 'my_shelf'" in elsewhere.stderr

@@ -27,6 +27,7 @@ from typing import Any
 from recbole_alkd.bench.arms import CLOSED_FORM, Arm, find_arm
 from recbole_alkd.bench.names import check_apart, check_content, file_name, line, seen
 from recbole_alkd.bench.study import Study, read_study
+from recbole_alkd.checks import import_plugins
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.keys import known_keys
 from recbole_alkd.settings.nearest import hint
@@ -127,6 +128,7 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
         if key not in KEYS:
             raise AlkdError(f"plan {str(source)!r}: {_unknown(key, KEYS, 'key')}")
     settings = _mapping(content.get("settings"), "settings")
+    import_plugins(settings)  # whose names arms and backbones may take
     path = data_path or content.get("data_path") or settings.get("data_path")
     if path is not None and not (isinstance(path, str) and path):
         raise AlkdError(f"data_path: {seen(path)} is not allowed; allowed: a folder")

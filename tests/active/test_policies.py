@@ -8,7 +8,6 @@ import logging
 import numpy as np
 import pytest
 from known_games import HALF, KNOWN_PAPER, exact_worst_case
-from policy_tests import PolicyTests, make_pool
 
 from recbole_alkd.active.gain import log_gain
 from recbole_alkd.active.max_min import worst_case_gain
@@ -20,14 +19,14 @@ from recbole_alkd.active.sampling import InclusionAboveOne, PoolExhausted
 from recbole_alkd.registry import policies
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import SelectionSettings
+from recbole_alkd.testing.policies import PolicyTests, make_pool
 
 DRAWN = [name for name in policies if issubclass(policies.get(name), DrawnPolicy)]
 
 
-class TestEveryPolicy(PolicyTests):
-    @pytest.fixture(params=list(policies))
-    def name(self, request):
-        return request.param
+for _name in policies:
+    _class = f"Test{_name.title().replace('_', '')}"
+    globals()[_class] = type(_class, (PolicyTests,), {"policy": _name})
 
 
 def make(name, **settings):

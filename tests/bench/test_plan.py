@@ -54,6 +54,33 @@ def test_a_plan_is_its_product_with_seeds_fastest(write):
     check_runs(plan)
 
 
+PLUGIN = """
+import numpy as np
+from recbole_alkd.active.policy.base import Policy, Selection
+from recbole_alkd.distill.pairwise import Pairwise
+from recbole_alkd.registry import losses, policies
+
+@policies.register("plan_policy")
+class PlanPolicy(Policy):
+    "Needs: nothing. Guarantee: none."
+    def select(self, pool, size, rng):
+        return Selection(np.arange(size), support=size)
+
+losses.register("plan_loss")(type("PlanLoss", (Pairwise,), {}))
+"""
+
+
+def test_a_plan_names_arms_of_plug_ins(write, tmp_path, monkeypatch):
+    (tmp_path / "plan_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = {**TINY, "alkd_plugins": "plan_plugin"}
+    plan = read_plan(write(arms=["student", "policy:plan_policy", "loss:plan_loss"], settings=settings))
+    assert [arm.settings for arm in plan.arms[1:]] == [{"alkd_policy": "plan_policy"}, {"kd_loss": "plan_loss"}]
+    check_runs(plan)
+    with pytest.raises(AlkdError, match="alkd_plugins: cannot import 'no_such_plugin'"):
+        read_plan(write(settings={**TINY, "alkd_plugins": ["no_such_plugin"]}))
+
+
 def test_own_arms_lay_settings_over_known_ones(write):
     plan = read_plan(write(arms=["student", {"name": "few labels", "arm": "random", "settings": {"budget_labels": 3}}]))
     assert plan.arms[1].settings == {"alkd_policy": "random", "budget_labels": 3} and plan.arms[1].stage == "distilled"

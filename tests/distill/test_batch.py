@@ -1,7 +1,8 @@
 """What a batch computes for the losses."""
 
 import torch
-from loss_tests import toy_batch, toy_context
+
+from recbole_alkd.testing.losses import toy_batch, toy_context
 
 
 def test_scores_of_student_and_teacher():

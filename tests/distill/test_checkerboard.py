@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loss_tests import ToyRecommender, toy_context
 
 from recbole_alkd.distill import DistillBatch, build_loss
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.loss import draw_items, in_batch_bpr
 from recbole_alkd.registry import losses
+from recbole_alkd.testing.losses import ToyRecommender, toy_context
 
 COLOURS, SIZE, LENGTH = 4, 10, 4
 N_ITEMS = COLOURS * SIZE + 1

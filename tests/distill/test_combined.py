@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from loss_tests import toy_batch, toy_context
 from torch import nn
 
 from recbole_alkd.distill import DistillationLoss, build_loss, check_losses, check_needs, wanted_losses
@@ -10,6 +9,7 @@ from recbole_alkd.distill.pairwise import Pairwise
 from recbole_alkd.registry import losses
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.testing.losses import toy_batch, toy_context
 
 
 class Probe(DistillationLoss):

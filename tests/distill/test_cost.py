@@ -16,12 +16,12 @@ from time import perf_counter
 
 import pytest
 import torch
-from loss_tests import ToyRecommender, toy_context, toy_recommendation, toy_rows, toy_titles
 
 from recbole_alkd.distill import DistillBatch, build_loss
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.loss import in_batch_bpr
 from recbole_alkd.registry import losses
+from recbole_alkd.testing.losses import ToyRecommender, toy_context, toy_recommendation, toy_rows, toy_titles
 
 ROWS, N_ITEMS, LENGTH, STUDENT, TEACHER = 1024, 8475, 10, 10, 100
 LABELLED, RANKS = 40, 25  # rows with a list, of a batch of about 1000 (session, item) pairs

@@ -4,20 +4,20 @@ import math
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.de import DistillationExperts
 from recbole_alkd.distill.experts import Experts, temperature
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestWithoutNoise(LossTests):
-    name = "de"
+    loss = "de"
     options = {"experts": 1}  # noqa: RUF012
     idle = ("gate",)
 
 
 class TestLate(LossTests):
-    name = "de"
+    loss = "de"
     options = {"experts": 4, "temperature": 0.05}  # noqa: RUF012
 
 

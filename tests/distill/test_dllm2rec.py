@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context, toy_lists
 
 from recbole_alkd.distill.dllm2rec import DLLM2Rec
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context, toy_lists
 
 
 class TestOfficialNegative(LossTests):
-    name = "dllm2rec"
+    loss = "dllm2rec"
     options = {"official_negative": True, "top": 4}  # noqa: RUF012
 
     def value(self, made, seed=11, **batch):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_tests import toy_batch, toy_context
 
 from recbole_alkd.distill.dsl import DynamicSparseLearning, moved_mask
 from recbole_alkd.model.loss import in_batch_bpr
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.testing.losses import toy_batch, toy_context
 
 
 def train(context, loss, steps, epochs=10):

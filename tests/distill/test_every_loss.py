@@ -1,8 +1,7 @@
 """The contract of distillation losses, for every registered name. A new loss is picked up by itself."""
 
-from loss_tests import LossTests
-
 from recbole_alkd.registry import losses
+from recbole_alkd.testing.losses import LossTests
 
 # What single losses need to be built, and which of them detach a part of themselves.
 SPECIAL: dict[str, dict[str, object]] = {
@@ -14,4 +13,4 @@ SPECIAL: dict[str, dict[str, object]] = {
 
 for _name in losses:
     _class = f"Test{_name.title().replace('_', '')}"
-    globals()[_class] = type(_class, (LossTests,), {"name": _name, **SPECIAL.get(_name, {})})
+    globals()[_class] = type(_class, (LossTests,), {"loss": _name, **SPECIAL.get(_name, {})})

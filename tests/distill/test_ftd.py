@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.entities import batch_items, entities
 from recbole_alkd.distill.ftd import FullTopologyDistillation, topology_distance
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestWithoutNegatives(LossTests):
-    name = "ftd"
+    loss = "ftd"
 
     def value(self, made, seed=11, **batch):
         return super().value(made, seed, negatives=None, **batch)

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.entities import batch_items, entities
 from recbole_alkd.distill.ftd import topology_distance
 from recbole_alkd.distill.htd import HierarchicalTopologyDistillation, entity_topology, group_topology
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestAssignmentOnly(LossTests):
-    name = "htd"
+    loss = "htd"
     options = {"alpha": 0.0, "groups": 3}  # noqa: RUF012
 
 

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context, toy_lists
 
 from recbole_alkd.distill.pairwise import Pairwise, position_weights
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context, toy_lists
 
 
 def softplus(x: float) -> float:
@@ -15,12 +15,12 @@ def softplus(x: float) -> float:
 
 
 class TestUniform(LossTests):
-    name = "pairwise"
+    loss = "pairwise"
     settings = {"kd_negatives": "uniform"}  # noqa: RUF012
 
 
 class TestCandidates(LossTests):
-    name = "pairwise"
+    loss = "pairwise"
     settings = {"kd_negatives": "candidates"}  # noqa: RUF012
 
 

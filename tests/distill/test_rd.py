@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.rd import RankingDistillation
 from recbole_alkd.model.loss import draw_items
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestDynamic(LossTests):
-    name = "rd"
+    loss = "rd"
     options = {"start_epoch": 0, "top": 4}  # noqa: RUF012
 
 

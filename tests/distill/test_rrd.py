@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.rrd import RelaxedRankingDistillation
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestTopItems(LossTests):
-    name = "rrd"
+    loss = "rrd"
     options = {"sample": False, "interesting": 6, "uninteresting": 5}  # noqa: RUF012
 
 

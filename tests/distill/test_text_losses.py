@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from loss_tests import toy_batch, toy_context
 from test_item_text import TEXT, write_titles
 from test_trainer import BASE, diary, go, home  # noqa: F401  (a fixture)
 
@@ -18,6 +17,7 @@ from recbole_alkd.distill.text_project import TextProjection
 from recbole_alkd.model.edges import unit_rows
 from recbole_alkd.model.loss import in_batch_bpr
 from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.testing.losses import toy_batch, toy_context
 
 
 def nearest(vectors, count, least):

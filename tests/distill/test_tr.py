@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from loss_tests import toy_batch, toy_context
 
 from recbole_alkd.distill.tr import TeacherRanking
 from recbole_alkd.model.loss import in_batch_bpr
+from recbole_alkd.testing.losses import toy_batch, toy_context
 
 
 def test_top_1_is_in_batch_bpr_on_the_teachers_favourite():

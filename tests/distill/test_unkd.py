@@ -7,14 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_tests import LossTests, toy_batch, toy_context
 
 from recbole_alkd.distill.popularity import item_counts, popularity_groups
 from recbole_alkd.distill.unkd import UnbiasedKnowledgeDistillation, draw_rank_pairs, pair_counts
+from recbole_alkd.testing.losses import LossTests, toy_batch, toy_context
 
 
 class TestFourGroups(LossTests):
-    name = "unkd"
+    loss = "unkd"
     options = {"groups": 4, "pairs": 12, "mu": 3.0}  # noqa: RUF012
 
 

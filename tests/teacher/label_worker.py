@@ -14,8 +14,6 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from teacher_tests import TITLES, some_instances  # noqa: E402
-
 from recbole_alkd.labels import Budget, LabelStore, claims  # noqa: E402
 from recbole_alkd.labels.ledger import Ledger  # noqa: E402
 from recbole_alkd.registry import teachers  # noqa: E402
@@ -23,6 +21,7 @@ from recbole_alkd.settings.error import AlkdError  # noqa: E402
 from recbole_alkd.settings.reading import read_settings  # noqa: E402
 from recbole_alkd.teacher import api, chat_client, labelling  # noqa: E402
 from recbole_alkd.teacher.base import TeacherContext  # noqa: E402
+from recbole_alkd.testing.teachers import TITLES, some_instances  # noqa: E402
 
 
 def label(

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer, completion
-from teacher_tests import TITLES, TeacherTests, some_instances
 
 from recbole_alkd.labelling.collect import Labelling, collect_labels
 from recbole_alkd.labels import Budget, LabelStore
@@ -24,6 +23,7 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, LLMTeacher, TeacherContext
+from recbole_alkd.testing.teachers import TITLES, TeacherTests, some_instances
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
 PRICES = "batch: 0.5\nmodels:\n  priced: {input: 10.0, output: 30.0, cached_input: 1.0}\n"
@@ -55,7 +55,8 @@ def make(server: ChatServer | str, tmp_path: Path, own: dict[str, Any] | None = 
             **values,
         }
     )
-    return teachers.get("api")(TeacherContext(settings, "ml-tiny", tmp_path, TITLES, tmp_path / "cache", **(own or {})))
+    fields = {"titles": TITLES, "cache": tmp_path / "cache", **(own or {})}
+    return teachers.get("api")(TeacherContext(settings, "ml-tiny", tmp_path, **fields))
 
 
 def label(teacher: LLMTeacher, store: LabelStore, number: int = 1, budget: Budget | None = None, **more: Any) -> Labelling:
@@ -66,7 +67,7 @@ def label(teacher: LLMTeacher, store: LabelStore, number: int = 1, budget: Budge
 
 
 class TestApi(TeacherTests):
-    name = "api"
+    teacher = "api"
 
     @pytest.fixture(autouse=True)
     def _server(self) -> Iterator[None]:
@@ -74,7 +75,7 @@ class TestApi(TeacherTests):
             yield
 
     def make(self, folder: Path, **values: Any) -> LLMTeacher:
-        return make(self.server, folder, **values)
+        return make(self.server, folder, {"titles": self.titles}, **values)
 
     def test_what_is_sent(self, tmp_path: Path, store: LabelStore) -> None:
         teacher = self.make(tmp_path)

@@ -25,7 +25,6 @@ from fault_server import (
     question_of,
     sometimes,
 )
-from teacher_tests import TITLES, some_instances
 from test_api import hint_context, label, make, many
 
 from recbole_alkd.labelling.collect import collect_labels, keys_of
@@ -36,6 +35,7 @@ from recbole_alkd.llm.answers import parse
 from recbole_alkd.llm.refusals import retry_after
 from recbole_alkd.llm.replies import NoAnswerError, read_content
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.testing.teachers import TITLES, some_instances
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")
 KEY = "gsk_AbCdEf0123456789AbCdEf0123456789"

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from process import ROOT, environment
-from teacher_tests import TITLES, some_instances
 
 from recbole_alkd import run_recbole_alkd
 from recbole_alkd.labelling.collect import collect_labels
@@ -26,6 +25,7 @@ from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.testing.teachers import TITLES, some_instances
 
 pytestmark = pytest.mark.slow
 DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data"))

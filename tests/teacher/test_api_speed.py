@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
-from teacher_tests import TITLES
 
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.testing.teachers import TITLES
 
 SECONDS, IN_FLIGHT, REQUESTS = 0.2, 32, 1600
 

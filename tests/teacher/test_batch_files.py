@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from chat_server import completion, ranking
-from teacher_tests import TITLES, some_instances
 
 from recbole_alkd.labelling.batch import read_batch, write_batch
 from recbole_alkd.labelling.collect import collect_labels
@@ -16,6 +15,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.testing.teachers import TITLES, some_instances
 
 
 def make(folder: Path, **own: Any) -> Any:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from teacher_tests import TITLES, TeacherTests, some_instances
 
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 from recbole_alkd.teacher.text import DECAY, WEIGHT, TextTeacher
+from recbole_alkd.testing.teachers import TITLES, TeacherTests, some_instances
 
 
 class TestRecommender(TeacherTests):
-    name = "recommender"
+    teacher = "recommender"
     uses_order = True
 
     def test_is_the_recommenders_order(self, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ class TestRecommender(TeacherTests):
 
 
 class TestNull(TeacherTests):
-    name = "null"
+    teacher = "null"
 
     def test_the_order_follows_seed_and_session(self, tmp_path: Path) -> None:
         one = some_instances(1)[0]
@@ -42,7 +42,7 @@ class TestNull(TeacherTests):
 
 
 class TestText(TeacherTests):
-    name = "text"
+    teacher = "text"
     uses_order = True
 
     def test_like_titles_rise(self, tmp_path: Path) -> None:

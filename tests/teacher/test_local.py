@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from teacher_tests import TeacherTests
 from tiny_llm import TITLES, context, instances, tiny_llm
 
 from recbole_alkd.llm.models import load_causal_lm
@@ -18,6 +17,7 @@ from recbole_alkd.teacher.base import Instance
 from recbole_alkd.teacher.local import scorers
 from recbole_alkd.teacher.local import teacher as local
 from recbole_alkd.teacher.prompt import shown_order
+from recbole_alkd.testing.teachers import TeacherTests
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def teacher(model, tmp_path, **values):
 class TestTitle(TeacherTests):
     """The laws of every teacher, with a random model."""
 
-    name = "local"
+    teacher = "local"
     values: ClassVar = {"llm_dtype": "float32"}
 
     @pytest.fixture(autouse=True)

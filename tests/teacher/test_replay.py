@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from teacher_tests import TeacherTests, some_instances
 
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 from recbole_alkd.teacher.replay import check_recordings
+from recbole_alkd.testing.teachers import TeacherTests, some_instances
 
 RECORDS = [
     {"session_id": "s1", "ranking": ["a", "b", "c", "d"], "hit": 1},
@@ -26,7 +26,7 @@ TITLES = {item: item.upper() for item in ("a", "b", "c", "d", "h", "12")}
 class TestReplay(TeacherTests):
     """The laws of every teacher; its rankings are recorded here for the sessions that they ask about."""
 
-    name = "replay"
+    teacher = "replay"
 
     def make(self, folder, **values):
         lines = [json.dumps({"session_id": i.session, "ranking": list(i.candidates)}) for i in some_instances()]

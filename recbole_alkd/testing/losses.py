@@ -1,6 +1,6 @@
 """What every distillation loss must hold, as a mixin; and the small recommenders it is checked on.
 
-A loss of your own gets all of it with ``class TestMine(LossTests): name = "mine"``.
+A loss of your own gets all of it with ``class TestMine(LossTests): loss = "mine"``.
 """
 
 from __future__ import annotations
@@ -112,23 +112,32 @@ def toy_batch(context: DistillContext, size: int = 9, labels: bool = True, **rep
 
 
 class LossTests:
-    """Holds for every loss. ``settings`` and ``options`` are laid over the defaults.
+    """The laws of a distillation loss.
 
-    ``smooth``: the gradient is that of the value (no part of it is detached on purpose). ``trains``: the loss itself has
-    a gradient (one that only masks weights has none). ``idle``: parts of names of its own parameters that have none.
+    Attributes:
+        loss: its ``kd_loss`` name, or the class itself.
+        settings, options: laid over the defaults; ``options`` are those of ``kd_config``.
+        smooth: the gradient is that of the value (no part of it is detached on purpose).
+        trains: the loss itself has a gradient (one that only masks weights has none).
+        idle: parts of names of its own parameters that have none.
     """
 
-    name: ClassVar[str]
+    loss: ClassVar[Any]
     settings: ClassVar[dict[str, Any]] = {}
     options: ClassVar[dict[str, Any]] = {}
     smooth: ClassVar[bool] = True
     trains: ClassVar[bool] = True
     idle: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def made_by(self) -> Any:
+        """The class."""
+        return losses.get(self.loss) if isinstance(self.loss, str) else self.loss
+
     def build(self, **toy: Any) -> SimpleNamespace:
         torch.manual_seed(3)
         context = toy_context(**{**self.settings, **toy})
-        loss = losses.get(self.name)(context, self.options).double()
+        loss = self.made_by(context, self.options).double()
         loss.epoch_start(0)
         return SimpleNamespace(context=context, loss=loss)
 
@@ -136,11 +145,11 @@ class LossTests:
         torch.manual_seed(seed)
         return made.loss(toy_batch(made.context, **batch))
 
-    def test_value_is_a_finite_scalar(self):
+    def test_value_is_a_finite_scalar(self) -> None:
         value = self.value(self.build())
         assert value.ndim == 0 and torch.isfinite(value) and float(value.detach()) >= 0
 
-    def test_gradient_reaches_the_student_and_its_own_modules(self):
+    def test_gradient_reaches_the_student_and_its_own_modules(self) -> None:
         made = self.build()
         if not self.trains:
             pytest.skip("this loss has no gradient of its own")
@@ -153,35 +162,35 @@ class LossTests:
             if not any(part in key for part in self.idle):
                 assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
 
-    def test_no_gradient_reaches_the_teacher(self):
+    def test_no_gradient_reaches_the_teacher(self) -> None:
         made = self.build()
         value = self.value(made)
         if value.requires_grad:
             value.backward()
         assert all(parameter.grad is None for parameter in made.context.teacher.model.parameters())
 
-    def test_the_teacher_is_no_part_of_the_loss(self):
+    def test_the_teacher_is_no_part_of_the_loss(self) -> None:
         made = self.build()
         inside = {id(parameter) for parameter in made.loss.parameters()}
         for view in (made.context.teacher, made.context.student):
             assert inside.isdisjoint(map(id, view.model.parameters()))
 
-    def test_one_row_works(self):
+    def test_one_row_works(self) -> None:
         value = self.value(self.build(), size=1)
         assert value.ndim == 0 and torch.isfinite(value)
 
-    def test_rows_without_labels_add_nothing_of_the_llm(self):
+    def test_rows_without_labels_add_nothing_of_the_llm(self) -> None:
         made = self.build()
         value = self.value(made, labels=False)
         assert torch.isfinite(value)
         if made.loss.needs == {"lists"}:
             assert float(value.detach()) == 0.0
 
-    def test_the_same_seed_gives_the_same_value(self):
+    def test_the_same_seed_gives_the_same_value(self) -> None:
         first, second = (self.value(self.build(), seed=4).detach() for _ in range(2))
         assert torch.equal(first, second)
 
-    def test_gradient_is_that_of_the_value(self):
+    def test_gradient_is_that_of_the_value(self) -> None:
         """Central differences along random directions, in double precision."""
         made = self.build()
         if not (self.smooth and self.trains):
@@ -202,11 +211,11 @@ class LossTests:
                         p -= sign * step * d
             assert (sides[0] - sides[1]) / (2 * step) == pytest.approx(analytic, rel=1e-4, abs=1e-7)
 
-    def test_needs_are_known_and_options_are_checked(self):
+    def test_needs_are_known_and_options_are_checked(self) -> None:
         made = self.build()
         assert made.loss.needs <= {"lists", "teacher_scores", "teacher_vectors", "popularity", "item_text"}
         assert made.loss.options["weight"] >= 0
         with pytest.raises(AlkdError, match=r"kd_config: .* has no setting 'weigth'; allowed: .*weight"):
-            losses.get(self.name)(made.context, {"weigth": 1.0})
+            self.made_by(made.context, {"weigth": 1.0})
         with pytest.raises(AlkdError, match=r"kd_config: .*weight: -1 is not allowed; allowed: a number of at least 0"):
-            losses.get(self.name)(made.context, {"weight": -1})
+            self.made_by(made.context, {"weight": -1})
