@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from served import titles_file
 from tiny import write_benchmark
@@ -102,6 +103,40 @@ def test_no_bundle_is_written_where_the_settings_say_so(tmp_path, monkeypatch):
     assert not (folder / "bundle").exists()
     write_bundle(folder, tmp_path / "out")
     assert Recommender.load(tmp_path / "out").recommend(["i3"], 2)
+
+
+KINDS = {
+    "a table": {"student_model": "SessionKNN"},
+    "a table with titles and lists": {
+        "student_model": "SessionKNN", "item_text": "tfidf", "student_config": {"item_text": "tfidf", "knn_edge_weight": 0.5},
+    },
+    "a cut table, masked": {"student_model": "SessionKNN", "student_neighbors": 5, "mask_session_items": True},
+    "SessionFPMC": {"student_model": "SessionFPMC", "epochs": 3},
+    "late fusion": {"student_model": "SessionFPMC", "item_text": "tfidf", "serve_text_dim": 4, "serve_text_weight": [5.0]},
+    "SessionSTAMP": {"student_model": "SessionSTAMP", "epochs": 3},
+    "a model of RecBole's": {"student_model": "GRU4Rec", "epochs": 3, "mask_session_items": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_test_session_ranks_as_the_run_reported_it(tmp_path, monkeypatch, kind):
+    """From the files of the data set, through the bundle, to the ranks that the metrics of the run rest on."""
+    result = go(tmp_path, monkeypatch, **KINDS[kind])
+    folder = Path(result["run_folder"])
+    recommender = Recommender.load(folder)
+    expected = {"late fusion": ("title_size", 4)}.get(kind)
+    assert expected is None or recommender.manifest["student"][expected[0]] == expected[1]
+    assert (folder / "bundle" / "reasons.safetensors").exists() == (kind == "a table with titles and lists")
+    found = []
+    for line in (tmp_path / "data" / "tiny" / "tiny.test.inter").read_text().splitlines()[1:]:
+        _, history, target = line.split("\t")
+        scores = recommender.scores(history.split())
+        if recommender.manifest["student"]["mask_session_items"]:
+            scores[recommender.numbers(history.split())] = -np.inf
+        own = scores[recommender.items.number(target)]
+        found.append((scores[1:] > own).sum() + ((scores[1:] == own).sum() + 1) / 2)
+    with np.load(folder / "ranks.npz") as arrays:
+        np.testing.assert_array_equal(found, arrays["distilled_test"])
 
 
 @pytest.mark.parametrize("model", ["SessionKNN", "SessionFPMC", "GRU4Rec"])
