@@ -54,7 +54,10 @@ def module(file: str) -> ModuleType:
         ("active/test_policies.py", PolicyTests, "policy", policies),
     ],
 )
-def test_every_policy_and_loss_passes_its_tests(file: str, mixin: type, attribute: str, registry: Any) -> None:
+def test_every_policy_and_loss_passes_its_tests(
+    file: str, mixin: type, attribute: str, registry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend((ROOT / "tests" / file).parent)
     classes = [one for one in vars(module(file)).values() if isinstance(one, type) and issubclass(one, mixin)]
     assert {getattr(one, attribute) for one in classes if one is not mixin} >= set(BUILT_IN[registry.setting])
 
