@@ -83,7 +83,7 @@ def check_names(settings: Settings) -> None:
     _check_role_settings(settings)
     check_losses(settings)
     _check_vectors(settings)
-    from recbole_alkd.trainer.search_space import check_search
+    from recbole_alkd.learner.search_space import check_search
 
     check_search(settings)
     _check_files(settings)
@@ -160,52 +160,18 @@ def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
 
 def _check_vectors(settings: Settings) -> None:
     """AlkdError where a backbone without vectors stands in a place that needs them."""
-    student, teacher = settings.backbone.student_model, settings.backbone.teacher_model
-    with_vectors = ", ".join(name for name in backbones if view_and_model(name)[0].has_vectors)
-    counts = not view_and_model(student)[0].has_vectors
-    if counts:
-        _check_counting(settings)
-    _check_text(settings, counts)
-    if not view_and_model(teacher)[0].has_vectors:
-        for name in wanted_losses(settings):
-            if "teacher_vectors" in losses.get(name).needs:
-                raise AlkdError(
-                    f"kd_loss: {name!r} needs teacher_vectors, which teacher_model {teacher!r} does not have; "
-                    f"allowed teacher_model: {with_vectors}"
-                )
+    from recbole_alkd.learner.base import learner_class
 
-
-def _check_counting(settings: Settings) -> None:
-    """AlkdError where a student that counts cannot learn what ``kd_`` settings ask for."""
-    student, counting = settings.backbone.student_model, [name for name in losses if losses.get(name).gives_lists]
-    for name, weight in wanted_losses(settings).items():
-        if name not in counting:
+    learner_class(settings.backbone.student_model).check(settings)
+    teacher, needs = settings.backbone.teacher_model, {"teacher_scores", "teacher_vectors"}
+    for name in wanted_losses(settings):
+        missing = losses.get(name).needs & needs - view_and_model(teacher)[0].teaches()
+        if missing:
+            can = [model for model in backbones if not missing - view_and_model(model)[0].teaches()]
             raise AlkdError(
-                f"kd_loss: {name!r} needs a gradient, which student_model {student!r} does not have; allowed: {', '.join(counting)}"
+                f"kd_loss: {name!r} needs {' and '.join(sorted(missing))}, which teacher_model {teacher!r} does not have; "
+                f"allowed teacher_model: {', '.join(can)}"
             )
-        if weight != 1:
-            raise AlkdError(f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, whose weight validation chooses")
-    for key in ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size"):
-        if getattr(settings.distill, key) != FIELDS[key].default:
-            raise AlkdError(f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out")
-
-
-def _check_text(settings: Settings, counts: bool) -> None:
-    """AlkdError where titles are asked for and not given, or given and not used."""
-    text, student = settings.text, settings.backbone.student_model
-    asked = [key for key in ("item_text_loss", "serve_text_dim") if getattr(text, key) is not None]
-    if asked and counts:
-        raise AlkdError(
-            f"{asked[0]}: not for student_model {student!r}, which has no vectors; there item_text makes weighted edges of titles"
-        )
-    if asked and not text.item_text:
-        raise AlkdError(f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf")
-    used = asked or counts or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
-    if text.item_text and not used:
-        raise AlkdError(
-            f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a kd_loss that "
-            "looks at titles, or take a student that counts (SessionKNN)"
-        )
 
 
 # -- RecBole's settings ------------------------------------------------------------------------------------------------
@@ -285,10 +251,12 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
         raise AlkdError("repeatable: False is not allowed; allowed: True (sessions may hold an item again)")
     if values.get("save_dataloaders"):
         raise AlkdError(f"save_dataloaders: True is not allowed with {model}; allowed: False (reading sessions takes seconds)")
+    from recbole_alkd.learner.base import backbones_of
+
     mode = values["eval_args"].get("mode", "full")
     modes = mode if isinstance(mode, dict) else {"valid": mode, "test": mode}
     for part, name in modes.items():
-        if name != "full" and model in ("ALKDRec", "SessionKNN"):
+        if name != "full" and (model == "ALKDRec" or model in backbones_of("counting")):
             raise AlkdError(
                 f"eval_args: mode {name!r} for {part} is not allowed with {model}; allowed: full (every item is ranked)"
             )

@@ -14,6 +14,9 @@ _LLM = ("adapters", "api_key", "body_limit", "bundled", "chat_client", "likeliho
 _LLM_LATER = ("refusals", "replies", "text_vectors")
 _ANSWERS = ("blocks", "json_blocks", "mentions", "rows", "thoughts", "parse")
 _LOCAL = ("generate", "judging", "local_check", "lora", "lora_trainer", "measuring", "scorers")
+_LEARNER = (
+    "batches", "collector", "distillation", "item_text", "late_fusion", "progress", "row_adam", "search_space", "table_rows",
+)  # fmt: skip
 MOVED = {
     "config": "settings.groups",
     **{name: f"settings.{name}" for name in ("error", "keys", "reading", "stock")},
@@ -22,11 +25,15 @@ MOVED = {
     **{f"teacher.{name}": f"teacher.local.{name}" for name in _LOCAL},
     **{f"teacher.{name}": f"labelling.{name}" for name in ("batch", "candidates", "estimate", "interrupt")},
     "teacher.labelling": "labelling.collect",
+    **{f"trainer.{name}": f"learner.{name}" for name in _LEARNER},
     "trainer.folds": "labelling.folds",
     "trainer.instances": "labelling.instances",
     "trainer.ranks": "model.scoring",
     "trainer.rounds": "labelling.rounds",
+    "trainer.session_knn": "learner.counting_trainer",
     "trainer.simple": "model.simple",
+    "trainer.stage": "learner.stage_trainer",
+    "trainer.table_distillation": "learner.list_edges",
 }  # old name -> new name, both below this package
 _PACKAGE = __name__.rpartition(".")[0]
 

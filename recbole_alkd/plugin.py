@@ -70,19 +70,19 @@ def register() -> None:
     import recbole.trainer
     from recbole.utils import argument_list
 
-    # the built-in entries of the four registries
-    for name in ("recbole_alkd.active.policy", "recbole_alkd.teacher", "recbole_alkd.distill", "recbole_alkd.model"):
-        importlib.import_module(name)
+    # the built-in entries of the registries
+    for room in ("active.policy", "teacher", "distill", "model", "learner"):
+        importlib.import_module(f"recbole_alkd.{room}")
     for model, path in MODELS.items():
         sys.modules.setdefault(f"recbole.model.sequential_recommender.{model.lower()}", importlib.import_module(path))
 
     from recbole_alkd.data.dataset import ALKDRecDataset
     from recbole_alkd.serving.make import bundle_of_run
-    from recbole_alkd.trainer import ALKDRecTrainer, SessionKNNTrainer
+    from recbole_alkd.trainer import ALKDRecTrainer, CountingTrainer
     from recbole_alkd.trainer.endings import at_end
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
-    recbole.trainer.SessionKNNTrainer = SessionKNNTrainer
+    recbole.trainer.SessionKNNTrainer = CountingTrainer
     for model in MODELS:  # the same sessions for all of them
         setattr(recbole.data.dataset, f"{model}Dataset", ALKDRecDataset)
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well

@@ -21,6 +21,7 @@ from recbole_alkd.files import write_json
 from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer import label_only
+from recbole_alkd.trainer.group import Group
 
 
 def run_recbole_alkd(
@@ -151,7 +152,7 @@ def _selected(
     init_seed(config["seed"], config["reproducibility"])
     quick_start.init_logger(config)
     train_data, valid_data, _ = data_preparation(config, create_dataset(config))
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    Group.of(config).seed_model(config)
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     rounds, picked = trainer.select(train_data, valid_data, show_progress=config["show_progress"], titles=titles)
@@ -159,7 +160,7 @@ def _selected(
         yield config, rounds, picked
     finally:
         rounds.llm.close()
-        trainer.folder.close()
+        trainer.run.folder.close()
 
 
 def objective_function(

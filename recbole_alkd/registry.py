@@ -1,4 +1,7 @@
-"""One small registry, used four times: backbones, policies, teachers, losses. An entry may declare settings of its own."""
+"""One small registry, used five times: backbones, policies, teachers, losses, learners.
+
+An entry may declare settings of its own.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Registry:
         also: further keys that take a name.
     """
 
-    def __init__(self, kind: str, setting: str, group: str, also: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, setting: str, group: str | None = None, also: tuple[str, ...] = ()) -> None:
         self.kind, self.setting = kind, setting
         self._group, self._named_by = group, (setting, *also)
         self._entries: dict[str, Any] = {}
@@ -47,7 +50,9 @@ class Registry:
             same = known is entry or getattr(known, "__qualname__", 0) == getattr(entry, "__qualname__", 1)
             if known is not None and not same:
                 raise AlkdError(f"the {self.kind} {name!r} is registered already, by {known!r}")
-            declared.add(Owner(self.kind, name, self._group, self._named_by), {**_own_settings(entry), **(settings or {})})
+            if self._group:
+                owner = Owner(self.kind, name, self._group, self._named_by)
+                declared.add(owner, {**_own_settings(entry), **(settings or {})})
             self._entries[name] = entry
             return entry
 
@@ -73,7 +78,9 @@ class Registry:
 def _own_settings(entry: Any) -> dict[str, Field]:
     """``own_settings`` of a class, and, of a backbone, of the model that it views and of its learner."""
     found: dict[str, Field] = {}
-    for part in (getattr(entry, "learner", None), getattr(entry, "model_class", None), entry):
+    learner = getattr(getattr(entry, "view_class", entry), "learner", None)
+    learner = learners.get(learner) if learner in learners else None
+    for part in (learner, getattr(entry, "model_class", None), entry):
         found |= getattr(part, "own_settings", {})
     return found
 
@@ -94,3 +101,4 @@ backbones = Registry("backbone", "student_model", "backbone", ("teacher_model",)
 policies = Registry("selection policy", "alkd_policy", "selection")
 teachers = Registry("LLM teacher", "llm_teacher", "teacher")
 losses = Registry("distillation loss", "kd_loss", "distill", ("item_text_loss",))
+learners = Registry("learner", "learner of a backbone")  # whose settings are those of the backbones that name it

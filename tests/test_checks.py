@@ -130,7 +130,7 @@ def test_what_the_data_rules_out_is_found_before_training(values, words, tmp_pat
     config = tiny_config(tmp_path / "data", llm_teacher="recommender", llm_top_n=5, session_augmentation="last", **values)
     train, valid, _ = data_preparation(config, create_dataset(config))
     trainer = get_trainer(config["MODEL_TYPE"], "ALKDRec")(config, get_model("ALKDRec")(config, train._dataset))
-    monkeypatch.setattr(type(trainer), "_train_epoch", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(type(trainer.stage_trainer), "_train_epoch", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(AlkdError, match=words):
         trainer.fit(train, valid)
 

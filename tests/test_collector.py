@@ -7,7 +7,7 @@ import torch
 from recbole.config import Config
 from recbole.evaluator import Collector, Evaluator
 
-from recbole_alkd.trainer.collector import SingleTargetCollector
+from recbole_alkd.learner.collector import SingleTargetCollector
 
 
 @pytest.mark.parametrize("metrics", [["Recall", "NDCG", "MRR"], ["Hit", "MAP", "Precision"], ["GAUC", "Recall"]])

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 import pytest
 from test_trainer import go, home  # noqa: F401  (the fixture)
 
-from recbole_alkd.trainer.logs import StageTensorBoard, StageWandb
+from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
 
 STAGES = {"teacher", "student", "distilled", "student_longer"}
 

@@ -12,16 +12,16 @@ from tiny import write_benchmark
 
 from recbole_alkd import AlkdError
 from recbole_alkd.compat import load_checkpoint
-from recbole_alkd.trainer import progress
-from recbole_alkd.trainer.batches import Cycle
-from recbole_alkd.trainer.stage import StageTrainer
+from recbole_alkd.learner import progress
+from recbole_alkd.learner.batches import Cycle
+from recbole_alkd.learner.stage_trainer import StageTrainer
 
-SLOW = "\n\nimport recbole_alkd.trainer.progress\n" + textwrap.dedent(
+SLOW = "\n\nimport recbole_alkd.learner.progress\n" + textwrap.dedent(
     """
-    from recbole_alkd.trainer.stage import StageTrainer
+    from recbole_alkd.learner.stage_trainer import StageTrainer
 
-    recbole_alkd.trainer.progress.SECONDS = recbole_alkd.trainer.progress.SHARE = 0.0
-    recbole_alkd.trainer.progress.SHARE = 1e9
+    recbole_alkd.learner.progress.SECONDS = recbole_alkd.learner.progress.SHARE = 0.0
+    recbole_alkd.learner.progress.SHARE = 1e9
     train = StageTrainer._train_epoch
 
     def slow(self, data, epoch, *args, **how):

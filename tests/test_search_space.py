@@ -8,13 +8,7 @@ from tiny import create_dataset, settings_of, tiny_config, training_part
 from recbole_alkd import AlkdError
 from recbole_alkd.bench.plan import SHARED_ONLY
 from recbole_alkd.distill import check_losses
-from recbole_alkd.model.backbone import build_backbone, view_and_model
-from recbole_alkd.plugin import properties_dir
-from recbole_alkd.registry import backbones, losses
-from recbole_alkd.settings.field import fields_of
-from recbole_alkd.settings.groups import SessionSettings
-from recbole_alkd.settings.text import read_yaml
-from recbole_alkd.trainer.search_space import (
+from recbole_alkd.learner.search_space import (
     COMMON,
     FIXED,
     LONGER,
@@ -29,6 +23,12 @@ from recbole_alkd.trainer.search_space import (
     tuning_facts,
     with_loss,
 )
+from recbole_alkd.model.backbone import build_backbone, view_and_model
+from recbole_alkd.plugin import properties_dir
+from recbole_alkd.registry import backbones, losses
+from recbole_alkd.settings.field import fields_of
+from recbole_alkd.settings.groups import SessionSettings
+from recbole_alkd.settings.text import read_yaml
 
 SHIPPED = read_yaml((properties_dir() / "student_search.yaml").read_text(encoding="utf-8"))
 WITH_VECTORS = [name for name in backbones if view_and_model(name)[0].has_vectors]

@@ -11,9 +11,9 @@ import pytest
 from process import environment
 from test_trainer import BASE, command, go, home, python_path  # noqa: F401  (home: the fixture)
 
+from recbole_alkd.learner.stage_folder import shared_stage
+from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.quick_start import label_instances
-from recbole_alkd.trainer.run_folder import shared_stage
-from recbole_alkd.trainer.stage import StageTrainer
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_two_processes_train_a_shared_stage_once(home):  # noqa: F811
 
 
 COUNTING = """
-from recbole_alkd.trainer.stage import StageTrainer
+from recbole_alkd.learner.stage_trainer import StageTrainer
 
 train = StageTrainer._train_epoch
 

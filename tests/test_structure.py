@@ -9,8 +9,8 @@ from process import ROOT
 
 ROOMS = [
     "threads", "files", "settings", "memory", "compat",
-    "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling", "trainer", "serving",
-    "bench", "testing",
+    "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling",
+    "learner", "trainer", "serving", "bench", "testing",
 ]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "reference", "plugin", "quick_start", "cli"}
 HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}

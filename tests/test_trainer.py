@@ -163,17 +163,16 @@ def test_stock_models_are_teacher_recommender_and_student(home, name):
 
 
 def test_backward_rows_double_an_epoch_and_leave_folds_clean(home, monkeypatch):
-    from recbole_alkd.trainer.stage import StageTrainer
+    from recbole_alkd.learner.batches import row_loader
 
     loaders = []
-    made = StageTrainer.row_loader
 
-    def watched(self, train_data, rows, *args, **kwargs):
-        loader = made(self, train_data, rows, *args, **kwargs)
+    def watched(config, train_data, rows, *args, **kwargs):
+        loader = row_loader(config, train_data, rows, *args, **kwargs)
         loaders.append((train_data._dataset.inter_feat[list(rows)]["session_id"], loader._dataset.inter_feat))
         return loader
 
-    monkeypatch.setattr(StageTrainer, "row_loader", watched)
+    monkeypatch.setattr("recbole_alkd.learner.gradient.row_loader", watched)
     plain = go(seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next")
     seen, backward = len(loaders), go(
         seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next", train_backwards=True
@@ -253,9 +252,9 @@ def test_bad_input_is_one_line_that_says_what_to_do(home, settings, expected):
 
 
 def test_recordings_of_other_data_are_found_before_anything_is_trained(home, monkeypatch):
-    from recbole_alkd.trainer import ALKDRecTrainer
+    from recbole_alkd.learner.gradient import GradientLearner
 
-    monkeypatch.setattr(ALKDRecTrainer, "_recommender", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(GradientLearner, "fit", lambda *_: pytest.fail("trained"))
     (home / "others.jsonl").write_text('{"session_id": "s1", "ranking": ["Toy Story", "Heat"]}\n')
     with pytest.raises(
         AlkdError, match=r"none of its 2 items \('Heat', 'Toy Story'\) is one of this data set's \d+ \('i1', 'i10', "

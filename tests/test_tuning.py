@@ -19,8 +19,8 @@ from recbole_alkd.bench.runs import run_key
 from recbole_alkd.bench.worker import run_task
 from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.labelling.instances import TrainingRows
-from recbole_alkd.trainer import ALKDRecTrainer
-from recbole_alkd.trainer.stage import StageOutcome, StageTrainer
+from recbole_alkd.learner.outcome import StageOutcome
+from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.trainer.tuning import tried_out
 
 SPACE = {
@@ -46,20 +46,19 @@ class Diary(list):
 @pytest.fixture
 def diary(monkeypatch):
     notes = Diary()
-    fit_stage, fit = StageTrainer.fit_stage, Trainer.fit
+    descend, fit = StageTrainer.descend, Trainer.fit
 
-    def stage(self, folder, name, model, **how):
-        self.noted = how["shown"], how.get("learning_rate") or how["config"]["learning_rate"], how["train_data"].step
-        return fit_stage(self, folder, name, model, **how)
+    def stage(self, task, model, config, how):
+        self.noted = task.shown, how.learning_rate or config["learning_rate"], how.train_data.step
+        return descend(self, task, model, config, how)
 
     def trained(self, *args, **how):
         notes.append(self.noted)
         if len(notes) == notes.dies:
-            self.folder.close()
             raise KeyboardInterrupt
         return fit(self, *args, **how)
 
-    monkeypatch.setattr(StageTrainer, "fit_stage", stage)
+    monkeypatch.setattr(StageTrainer, "descend", stage)
     monkeypatch.setattr(Trainer, "fit", trained)
     return notes
 
@@ -121,7 +120,8 @@ def test_a_tuned_run_is_the_plain_run_with_what_won(space, diary, last_wins, mod
 
 def test_the_checkpoint_is_the_winner_and_can_be_loaded(space, monkeypatch):
     scores = {"teacher": [1, 2], "student": [1, 2], "distilled": [1, 3, 2], "student_longer": [1]}
-    monkeypatch.setattr(ALKDRecTrainer, "try_all", forced(scores))
+    for place in ("stages", "tuning"):
+        monkeypatch.setattr(f"recbole_alkd.trainer.{place}.best_of", forced(scores))
     report = go(student_tune=3, student_model="GRU4Rec", kd_rec_weight=1.0, **SMALL)
     folder = space / report["run_folder"]
     best = load_checkpoint(str(folder / "distilled_tune_01" / "distilled.stage.pth"))["state"]
@@ -134,9 +134,9 @@ def test_the_checkpoint_is_the_winner_and_can_be_loaded(space, monkeypatch):
 
 
 def forced(scores):
-    """``try_all`` whose tries have the scores given by stage, as many as there are."""
+    """``best_of`` whose tries have the scores given by stage, as many as there are."""
 
-    def try_all(self, name, tries, train):
+    def best_of(run, name, tries, train):
         given = scores[name]
 
         def scored(number, values, better):
@@ -145,11 +145,11 @@ def forced(scores):
 
             return with_score(train(number, values, lambda outcome: better(with_score(outcome))))
 
-        found = tried_out(name, tries[: len(given)], scored, self.valid_metric, True, self.logger)
-        self.tuned[name] = found.report
+        found = tried_out(name, tries[: len(given)], scored, run.trainer.valid_metric, True, run.trainer.logger)
+        run.tuned[name] = found.report
         return found
 
-    return try_all
+    return best_of
 
 
 @pytest.mark.parametrize("cache", [False, "cache"])

@@ -10,7 +10,6 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -27,9 +26,13 @@ from recbole_alkd.model.scoring import session_tokens, target_groups, write_arra
 from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.registry import losses
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.trainer.group import Group
+from recbole_alkd.trainer.reporting import stage_ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from recbole_alkd.trainer.run import Run
 
 
 def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -54,27 +57,27 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
         seconds = round(perf_counter() - began, 3)
         cost = {"labels": 0, "tokens": 0, "usd": 0.0, "seconds": seconds}
         return arrays, {"parameters": simple.parameters, "bytes": simple.bytes, "seconds": seconds, "cost": cost}
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])  # as run_recbole does before it builds the model
+    Group.of(config).seed_model(config)
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     half, stage = stage == "student_half", "student" if stage == "student_half" else stage
     trainer.train_until(stage, train, valid, verbose=True)  # the log of a run has a line an epoch
-    if half:
-        trainer.outcomes[stage] = replace(trainer.outcomes[stage], state=half_precision(trainer.outcomes[stage].state))
-    arrays |= trainer.stage_ranks(stage, test)
-    outcome = trainer.outcomes[stage]
+    run = trainer.run
+    outcome = run.outcomes[stage]
+    state = half_precision(outcome.state) if half else outcome.state
+    arrays |= stage_ranks(run, stage, test, state)
     facts = {
-        "parameters": sum(p.numel() for p in trainer.models[stage].parameters()),
-        "bytes": sum(value.numel() * value.element_size() for value in outcome.state.values()),
+        "parameters": sum(p.numel() for p in run.model_of(stage).parameters()),
+        "bytes": sum(value.numel() * value.element_size() for value in state.values()),
         "seconds": outcome.seconds,
         "steps": outcome.steps,
         "best_step": outcome.best_step,
-        "tuned": trainer.tuned,
-        "labels": trainer.rounds.label_report() if hasattr(trainer, "rounds") else None,
-        "cost": cost_of(trainer, stage),
+        "tuned": run.tuned,
+        "labels": run.labels.rounds.label_report() if run.labels.asked else None,
+        "cost": cost_of(run, stage),
     }
-    trainer.folder.close()
-    shutil.rmtree(trainer.folder.path)  # its stages served a killed run; the result holds what is asked for
+    run.folder.close()
+    shutil.rmtree(run.folder.path)  # its stages served a killed run; the result holds what is asked for
     return arrays, facts
 
 
@@ -94,7 +97,7 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return rounded
 
 
-def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
+def cost_of(run: Run, stage: str) -> dict[str, Any]:
     """What a result rests on, as if nothing of it had been shared with other runs.
 
     ``labels`` that were distilled; ``tokens`` of their prompts and answers and of titles that an encoder read; ``usd`` of the
@@ -102,19 +105,19 @@ def cost_of(trainer: Any, stage: str) -> dict[str, Any]:
     answers.
     """
     # student_longer only takes its length from distillation
-    stages = ("student", "student_longer") if stage == "student_longer" else tuple(trainer.outcomes)
-    seconds = sum(trainer.outcomes[name].seconds for name in stages)
-    distill = trainer.settings.distill
-    needed = set().union(*(losses.get(name).needs for name in wanted_losses(trainer.settings)))
+    stages = ("student", "student_longer") if stage == "student_longer" else tuple(run.outcomes)
+    seconds = sum(run.outcomes[name].seconds for name in stages)
+    distill = run.settings.distill
+    needed = set().union(*(losses.get(name).needs for name in wanted_losses(run.settings)))
     labels: list[Label] = []
     if stage == "distilled" and "lists" in needed and distill.kd_lists != "target":
-        labels = list(trainer.rounds.labels.values())
-        seconds += (trainer.lora_report or {}).get("seconds", 0.0)
+        labels = list(run.labels.rounds.labels.values())
+        seconds += (run.labels.lora_report or {}).get("seconds", 0.0)
     cost = total(label.cost for label in labels)
     tokens, seconds = cost.tokens, seconds + cost.seconds
-    if trainer.item_text and trainer.item_text.made:
-        tokens += trainer.item_text.made.tokens
-        seconds += trainer.item_text.made.seconds
+    if run.text and run.text.made:
+        tokens += run.text.made.tokens
+        seconds += run.text.made.seconds
     return {
         "labels": len(labels),
         "tokens": tokens,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -140,11 +140,8 @@ class DistillBatch:
     @cached_property
     def teacher_scores(self) -> Tensor:
         """Teacher recommender's scores (B, n_items), no gradient; padding and session items at -inf."""
-        teacher = self._teacher()
-        if teacher.has_vectors:
-            scores = self.teacher_session @ self.teacher_items.T
-        else:
-            scores = teacher.scores(self.item_seq, self.item_seq_len)
+        with torch.no_grad():
+            scores = self._teacher().scores(self.item_seq, self.item_seq_len)
         scores.scatter_(1, self.item_seq, -torch.inf)[:, 0] = -torch.inf
         return scores
 
@@ -205,13 +202,11 @@ class DistillationLoss(nn.Module):
         needs: which of ``NEEDS`` it uses; checked before training starts.
         defaults: its options with their default values, or a ``Field`` each; ``kd_config: {name: {...}}`` overrides them.
         limits: the lowest and highest value of settings that are numbers; at least 0 where nothing is said.
-        gives_lists: whether ``listed`` serves a student that counts (SessionKNN).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
     limits: ClassVar[Mapping[str, tuple[float, float]]] = {}
-    gives_lists: ClassVar[bool] = False
 
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__()
@@ -246,12 +241,17 @@ class DistillationLoss(nn.Module):
         """The loss of the batch, a scalar."""
         raise NotImplementedError
 
-    def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
-        """What a student that counts learns from: items (B, n) of each row, 0 is none, and their weights (B, n) or (n,)."""
-        raise NotImplementedError
-
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Called after each ``optimizer.step()``, while the gradients of that step are still there."""
+
+
+@runtime_checkable
+class Listing(Protocol):
+    """A loss that can also be told as lists, from which a student without a gradient learns."""
+
+    def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
+        """Items (B, n) of each row, 0 is none, and their weights (B, n) or (n,)."""
+        ...
 
 
 def _option(default: Any, low: float, high: float) -> Field:

@@ -35,11 +35,10 @@ class Pairwise(DistillationLoss):
     Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, n, u) tensor and its gradient for ``in_batch``, u <= B n
     the number of distinct items in ``lists``; (B, n, c) for ``candidates``; (B, n, d) for ``uniform``.
 
-    SessionKNN learns the same lists and weights as edges (``listed``); there is no negative then.
+    A student that counts learns the same lists and weights as edges (``listed``); there is no negative then.
     """
 
     needs = frozenset({"lists"})
-    gives_lists = True
 
     def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
         """The LLM's lists, weighted by ``kd_position_weight``."""

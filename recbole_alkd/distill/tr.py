@@ -28,7 +28,6 @@ class TeacherRanking(DistillationLoss):
     needs = frozenset({"teacher_scores"})
     defaults: ClassVar[dict[str, Any]] = {"top": 50}
     limits: ClassVar[dict[str, tuple[float, float]]] = {"top": (1, float("inf"))}
-    gives_lists = True
 
     def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
         """The teacher's top items, all with the same weight."""

@@ -48,9 +48,10 @@ class TrainingRows:
         item_seq (n, L), item_seq_len (n,), target (n,): the rows on the CPU.
     """
 
-    def __init__(self, train_data: Any, settings: Settings) -> None:
+    def __init__(self, train_data: Any, settings: Settings, recommender_config: Any = None) -> None:
         self.dataset = train_data._dataset
-        self.recommender_config = self.dataset.config  # what the teacher recommender was trained with, where it was tuned
+        # what the teacher recommender was trained with, where it was tuned
+        self.recommender_config = self.dataset.config if recommender_config is None else recommender_config
         self.settings = settings
         feat = self.dataset.inter_feat
         self.uid_field, self.item_field = self.dataset.uid_field, self.dataset.iid_field

@@ -34,13 +34,15 @@ class Backbone:
     differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
 
     Attributes:
-        has_vectors: whether there are session and item vectors and a gradient. Without them there is ``scores`` alone,
-            and the model has ``fit_table`` in place of a loss.
+        has_vectors: whether there are session and item vectors and a gradient. Without them there is ``scores`` alone
+            (``model/counted.py``).
+        learner: the name of how it learns (``registry.learners``).
         model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
     """
 
     model_class: type[nn.Module]
     has_vectors: ClassVar[bool] = True
+    learner: ClassVar[str] = "gradient"
 
     def __init__(self, model: nn.Module, config: Any = None) -> None:
         self.model: Any = model
@@ -76,6 +78,11 @@ class Backbone:
         scores = self.scores(item_seq, item_seq_len)
         return mean_ranks(scores.scatter(1, item_seq, -torch.inf) if masked else scores, target)
 
+    @classmethod
+    def teaches(cls) -> frozenset[str]:
+        """What it gives distillation losses as a teacher recommender, by the names of ``distill.base.NEEDS``."""
+        return frozenset({"teacher_scores", "teacher_vectors"} if cls.has_vectors else {"teacher_scores"})
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -90,7 +97,7 @@ def view_and_model(name: str) -> tuple[type[Backbone], type[nn.Module]]:
     entry = backbones.get(name)
     if issubclass(entry, Backbone):
         return entry, entry.model_class
-    return Backbone, entry
+    return getattr(entry, "view_class", Backbone), entry  # a model may come with its own way to be seen
 
 
 def model_defaults(name: str, folders: list[Path]) -> dict[str, Any]:

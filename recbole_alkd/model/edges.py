@@ -5,6 +5,7 @@ Pure functions on scipy matrices. An edge (i, j) of weight w adds w to the score
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -18,13 +19,16 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Weighing:
-    """How a table weighs and sums its edges: popularities (n_items,), the two exponents of ``weigh``, decay, newest items."""
+    """How a table weighs and sums its edges: popularities (n_items,), the two exponents of ``weigh``, decay, newest items.
+
+    As it stands, every item of a session counts alike and nothing is weighed by popularity.
+    """
 
     counts: np.ndarray
-    source_exponent: float
-    target_exponent: float
-    decay: float
-    last_items: int
+    source_exponent: float = 0.0
+    target_exponent: float = 0.0
+    decay: float = 1.0
+    last_items: int = sys.maxsize
     weighed: list[csr_array] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, together: csr_array) -> csr_array:

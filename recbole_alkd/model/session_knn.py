@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from recbole.model.abstract_recommender import SequentialRecommender
-from recbole.utils import InputType
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
+from recbole_alkd.model.counted import Counted, CountedModel, CountedView
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
-from recbole_alkd.model.neighbours import PRIOR, served
+from recbole_alkd.model.neighbours import PRIOR, served, table_bytes
 from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
 from recbole_alkd.model.table_made import EdgeSet, Made
@@ -31,7 +29,15 @@ from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import settings_of
 
 
-class SessionKNN(SequentialRecommender):
+class SessionKNNView(CountedView):
+    """Ranks come from the few scores that neighbours give, without a row of all items."""
+
+    def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
+        return table_ranks(self.model, item_seq, item_seq_len, target, masked)
+
+
+@backbones.register("SessionKNN")
+class SessionKNN(CountedModel):
     """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
 
     Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay``
@@ -44,7 +50,8 @@ class SessionKNN(SequentialRecommender):
     ``counts`` (n_items,) int32 and ``decay``. ``made`` is what ``fit_table`` made it of, None for a table that was loaded.
     """
 
-    input_type = InputType.POINTWISE
+    view_class = SessionKNNView
+    heading: ClassVar[str] = "neighbours"
     indptr: Tensor
     indices: Tensor
     counts: Tensor
@@ -52,10 +59,8 @@ class SessionKNN(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
-        settings = settings_of(config)
-        self.neighbors, self.bytes = settings.backbone.student_neighbors, settings.backbone.student_bytes
-        self.text = settings.text
-        self.mask_session_items = settings.session.mask_session_items
+        sizes = settings_of(config).backbone
+        self.neighbors, self.bytes = sizes.student_neighbors, sizes.student_bytes
         self.last_items = config["knn_last_items"]
         if not isinstance(self.last_items, int) or self.last_items < 1:
             raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
@@ -74,6 +79,24 @@ class SessionKNN(SequentialRecommender):
         self.register_buffer("decay", torch.zeros(()))
         self.weights = nn.Parameter(torch.zeros(0, dtype=torch.float16), requires_grad=False)
         self.made: Made | None = None
+
+    def count(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> Counted:
+        """``fit_table``, with a line that says what came of it; its facts are what was chosen, and ``edges``, how many are kept."""
+        edges = edges or {}
+        chosen = self.fit_table(train, valid, edges)
+        words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
+        if not math.isnan(chosen["valid"]):
+            words.append(choice_words(chosen))
+        for name in edges:
+            weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
+            words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))
+        if "refined_epoch" in chosen:
+            before, after = chosen["refined_before"], chosen["refined_after"]
+            words.append(f"weights refined for {chosen['refined_epoch']} epochs ({before:.4f} -> {after:.4f} on validation)")
+        kept, n_items = len(self.indices), self.n_items
+        words.append(f"{kept:,} edges kept, {kept / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, kept):,} bytes")
+        facts = {key: value for key, value in chosen.items() if not math.isnan(value)}
+        return Counted({**facts, "edges": kept}, tuple(words))
 
     def fit_table(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> dict[str, Any]:
         """Count, choose, add, cut.
@@ -163,19 +186,6 @@ class SessionKNN(SequentialRecommender):
         scores.view(-1).index_add_(0, spot, self.weights[place].float() * vote)
         return scores
 
-    def calculate_loss(self, interaction: Any) -> Tensor:
-        raise AlkdError("SessionKNN has no loss: it is fitted by counting (SessionKNNTrainer)")
-
-    def predict(self, interaction: Any) -> Tensor:
-        scores = self.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
-
-    def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
-        item_seq = interaction[self.ITEM_SEQ]
-        scores = self.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
-        return scores.scatter_(1, item_seq, -torch.inf) if self.mask_session_items else scores
-
     def speaking(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The items of the sessions that count: the row of the batch, the item, decay^t. All (items,)."""
         age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
@@ -201,24 +211,13 @@ class SessionKNN(SequentialRecommender):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-@backbones.register("SessionKNN")
-class SessionKNNView(Backbone):
-    """SessionKNN has scores only: no session vector, no item table, no gradient."""
-
-    model_class = SessionKNN
-    has_vectors = False
-
-    def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        raise AlkdError("SessionKNN has no session vectors, only scores; for this use a backbone such as SessionFPMC or GRU4Rec")
-
-    def item_table(self) -> Tensor:
-        raise AlkdError("SessionKNN has no item vectors, only scores; for this use a backbone such as SessionFPMC or GRU4Rec")
-
-    def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        return self.model.scores(item_seq, item_seq_len)
-
-    def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
-        return table_ranks(self.model, item_seq, item_seq_len, target, masked)
+def choice_words(chosen: Mapping[str, float]) -> str:
+    """What validation chose from, what that took, and what it is worth."""
+    words = f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s ({chosen['valid']:.4f}"
+    for key, other in (("over_plain", "plain counting"), ("over_next", "the next best")):
+        low, high = chosen[f"{key}_low"], chosen[f"{key}_high"]
+        words += f", {chosen[key]:+.4f} [{low:+.4f}, {high:+.4f}] against {other}"
+    return words + ", with the whole table)"
 
 
 def _numbers(key: str, value: Any, largest: float) -> list[float]:

@@ -1,6 +1,8 @@
-"""The trainers: ALKDRecTrainer, the stages of ALKDRec inside RecBole's fit loop, and SessionKNNTrainer, which counts."""
+"""The trainers that RecBole sees: ALKDRecTrainer, and the one of models that count and run by themselves."""
 
-from recbole_alkd.trainer.session_knn import SessionKNNTrainer
+from recbole_alkd.learner.counting_trainer import CountingTrainer
 from recbole_alkd.trainer.trainer import ALKDRecTrainer
 
-__all__ = ["ALKDRecTrainer", "SessionKNNTrainer"]
+SessionKNNTrainer = CountingTrainer
+
+__all__ = ["ALKDRecTrainer", "CountingTrainer"]

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.model.backbone import role_config, view_and_model
+from recbole_alkd.learner.base import learner_class
+from recbole_alkd.learner.search_space import tuning_facts
+from recbole_alkd.model.backbone import role_config
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import SERVED, TEXT, later, settings_hash, volatile
-from recbole_alkd.trainer.search_space import tuning_facts
 
 ROLES = ("student", "teacher")
 
@@ -71,5 +72,4 @@ def deciding_settings(
 
 def trains_on_titles(settings: Settings) -> bool:
     """Whether titles are in the student's training: by a term of its loss, or as edges of a table that counts."""
-    counts = not view_and_model(settings.backbone.student_model)[0].has_vectors
-    return settings.text.item_text_loss is not None or counts
+    return learner_class(settings.backbone.student_model).trains_on_titles(settings)

@@ -9,6 +9,7 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate, certificate_words
+from recbole_alkd.learner.table_rows import table_words
 from recbole_alkd.llm.adapters import rank_words
 from recbole_alkd.model.simple import KINDS
 
@@ -25,12 +26,6 @@ class TestResult(OrderedDict):  # type: ignore[type-arg]
 
     __test__ = False  # no test class, whatever its name
     report: dict[str, Any]
-
-
-def table_words(name: str) -> str:
-    """What the printed table calls a row of ``report_tables``: "session_knn_10_titles" is "SessionKNN 10, titles"."""
-    neighbors, _, titles = name.removeprefix("session_knn_").partition("_")
-    return f"SessionKNN {neighbors}" + (f", {titles}" if titles else "")
 
 
 def row_words(baselines: Iterable[str] = ()) -> dict[str, str]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from recbole.utils import set_color
-from torch import nn
+from torch import Tensor
 
-from recbole_alkd.labelling.rounds import LabelRounds
+from recbole_alkd.learner.outcome import peak_memory_mb, state_bytes
+from recbole_alkd.learner.table_rows import table_rows
 from recbole_alkd.model.scoring import (
     GROUPS,
     METRICS,
@@ -26,155 +25,146 @@ from recbole_alkd.model.scoring import (
     write_arrays,
 )
 from recbole_alkd.model.simple import KINDS, SimpleRecommender
-from recbole_alkd.settings.groups import Settings
 from recbole_alkd.trainer.again import run_facts
 from recbole_alkd.trainer.comparison import RowComparison, compare_rows, comparison_metric, table_line
 from recbole_alkd.trainer.endings import FinishedRun, finish
 from recbole_alkd.trainer.report import STAGES, TestResult, bill_lines, row_words, stage_table, tuned_line
-from recbole_alkd.trainer.run_folder import RESULT, RunFolder
-from recbole_alkd.trainer.stage import StageOutcome, StageTrainer, peak_memory_mb, state_bytes
-from recbole_alkd.trainer.table_rows import table_rows
+from recbole_alkd.trainer.run import Run
+from recbole_alkd.trainer.run_folder import RESULT
 
 
-class ReportingTrainer(StageTrainer):
-    """A trainer whose ``evaluate`` on the test data evaluates all that ``fit`` left: ``outcomes`` and ``models`` by stage.
+def stage_ranks(
+    run: Run, stage: str, test_data: Any, state: Mapping[str, Tensor] | None = None
+) -> dict[str, np.ndarray]:
+    """Ranks of the targets of ``valid`` and ``test`` (``session_ranks``) under a stage that was trained.
 
-    Attributes:
-        train_part: the training part of the data. lora_report: what LoRA took, or None.
-        tuned: stage -> what ``student_tune`` tried for it and what won (``trainer/tuning.py``).
+    Args:
+        state: what the model is given in place of the stage's own state.
+    """
+    model = run.model_of(stage)
+    model.load_state_dict(run.outcomes[stage].state if state is None else state)
+    parts = {"valid": run.valid_data, "test": test_data}
+    return {part: session_ranks(model, data, run.device) for part, data in parts.items() if data}
+
+
+class Report:
+    """All that a run shows of its stages.
+
+    Args:
+        run: whose stages are trained. test_data: RecBole's loader of the test part.
     """
 
-    folder: RunFolder
-    rounds: LabelRounds
-    settings: Settings
-    alkdrec: Any
-
-    def __init__(self, config: Any, model: nn.Module) -> None:
-        super().__init__(config, model)
-        self.outcomes: dict[str, StageOutcome] = {}
-        self.models: dict[str, nn.Module] = {}
-        self.train_part: Any = None
-        self.lora_report: dict[str, Any] | None = None
-        self.tuned: dict[str, dict[str, Any]] = {}
-        self._valid_data: Any = None
-        self.runs: dict[str, Any] = {}
-        self.began = time.time()
-
-    @torch.no_grad()
-    def evaluate(self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False) -> Any:
-        """As RecBole's ``Trainer.evaluate``. After ``fit``, test data gives the whole report (``TestResult.report``)."""
-        whole_report = "distilled" in self.outcomes and self._stage is None and eval_data is not self._valid_data and not model_file
-        if not (whole_report and eval_data):
-            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
-        show_progress = show_progress and not (self._short and len(eval_data) < 50)
-        parts = {part: data for part, data in (("valid", self._valid_data), ("test", eval_data)) if data}
-        arrays: dict[str, np.ndarray] = {}
-        for part, data in parts.items():
-            arrays[f"sessions_{part}"] = session_tokens(data)
+    def __init__(self, run: Run, test_data: Any, show_progress: bool = False) -> None:
+        self._run, self._test_data, self._show_progress = run, test_data, show_progress
+        parts = (("valid", run.valid_data), ("test", test_data))
+        self._parts = {part: data for part, data in parts if data}
+        self._arrays: dict[str, np.ndarray] = {}  # sessions, groups of targets, and the ranks of each row of the table
+        for part, data in self._parts.items():
+            self._arrays[f"sessions_{part}"] = session_tokens(data)
             targets = data._dataset.inter_feat[data._dataset.iid_field].numpy()
-            arrays[f"groups_{part}"] = target_groups(self.train_part, targets)
-        stages: dict[str, dict[str, Any]] = {}
-        for name in STAGES:
-            outcome, self.model = self.outcomes[name], self.models[name]
-            self.model.load_state_dict(outcome.state)
-            stages[name] = {
-                "valid": outcome.valid or {},
-                **self._tested(name, eval_data, arrays, show_progress),
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "bytes": state_bytes(outcome.state),
-                **outcome.facts(),
-            }
+            self._arrays[f"groups_{part}"] = target_groups(run.train_part, targets)
+
+    def make(self) -> TestResult:
+        """Evaluate, print the tables and what they show, write the same as data; the student is the distilled one then."""
+        run = self._run
+        stages = {name: self._stage(name) for name in STAGES}
         metrics = list(stages["student"]["test"])
-        baselines = {kind: self._baseline(kind, parts, arrays, metrics) for kind in KINDS}
-        valid_part = self._valid_data._dataset if self._valid_data else None
-        for row in table_rows(self.config, self.train_part, valid_part, self.item_text, self.logger):
-            ranks = {part: session_ranks(row.model, data, self.device) for part, data in parts.items()}
-            baselines[row.name] = self._by_ranks(row.name, ranks, arrays, metrics) | row.facts()
-        comparisons, reading = self._compared(arrays, [*stages, *baselines], metrics)
-        write_arrays(self.folder.path / RANKS, arrays)
-        self.model = self.alkdrec
-        self.alkdrec.load_state_dict(self.outcomes["distilled"].state)
+        baselines = {kind: self._simple(kind, metrics) for kind in KINDS}
+        valid_part = run.valid_data._dataset if run.valid_data else None
+        for row in table_rows(run.config, run.train_part, valid_part, run.text, run.trainer.logger):
+            ranks = {part: session_ranks(row.model, data, run.device) for part, data in self._parts.items()}
+            baselines[row.name] = self._by_ranks(row.name, ranks, metrics) | row.facts()
+        comparisons, reading = self._compared([*stages, *baselines], metrics)
+        write_arrays(run.folder.path / RANKS, self._arrays)
+        run.trainer.take(run.model)
+        run.model.load_state_dict(run.outcomes["distilled"].state)
         result = TestResult(stages["distilled"]["test"])
-        result.report = {
-            "stages": stages,
-            "baselines": baselines,
-            "comparison": comparisons[0].facts() if comparisons else None,
-            "comparisons": [vars(one) | {"verdict": one.verdict} for one in comparisons],
-            "targets": {name: int((arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
-            "labels": self.rounds.label_report(),
-            "lora": self.lora_report,
-            "tuned": self.tuned,
-            "item_text": self.item_text.bill(edges=not self.alkdrec.view.has_vectors) if self.item_text else None,
-            "policy": self.rounds.policy_report(),
-            "run_folder": os.fspath(self.folder.path),
-            **run_facts(self.config, self.runs, self.began, getattr(self._loggers[0], "log_dir", None)),
-            "peak_mb": peak_memory_mb(),
-            "settings": self.settings.flat() | {key: self.config[key] for key in ("model", "dataset", "seed")},
-        }
+        result.report = self._facts(stages, baselines, comparisons)
         names = row_words(baselines)
         self._announce(result.report, [one.words(names) for one in comparisons] + reading)
         return result
 
-    def _compared(
-        self, arrays: Mapping[str, np.ndarray], rows: list[str], metrics: list[str]
-    ) -> tuple[list[RowComparison], list[str]]:
-        """The distilled student against its controls, and a line on the table as a whole; nothing without a metric of ranks."""
-        metric = comparison_metric(metrics, self.valid_metric)
-        if metric is None:
-            return [], []
-        ranks, seed = {name: arrays[f"{name}_test"] for name in rows}, self.config["seed"]
-        found = [compare_rows(ranks, "distilled", against, metric, seed) for against in ("student_longer", "student")]
-        return found, [table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))]
+    def _facts(
+        self, stages: dict[str, Any], baselines: dict[str, Any], comparisons: list[RowComparison]
+    ) -> dict[str, Any]:
+        """What ``result.json`` holds."""
+        run = self._run
+        student = run.learners["student"]
+        return {
+            "stages": stages,
+            "baselines": baselines,
+            "comparison": comparisons[0].facts() if comparisons else None,
+            "comparisons": [vars(one) | {"verdict": one.verdict} for one in comparisons],
+            "targets": {name: int((self._arrays["groups_test"] == k).sum()) for k, name in enumerate(GROUPS)},
+            "labels": run.labels.rounds.label_report(),
+            "lora": run.labels.lora_report,
+            "tuned": run.tuned,
+            "item_text": student.title_facts(run.text) if run.text else None,
+            "policy": run.labels.rounds.policy_report(),
+            "run_folder": os.fspath(run.folder.path),
+            **run_facts(run.config, run.roles, run.began, getattr(run.trainer.loggers[0], "log_dir", None)),
+            "peak_mb": peak_memory_mb(),
+            "settings": run.settings.flat() | {key: run.config[key] for key in ("model", "dataset", "seed")},
+        }
 
-    def _tested(self, name: str, test_data: Any, arrays: dict[str, np.ndarray], show_progress: bool) -> dict[str, Any]:
-        """Test metrics of the model, of all targets and by group; its ranks go into ``arrays``."""
-        arrays |= {f"{name}_{part}": found for part, found in self._ranks(test_data).items()}
-        test = super().evaluate(test_data, load_best_model=False, show_progress=show_progress)
-        groups = by_group(arrays[f"{name}_test"], arrays["groups_test"], test)
-        return {"test": {key: float(value) for key, value in test.items()}, "test_groups": groups}
+    def _stage(self, name: str) -> dict[str, Any]:
+        """A stage of the run: metrics of all targets and by group, its size, and what it took; its ranks are kept."""
+        run, outcome = self._run, self._run.outcomes[name]
+        ranks = stage_ranks(run, name, self._test_data)
+        self._arrays |= {f"{name}_{part}": found for part, found in ranks.items()}
+        model = run.model_of(name)
+        run.trainer.take(model)
+        test = run.trainer.validate(self._test_data, self._show_progress)
+        return {
+            "valid": outcome.valid or {},
+            "test": test,
+            "test_groups": by_group(ranks["test"], self._arrays["groups_test"], test),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "bytes": state_bytes(outcome.state),
+            **outcome.facts(),
+        }
 
-    def _baseline(self, kind: str, parts: Mapping[str, Any], arrays: dict[str, np.ndarray], metrics: list[str]) -> dict[str, Any]:
+    def _simple(self, kind: str, metrics: list[str]) -> dict[str, Any]:
         """What a recommender that needs no training reaches, by the ranks: many items of equal popularity share a rank."""
-        begin = perf_counter()
-        valid = parts["valid"]._dataset if "valid" in parts else None
-        simple = SimpleRecommender(kind, self.train_part, valid, self.settings.session.mask_session_items)
-        ranks = {part: simple.ranks(data._dataset) for part, data in parts.items()}
-        found = self._by_ranks(kind, ranks, arrays, metrics)
+        begin, run = perf_counter(), self._run
+        valid = self._parts["valid"]._dataset if "valid" in self._parts else None
+        simple = SimpleRecommender(kind, run.train_part, valid, run.settings.session.mask_session_items)
+        ranks = {part: simple.ranks(data._dataset) for part, data in self._parts.items()}
+        found = self._by_ranks(kind, ranks, metrics)
         return {**found, "parameters": simple.parameters, "seconds": round(perf_counter() - begin, 3)}
 
-    def _by_ranks(
-        self, name: str, ranks: Mapping[str, np.ndarray], arrays: dict[str, np.ndarray], metrics: list[str]
-    ) -> dict[str, Any]:
-        """Metrics of a row beside the stages, from its ranks by part, which go into ``arrays``."""
+    def _by_ranks(self, name: str, ranks: Mapping[str, np.ndarray], metrics: list[str]) -> dict[str, Any]:
+        """Metrics of a row beside the stages, from its ranks by part, which are kept."""
         known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
-        digits, found = self.config["metric_decimal_place"], {}
+        digits, found = self._run.config["metric_decimal_place"], {}
         for part, values in ranks.items():
-            arrays[f"{name}_{part}"] = values
+            self._arrays[f"{name}_{part}"] = values
             found[part] = {metric: round(float(gains(values, metric).mean()), digits) for metric in known}
-        groups = by_group(ranks["test"], arrays["groups_test"], metrics)
+        groups = by_group(ranks["test"], self._arrays["groups_test"], metrics)
         return {"valid": found.get("valid", {}), "test": found["test"], "test_groups": groups}
 
-    def stage_ranks(self, stage: str, test_data: Any) -> dict[str, np.ndarray]:
-        """Ranks of the targets of ``valid`` and ``test`` (``session_ranks``) under a stage that ``train_until`` trained."""
-        self.model = self.models[stage]
-        self.model.load_state_dict(self.outcomes[stage].state)
-        return self._ranks(test_data)
-
-    def _ranks(self, test_data: Any) -> dict[str, np.ndarray]:
-        parts = {"valid": self._valid_data, "test": test_data}
-        return {part: session_ranks(self.model, data, self.device) for part, data in parts.items() if data}
+    def _compared(self, rows: list[str], metrics: list[str]) -> tuple[list[RowComparison], list[str]]:
+        """The distilled student against its controls, and a line on the table as a whole; nothing without a metric of ranks."""
+        metric = comparison_metric(metrics, self._run.trainer.valid_metric)
+        if metric is None:
+            return [], []
+        ranks, seed = {name: self._arrays[f"{name}_test"] for name in rows}, self._run.config["seed"]
+        controls = ("student_longer", "student")
+        found = [compare_rows(ranks, "distilled", against, metric, seed) for against in controls]
+        return found, [table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))]
 
     def _announce(self, report: dict[str, Any], comparisons: list[str]) -> None:
         """Print the tables, what they show and the bill, and write the same as data."""
+        run = self._run
+        logger, policy = run.trainer.logger, run.settings.selection.alkd_policy
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
-        policy = self.settings.selection.alkd_policy
-        lines = [f"tuned {tuned_line(name, found)}" for name, found in self.tuned.items()]
+        lines = [f"tuned {tuned_line(name, found)}" for name, found in run.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
-        self.logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
-        states = {name: (self.models[name], self.outcomes[name].state) for name in STAGES}
-        ended = (self.alkdrec, self.train_part, self.folder.path, report, self.settings, states, self.rounds.labels)
-        finish(FinishedRun(*ended), self.logger)
-        file = self.folder.write_json(RESULT, report)
-        self.folder.close()
-        self.logger.info(set_color("result file", "blue") + f": {file}")
+        logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
+        states = {name: (run.model_of(name), run.outcomes[name].state) for name in STAGES}
+        ended = (run.model, run.train_part, run.folder.path, report, run.settings, states, run.labels.rounds.labels)
+        finish(FinishedRun(*ended), logger)
+        file = run.folder.write_json(RESULT, report)
+        run.folder.close()
+        logger.info(set_color("result file", "blue") + f": {file}")

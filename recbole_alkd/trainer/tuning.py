@@ -7,51 +7,23 @@ validation is the stage; nothing is trained again.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import Logger
 from time import perf_counter
 from typing import Any
 
-from recbole.data.dataloader import TrainDataLoader
 from recbole.utils import calculate_valid_score, set_color
 
-from recbole_alkd.model.backbone import SessionRecommender, role_config
-from recbole_alkd.settings.groups import Settings
-from recbole_alkd.settings.reading import settings_of
+from recbole_alkd.learner.outcome import StageOutcome
+from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.learner.search_space import Values, role_tries
+from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.trainer.report import settings_in_words, tuned_line
-from recbole_alkd.trainer.reporting import ReportingTrainer
-from recbole_alkd.trainer.search_space import Values, laid_over, role_tries
-from recbole_alkd.trainer.stage import StageOutcome
+from recbole_alkd.trainer.run import Run
 
-
-@dataclass(frozen=True)
-class RoleRun:
-    """The run as the recommender of one role sees it: RecBole's Config, our settings, the training loader."""
-
-    config: Any
-    settings: Settings
-    train_data: Any
-
-    @property
-    def learning_rate(self) -> float:
-        return float(self.config["learning_rate"])
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.config["train_batch_size"])
-
-    def backwards(self, model: SessionRecommender) -> bool:
-        """Whether sessions that are read from their end are training rows of ``model`` too; a table counts pairs either way."""
-        return self.settings.training.train_backwards and model.view.has_vectors
-
-    def laid(self, role: str, values: Mapping[str, Any]) -> RoleRun:
-        """The run with ``values`` laid over it, and without tuning."""
-        config, data = laid_over(self.config, role, values), self.train_data
-        if config["train_batch_size"] != self.batch_size:
-            data = TrainDataLoader(config, data._dataset, None, shuffle=data.shuffle)
-        settings = settings_of(config)
-        return RoleRun(config, settings, data)
+Better = Callable[[StageOutcome], bool]  # whether an outcome is better than all before
+Train = Callable[[int, Values, Better], StageOutcome]  # (number, settings, better) -> outcome
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,7 @@ class Tried:
 def tried_out(
     name: str,
     tries: Sequence[Values],
-    train: Callable[[int, Values, Callable[[StageOutcome], bool]], StageOutcome],
+    train: Train,
     metric: str,
     bigger: bool,
     logger: Logger,
@@ -80,7 +52,7 @@ def tried_out(
 
     Args:
         tries: settings, {} first.
-        train: (number, settings, whether an outcome is better than all before) -> outcome.
+        train: trains a try.
         metric, bigger: RecBole's ``valid_metric``, and whether more of it is better.
     """
     best: StageOutcome | None = None
@@ -115,57 +87,39 @@ def tried_out(
     return Tried(dataclasses.replace(best, seconds=report["seconds"]), won, report)
 
 
-class TuningTrainer(ReportingTrainer):
-    """A trainer that knows under which settings each role's recommender was trained.
+def best_of(run: Run, stage: str, tries: Sequence[Values], train: Train) -> Tried:
+    """``tried_out`` for a stage of a run; ``run.tuned`` has the report."""
+    trainer = run.trainer
+    tried = tried_out(stage, tries, train, trainer.valid_metric, trainer.valid_metric_bigger, trainer.logger)
+    run.tuned[stage] = tried.report
+    return tried
 
-    Attributes:
-        runs: role -> the run as its trained recommender, and what follows from it, sees it.
+
+def train_role(run: Run, role: str, model: SessionRecommender, seed: Callable[[], None]) -> None:
+    """Train the recommender of ``role``: under the run's settings, or the best of those that ``student_tune`` tries.
+
+    ``run.roles[role]`` is then the run as later stages see it. ``seed``: seeds the initial weights of ``model``.
     """
+    learner, own = run.learners[role], RoleRun.of(run.config, run.settings, run.train_data, role)
+    if not run.settings.backbone.student_tune or not learner.tunable:
+        with run.task(role, own) as task:
+            run.outcomes[role] = learner.fit(task, model, own)
+        run.roles[role] = own
+        return
+    tries = role_tries(run.config, run.settings, role)
 
-    def __init__(self, config: Any, model: Any) -> None:
-        super().__init__(config, model)
-        self.runs: dict[str, RoleRun] = {}
+    def build(laid: RoleRun) -> None:
+        seed()
+        model.build(laid.config, run.train_part, laid.settings, role)
 
-    def train_role(
-        self, role: str, model: SessionRecommender, fit: Callable[..., StageOutcome], train_data: Any, seed: Callable[[], None]
-    ) -> None:
-        """Train the recommender of ``role``: under the run's settings, or the best of those that ``student_tune`` tries.
+    def train(number: int, values: Values, better: Better) -> StageOutcome:
+        laid = own.laid(role, values)
+        if number:
+            build(laid)
+        with run.task(role, laid, number) as task:
+            return learner.fit(task, model, laid)
 
-        ``runs[role]`` is then the run as later stages go on with it. ``seed``: seeds the initial weights of ``model``.
-        """
-        own = RoleRun(self.config, self.settings, train_data)
-        # a model may have a learning rate of its own, in its YAML
-        viewed = role_config(self.config, self.settings, role)
-        pace = {key: viewed[key] for key in ("learning_rate", "train_batch_size") if viewed[key] != self.config[key]}
-        if pace:
-            own = own.laid(role, pace)
-        self.runs[role] = own
-        if not self.settings.backbone.student_tune or not model.view.has_vectors:
-            self.outcomes[role] = fit(role, model, own, batches=self.recommendation_batches(model, own))
-            return
-        tries = role_tries(self.config, self.settings, role)
-
-        def build(run: RoleRun) -> RoleRun:
-            seed()
-            model.build(run.config, train_data._dataset, run.settings, role)
-            return run
-
-        def train(number: int, values: Values, better: Any) -> StageOutcome:
-            run = own.laid(role, values)
-            run = build(run) if number else run
-            return fit(role, model, run, number, batches=self.recommendation_batches(model, run))
-
-        found = self.try_all(role, tries, train)
-        self.runs[role], self.outcomes[role] = build(own.laid(role, tries[found.won])), found.outcome
-        model.load_state_dict(found.outcome.state)
-
-    def recommendation_batches(self, model: SessionRecommender, run: RoleRun) -> Any:
-        """What ``model`` is trained on before there are labels."""
-        if not run.backwards(model):
-            return run.train_data
-        return self.row_loader(run.train_data, range(len(run.train_data._dataset)), run.batch_size, backwards=True)
-
-    def try_all(self, name: str, tries: list[Values], train: Callable[..., StageOutcome]) -> Tried:
-        found = tried_out(name, tries, train, self.valid_metric, self.valid_metric_bigger, self.logger)
-        self.tuned[name] = found.report
-        return found
+    best = best_of(run, role, tries, train)
+    run.roles[role], run.outcomes[role] = own.laid(role, tries[best.won]), best.outcome
+    build(run.roles[role])
+    model.load_state_dict(best.outcome.state)

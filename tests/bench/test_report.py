@@ -23,7 +23,7 @@ from recbole_alkd.bench.names import spreadsheet_cell
 from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.report import failures, make_tables, write_report
 from recbole_alkd.bench.runs import Outcome, Result
-from recbole_alkd.trainer.distillation import spoiled_lists
+from recbole_alkd.learner.distillation import spoiled_lists
 
 STUDY = {"setting": "budget_labels", "values": [50, 100, 250], "arms": ["alkdrec", "random"]}
 PLAN = {"datasets": ["toy"], "seeds": [1, 2, 3], "arms": ["item_knn", "student", "alkdrec", "random"], "reference": "student"}

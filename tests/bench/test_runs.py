@@ -321,7 +321,7 @@ def test_titles_that_an_encoder_read_are_in_the_bill(arm, tmp_path, monkeypatch)
         read.append(len(texts))
         return TextVectors(np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32), tokens=321, seconds=5000.0)
 
-    monkeypatch.setattr("recbole_alkd.trainer.item_text.text_vectors", encode)
+    monkeypatch.setattr("recbole_alkd.learner.item_text.text_vectors", encode)
     settings = {**PLAN["settings"], "data_path": "data", "epochs": 1, "show_progress": False, "state": "ERROR"}
     del settings["kd_batch_size"]  # a table that counts has no steps
     _, plain = run_task("tiny", "student", settings)

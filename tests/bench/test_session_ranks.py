@@ -10,8 +10,8 @@ import torch
 from tiny import write_benchmark
 
 from recbole_alkd import run_recbole_alkd
+from recbole_alkd.learner.distillation import control_lists
 from recbole_alkd.model.scoring import GROUPS, by_group, gains, mean_ranks
-from recbole_alkd.trainer.distillation import control_lists
 
 SETTINGS = {
     "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",

@@ -9,8 +9,8 @@ from test_trainer import go, home  # noqa: F401  (a fixture)
 from tiny import create_dataset, tiny_config, tiny_model, training_part, write_benchmark
 
 from recbole_alkd import AlkdError
-from recbole_alkd.trainer.item_text import ItemText
-from recbole_alkd.trainer.session_knn import fit_table
+from recbole_alkd.learner.counting import count_model
+from recbole_alkd.learner.item_text import ItemText
 
 COLOURS = ["crimson rose", "emerald leaf", "sapphire sea"]
 TEXT = {"item_text": "tfidf"}
@@ -82,7 +82,7 @@ def test_items_never_seen_in_training_get_scores(tmp_path):
         )
         train, valid, test = create_dataset(config).build()
         model = tiny_model(config, train)
-        fit_table(model, train, valid, config_logger())
+        count_model(model, train, valid, config_logger())
         rows = test.inter_feat
         cold = model.counts == 0
         cold[0] = False

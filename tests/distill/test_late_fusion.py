@@ -11,8 +11,8 @@ from test_trainer import go, home  # noqa: F401  (a fixture)
 
 from recbole_alkd import AlkdError, load_data_and_model
 from recbole_alkd.compat import load_checkpoint
+from recbole_alkd.learner.late_fusion import LateFusion
 from recbole_alkd.model.alkdrec import ALKDRec
-from recbole_alkd.trainer.late_fusion import LateFusion
 
 N_ITEMS, FUSION = 60, {**TEXT, "serve_text_dim": 128, "mask_session_items": True}
 KEPT = ("student", "student_longer", "distilled")

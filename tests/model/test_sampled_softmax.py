@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from tiny import create_dataset, settings_of, tiny_config, tiny_model, tiny_view, training_part
 from torch.nn.functional import cross_entropy
 
+from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.model.backbone import updates_rows, view_and_model
 from recbole_alkd.model.sampled_softmax import SampledSoftmax, accidental_hits, drop_items, sampled_loss
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TrainingSettings
-from recbole_alkd.trainer.row_adam import RowAdam
 
 WITH_VECTORS = [name for name in backbones if view_and_model(name)[0].has_vectors]
 PLAIN = TrainingSettings(softmax_l2=0.0, softmax_dropout=0.0)

@@ -17,11 +17,11 @@ from recbole_alkd import load_data_and_model, run_recbole_alkd
 from recbole_alkd.active.difficulty import difficulty
 from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.labelling.candidates import top_candidates
+from recbole_alkd.learner.counting import count_model
 from recbole_alkd.model import neighbours
 from recbole_alkd.model.neighbours import PRIOR, cut, table_bytes, target_ranks
 from recbole_alkd.plugin import empty_argv
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.trainer.session_knn import fit_table
 
 PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}
 FIXED = {**PLAIN, "knn_source_exponent": 0.5, "knn_target_exponent": 0.1, "knn_decay": 0.7}
@@ -311,7 +311,7 @@ def test_a_checkpoint_from_before_direction_gap_and_repeats_loads(tiny_path, par
 def test_the_log_says_what_the_grid_cost_and_by_how_much_it_won(tiny_path, parts, caplog):
     caplog.set_level("INFO")
     model = tiny_model(tiny_config(tiny_path, model="SessionKNN"), parts[0])
-    found = fit_table(model, parts[0], parts[1], getLogger())
+    found = count_model(model, parts[0], parts[1], getLogger())
     line = caplog.records[-1].getMessage()
     for name in ("repeat", "backward", "gap decay", "decay", "source exponent", "target exponent"):
         assert re.search(rf"{name} [\d.]+", line)

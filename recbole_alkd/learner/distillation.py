@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.utils import init_seed
 from torch import Tensor, nn
 
 from recbole_alkd.distill.base import DistillBatch, DistillContext
-from recbole_alkd.distill.combined import CombinedLoss
-from recbole_alkd.settings.groups import DistillSettings
-from recbole_alkd.trainer.batches import Cycle
+from recbole_alkd.distill.combined import CombinedLoss, build_loss
+from recbole_alkd.learner.base import Lesson, Workshop
+from recbole_alkd.learner.batches import Cycle
+from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.model.backbone import Backbone, updates_rows
+from recbole_alkd.settings.groups import DistillSettings, Settings
+from recbole_alkd.settings.identity import stage_seed
 
 
 class DistillationTerm:
@@ -67,6 +72,40 @@ class DistillationTerm:
             candidates=candidates,
             row=interaction["alkd_row"],
         )
+
+
+def distill_context(
+    shop: Workshop, model: Any, run: RoleRun, recommender: Backbone | None, settings: Settings
+) -> DistillContext:
+    """What losses are told of the run.
+
+    Args:
+        model: the student. run: as the student sees it. settings: the run's, with those of the loss.
+    """
+    part = run.train_data._dataset
+    return DistillContext(
+        settings=settings,
+        student=model.view,
+        teacher=recommender,
+        n_items=model.n_items,
+        train_interaction=part.inter_feat,
+        item_seq_field=model.ITEM_SEQ,
+        item_seq_len_field=model.ITEM_SEQ_LEN,
+        item_field=model.ITEM_ID,
+        epochs=shop.config["epochs"],
+        session_field=model.USER_ID,
+        item_text=shop.text.vectors if shop.text else None,
+        recommendation=model.own_loss,
+        sparse=updates_rows(run.config),
+    )
+
+
+def distillation_term(shop: Workshop, stage: str, model: Any, run: RoleRun, lesson: Lesson) -> DistillationTerm:
+    """The losses of ``kd_loss`` on what is distilled, with the initial weights of their own parts as ``stage`` seeds them."""
+    context = distill_context(shop, model, run, lesson.teacher, lesson.settings)
+    init_seed(stage_seed(shop.config["seed"], stage, "loss"), shop.config["reproducibility"])
+    loss = build_loss(context).to(shop.config["device"])
+    return DistillationTerm(loss, context, lesson.lists)
 
 
 class ItemTerm(nn.Module):

@@ -68,13 +68,9 @@ class ItemText:
         """``neighbors`` for a table; a title is as near however popular its item is."""
         return self.neighbors
 
-    def bill(self, edges: bool) -> dict[str, Any]:
-        """The settings, and what the vectors took when they were made (``reused``: by an earlier run).
-
-        Args:
-            edges: whether a table is made of ``neighbors``, so that their number is told as well.
-        """
+    def bill(self) -> dict[str, Any]:
+        """The settings, and what the vectors took when they were made (``reused``: by an earlier run)."""
         _ = self.vectors
         assert self.made is not None
         cost = {key: getattr(self.made, key) for key in ("tokens", "seconds", "reused")}
-        return {**self.text.flat(), **cost, **({"edges": self.neighbors.nnz} if edges else {})}
+        return {**self.text.flat(), **cost}

@@ -1,9 +1,46 @@
-"""Batches of a loader without an end, whose place can be kept and found again."""
+"""Loaders of training rows: over some rows only, and without an end, so that their place can be kept and found again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
+import torch
+from recbole.data.dataloader import TrainDataLoader
+from recbole.data.interaction import cat_interactions
+from recbole.utils import init_seed
+
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import laid_over
+
+
+def seed_stage(config: Any, name: str, *loaders: Any) -> None:
+    """Seed every generator that stage ``name`` draws from, so that a restarted stage repeats itself."""
+    seed = stage_seed(config["seed"], name)
+    init_seed(seed, config["reproducibility"])
+    for loader in loaders:
+        loader = getattr(loader, "loader", loader)
+        if hasattr(loader, "generator"):
+            loader.generator.manual_seed(seed)
+
+
+def row_loader(
+    config: Any, train_data: Any, rows: Iterable[int], batch_size: int, backwards: bool = False
+) -> TrainDataLoader:
+    """RecBole's training loader over some rows of the training part, shuffled.
+
+    Args:
+        config: RecBole's Config of the run. train_data: a loader of the training part.
+        backwards: with the rows that the sessions of these rows give when they are read from their end.
+    """
+    dataset = train_data._dataset
+    own = laid_over(config, {"train_batch_size": batch_size})
+    chosen = dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)]
+    if backwards:
+        more = dataset.backward_rows()
+        chosen = cat_interactions([chosen, more[torch.isin(more[dataset.uid_field], chosen[dataset.uid_field])]])
+    return TrainDataLoader(own, dataset.copy(chosen), None, shuffle=True)
 
 
 class Cycle:

@@ -12,14 +12,20 @@ from time import perf_counter
 from typing import Any
 
 from recbole_alkd.data.titles import NoTitlesError
+from recbole_alkd.learner.counting import count_model
+from recbole_alkd.learner.item_text import ItemText
+from recbole_alkd.learner.outcome import saved_state, state_bytes
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.settings.groups import TextSettings
 from recbole_alkd.settings.reading import laid_over, settings_of
-from recbole_alkd.trainer.item_text import ItemText
-from recbole_alkd.trainer.session_knn import fit_table
-from recbole_alkd.trainer.stage import saved_state, state_bytes
 
 ENCODER = "tfidf"  # of titles, where the run itself names none: no model, under a second
+
+
+def table_words(name: str) -> str:
+    """What the printed table calls a row: "session_knn_10_titles" is "SessionKNN 10, titles"."""
+    neighbors, _, titles = name.removeprefix("session_knn_").partition("_")
+    return f"SessionKNN {neighbors}" + (f", {titles}" if titles else "")
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logge
             settings = settings_of(viewed)
             begin = perf_counter()
             model = SessionRecommender(viewed, train, settings, "student").to(config["device"])
-            fitted = fit_table(model.recommender, train, valid, logger, None, own)
+            fitted = count_model(model.recommender, train, valid, logger, None, own)
             yield TableRow(name, model.eval(), fitted, round(perf_counter() - begin, 3))
 
 

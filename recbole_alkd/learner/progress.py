@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_alkd.trainer.batches import Cycle
+from recbole_alkd.learner.batches import Cycle
 
 SECONDS = 20.0  # of training between two writes; a stage that is shorter writes nothing
 SHARE = 0.02  # of the time that writing may take

@@ -19,12 +19,13 @@ import numpy as np
 
 from recbole_alkd.distill.combined import loss_options, wanted_losses
 from recbole_alkd.files import properties
+from recbole_alkd.learner.base import learner_class
+from recbole_alkd.learner.role_run import RUN_KEYS
+from recbole_alkd.learner.role_run import laid_over as laid_over
 from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
 from recbole_alkd.registry import backbones, losses
-from recbole_alkd.settings import reading
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.field import fields_of
-from recbole_alkd.settings.groups import FIELDS, Settings, TrainingSettings
+from recbole_alkd.settings.groups import FIELDS, Settings
 from recbole_alkd.settings.identity import settings_hash, stage_seed
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.reading import read_settings
@@ -34,12 +35,6 @@ Space = Mapping[str, Sequence[Any]]
 Values = dict[str, Any]
 
 COMMON, LONGER = "common", "student_longer"
-# Settings of a run that a recommender is trained under; those of its own model stand in the model's YAML.
-RUN_KEYS = (
-    "learning_rate",
-    "train_batch_size",
-    *fields_of(TrainingSettings),
-)
 # Settings of models that decide the size of what is served, what is evaluated, or what a batch holds.
 FIXED = {
     "embedding_size", "hidden_size", "inner_size", "n_layers", "num_layers", "block_num", "kernel_size", "dilations", "k_interests",
@@ -69,7 +64,7 @@ def read_spaces(settings: Settings) -> dict[str, dict[str, list[Any]]]:
 
 def space_of(spaces: Mapping[str, Space], model: str) -> Space:
     """The space of a backbone: the common one, and its own laid over it. {} for one that has nothing to train."""
-    if not view_and_model(model)[0].has_vectors:
+    if not learner_class(model).tunable:
         return {}
     return {**spaces.get(COMMON, {}), **spaces.get(model, {})}
 
@@ -88,7 +83,7 @@ def check_search(settings: Settings) -> None:
         model = getattr(settings.backbone, f"{role}_model")
         space = space_of(spaces, model)
         found = len(combinations(space, settings.training.train_loss))
-        if view_and_model(model)[0].has_vectors and count > found:
+        if learner_class(model).tunable and count > found:
             raise AlkdError(
                 f"student_tune: {count} is more than the {found} settings in the space of {role}_model {model!r} (student_search); "
                 f"allowed: 0 to {found}"
@@ -181,15 +176,6 @@ def tuning_facts(settings: Settings, roles: Iterable[str], labels: bool) -> Valu
     return {"student_tune": settings.backbone.student_tune, **facts}
 
 
-def laid_over(config: Any, role: str, values: Mapping[str, Any]) -> Any:
-    """A copy of RecBole's Config with ``values`` laid over it for the recommender of ``role``, as a run with them would have it."""
-    flat = {**config.final_config_dict, "student_tune": 0, "student_search": None}
-    flat.update({key: value for key, value in values.items() if key in RUN_KEYS})
-    own = {key: value for key, value in values.items() if key not in RUN_KEYS}
-    flat[f"{role}_config"] = {**(flat.get(f"{role}_config") or {}), **own}
-    return reading.laid_over(config, flat)
-
-
 def with_loss(settings: Settings, values: Mapping[str, Any]) -> Settings:
     """The settings with ``values`` of distillation laid over them; ``kd_config`` option by option."""
     distill = settings.distill
@@ -225,8 +211,8 @@ def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
     elif section not in backbones:
         names = [COMMON, LONGER, *backbones]
         raise AlkdError(f"{place}: {section!r} is no backbone{hint(section, names, 0.5)}; allowed: {', '.join(names)}")
-    elif not view_and_model(section)[0].has_vectors:
-        raise AlkdError(f"{place}: {section}: it counts, and chooses its settings on validation by itself; leave it out")
+    elif not learner_class(section).tunable:
+        raise AlkdError(f"{place}: {section}: it is not tuned, but fitted by itself in one go; leave it out")
     else:
         defaults = model_defaults(view_and_model(section)[1].__name__, property_folders())
         allowed |= set(defaults) - FIXED

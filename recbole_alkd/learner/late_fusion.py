@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from recbole.utils import calculate_valid_score, set_color
 
+from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.text_fusion import title_coordinates
-from recbole_alkd.trainer.item_text import ItemText
 
 
 class LateFusion:
@@ -51,12 +51,10 @@ class LateFusion:
         if valid_data:
             for one in self.weights:
                 self.serve(one)
-                result = trainer.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-                tried[one] = {key: float(value) for key, value in result.items()}
+                tried[one] = trainer.validate(valid_data, show_progress)
             sign = 1 if trainer.valid_metric_bigger else -1
             weight = max(tried, key=lambda one: (sign * calculate_valid_score(tried[one], trainer.valid_metric), -one))
             valid = tried[weight]
-            trainer.best_valid_score = calculate_valid_score(valid, trainer.valid_metric)
         self.serve(weight)
         size = self.coordinates.shape[1] if weight else 0
         gains = ", ".join(f"{one:g}: {calculate_valid_score(found, trainer.valid_metric):.4f}" for one, found in tried.items())

@@ -1,4 +1,4 @@
-"""Distillation into a student that counts: rankings become weighted edges of its neighbour table (``model/edges.py``)."""
+"""Distillation into a student that counts: rankings become weighted edges between items (``model/edges.py``)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
-from recbole_alkd.distill.base import DistillationLoss
+from recbole_alkd.distill.base import Listing
 from recbole_alkd.distill.combined import wanted_losses
+from recbole_alkd.learner.distillation import DistillationTerm
 from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.trainer.distillation import DistillationTerm
 
 _ROWS_AT_ONCE = 1024
 
 
+def without_effect(weight: float, name: str) -> AlkdError:
+    """Of the weight of a loss where a student counts."""
+    return AlkdError(
+        f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, which weighs its lists itself; leave it out"
+    )
+
+
 def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device) -> dict[str, EdgeMaker]:
-    """One set of edges for every loss of ``kd_loss``, each with a weight of its own that validation chooses.
+    """One set of edges for every loss of ``kd_loss``; how much a set counts is the student's to choose.
 
     A list counts as a session that holds each of its items as much as its position says, and is weighed like one: an item of
     the session that is t places old speaks decay^t, and popular items count less, as in ``neighbours.weigh``.
@@ -30,12 +38,12 @@ def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], d
             all rows.
 
     Raises:
-        AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which the choice on validation would undo.
+        AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which would have no effect.
     """
     names = list(wanted_losses(term.context.settings))
     for name, weight in zip(names, term.loss.weights, strict=True):
         if weight != 1:
-            raise AlkdError(f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, whose weight validation chooses")
+            raise without_effect(weight, name)
     everything = np.arange(len(dataset))
     return {
         name: partial(_edges, loss, term, dataset, np.asarray(labelled) if "lists" in loss.needs else everything, device)
@@ -45,9 +53,10 @@ def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], d
 
 @torch.no_grad()
 def _edges(
-    loss: DistillationLoss, term: DistillationTerm, dataset: Any, rows: np.ndarray, device: torch.device, weighing: Weighing
-) -> Any:
+    loss: Any, term: DistillationTerm, dataset: Any, rows: np.ndarray, device: torch.device, weighing: Weighing
+) -> csr_array:
     context, lists, weights = term.context, [], []
+    assert isinstance(loss, Listing)  # see ``CountingLearner.check``
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         interaction = dataset.inter_feat[torch.as_tensor(rows[start : start + _ROWS_AT_ONCE])].to(device)
         listed, weight = loss.listed(term.batch(interaction))

@@ -1,0 +1,6 @@
+"""How families of recommenders learn. Importing this package registers the built-in learners."""
+
+from recbole_alkd.learner import counting, gradient  # noqa: F401
+from recbole_alkd.learner.base import Learner, Lesson, StageTask, Workshop, backbones_of, learner_class
+
+__all__ = ["Learner", "Lesson", "StageTask", "Workshop", "backbones_of", "learner_class"]

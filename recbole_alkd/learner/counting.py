@@ -1,0 +1,140 @@
+"""Learning by counting: one pass over the training sessions, and labels as edges between items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from logging import Logger
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from recbole.utils import calculate_valid_score, set_color
+
+from recbole_alkd.distill.base import Listing
+from recbole_alkd.distill.combined import wanted_losses
+from recbole_alkd.learner.base import Learner, Lesson, StageTask
+from recbole_alkd.learner.batches import row_loader, seed_stage
+from recbole_alkd.learner.distillation import distillation_term
+from recbole_alkd.learner.item_text import ItemText
+from recbole_alkd.learner.list_edges import edge_makers, without_effect
+from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
+from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.model.backbone import SessionRecommender
+from recbole_alkd.model.counted import CountedModel
+from recbole_alkd.model.edges import EdgeMaker
+from recbole_alkd.registry import learners, losses
+from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS, Settings
+
+# settings of distillation by steps
+STEPS = ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size")
+
+
+def count_model(
+    model: CountedModel,
+    train: Any,
+    valid: Any,
+    logger: Logger,
+    edges: Mapping[str, EdgeMaker] | None = None,
+    text: ItemText | None = None,
+) -> dict[str, float]:
+    """``CountedModel.count``, and a line in the log that says what came of it.
+
+    Args:
+        edges: as ``CountedModel.count`` has them. Those of ``item_text`` come before them by themselves.
+        text: the run's title vectors, where it has some; others are made if the model wants others.
+
+    Returns:
+        The facts of what was counted.
+    """
+    edges = dict(edges or {})
+    if model.text.item_text:
+        text = text if text and text.text == model.text else ItemText(model.text, train)
+        edges = {"text": text.edges, **edges}
+    counted = model.count(train, valid, edges)
+    logger.info(set_color(model.heading, "blue") + ": " + ", ".join(counted.words))
+    return dict(counted.facts)
+
+
+@learners.register("counting")
+class CountingLearner(Learner):
+    """Backbones that count (``model/counted.py``). A stage is one step; the model chooses on validation what it has to choose."""
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """AlkdError where settings ask for a gradient, or for vectors."""
+        student, listing = settings.backbone.student_model, [n for n in losses if issubclass(losses.get(n), Listing)]
+        for name, weight in wanted_losses(settings).items():
+            if name not in listing:
+                raise AlkdError(
+                    f"kd_loss: {name!r} needs a gradient, which student_model {student!r} does not have; "
+                    f"allowed: {', '.join(listing)}"
+                )
+            if weight != 1:
+                raise without_effect(weight, name)
+        for key in STEPS:
+            if getattr(settings.distill, key) != FIELDS[key].default:
+                raise AlkdError(
+                    f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out"
+                )
+        for key in ("item_text_loss", "serve_text_dim"):
+            if getattr(settings.text, key) is not None:
+                raise AlkdError(
+                    f"{key}: not for student_model {student!r}, which has no vectors; there item_text makes weighted edges of "
+                    "titles"
+                )
+
+    @classmethod
+    def trains_on_titles(cls, settings: Settings) -> bool:
+        return True
+
+    @classmethod
+    def title_facts(cls, text: ItemText) -> dict[str, Any]:
+        return {**text.bill(), "edges": text.neighbors.nnz}
+
+    def fit(self, task: StageTask, model: SessionRecommender, run: RoleRun) -> StageOutcome:
+        return self._count(task, model, run, run.train_data)
+
+    def fit_rows(
+        self, task: StageTask, model: SessionRecommender, run: RoleRun, rows: np.ndarray, whole: StageOutcome
+    ) -> StageOutcome:
+        """What is chosen is chosen on the validation data, as from all rows; epochs say nothing here."""
+        loader = row_loader(self.workshop.config, run.train_data, rows, run.batch_size)
+        return self._count(task, model, run, loader)
+
+    def distil(self, task: StageTask, model: SessionRecommender, run: RoleRun, lesson: Lesson) -> StageOutcome:
+        term = distillation_term(self.workshop, task.name, model, run, lesson)
+        part, device = run.train_data._dataset, self.workshop.config["device"]
+        return self._count(task, model, run, run.train_data, edge_makers(term, part, lesson.labelled, device))
+
+    def _count(
+        self,
+        task: StageTask,
+        model: Any,
+        run: RoleRun,
+        train_data: Any,
+        edges: Mapping[str, EdgeMaker] | None = None,
+    ) -> StageOutcome:
+        shop = self.workshop
+        trainer, valid_data = shop.trainer, shop.valid_data
+        trainer.take(model, run.config)
+        finished = task.finished(model, trainer.logger)
+        if finished:
+            return finished
+        seed_stage(shop.config, task.name, run.train_data, train_data)
+        begin = perf_counter()
+        trainer.eval_collector.data_collect(train_data)
+        parts = (train_data._dataset, valid_data._dataset if valid_data else None)
+        fitted = count_model(model.recommender, *parts, trainer.logger, edges, shop.text)
+        outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1, fitted=fitted)
+        if valid_data:
+            outcome.valid = trainer.validate(valid_data, shop.show_progress)
+            if task.callback:
+                task.callback(0, calculate_valid_score(outcome.valid, trainer.valid_metric))
+        outcome.state = saved_state(model)
+        outcome.seconds = round(perf_counter() - begin, 3)
+        outcome.peak_mb = peak_memory_mb()
+        if task.checkpoint and task.checkpoint(outcome):
+            trainer.write_checkpoint(outcome)
+        task.keep(outcome)
+        return outcome

@@ -1,0 +1,171 @@
+"""The labels of a run: which sessions are asked about, who is asked, and what is distilled of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recbole_alkd.data.titles import titles_of
+from recbole_alkd.labelling.folds import Folds
+from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
+from recbole_alkd.labels.ledger import FILE as LEDGER
+from recbole_alkd.learner.base import Lesson
+from recbole_alkd.learner.distillation import control_lists, spoiled_lists
+from recbole_alkd.model.backbone import Backbone, SessionRecommender
+from recbole_alkd.registry import teachers
+from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
+from recbole_alkd.teacher.replay import Recordings, check_recordings, read_recordings
+
+if TYPE_CHECKING:
+    from recbole_alkd.trainer.run import Run
+
+
+class RunLabels:
+    """Asks for a run, once its recommenders are trained.
+
+    Attributes:
+        lora_report: what LoRA took, or None.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._titles: Mapping[str, str] = {}
+        self._rounds: LabelRounds | None = None
+        self.lora_report: dict[str, Any] | None = None
+
+    @property
+    def rounds(self) -> LabelRounds:
+        """The labels, round by round."""
+        assert self._rounds is not None, "nobody was asked yet"
+        return self._rounds
+
+    @property
+    def asked(self) -> bool:
+        """Whether there are rounds."""
+        return self._rounds is not None
+
+    def check(self, titles: bool = True) -> None:
+        """Find what is wrong with titles, candidates and the budget before anything is trained.
+
+        Args:
+            titles: whether anything is shown to anybody; otherwise a data set without titles will do.
+        """
+        run = self._run
+        if titles:
+            self._titles = self._shown_titles()
+            run.rows.check_candidates()
+        run.rows.check_budget()
+
+    @contextmanager
+    def asking(self) -> Iterator[LabelRounds]:
+        """The rounds; the LLM teacher lives meanwhile."""
+        rounds = self.open()
+        try:
+            yield rounds
+        finally:
+            self.lora_report = rounds.llm.lora_report
+            rounds.llm.close()
+
+    def open(self) -> LabelRounds:
+        """Rounds that nobody was asked in yet; the caller closes their ``llm``."""
+        run = self._run
+        rows = TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)
+        folds = self._folds(rows)
+        llm = self._llm_teacher(rows, folds)
+        try:
+            self._rounds = LabelRounds(
+                rows, run.recommender, run.model.served, llm, folds, run.config["seed"], run.device,
+                run.show_progress, run.folder.path / LEDGER,
+            )  # fmt: skip
+        except BaseException:
+            llm.close()
+            raise
+        return self._rounds
+
+    def lesson(self, settings: Settings) -> Lesson:
+        """What is distilled of the labels. ``settings``: the run's, with those of the loss."""
+        rounds, run = self.rounds, self._run
+        lists = rounds.rows.lists(self._distilled_lists(), rounds.candidates())
+        return Lesson(settings, run.recommender, lists, list(rounds.labels), run.outcomes["student"].state)
+
+    def _distilled_lists(self) -> Mapping[int, Sequence[str]]:
+        """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their place."""
+        rounds, seed, distill = self.rounds, self._run.config["seed"], self._run.settings.distill
+        rng = np.random.default_rng(stage_seed(seed, "kd_lists"))
+        lists = control_lists(distill.kd_lists, rounds.rankings(), rounds.rows.target_tokens, rng)
+        if distill.kd_correct == 1:
+            return lists
+        spoil = np.random.default_rng(stage_seed(seed, "kd_correct"))
+        return spoiled_lists(lists, rounds.candidates(), distill.kd_correct, spoil)
+
+    def _shown_titles(self) -> Mapping[str, str]:
+        """The titles that the LLM teacher is shown; {} where it needs none."""
+        run = self._run
+        if not teachers.get(run.settings.teacher.llm_teacher).needs_titles:
+            return {}
+        return titles_of(run.config, run.rows.item_field, run.rows.tokens[1:].tolist())
+
+    def _folds(self, rows: TrainingRows) -> Folds:
+        run = self._run
+
+        def train_fold(fold: int, kept: np.ndarray) -> Backbone:
+            """The teacher recommender without one fold, for as long as the full one took to its best."""
+            run.seed("fold init", fold)
+            own = run.roles["teacher"]
+            model = SessionRecommender(own.config, run.train_part, own.settings, "teacher").to(run.device)
+            with run.task(f"teacher_fold{fold}", own) as task:
+                run.learners["teacher"].fit_rows(task, model, own, kept, run.outcomes["teacher"])
+            return model.eval().requires_grad_(False).view
+
+        rng = np.random.default_rng(stage_seed(run.config["seed"], "folds"))
+        return Folds(rows.session_ids, run.settings.lora.lora_folds, rng, train_fold)
+
+    def _llm_teacher(self, rows: TrainingRows, folds: Folds) -> LLMTeacher:
+        run = self._run
+        settings, config = run.settings, run.config
+        examples, key = partial(rows.lora_examples, folds), rows.lora_key()
+        if imitates(settings):
+            recorded = recordings_of(config, settings)
+            examples, key = partial(rows.replay_examples, folds, recorded.rankings), rows.lora_key(recorded.digest)
+        return teachers.get(settings.teacher.llm_teacher)(
+            TeacherContext(
+                settings=settings,
+                dataset=config["dataset"],
+                data_path=Path(config["data_path"]),
+                titles=self._titles,
+                cache=Path(settings.teacher.label_store).parent,
+                lora_examples=examples,
+                lora_held_out=partial(rows.lora_held_out, folds),
+                lora_key=key,
+                show_progress=run.show_progress,
+                log_metric=teacher_log(*run.trainer.loggers),
+                device=str(run.device),
+                hint_cases=partial(rows.hint_cases, run.recommender, run.device),
+                hint_key=rows.hint_key(),
+                items=frozenset(rows.tokens[1:].tolist()),
+            )
+        )
+
+
+def imitates(settings: Settings) -> bool:
+    """Whether a local LLM imitates recorded rankings."""
+    return settings.teacher.llm_teacher == "local" and settings.lora.lora and settings.lora.lora_target == "replay"
+
+
+def recordings_of(config: Any, settings: Settings) -> Recordings:
+    """The recorded rankings of a run's data set."""
+    return read_recordings(settings.teacher, Path(config["data_path"]), config["dataset"])
+
+
+def check_recordings_of(config: Any, settings: Settings, rows: TrainingRows) -> None:
+    """AlkdError where the rankings that a run replays or imitates are of other data."""
+    if settings.teacher.llm_teacher == "replay" or imitates(settings):
+        check_recordings(recordings_of(config, settings), rows.sessions.tolist(), rows.tokens[1:].tolist())
