@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from recbole.data import data_preparation
-from recbole_alkd.learner.item_text import ItemText
 from scipy.sparse import csr_array
 from tiny import create_dataset, tiny_config, tiny_model, write_benchmark
 
+from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving.make import make_bundle
