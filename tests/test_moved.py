@@ -27,8 +27,11 @@ def test_names_that_programs_import():
     from recbole_alkd.teacher.parse import parse_ranking
 
     import recbole_alkd
+    from recbole_alkd.teacher.api import ApiTeacher
+    from recbole_alkd.teacher.local import LocalTeacher
 
     assert AlkdError is recbole_alkd.AlkdError
+    assert [recbole_alkd.teachers.get(name) for name in ("api", "local")] == [ApiTeacher, LocalTeacher]
     assert parse_ranking("2, 1", ["1", "2"], 2).items == ("2", "1")
 
 
