@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,10 @@ def add_serving_commands(commands: Any) -> None:
 
     recommend = _add(commands, "recommend", _recommend, "recommend items for a session")
     _add_bundle(recommend)
-    recommend.add_argument("--history", required=True, metavar="ITEMS", help=_HISTORY)
+    what = recommend.add_mutually_exclusive_group(required=True)
+    what.add_argument("--history", metavar="ITEMS", help=_HISTORY)
+    what.add_argument("--file", type=Path, metavar="FILE", help='JSON lines: [ids] or {"session": any, "history": [ids]}')
+    recommend.add_argument("--out", type=Path, metavar="FILE", help="with --file: where to; started again after a kill, it resumes")
     recommend.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
     recommend.add_argument("--repeats", action="store_true", help="items of the session may come again")
     recommend.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -137,7 +142,14 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _recommend(args: argparse.Namespace) -> None:
+    if (args.file is None) != (args.out is None):
+        raise AlkdError("--out: it goes with --file, and --file needs it")
+    if args.file and args.json:
+        raise AlkdError("--json: not allowed beside --file, which writes JSON lines anyway")
     recommender = Recommender.load(args.bundle, verify=args.verify)
+    if args.file:
+        _recommend_file(recommender, args)
+        return
     history = read_history(recommender, args.history)
     found = recommender.recommend(history, args.k, exclude_history=not args.repeats)
     if args.json:
@@ -145,6 +157,26 @@ def _recommend(args: argparse.Namespace) -> None:
         return
     print(f"after {_named(recommender, history)}:")
     _print_rows(["", "item", "title", "score"], [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(found, 1)])
+
+
+def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
+    from recbole_alkd.serving.file_job import Progress, recommend_file
+
+    every = 2.0 if sys.stderr.isatty() else 30.0  # seconds between two lines of progress
+    begin = told = time.monotonic()
+
+    def tell(at: Progress) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= every:
+            told = now
+            speed = (at.done - at.resumed) / (now - begin)
+            print(f"{at.done:,} sessions, {at.bytes / at.size:.0%}, {speed:,.0f} a second", file=sys.stderr)
+
+    found = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell)
+    resumed = f" ({found.resumed:,} of them by an earlier start)" if found.resumed else ""
+    unknown = f"; {found.unknown:,} ids are not in the catalogue and were ignored" if found.unknown else ""
+    print(f"written: {args.out}, {found.done:,} sessions{resumed}{unknown}")
 
 
 def _explain(args: argparse.Namespace) -> None:

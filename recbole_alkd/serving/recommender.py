@@ -112,7 +112,7 @@ class Recommender:
         Raises:
             AlkdError: an argument that is none of these, or an unknown id with ``unknown="error"``.
         """
-        limit = _count(k)
+        limit = at_least_one(k)
         if unknown not in ("ignore", "error"):
             raise AlkdError(f"unknown: {unknown!r} is not allowed; allowed: ignore | error")
         only = None if allowed is None else np.unique(self._known("allowed", allowed))
@@ -133,7 +133,7 @@ class Recommender:
         """
         if not _is_list(history):
             raise AlkdError(f"history: {short(history)} is not allowed; allowed: a list of item ids, oldest first")
-        ids = [one if type(one) is str else _id("history", one) for one in history]
+        ids = [one if type(one) is str else item_id("history", one) for one in history]
         if not ids:
             return _NOBODY
         found = self.items.numbers(ids)
@@ -170,7 +170,7 @@ class Recommender:
         Raises:
             AlkdError: an unknown item.
         """
-        number = self.items.number(_id("item", item))
+        number = self.items.number(item_id("item", item))
         if not number:
             raise AlkdError(f"item: {short(item)} is not in the catalogue of {self.items.n_items - 1:,} items")
         session = self.numbers(history)[-self.max_length :]
@@ -188,7 +188,7 @@ class Recommender:
         """Items by their id or by words of their title, the most popular first; near ones where none has them."""
         if not isinstance(text, str):
             raise AlkdError(f"text: {short(text)} is not allowed; allowed: text")
-        return self.items.find(text, _count(limit, "limit"))
+        return self.items.find(text, at_least_one(limit, "limit"))
 
     def _shown(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
         return list(map(Recommendation, self.items.ids(items), self.items.titles(items), scores.tolist()))
@@ -196,7 +196,7 @@ class Recommender:
     def _known(self, name: str, items: Iterable[Any]) -> np.ndarray:
         if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
             raise AlkdError(f"{name}: {short(items)} is not allowed; allowed: item ids")
-        ids = [_id(name, one) for one in items]
+        ids = [item_id(name, one) for one in items]
         found = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
         return found[found > 0]
 
@@ -214,7 +214,7 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, np.ndarray))
 
 
-def _id(name: str, value: Any) -> str:
+def item_id(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -222,7 +222,7 @@ def _id(name: str, value: Any) -> str:
     raise AlkdError(f"{name}: {short(value)} is no item id; allowed: text or an integer")
 
 
-def _count(value: Any, name: str = "k") -> int:
+def at_least_one(value: Any, name: str = "k") -> int:
     try:
         found = operator.index(value)
     except TypeError:

@@ -8,13 +8,14 @@ are the same.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from recbole_alkd.serving.manifest import ENCODER, MANIFEST, REASONS, STUDENT
+from recbole_alkd.serving.many import best_of_rows, distinct
 from recbole_alkd.serving.tensors import TensorFile
 from recbole_alkd.settings.error import AlkdError
 
@@ -60,6 +61,14 @@ class Student(ABC):
                 None for all.
         """
         return self._best_of_all(self.scores(session), k, banned, allowed)
+
+    def top_many(
+        self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``top`` of many sessions: items and scores of one session after the other, and how many of each there are."""
+        found = [self.top(session, k, never) for session, never in zip(sessions, banned, strict=True)]
+        items, scores = ([one[part] for one in found] for part in (0, 1))
+        return np.concatenate(items), np.concatenate(scores), np.array([*map(len, items)])
 
     def top_popular(
         self, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -140,6 +149,32 @@ class Table(Student):
             at = allowed.searchsorted(found)
             scores[allowed.take(at, mode="clip") != found] = -np.inf
         return best(found, scores, k)
+
+    def top_many(
+        self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        newest = [session[-len(self.recency) :] for session in sessions]
+        lengths = np.array([*map(len, newest)])
+        items, every = np.concatenate(newest), np.arange(len(sessions))
+        age = lengths.cumsum().repeat(lengths) - np.arange(1, len(items) + 1)
+        begins = self.starts[items].astype(np.int64)
+        degrees = self.starts[items + 1] - begins
+        edges = (begins - (degrees.cumsum() - degrees)).repeat(degrees) + np.arange(degrees.sum())
+        votes = self.weights[edges].astype(np.float32)
+        votes *= self.recency[age].repeat(degrees)
+        rows = every.repeat(lengths).repeat(degrees)
+        never, widths = np.concatenate(banned), np.array([*map(len, banned)])
+        others = self.popular[: k + int(widths.max())]
+        keys = np.concatenate([rows * self.n_items + self.neighbours[edges], (every[:, None] * self.n_items + others).ravel()])
+        found, place = distinct(keys)
+        scores = PRIOR * self.counts[found % self.n_items].astype(np.float32)
+        np.add.at(scores, place[: len(votes)], votes)
+        wrong = every.repeat(widths) * self.n_items + never
+        at = found.searchsorted(wrong)
+        scores[at[found.take(at, mode="clip") == wrong]] = -np.inf
+        rows = found // self.n_items
+        place, many = best_of_rows(rows, scores, len(sessions), k)
+        return found[place] % self.n_items, scores[place], many
 
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
         shares = self._shares()

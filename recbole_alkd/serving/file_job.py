@@ -1,0 +1,271 @@
+"""Recommendations for a file of sessions of any size, which can be killed and started again.
+
+While it works ``OUT.part`` grows, and ``OUT.part.json`` says after every few seconds how much of it and of the sessions is on the
+disk. The next start cuts ``OUT.part`` back to that place and goes on from there, so that no line is there twice, none by half and
+none is missing. In the end ``OUT.part`` becomes ``OUT``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from recbole_alkd.files import PART, sync, write_json
+from recbole_alkd.serving.manifest import MANIFEST, digest
+from recbole_alkd.serving.recommender import Recommender, at_least_one, item_id, short
+from recbole_alkd.settings.error import AlkdError
+
+_BATCH = 256  # sessions that are scored together
+_LONGEST = 1 << 24  # bytes of a line
+_KEPT = 1 << 19  # ids and numbers whose look-up is remembered
+_SAVED = 2.0  # seconds between two notes of how far it has come
+
+
+class _Point(NamedTuple):
+    """A place to which all is done: lines and bytes read, sessions done, ids ignored, bytes written, hash of what was read."""
+
+    lines: int
+    read: int
+    done: int
+    unknown: int
+    written: int
+    hash: Any
+
+
+class Progress(NamedTuple):
+    """How far it has come. done: sessions; bytes: read of ``size``; unknown: ids ignored; resumed: sessions of earlier starts."""
+
+    done: int
+    bytes: int
+    size: int
+    unknown: int
+    resumed: int
+
+
+def recommend_file(
+    recommender: Recommender,
+    file: Path,
+    out: Path,
+    k: int = 10,
+    exclude_history: bool = True,
+    tell: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Write the ``k`` best items for every session of a file.
+
+    Args:
+        file: JSON lines, each a list of item ids (oldest first) or an object with ``history`` and, if it likes, ``session``,
+            which is anything to know it by. out: a file that is not there; of every session a line with ``items`` and
+            ``scores``, and its ``session``, in the same order. tell: is called after every batch.
+
+    Raises:
+        AlkdError: a line that is none of these, which is named (what was done before it is kept: correct it and start again);
+            ``out`` is there; ``OUT.part`` is of another bundle, of other options or of other sessions.
+    """
+    at_least_one(k)
+    if out.exists():
+        raise AlkdError(f"{out}: there is such a file; allowed: one that is not there")
+    part = out.with_name(out.name + PART)
+    with open(file, "rb") as source, _only_one(part) as target:
+        job = _Job(recommender, file, source, target, part.with_name(part.name + ".json"), k, exclude_history)
+        job.resume()
+        found = job.run(tell)
+        target.flush()
+        os.fsync(target.fileno())
+        os.replace(part, out)
+        job.state.unlink(missing_ok=True)
+    sync(out.parent)
+    return found
+
+
+class _Job:
+    """One start of it."""
+
+    def __init__(
+        self, recommender: Recommender, file: Path, source: BinaryIO, target: BinaryIO, state: Path, k: int, exclude_history: bool
+    ) -> None:
+        self.recommender, self.file, self.source, self.target, self.state = recommender, file, source, target, state
+        self.k, self.exclude_history = k, exclude_history
+        self.options = {"k": k, "exclude_history": exclude_history, "bundle": digest(recommender.path / MANIFEST)}
+        self.size = os.fstat(source.fileno()).st_size
+        self.point = _Point(0, 0, 0, 0, 0, hashlib.sha256())
+        self.resumed = 0
+        self.numbers: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+
+    def resume(self) -> None:
+        """Go to where the last start was; AlkdError where it was another job."""
+        size = os.fstat(self.target.fileno()).st_size
+        if not size:
+            self._save()
+            return
+        try:
+            found = json.loads(self.state.read_bytes())
+            numbers = [found[name] for name in _Point._fields[:-1]]
+            if not all(type(value) is int and value >= 0 for value in numbers):
+                raise ValueError
+            options = dict(found["options"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise AlkdError(f"{self.target.name}: {self.state.name} does not say what it is; remove both, if you can") from None
+        point = _Point(*numbers, hashlib.sha256())
+        other = [name for name, value in self.options.items() if options.get(name) != value]
+        if other:
+            what = "another bundle" if "bundle" in other else f"another {other[0]}"
+            raise AlkdError(f"{self.target.name}: begun with {what}; use that one, or remove it")
+        if size < point.written:
+            raise AlkdError(f"{self.target.name}: shorter than {self.state.name} says; remove it")
+        left = point.read
+        while left and (piece := self.source.read(min(1 << 20, left))):
+            point.hash.update(piece)
+            left -= len(piece)
+        if point.hash.hexdigest() != found.get("sha256"):
+            raise AlkdError(f"{self.file}: its first {point.lines:,} lines are not those of {self.target.name}; remove that")
+        self.point, self.resumed = point, point.done
+        self.target.truncate(point.written)
+        self.target.seek(point.written)
+
+    def run(self, tell: Callable[[Progress], None]) -> Progress:
+        saved = time.monotonic()
+        try:
+            for sessions, lines, raw in self._batches():
+                answers, unknown = self._answers(sessions)
+                self.target.write(answers)
+                old, read = self.point, self.point.hash.copy()
+                read.update(raw)
+                # in one step, so that Ctrl-C never comes between two of them
+                self.point = _Point(
+                    lines, old.read + len(raw), old.done + len(sessions), old.unknown + unknown, old.written + len(answers), read
+                )
+                if time.monotonic() - saved > _SAVED:
+                    self._save()
+                    saved = time.monotonic()
+                tell(self._progress())
+        finally:
+            self._save()
+        return self._progress()
+
+    def _progress(self) -> Progress:
+        return Progress(self.point.done, self.point.read, self.size, self.point.unknown, self.resumed)
+
+    def _save(self) -> None:
+        point = self.point
+        self.target.flush()
+        os.fsync(self.target.fileno())
+        note = dict(zip(_Point._fields[:-1], point, strict=False))
+        write_json(self.state, {**note, "sha256": point.hash.hexdigest(), "options": self.options})
+
+    def _batches(self) -> Iterator[tuple[list[tuple[str | None, list[str]]], int, bytes]]:
+        """Sessions, as what they are known by (JSON) and ids; the number of their last line, and all that was read for them."""
+        lines, error = self.point.lines, None
+        while error is None:
+            sessions, raw = [], []
+            while len(sessions) < _BATCH and (line := self.source.readline(_LONGEST + 1)):
+                try:
+                    session = self._session(line, lines + 1)
+                except AlkdError as found:  # what stands before it is done first
+                    error = found
+                    break
+                raw.append(line)
+                lines += 1
+                if session is not None:
+                    sessions.append(session)
+            if not raw:
+                break
+            yield sessions, lines, b"".join(raw)
+        if error is not None:
+            raise error
+
+    def _session(self, line: bytes, number: int) -> tuple[str | None, list[str]] | None:
+        if line.isspace():
+            return None
+        place = f"{self.file}:{number}"
+        if len(line) > _LONGEST:
+            raise AlkdError(f"{place}: more than {_LONGEST >> 20} MiB in one line")
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            raise AlkdError(f"{place}: {short(line.decode('utf-8', 'replace'))} is no JSON") from None
+        name = None
+        if isinstance(found, dict):
+            other = found.keys() - {"history", "session"}
+            if other or "history" not in found:
+                wrong = f"{short(min(other))} is not understood" if other else "no history"
+                raise AlkdError(f"{place}: {wrong}; allowed: history, session")
+            if "session" in found:
+                name = json.dumps(found["session"], ensure_ascii=False)
+            found = found["history"]
+        if not isinstance(found, list):
+            raise AlkdError(f"{place}: {short(found)} is not allowed; allowed: a list of item ids, oldest first")
+        return name, [one if type(one) is str else item_id(place, one) for one in found]
+
+    def _answers(self, sessions: list[tuple[str | None, list[str]]]) -> tuple[bytes, int]:
+        """The lines of sessions, and how many of their ids are unknown."""
+        recommender, student = self.recommender, self.recommender.student
+        look_up = self._look_up([one for _, ids in sessions for one in ids])
+        known = [[number for number in map(look_up.__getitem__, ids) if number] for _, ids in sessions]
+        unknown = sum(len(ids) for _, ids in sessions) - sum(map(len, known))
+        places = [place for place, numbers in enumerate(known) if numbers]
+        nobody = np.zeros(0, dtype=np.int64)
+        found: list[tuple[list[int], list[float]]] = [([], [])] * len(sessions)
+        if places:
+            every = [np.array(known[place], dtype=np.int64) for place in places]
+            banned = every if self.exclude_history else [nobody] * len(every)
+            items, scores, many = student.top_many([one[-recommender.max_length :] for one in every], self.k, banned)
+            names, values, end = items.tolist(), scores.tolist(), 0
+            for place, count in zip(places, many.tolist(), strict=True):
+                begin, end = end, end + count
+                found[place] = names[begin:end], values[begin:end]
+        if len(places) < len(sessions):
+            items, scores = student.top_popular(self.k, nobody)
+            popular = items.tolist(), scores.tolist()
+            found = [one if numbers else popular for one, numbers in zip(found, known, strict=True)]
+        self._name([number for numbers, _ in found for number in numbers])
+        names_of = self.names.__getitem__
+        lines = []
+        for (name, _), (numbers, values) in zip(sessions, found, strict=True):
+            head = "" if name is None else f'"session": {name}, '
+            shown = ", ".join(map(names_of, numbers))
+            lines.append(f'{{{head}"items": [{shown}], "scores": [{", ".join([f"{value:.7g}" for value in values])}]}}\n')
+        return "".join(lines).encode("utf-8", "replace"), unknown
+
+    def _look_up(self, ids: list[str]) -> dict[str, int]:
+        """The number of every id, 0 for an unknown one."""
+        if len(self.numbers) > _KEPT:
+            self.numbers.clear()
+        missing = list({one for one in ids if one not in self.numbers})
+        if missing:
+            self.numbers.update(zip(missing, self.recommender.items.numbers(missing), strict=True))
+        return self.numbers
+
+    def _name(self, numbers: list[int]) -> None:
+        """Have the ids of items at hand, as JSON."""
+        if len(self.names) > _KEPT:
+            self.names.clear()
+        missing = list({one for one in numbers if one not in self.names})
+        if missing:
+            ids = self.recommender.items.ids(np.array(missing))
+            self.names.update(zip(missing, (json.dumps(one, ensure_ascii=False) for one in ids), strict=True))
+
+
+@contextlib.contextmanager
+def _only_one(part: Path) -> Iterator[BinaryIO]:
+    """The file that is being written, for this process alone."""
+    with open(part, "a+b") as stream:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            pass
+        else:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise AlkdError(f"{part}: another process is writing it") from None
+        stream.seek(0)
+        yield stream
