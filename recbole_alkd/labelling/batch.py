@@ -16,14 +16,16 @@ from typing import Any
 
 from recbole_alkd.files import write_whole
 from recbole_alkd.labelling.bill import Bill
-from recbole_alkd.labelling.collect import questions_of
+from recbole_alkd.labelling.hints import hints_of
+from recbole_alkd.labelling.rankings import questions_of
+from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labels.budget import Budget
 from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.store import Label, LabelStore
 from recbole_alkd.llm.replies import lenient_json
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
-from recbole_alkd.teacher.base import Instance, bound_of
+from recbole_alkd.teacher.base import Instance, Materials, bound_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class BatchRequest:
         requests: lines of the file. known: instances whose label, ok or failed, is in the store.
         missing: instances that did not fit the budget; ``ended`` says which limit.
         tokens, usd: upper bounds for the whole file; ``usd`` None without a price.
+        hints: what the hints in its prompts took, which are asked for at once; nothing where they were kept.
     """
 
     requests: int
@@ -44,6 +47,7 @@ class BatchRequest:
     tokens: int
     usd: float | None
     ended: str | None
+    hints: Cost
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,14 @@ class BatchAnswers:
     unreadable: tuple[str, ...] = ()
 
 
-def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, budget: Budget, file: Path) -> BatchRequest:
+def write_batch(
+    teacher: ApiTeacher,
+    instances: Sequence[Instance],
+    store: LabelStore,
+    budget: Budget,
+    file: Path,
+    supplies: Supplies | None = None,
+) -> BatchRequest:
     """Write the requests for what is missing from the store to ``file``, as far as upper bounds fit the budget.
 
     Hints are asked for at once when they are wanted and not kept yet, because the requests hold them.
@@ -73,9 +84,10 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
     questions = questions_of(teacher, instances)
     stored = store.get_many(list(questions))
     missing = {key: instance for key, instance in questions.items() if key not in stored}
-    teacher.budget, teacher.store = budget, store
+    paid = Cost()
     if missing:
-        teacher.find_hints()
+        rules, paid = hints_of(teacher, store, budget, supplies)
+        teacher.take(Materials(hints=rules))
     lines, ended, most = [], None, Cost()
     for key, instance in missing.items():
         bound = bound_of(teacher, instance).at(teacher.batch_share)
@@ -92,7 +104,7 @@ def write_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: Label
         lines.append(json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, "".join(lines))
-    return BatchRequest(len(lines), len(stored), len(missing) - len(lines), most.tokens, most.usd, ended)
+    return BatchRequest(len(lines), len(stored), len(missing) - len(lines), most.tokens, most.usd, ended, paid)
 
 
 def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, file: Path) -> BatchAnswers:

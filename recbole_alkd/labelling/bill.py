@@ -31,14 +31,17 @@ class Bill:
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(
-            *(getattr(self, name) + getattr(other, name) for name in ("asked", "reused", "failed", "repaired")),
-            cost=self.cost + other.cost,
+            self.asked + other.asked,
+            self.reused + other.reused,
+            self.failed + other.failed,
+            self.repaired + other.repaired,
+            self.cost + other.cost,
         )
 
     @property
     def usd(self) -> float | None:
         """US dollars; 0 where nothing was asked, None when answers came and none of them has a price."""
-        return 0.0 if self.cost.usd is None and not self.asked else self.cost.usd
+        return 0 if self.cost.usd is None and not self.asked else self.cost.usd
 
     @property
     def prompt_tokens(self) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from recbole_alkd.labelling.collect import questions_of
+from recbole_alkd.labelling.hints import hint_question
+from recbole_alkd.labelling.rankings import questions_of
+from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labels.cost import read_bound, total
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.error import AlkdError
@@ -42,18 +44,23 @@ class Estimate:
     unmeasured: str = ""
 
 
-def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None) -> Estimate:
+def estimate_labels(
+    teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None, supplies: Supplies | None = None
+) -> Estimate:
     """What ``collect_labels`` would ask and spend without a limit. Nothing is asked at a price, and nothing is stored.
 
     A local LLM is loaded and tried on a few instances, because time is its price. ``store`` None: there is none yet.
+    ``supplies``: of the run, for the cases of hints.
     """
     questions = questions_of(teacher, instances)
     known = store.get_many(list(questions)) if store else {}
     missing = [instance for key, instance in questions.items() if key not in known]
-    given = teacher.preparation_cost(store) if missing else []
-    before = [read_bound(cost, "llm_teacher: preparation_cost") for cost in given]
-    about = total([*before[:1], *(expected_of(teacher, instance) for instance in missing)])
-    most = total([*before[1:], *(most_of(teacher, instance) for instance in missing)])
+    hints = hint_question(teacher, store, supplies) if missing else None
+    before = list(teacher.text_costs(hints.messages)) if hints else []
+    if missing:
+        before += [read_bound(cost, "llm_teacher: preparation_cost") for cost in teacher.preparation_cost(store)]
+    about = total([*before[::2], *(expected_of(teacher, instance) for instance in missing)])
+    most = total([*before[1::2], *(most_of(teacher, instance) for instance in missing)])
     nothing = None if missing else 0.0
     found = Estimate(
         wanted=len(instances),
@@ -63,7 +70,7 @@ def estimate_labels(teacher: LLMTeacher, instances: Sequence[Instance], store: L
         usd=nothing if about.usd is None else about.usd,
         most_tokens=most.tokens,
         most_usd=nothing if most.usd is None else most.usd,
-        hints=bool(before),
+        hints=hints is not None,
     )
     try:
         measured = teacher.measure(missing) if missing else None

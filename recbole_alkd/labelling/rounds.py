@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.policy.base import Pool, Selection
 from recbole_alkd.active.ratio import CountBounds, RatioEstimate, count_kinds, estimate_ratio
 from recbole_alkd.labelling.bill import Bill
-from recbole_alkd.labelling.collect import collect_labels
+from recbole_alkd.labelling.collect import Labelling, collect_labels
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.ledger import Ledger
@@ -29,6 +30,7 @@ from recbole_alkd.registry import policies
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import Instance, LLMTeacher
+from recbole_alkd.teacher.replay import read_recordings
 
 logger = logging.getLogger()  # RecBole's, which is the root
 CERTIFICATE = ("value", "upper", "gap", "support")
@@ -66,6 +68,30 @@ class LabelRounds:
         self._pool: Pool | None = None
         self._ratio: RatioEstimate | None = None
         self._bounds: CountBounds | None = None
+
+    @cached_property
+    def supplies(self) -> Supplies:
+        """What the LLM teacher's preparation may need of this run."""
+        rows, folds, teacher, lora = self.rows, self.folds, self.settings.teacher, self.settings.lora
+        examples = partial(rows.lora_examples, folds)
+        if lora.lora and lora.lora_target == "replay" and teacher.llm_teacher == "local":
+            config = rows.dataset.config
+            recorded = read_recordings(teacher, Path(config["data_path"]), config["dataset"])
+            examples = partial(rows.replay_examples, folds, recorded.rankings)
+        cases = partial(rows.hint_cases, self.recommender, self.device)
+        return Supplies(cases, examples, partial(rows.lora_held_out, folds))
+
+    def collect(self, instances: Sequence[Instance], store: LabelStore, retry_failed: bool = False) -> Labelling:
+        """The labels of ``instances``, from ``store`` or the LLM teacher, inside of what is left of the budget."""
+        return collect_labels(
+            self.llm,
+            instances,
+            store,
+            self.budget(len(instances)),
+            show_progress=self.show_progress,
+            retry_failed=retry_failed,
+            supplies=self.supplies,
+        )
 
     @property
     def pool_size(self) -> int:
@@ -169,9 +195,9 @@ class LabelRounds:
 
     def _ask(self, picked: np.ndarray) -> np.ndarray:
         """Labels for the rows ``picked``, from the store or the LLM teacher; gives back the rows that have an answer."""
-        instances, budget, path = self.instances(picked), self.budget(len(picked)), self.settings.teacher.label_store
+        instances, path = self.instances(picked), self.settings.teacher.label_store
         with LabelStore(path) as store:
-            found = collect_labels(self.llm, instances, store, budget, show_progress=self.show_progress)
+            found = self.collect(instances, store)
         self.labels.update(found.labels)
         self.bill = self.bill + found.bill
         self._ended = found.ended

@@ -1,10 +1,9 @@
-"""What an LLM teacher is asked, and what it answers."""
+"""The base of all LLM teachers: what a teacher says of itself, what it may take, and how it is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -13,96 +12,23 @@ from recbole_alkd.labels.cost import Cost, read_bound
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
+from recbole_alkd.teacher.prompt import shown_order
+from recbole_alkd.teacher.records import Answer, Asking, Instance, LoraExample, Materials, Measured, TeacherContext
 
-
-@dataclass(frozen=True)
-class Instance:
-    """One training row that may be labelled, in item tokens.
-
-    ``history`` is oldest first. ``candidates`` stand in the order of the teacher recommender, best first; where the
-    true next item was inserted, it has the last place. A teacher that shows candidates to an LLM in an order shuffles
-    them first (``teacher.prompt.shown_order``), so that no position gives anything away.
-    """
-
-    row: int
-    session: str
-    history: tuple[str, ...]
-    candidates: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LoraExample:
-    """A training example of the local LLM: rank ``candidates`` (``target`` among them) after ``history``.
-
-    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted. ``ranking``:
-    a recorded ranking that is imitated instead, best first, all of it among the candidates; ``target`` is its first item.
-    """
-
-    history: tuple[str, ...]
-    candidates: tuple[str, ...]
-    target: str
-    natural: bool
-    ranking: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first; empty when it failed.
-
-    ``status`` is "ok", "failed" (an answer came and no ranking could be read from it) or "unanswered" (no answer came:
-    nothing is stored, and the next run asks again).
-    """
-
-    ranking: tuple[str, ...]
-    raw: str = ""
-    repairs: Mapping[str, int] = field(default_factory=dict)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    usd: float | None = None
-    status: str = "ok"
-
-    @property
-    def cost(self) -> Cost:
-        """What it took."""
-        return Cost(self.prompt_tokens, self.completion_tokens, self.seconds, self.usd)
-
-
-@dataclass(frozen=True)
-class TeacherContext:
-    """What a teacher may use.
-
-    Attributes:
-        settings: the run's settings.
-        dataset: the data set's name; ``data_path``: the folder with its files.
-        titles: item token -> cleaned title, for every item; empty when the data set has none and the teacher needs none.
-        cache: a folder for adapters and the like, beside the label store.
-        lora_examples: makes the LoRA examples when called (it trains the cross-fitted recommenders), or None.
-        lora_held_out: makes the examples that judge an adapter, none of which it was trained on, or None.
-        lora_key: a hash of everything that decides those examples, so that an adapter can be found without making them.
-        show_progress: whether to draw progress bars.
-        log_metric: called with (name, value, step) for TensorBoard and W&B.
-        device: the recommender's device, e.g. "cpu" or "cuda".
-        hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the LLM to
-            summarise into hints; None: there are no hints.
-        hint_key: a hash of everything that decides those cases, as ``lora_key``.
-        items: every item token of the data set; empty where nobody knows.
-    """
-
-    settings: Settings
-    dataset: str
-    data_path: Path
-    titles: Mapping[str, str]
-    cache: Path
-    lora_examples: Callable[[], list[LoraExample]] | None = None
-    lora_held_out: Callable[[], list[LoraExample]] | None = None
-    lora_key: str = ""
-    show_progress: bool = False
-    log_metric: Callable[[str, float, int], None] | None = None
-    device: str = "cpu"
-    hint_cases: Callable[[], list[Instance]] | None = None
-    hint_key: str = ""
-    items: frozenset[str] = frozenset()
+__all__ = [
+    "Answer",
+    "Asking",
+    "Instance",
+    "LLMTeacher",
+    "LoraExample",
+    "Materials",
+    "Measured",
+    "TeacherContext",
+    "bound_of",
+    "check_teacher",
+    "expected_of",
+    "most_of",
+]
 
 
 def check_teacher(teacher: type[LLMTeacher]) -> None:
@@ -155,48 +81,32 @@ def _name(teacher: type) -> str:
     return f"{teacher.__module__}.{teacher.__qualname__}"
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What labels will take, found by asking about a few of them.
-
-    Attributes:
-        tokens: of all of them. seconds: of asking about them, on this machine.
-        tried: sessions that were asked about. preparation_seconds: before the first one is asked.
-        preparation: what that time is for, in words.
-    """
-
-    tokens: int
-    seconds: float
-    tried: int
-    preparation_seconds: float = 0.0
-    preparation: str = ""
-
-
 class LLMTeacher:
     """Base of all teachers. A subclass is registered under its ``llm_teacher`` name.
 
-    The order of calls: ``identity`` and ``prompt`` for the label keys; ``prepare`` once, and only when a label is
-    missing from the store; then ``ask``; ``close`` at the end, always.
+    The order of calls: ``identity`` and ``prompt`` for the label keys; then, only when a label is missing from the store,
+    ``needs`` and ``prepare_with`` once, and ``answers``; ``close`` at the end, always. A teacher of your own defines
+    ``identity``, ``prompt``, ``bound`` and ``ask``, and ``prepare`` where it has something to load.
 
     Attributes:
         needs_titles: whether items without titles are an error.
         ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
+        takes_recommender_order: whether ``ask`` gets candidates in the teacher recommender's order, in which an inserted true
+            next item stands last. False: they come shuffled by ``llm_seed`` and the session, so that ties give nothing away.
+            True is for controls that rank by that order, and for teachers that shuffle by themselves.
         instant: whether answers take no time and cost nothing, so that they are stored together. Every other teacher must
             define ``bound``.
-        says_when_it_sends: whether ``may_send`` is called just before each request. Of a teacher that does not, all
-            instances that are handed to one ``ask`` count as sent at once, and where the run is killed they are counted as
+        says_when_it_sends: whether leave is asked for (``may_send``) just before each request. Of a teacher that does not, all
+            instances that are handed over together count as sent at once, and where the run is killed they are counted as
             paid for.
-        chunk: how many instances are handed to one ``ask`` (and reserved in the budget) at most.
-        budget: set before ``prepare``; a teacher that asks for something besides rankings, such as hints, reserves it here.
-        store: set before ``prepare``; where hints are kept.
-        reservations: set before ``ask``: row -> what is reserved for its request. A teacher that sends a second request
-            for an instance extends the reservation first.
-        before_sending: set before ``ask``; what ``may_send`` asks.
-        preparation: what ``prepare`` asked of an LLM at a price; its tokens and USD go on the bill. None: nothing.
+        chunk: how many instances are handed over (and reserved in the budget) at most.
+        budget, store, reservations, before_sending, preparation: for teachers of earlier versions, set by ``prepare_with`` and
+            ``answers``, which others define themselves. ``preparation``: what ``prepare`` asked of an LLM at a price.
     """
 
     needs_titles: ClassVar[bool] = True
     ranks_candidates_only: ClassVar[bool] = True
+    takes_recommender_order: ClassVar[bool] = False
     instant: ClassVar[bool] = False
     says_when_it_sends: ClassVar[bool] = False
     chunk: int = 64
@@ -268,15 +178,50 @@ class LLMTeacher:
         return None
 
     def preparation_cost(self, store: LabelStore | None) -> Sequence[Cost | tuple[int, float | None]]:
-        """What ``prepare`` would ask of an LLM at a price beyond what ``store`` has: ``[expect, most]``, or [] for nothing."""
+        """What ``prepare`` would ask of an LLM at a price, hints left out: ``[expect, most]``, or [] for nothing."""
         return []
+
+    # what comes before the first ranking
+
+    def needs(self) -> frozenset[str]:
+        """Which fields of ``Materials`` besides the hints must be made; asked when a label is missing."""
+        return frozenset()
+
+    @property
+    def hint_key(self) -> str:
+        """The key of the hints that stand in this teacher's prompts; "none" where it has none."""
+        return "none"
+
+    def hint_messages(self, cases: Sequence[Instance]) -> list[dict[str, str]]:
+        """The chat that asks for hints, of ``cases``; only called where there is a ``hint_key``."""
+        raise NotImplementedError
+
+    def text_costs(self, messages: Sequence[Mapping[str, str]]) -> tuple[Cost, Cost]:
+        """What an answer to ``messages`` will take, about and at most."""
+        raise NotImplementedError
+
+    def write(self, messages: Sequence[Mapping[str, str]], reservation: Reservation | None) -> Answer:
+        """The LLM's answer to ``messages`` that are no ranking, such as those for hints, as ``raw``.
+
+        Raises:
+            AlkdError: there is none.
+        """
+        raise NotImplementedError
 
     def prepare(self) -> None:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""
 
+    def prepare_with(self, materials: Materials, budget: Budget, store: LabelStore) -> Cost:
+        """``prepare`` with what was made for this teacher; gives back what it asked of an LLM at a price on its own account."""
+        self.budget, self.store = budget, store
+        self.prepare()
+        asked, self.preparation = self.preparation, None  # on one bill only
+        return asked.cost if asked else Cost()
+
+    # asking
+
     def may_send(self, instance: Instance) -> bool:
-        """To be called just before the request about ``instance`` leaves. False: it must not be sent, because another process
-        has asked this question meanwhile; nothing is answered for it then. May wait for the disk: in an event loop, call it
+        """To be called just before the request about ``instance`` leaves (see ``Asking.may_send``). In an event loop, call it
         in a thread.
 
         Raises:
@@ -295,8 +240,20 @@ class LLMTeacher:
         else:
             yield from ([pair] for pair in self.ask(instances))
 
+    def answers(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
+        """What the engine calls: ``ask_in_groups`` with what ``asking`` lends, ended early by ``stop``."""
+        self.before_sending, self.reservations = asking.may_send, asking.reservations
+        try:
+            if self.takes_recommender_order:
+                yield from self.ask_in_groups(instances)
+            else:
+                seed = self.context.settings.teacher.llm_seed
+                yield from self.ask_in_groups([replace(one, candidates=shown_order(one, seed)) for one in instances])
+        finally:
+            self.before_sending = None
+
     def stop(self) -> bool:
-        """Called when the user interrupts ``ask``: send nothing more. Whether answers that are on their way still come."""
+        """Called when the user interrupts the asking: send nothing more. Whether answers that are on their way still come."""
         return False
 
     @property

@@ -19,7 +19,7 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.text import read_yaml_file
-from recbole_alkd.teacher.base import Instance
+from recbole_alkd.teacher.records import Instance
 
 # every text of a prompt file, with the slots that it must have
 SLOTS: dict[str, frozenset[str]] = {

@@ -18,6 +18,7 @@ class RecommenderTeacher(LLMTeacher):
 
     needs_titles = False
     instant = True
+    takes_recommender_order = True
 
     @property
     def identity(self) -> str:

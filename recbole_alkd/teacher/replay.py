@@ -40,6 +40,7 @@ class ReplayTeacher(LLMTeacher):
     needs_titles = False
     ranks_candidates_only = False
     instant = True
+    takes_recommender_order = True  # no candidate decides
 
     @cached_property
     def _recordings(self) -> Recordings:

@@ -33,6 +33,7 @@ class TextTeacher(LLMTeacher):
     """TF-IDF of titles, fused with the teacher recommender's order."""
 
     instant = True
+    takes_recommender_order = True
 
     @property
     def identity(self) -> str:

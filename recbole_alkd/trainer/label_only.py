@@ -15,8 +15,8 @@ import numpy as np
 
 from recbole_alkd.data.writing import write_files
 from recbole_alkd.labelling.batch import read_batch, write_batch
-from recbole_alkd.labelling.collect import collect_labels, keys_of
 from recbole_alkd.labelling.estimate import estimate_labels
+from recbole_alkd.labelling.rankings import keys_of
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.registry import teachers
@@ -34,9 +34,9 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
     instances = rounds.instances(picked)
     if path.is_file():
         with LabelStore(path) as store:
-            found = estimate_labels(rounds.llm, instances, store)
+            found = estimate_labels(rounds.llm, instances, store, rounds.supplies)
     else:
-        found = estimate_labels(rounds.llm, instances, None)
+        found = estimate_labels(rounds.llm, instances, None, rounds.supplies)
     limits, bound = rounds.settings.selection, rounds.llm.bound_words
     lines = [
         f"{found.wanted:,} instances: {found.known:,} in {path}, {found.missing:,} to ask" + (", and hints" if found.hints else ""),
@@ -94,14 +94,7 @@ def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, f
     path = rounds.settings.teacher.label_store
     instances = rounds.instances(picked)
     with LabelStore(path) as store:
-        found = collect_labels(
-            rounds.llm,
-            instances,
-            store,
-            rounds.budget(len(picked)),
-            show_progress=rounds.show_progress,
-            retry_failed=retry_failed,
-        )
+        found = rounds.collect(instances, store, retry_failed)
     session = {instance.row: instance.session for instance in instances}
     missing = [session[row] for row in found.missing]
     bill = found.bill
@@ -129,14 +122,14 @@ def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found
     """Write what is missing from the store as an OpenAI batch file."""
     teacher = _api(rounds, "--batch-out")
     with LabelStore(rounds.settings.teacher.label_store) as store:
-        made = write_batch(teacher, rounds.instances(picked), store, rounds.budget(len(picked)), file)
+        made = write_batch(teacher, rounds.instances(picked), store, rounds.budget(len(picked)), file, rounds.supplies)
     lines = [
         f"{made.requests:,} requests written to {file}; {made.known:,} labels are in the store"
         + (f", {made.missing:,} instances left out ({made.ended})" if made.missing else ""),
         f"upper bound: {made.tokens:,} tokens, {money(made.usd)}",
     ]
-    hints = teacher.preparation
-    if hints:
+    hints = made.hints
+    if hints.tokens:
         lines.append(f"hints: {hints.prompt_tokens:,} + {hints.completion_tokens:,} tokens, {money(hints.usd)}, asked for now")
     return dataclasses.asdict(made), lines
 

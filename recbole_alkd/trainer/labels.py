@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +78,7 @@ class RunLabels:
         run = self._run
         rows = TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)
         folds = self._folds(rows)
-        llm = self._llm_teacher(rows, folds)
+        llm = self._llm_teacher(rows)
         try:
             self._rounds = LabelRounds(
                 rows, run.recommender, run.model.served, llm, folds, run.config["seed"], run.device,
@@ -128,13 +127,10 @@ class RunLabels:
         rng = np.random.default_rng(stage_seed(run.config["seed"], "folds"))
         return Folds(rows.session_ids, run.settings.lora.lora_folds, rng, train_fold)
 
-    def _llm_teacher(self, rows: TrainingRows, folds: Folds) -> LLMTeacher:
+    def _llm_teacher(self, rows: TrainingRows) -> LLMTeacher:
         run = self._run
         settings, config = run.settings, run.config
-        examples, key = partial(rows.lora_examples, folds), rows.lora_key()
-        if imitates(settings):
-            recorded = recordings_of(config, settings)
-            examples, key = partial(rows.replay_examples, folds, recorded.rankings), rows.lora_key(recorded.digest)
+        recorded = recordings_of(config, settings).digest if imitates(settings) else ""
         return teachers.get(settings.teacher.llm_teacher)(
             TeacherContext(
                 settings=settings,
@@ -142,13 +138,10 @@ class RunLabels:
                 data_path=Path(config["data_path"]),
                 titles=self._titles,
                 cache=Path(settings.teacher.label_store).parent,
-                lora_examples=examples,
-                lora_held_out=partial(rows.lora_held_out, folds),
-                lora_key=key,
+                lora_key=rows.lora_key(recorded),
                 show_progress=run.show_progress,
                 log_metric=teacher_log(*run.trainer.loggers),
                 device=str(run.device),
-                hint_cases=partial(rows.hint_cases, run.recommender, run.device),
                 hint_key=rows.hint_key(),
                 items=frozenset(rows.tokens[1:].tolist()),
             )

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from chat_server import ChatServer, completion
 
-from recbole_alkd.labelling.collect import Labelling, collect_labels
+from recbole_alkd.labelling.collect import Labelling, collect_labels, prepare
+from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.llm import chat_client
 from recbole_alkd.llm.api_key import find_key
@@ -338,12 +339,17 @@ def test_no_second_try_without_budget(tmp_path: Path, store: LabelStore) -> None
 # -- hints ---------------------------------------------------------------------------------------------------------------
 
 
-def hint_context(calls: list[int]) -> dict[str, Any]:
+HINTED = {"hint_key": "cases of seed 9"}  # of a teacher's context
+
+
+def hint_supplies(calls: list[int]) -> Supplies:
+    """The cases of ``HINTED``; ``calls`` gets longer when they are made."""
+
     def cases() -> list[Instance]:
         calls.append(1)
         return some_instances(2, seed=9)
 
-    return {"hint_cases": cases, "hint_key": "cases of seed 9"}
+    return Supplies(cases, list)
 
 
 def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) -> None:
@@ -353,38 +359,39 @@ def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) ->
     calls: list[int] = []
     with ChatServer(script) as server:
         budget = Budget(9, tokens=10**6)
-        found = label(make(server, tmp_path, hint_context(calls)), store, 3, budget)
+        supplies = hint_supplies(calls)
+        found = label(make(server, tmp_path, HINTED), store, 3, budget, supplies=supplies)
         assert len(server.requests) == 4
         assert "1. Sequels follow.\n2. Casts recur." in server.requests[1]["messages"][1]["content"]
         assert found.bill.asked == 3
         assert found.bill.prompt_tokens + found.bill.completion_tokens == server.charged == budget.spent.tokens
-        rounds = make(server, tmp_path / "rounds", hint_context([]))  # hints of its own, because its store is another
+        rounds = make(server, tmp_path / "rounds", HINTED)  # hints of its own, because its store is another
         with LabelStore(tmp_path / "rounds.sqlite") as other:
             bills = [
-                collect_labels(rounds, some_instances(number), other, Budget(9), show_progress=False).bill for number in (1, 2)
+                collect_labels(rounds, some_instances(n), other, Budget(9), show_progress=False, supplies=supplies).bill
+                for n in (1, 2)
             ]
         rounds.close()
         assert bills[0].prompt_tokens > 1.5 * bills[1].prompt_tokens  # the second round does not pay for them again
         server.requests.clear()
-        again = label(make(server, tmp_path, hint_context(calls)), store, 3)
+        again = label(make(server, tmp_path, HINTED), store, 3, supplies=supplies)
         assert len(server.requests) == 0 and again.bill.reused == 3
-        more = label(make(server, tmp_path, hint_context(calls)), store, 4)
-        assert len(server.requests) == 1 and len(calls) == 1
+        more = label(make(server, tmp_path, HINTED), store, 4, supplies=supplies)
+        assert len(server.requests) == 1 and len(calls) == 2  # of two stores
         assert "1. Sequels follow." in server.requests[0]["messages"][1]["content"] and len(more.labels) == 4
     assert (
-        make("http://x", tmp_path, hint_context(calls), llm_hints=False).identity
-        != make("http://x", tmp_path, hint_context(calls)).identity
+        make("http://x", tmp_path, HINTED, llm_hints=False).identity
+        != make("http://x", tmp_path, HINTED).identity
     )
 
 
 def test_a_budget_too_small_for_hints(tmp_path: Path, store: LabelStore) -> None:
     with ChatServer() as server:
-        teacher = make(server, tmp_path, hint_context([]))
+        teacher = make(server, tmp_path, HINTED)
         one, _ = teacher.estimate(some_instances(1)[0])
         short = min(one, 1000)
         with pytest.raises(AlkdError, match=r"budget_tokens: .* too little for the hints"):
-            teacher.budget, teacher.store = Budget(9, tokens=short), store
-            teacher.prepare()
+            prepare(teacher, store, Budget(9, tokens=short), hint_supplies([]))
         teacher.close()
         assert server.requests == []
 

@@ -25,7 +25,7 @@ from fault_server import (
     question_of,
     sometimes,
 )
-from test_api import hint_context, label, make, many
+from test_api import HINTED, hint_supplies, label, make, many
 
 from recbole_alkd.labelling.collect import collect_labels, keys_of
 from recbole_alkd.labels import Budget, LabelStore
@@ -266,14 +266,14 @@ def test_half_a_surrogate_pair_in_hints(tmp_path: Path, store: LabelStore) -> No
 
     calls: list[int] = []
     with FaultServer(text=text) as server:
-        teacher = make(server, tmp_path, hint_context(calls))
-        assert len(label(teacher, store, 3).labels) == 3
+        teacher, supplies = make(server, tmp_path, HINTED), hint_supplies(calls)
+        assert len(label(teacher, store, 3, supplies=supplies).labels) == 3
         assert "belongs together \ufffd follows" in server.requests[1]["messages"][1]["content"]
         (hints,) = all_hints(store)
         # hints that an earlier release has stored as they came
         with LabelStore(tmp_path / "old") as other:
             put_hints(other, Hints(hints.key, ("\ud83d rule",), raw="\ud83d rule"))
-            assert len(label(make(server, tmp_path, hint_context(calls)), other, 3).labels) == 3
+            assert len(label(make(server, tmp_path, HINTED), other, 3, supplies=supplies).labels) == 3
         assert "1. \ufffd rule" in server.requests[-1]["messages"][1]["content"]
 
 
@@ -293,11 +293,11 @@ def test_a_reader_that_fails_makes_a_failed_label(
 
 def test_hints_that_cannot_be_read_are_paid_once(tmp_path: Path, store: LabelStore) -> None:
     with FaultServer(lambda number, body: "choices empty" if number == 0 else None) as server:
-        assert len(label(make(server, tmp_path, hint_context([])), store, 2).labels) == 2
+        assert len(label(make(server, tmp_path, HINTED), store, 2, supplies=hint_supplies([])).labels) == 2
         (hints,) = all_hints(store)
         assert hints.rules == () and json.loads(hints.raw)["choices"] == [] and hints.prompt_tokens > 0
         paid = server.paid_requests
-        label(make(server, tmp_path, hint_context([])), store, 3)
+        label(make(server, tmp_path, HINTED), store, 3, supplies=hint_supplies([]))
         assert server.paid_requests == paid + 1
 
 

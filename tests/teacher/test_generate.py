@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_llm import TITLES, context, instances, tiny_llm
+from tiny_llm import TITLES, context, instances, tiny_llm, with_examples
 
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
@@ -85,7 +85,7 @@ def test_lora_learns_to_begin_with_the_right_item(model, tmp_path):
 
     values = {"llm_candidates": 6, "llm_top_n": 6, "lora": True, "lora_examples": 48, "lora_learning_rate": 1e-2}
     fixed = examples(4) * 12
-    one = teacher(model, tmp_path, values, titles=ITEMS, lora_examples=lambda: fixed)
+    one = with_examples(teacher(model, tmp_path, values, titles=ITEMS), lambda: fixed)
     one.prepare()
     assert one.lora_report["loss_last"] < 0.8 * one.lora_report["loss_first"]
 

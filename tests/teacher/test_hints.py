@@ -1,5 +1,6 @@
 """Hints: asked for once, parsed, kept under a key of what decides them, and shown in the prompts."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -7,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import TITLES, context, instances, tiny_llm
 
+from recbole_alkd.labelling.collect import prepare
+from recbole_alkd.labelling.hints import hints_of
+from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labels import Budget, LabelStore, LabelStoreError, tools
+from recbole_alkd.labels import file as file_module
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.hints import all_hints, get_hints, put_hints
 from recbole_alkd.registry import teachers
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Answer, LLMTeacher
-from recbole_alkd.teacher.hints import MAX_HINT, MAX_HINTS, find_hints, hint_key, hint_messages, parse_hints
+from recbole_alkd.teacher.hints import MAX_HINT, MAX_HINTS, as_lines, hint_key, hint_messages, parse_hints
 from recbole_alkd.teacher.local.generate import GenerateScorer
 from recbole_alkd.teacher.prompt import load_prompt
 
@@ -34,8 +41,11 @@ def model(tmp_path_factory):
     return tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
 
 
-def with_cases(model, tmp_path, cases=None, key="c", **values):
-    return context(model, tmp_path, {"llm_scoring": "generate", **values}, hint_cases=cases or instances, hint_key=key)
+def with_cases(model, tmp_path, key="c", **values):
+    return context(model, tmp_path, {"llm_scoring": "generate", **values}, hint_key=key)
+
+
+SUPPLIES = Supplies(hint_cases=instances, lora_examples=list)
 
 
 def test_points_are_read():
@@ -80,13 +90,32 @@ def test_the_question_shows_every_case():
 
 
 class Stub(LLMTeacher):
+    """Has hints of its own under ``hint_key``; ``answer`` gives its answer to a chat."""
+
     identity = "an LLM"
+    instant = True
+
+    def __init__(self, ctx, answer):
+        super().__init__(ctx)
+        self.prompts, self.answer = load_prompt("movies", ""), answer
+
+    @property
+    def hint_key(self):
+        return hint_key(self.context, self.prompts, "an LLM")
+
+    def hint_messages(self, cases):
+        return hint_messages(self.prompts, cases, TITLES)
+
+    def text_costs(self, messages):
+        return Cost(50), Cost(100, usd=1.0)
+
+    def write(self, messages, reservation):
+        return self.answer(messages)
 
 
-def stub(ctx, store):
-    teacher = Stub(ctx)
-    teacher.store = store
-    return teacher
+def hints_for(ctx, store, answer, budget=None):
+    """The rules, and what they took."""
+    return hints_of(Stub(ctx, answer), store, budget or Budget(9), SUPPLIES)
 
 
 @pytest.fixture
@@ -102,13 +131,13 @@ def test_hints_are_asked_for_once(model, tmp_path, store):
         asked.append(messages)
         return Answer((), raw=ANSWER, prompt_tokens=90, completion_tokens=7, usd=0.5)
 
-    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
-    key = hint_key(ctx, prompt, "an LLM")
-    lines = "\n".join(f"{k}. {hint}" for k, hint in enumerate(HINTS, start=1))
-    first, second = stub(ctx, store), stub(ctx, store)
-    assert find_hints(first, prompt, key, ask) == lines == find_hints(second, prompt, key, ask)
+    ctx, budget = with_cases(model, tmp_path), Budget(9, tokens=1000)
+    key = hint_key(ctx, load_prompt("movies", ""), "an LLM")
+    (first, paid), (second, again) = hints_for(ctx, store, ask, budget), hints_for(ctx, store, ask, budget)
+    assert first == HINTS == second and as_lines(HINTS).startswith(f"1. {HINTS[0]}\n2. {HINTS[1]}\n")
     assert len(asked) == 1
-    assert first.preparation.usd == 0.5 and second.preparation is None  # paid for once
+    assert (paid.tokens, paid.usd) == (97, 0.5) and again == Cost()  # paid for once
+    assert (budget.spent.tokens, budget.spent.usd, budget.spent.labels) == (97, 0.5, 0)
     kept = get_hints(store, key)
     assert (kept.rules, kept.raw, kept.teacher) == (HINTS, ANSWER, "an LLM")
     (spent,) = tools.stats(store)
@@ -121,12 +150,12 @@ def test_hints_are_asked_for_once(model, tmp_path, store):
     with store.transaction() as db:
         db.execute("UPDATE hints SET rules = '{'")
     with pytest.raises(LabelStoreError, match="not readable"):
-        find_hints(second, prompt, key, ask)
+        hints_for(ctx, store, ask)
 
 
 def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
-    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
-    key, asked, began, may_end, found = hint_key(ctx, prompt, "an LLM"), [], threading.Event(), threading.Event(), []
+    ctx = with_cases(model, tmp_path)
+    asked, began, may_end, found = [], threading.Event(), threading.Event(), []
 
     def ask(messages):
         asked.append(messages)
@@ -136,7 +165,7 @@ def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
 
     def want():
         with LabelStore(store.path) as own:
-            found.append(find_hints(stub(ctx, own), prompt, key, ask))
+            found.append(hints_for(ctx, own, ask))
 
     threads = [threading.Thread(target=want) for _ in range(2)]
     threads[0].start()
@@ -145,7 +174,33 @@ def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
     may_end.set()
     for thread in threads:
         thread.join(30)
-    assert len(asked) == 1 and len(found) == 2 and found[0] == found[1]
+    assert len(asked) == 1 and [rules for rules, _ in found] == [HINTS, HINTS]
+
+
+def test_hints_that_cannot_be_stored_are_kept_beside_the_store(model, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(file_module, "LOCKED_SECONDS", 0.2)
+    ctx = with_cases(model, tmp_path)
+    held = []
+
+    def ask(messages):
+        held.append(sqlite3.connect(store.path, isolation_level=None, check_same_thread=False))
+        held[0].execute("BEGIN IMMEDIATE")
+        return Answer((), raw=ANSWER, prompt_tokens=90)
+
+    class Costly(Stub):
+        instant = False
+
+    with pytest.raises(LabelStoreError, match=r"another process holds it .*; 1 answers are kept in .*the next start"):
+        hints_of(Costly(ctx, ask), store, Budget(9), SUPPLIES)
+    held[0].close()
+    assert hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == HINTS
+
+
+def test_hints_that_take_more_than_was_said_name_the_teacher(model, tmp_path, store):
+    ctx, budget = with_cases(model, tmp_path), Budget(9, tokens=1000)
+    with pytest.raises(AlkdError, match=r"'an LLM', the hints: 200 tokens were taken where 100 were reserved"):
+        hints_for(ctx, store, lambda _: Answer((), raw=ANSWER, prompt_tokens=200), budget)
+    assert budget.spent.tokens == 200 and hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == HINTS
 
 
 def test_a_store_without_hints_gets_them(tmp_path):
@@ -172,23 +227,20 @@ def test_the_key_is_of_what_decides_the_hints(model, tmp_path):
 
 
 def test_without_hints_nobody_is_asked(model, tmp_path, store):
-    teacher = stub(context(model, tmp_path), store)
-    assert find_hints(teacher, load_prompt("movies", ""), "none", lambda _: pytest.fail("asked")) == ""
+    assert hints_for(context(model, tmp_path), store, lambda _: pytest.fail("asked")) == (None, Cost())
 
 
 def test_an_llm_without_hints_is_not_asked_again(model, tmp_path, store, caplog):
-    ctx, prompt = with_cases(model, tmp_path), load_prompt("movies", "")
-    key = hint_key(ctx, prompt, "an LLM")
-    assert find_hints(stub(ctx, store), prompt, key, lambda _: Answer((), raw="I cannot.")) == ""
+    ctx = with_cases(model, tmp_path)
+    assert hints_for(ctx, store, lambda _: Answer((), raw="I cannot."))[0] == ()
     assert "no hints that can be used" in caplog.text
-    assert find_hints(stub(ctx, store), prompt, key, lambda _: pytest.fail("asked again")) == ""
+    assert hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == ()
 
 
 def test_hints_stand_in_the_prompts_of_the_local_teacher(model, tmp_path, store, monkeypatch):
     monkeypatch.setattr(GenerateScorer, "chat", lambda self, messages: Answer((), raw=ANSWER))
     one = teachers.get("local")(with_cases(model, tmp_path))
-    one.store = store
-    one.prepare()
+    prepare(one, store, Budget(9), SUPPLIES)
     read = one._scorer.tokenizer.decode(one._scorer.case(instances()[0]).trees[0].tokens.tolist())
     assert f"1. {HINTS[0]}\n2. {HINTS[1]}\n" in read
     other = teachers.get("local")(with_cases(model, tmp_path, key="d"))
@@ -197,18 +249,16 @@ def test_hints_stand_in_the_prompts_of_the_local_teacher(model, tmp_path, store,
 
 def test_the_hints_of_the_local_teacher_are_counted(model, tmp_path, store):
     teacher = teachers.get("local")(with_cases(model, tmp_path))
-    teacher.store, teacher.budget = store, Budget(9, tokens=10**6)
-    teacher.prepare()
+    budget = Budget(9, tokens=10**6)
+    paid = prepare(teacher, store, budget, SUPPLIES)
     (kept,) = all_hints(store)
     asked = hint_messages(load_prompt("movies", ""), instances(), TITLES)
     assert kept.prompt_tokens >= sum(len(message["content"].encode()) for message in asked)  # every byte is a token here
     assert 0 < kept.completion_tokens <= 400
-    assert teacher.budget.spent.tokens == kept.prompt_tokens + kept.completion_tokens
-    assert teacher.preparation.prompt_tokens == kept.prompt_tokens
+    assert budget.spent.tokens == kept.cost.tokens == paid.tokens
     poor = teachers.get("local")(with_cases(model, tmp_path, key="d"))
-    poor.store, poor.budget = store, Budget(9, tokens=100)
     with pytest.raises(ValueError, match=r"budget_tokens: .* too little for the hints"):
-        poor.prepare()
+        prepare(poor, store, Budget(9, tokens=100), SUPPLIES)
 
 
 def test_likelihoods_have_no_hints(model, tmp_path, monkeypatch):
@@ -216,5 +266,5 @@ def test_likelihoods_have_no_hints(model, tmp_path, monkeypatch):
     with_hints, without = (
         teachers.get("local")(with_cases(model, tmp_path, llm_scoring="title", llm_hints=on)) for on in (True, False)
     )
-    with_hints.prepare()
+    with_hints.prepare()  # without any
     assert with_hints.identity == without.identity

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_llm import TITLES, context, instances, tiny_llm
+from tiny_llm import TITLES, context, instances, tiny_llm, with_examples
 
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
@@ -84,10 +84,10 @@ def test_lora_learns_letters(model, tmp_path):
             model,
             tmp_path,
             {"llm_scoring": "index", **values},
-            lora_examples=lambda: [example],
             log_metric=lambda *entry: logged.append(entry[1]),
         )
     )
+    with_examples(one, lambda: [example])
     one.prepare()
     assert one.lora_report["steps"] == 60  # in a new order each
     assert np.mean(logged[-6:]) < 0.5 * np.mean(logged[:6])

@@ -289,7 +289,7 @@ def test_killed_labelling_loses_nothing_at_twenty_moments(tmp_path: Path) -> Non
 
 
 def test_the_bar_begins_when_the_asking_does(store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recbole_alkd.labelling import collect as labelling
+    from recbole_alkd.labelling import engine as labelling
 
     bars: list = []
     ready: list[float] = []

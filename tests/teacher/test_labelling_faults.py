@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_labelling import Scripted, instances, key_of
 
-from recbole_alkd.labelling import collect as labelling
+from recbole_alkd.labelling import engine as labelling
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore, LabelStoreError
 from recbole_alkd.labels import file as file_module
@@ -129,13 +129,13 @@ def test_a_store_that_is_deleted_meanwhile(store: LabelStore, last: bool) -> Non
 
 def test_a_store_that_is_deleted_behind_the_last_write(store: LabelStore) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        real = labelling._Collection._result
+        real = labelling.Engine.check_store
 
-        def result(self: Any) -> Any:
+        def check(self: Any) -> None:
             store.path.unlink()
-            return real(self)
+            real(self)
 
-        patch.setattr(labelling._Collection, "_result", result)
+        patch.setattr(labelling.Engine, "check_store", check)
         with pytest.raises(LabelStoreError, match="6 answers are kept"):
             collect_labels(Acting(lambda session: None), instances(6), store, Budget(6), show_progress=False)
     with LabelStore(store.path) as new:

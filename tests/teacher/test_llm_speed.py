@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import recbole
 import torch
-from tiny_llm import context
+from tiny_llm import context, with_examples
 
 from recbole_alkd.llm.models import threads
 from recbole_alkd.registry import teachers
@@ -37,9 +37,8 @@ def teacher(tmp_path, **values):
     titles = catalogue()
     values = {"llm_dtype": None, "llm_candidates": CANDIDATES, "llm_top_n": 10, **values}
     chosen = [LoraExample(i.history, i.candidates, i.candidates[0], True) for i in sessions(titles, 32, seed=1)]
-    return teachers.get("local")(
-        context("smollm2-135m-instruct", tmp_path, values, titles=titles, lora_examples=lambda: chosen, lora_key="k")
-    )
+    one = teachers.get("local")(context("smollm2-135m-instruct", tmp_path, values, titles=titles, lora_key="k"))
+    return with_examples(one, lambda: chosen)
 
 
 def timed(function):

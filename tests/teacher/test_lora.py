@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_llm import context, tiny_llm
+from tiny_llm import context, tiny_llm, with_examples
 
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
@@ -58,10 +58,9 @@ def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples,
         "llm_top_n": 6,
         **values,
     }
-    own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: make(made), "log_metric": log_metric}
-    if held_out:
-        own["lora_held_out"] = lambda: held_out
-    return teachers.get("local")(context(model, tmp_path, values, **own))
+    own = {"titles": ITEMS, "lora_key": "k", "log_metric": log_metric}
+    one = teachers.get("local")(context(model, tmp_path, values, **own))
+    return with_examples(one, lambda: make(made), lambda: held_out or ())
 
 
 def accuracy(one, asked):
@@ -365,10 +364,10 @@ def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys):
             tmp_path,
             {"lora": True, "lora_examples": 8},
             titles=ITEMS,
-            lora_examples=lambda: examples(8),
             show_progress=True,
         )
     )
+    with_examples(one, lambda: examples(8))
     one.prepare()
     shown = capsys.readouterr().err
     assert "8/8" in shown and "loss=" in shown

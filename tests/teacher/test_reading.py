@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_lora import ITEMS, examples
-from tiny_llm import FAMILIES, NO_SYSTEM_TEMPLATE, TITLES, context, instances, tiny_llm, tiny_model
+from tiny_llm import FAMILIES, NO_SYSTEM_TEMPLATE, TITLES, context, instances, tiny_llm, tiny_model, with_examples
 
 from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
 from recbole_alkd.llm.models import load_causal_lm
@@ -76,7 +76,8 @@ def test_other_families_label_and_are_tuned(folders, tmp_path, family):
         "llm_top_n": 6,
     }  # fmt: skip
     teachers.get("local").check(context(folders[family], tmp_path, values).settings)
-    one = teachers.get("local")(context(folders[family], tmp_path, values, titles=ITEMS, lora_examples=lambda: examples(4) * 4))
+    one = teachers.get("local")(context(folders[family], tmp_path, values, titles=ITEMS))
+    with_examples(one, lambda: examples(4) * 4)
     asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(3, seed=8))]
     found = dict(one.ask(asked))
     assert all(answer.status == "ok" and len(answer.ranking) == 6 for answer in found.values())
@@ -160,14 +161,14 @@ def test_lora_examples_are_cut_too(tmp_path, caplog, scoring):
     made = [dataclasses.replace(e, history=e.history * 3) for e in examples(8)]
     instance = Instance(0, "0", made[0].history, made[0].candidates)
     room = places(tmp_path, instance, 3, values, ITEMS, training=True)
-    one = teacher(gpt2(tmp_path / "m", room), tmp_path, values, titles=ITEMS, lora_examples=lambda: made)
+    one = with_examples(teacher(gpt2(tmp_path / "m", room), tmp_path, values, titles=ITEMS), lambda: made)
     one.prepare()
     assert one.lora_report["examples"] == 8
     assert caplog.text.count("sessions are cut to the last items that fit") == 1
     few = gpt2(tmp_path / "few", max(places(tmp_path, instance, 1, values, ITEMS, training=True) - 1, 48))
     if scoring != "title":
         with pytest.raises(AlkdError, match="no LoRA example with 6 candidates fits"):
-            teacher(few, tmp_path, values, titles=ITEMS, lora_examples=lambda: made).prepare()
+            with_examples(teacher(few, tmp_path, values, titles=ITEMS), lambda: made).prepare()
 
 
 def test_a_model_that_reads_next_to_nothing_is_refused_before_training(tmp_path):

@@ -19,7 +19,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.groups import FIELDS
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.settings.text import read_yaml
-from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.teacher.base import Instance, TeacherContext, most_of
 
 PAGE = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 BLOCKS = [
@@ -50,12 +50,12 @@ def test_a_block_is_a_settings_file(tiny_path: Path, tmp_path: Path, block: str,
     if settings.teacher.llm_teacher == "replay":
         (tmp_path / "tiny.llm.jsonl").write_text('{"session_id": "s", "ranking": ["b"]}\n')
     titles = {"a": "A", "b": "B", "c": "C"}
-    context = TeacherContext(settings, "tiny", tmp_path, titles, tmp_path / "cache", hint_cases=list, hint_key="k")
+    context = TeacherContext(settings, "tiny", tmp_path, titles, tmp_path / "cache", hint_key="k")
     teacher = teachers.get(settings.teacher.llm_teacher)(context)
     instance = Instance(0, "s", ("a",), ("b", "c"))
     assert teacher.identity and isinstance(teacher.prompt(instance), str)
-    tokens, usd = teacher.most(instance)
-    assert tokens >= 0 and (usd is None) == (values.get("budget_usd") is None)
+    most = most_of(teacher, instance)
+    assert most.tokens >= 0 and (most.usd is None) == (values.get("budget_usd") is None)
 
 
 @pytest.mark.slow

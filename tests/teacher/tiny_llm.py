@@ -9,7 +9,7 @@ import torch
 
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.reading import read_settings
-from recbole_alkd.teacher.base import Instance, TeacherContext
+from recbole_alkd.teacher.base import Instance, Materials, TeacherContext
 
 TITLES = {
     "a1": "Toy story",
@@ -129,6 +129,19 @@ def context(model: Path, tmp_path: Path, values: dict[str, Any] | None = None, *
         "cache": tmp_path / "alkd_labels",
     }
     return TeacherContext(**{**fields, **own})
+
+
+def with_examples(teacher: Any, examples: Any = None, held_out: Any = None) -> Any:
+    """``teacher``, whose ``prepare`` is given LoRA examples: functions that make them, called where it needs them."""
+    real = teacher.prepare
+
+    def prepare() -> None:
+        made = None if not examples or not teacher.needs() else tuple(examples())
+        judges = None if not held_out else tuple(held_out())
+        real(Materials(lora_examples=made, lora_held_out=judges))
+
+    teacher.prepare = prepare
+    return teacher
 
 
 def instances() -> list[Instance]:

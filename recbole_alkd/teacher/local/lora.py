@@ -44,11 +44,11 @@ LogMetric = Callable[[str, float, int], None]
 
 def train_adapter(
     scorer: Scorer,
-    make_examples: Callable[[], Sequence[LoraExample]],
+    examples: Sequence[LoraExample],
     settings: Settings,
     folder: Path,
     *,
-    held_out: Callable[[], Sequence[LoraExample]] | None = None,
+    held_out: Sequence[LoraExample] = (),
     show_progress: bool = False,
     log_metric: LogMetric | None = None,
 ) -> bool:
@@ -80,8 +80,7 @@ def train_adapter(
         if folder.is_dir():
             return False
         clear_unfinished(folder)
-        judges = held_out() if held_out else ()
-        _train(scorer, make_examples(), judges, settings, folder, show_progress, log_metric)
+        _train(scorer, examples, held_out, settings, folder, show_progress, log_metric)
         return True
     finally:
         lock.release()

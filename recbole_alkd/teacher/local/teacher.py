@@ -12,12 +12,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
@@ -25,13 +26,14 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings, TeacherSettings
 from recbole_alkd.teacher import hints
-from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, Measured, TeacherContext
+from recbole_alkd.teacher.base import LLMTeacher
 from recbole_alkd.teacher.local import lora
 from recbole_alkd.teacher.local.generate import HINT_TOKENS, GenerateScorer
 from recbole_alkd.teacher.local.local_check import check_local, unless_labelled
 from recbole_alkd.teacher.local.measuring import measure_local
 from recbole_alkd.teacher.local.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
 from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
+from recbole_alkd.teacher.records import NO_MATERIALS, Answer, Asking, Instance, Materials, Measured, TeacherContext
 
 SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
 _TEMPLATE = 64  # tokens that a chat template may add
@@ -44,6 +46,7 @@ class LocalTeacher(LLMTeacher):
     """A causal LM of this machine, with a LoRA adapter unless ``lora: False``."""
 
     says_when_it_sends = True
+    takes_recommender_order = True  # it shuffles them by itself
 
     @classmethod
     def check(cls, settings: Settings) -> None:
@@ -56,6 +59,7 @@ class LocalTeacher(LLMTeacher):
         self.settings = context.settings.teacher
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
         self._scorer: Scorer | None = None
+        self._plain: Scorer | None = None  # the LM without its adapter, where it wrote the hints
         self._report: dict[str, Any] | None = None
 
     @cached_property
@@ -69,7 +73,7 @@ class LocalTeacher(LLMTeacher):
         scoring = {
             "title": f"title_tokens={s.llm_title_tokens}",
             "index": f"title_tokens={s.llm_title_tokens}|orders={ORDERS}",
-            "generate": f"hints={self._hint_key}",
+            "generate": f"hints={self.hint_key}",
         }[s.llm_scoring]
         adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
         settings = f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
@@ -78,7 +82,7 @@ class LocalTeacher(LLMTeacher):
         return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
 
     @cached_property
-    def _hint_key(self) -> str:
+    def hint_key(self) -> str:  # type: ignore[override]
         if self.settings.llm_scoring != "generate":
             return "none"
         s = self.settings
@@ -93,7 +97,7 @@ class LocalTeacher(LLMTeacher):
             "titles": sorted(self.context.titles.items()),
             "lora": self.context.settings.lora.flat() | {"lora_examples": self.context.settings.lora_examples},
             "model": self._model,
-            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self._hint_key],
+            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self.hint_key],
             "weights": [s.llm_dtype, s.llm_quantize],
             "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
         }
@@ -142,64 +146,75 @@ class LocalTeacher(LLMTeacher):
 
     def measure(self, instances: Sequence[Instance]) -> Measured:
         """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one is wanted."""
-        s, context = self.settings, self.context
-        with threads(s.llm_threads), lora.kept_random_state():
-            device = s.llm_device or context.device
-            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
-            scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
-            waits = context.settings.lora.lora and not (context.cache / "adapters" / self._adapter_hash).is_dir()
-            return measure_local(scorer, instances, context.settings, waits, self._hint_bytes // 10)
+        with threads(self.settings.llm_threads), lora.kept_random_state():
+            return measure_local(self._load(), instances, self.context.settings, bool(self.needs()), self._hint_bytes // 10)
 
     @property
     def _hint_bytes(self) -> int:
         most = hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
-        return 0 if self._hint_key == "none" else most
+        return 0 if self.hint_key == "none" else most
 
-    def prepare(self) -> None:
-        """Load the model; make hints and adapter, or find them."""
+    def needs(self) -> frozenset[str]:
+        """The examples of an adapter that is not there yet."""
+        wanted = self.context.settings.lora.lora and not self._adapter_folder.is_dir()
+        return frozenset({"lora_examples", "lora_held_out"} if wanted else ())
+
+    @property
+    def _adapter_folder(self) -> Path:
+        return self.context.cache / "adapters" / self._adapter_hash
+
+    def _load(self) -> Scorer:
+        """The LM without an adapter."""
+        s, context = self.settings, self.context
+        device = s.llm_device or context.device
+        model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
+        return SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
+
+    def hint_messages(self, cases: Sequence[Instance]) -> list[dict[str, str]]:
+        return hints.hint_messages(self._prompt, cases, self.context.titles)
+
+    def text_costs(self, messages: Sequence[Mapping[str, str]]) -> tuple[Cost, Cost]:
+        """One token for every byte, in both."""
+        most = sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS
+        return Cost(most), Cost(most)
+
+    def write(self, messages: Sequence[Mapping[str, str]], reservation: Reservation | None) -> Answer:
+        with threads(self.settings.llm_threads), lora.kept_random_state():
+            self._plain = self._plain or self._load()
+            assert isinstance(self._plain, GenerateScorer)
+            return self._plain.chat(messages)
+
+    def prepare(self, materials: Materials = NO_MATERIALS) -> None:
+        """Load the model; give it its hints; train the adapter, or find it."""
         if self._scorer is not None:
             return
-        s, context = self.settings, self.context
-        with threads(s.llm_threads), lora.kept_random_state():
-            device = s.llm_device or context.device
-            model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
-            scorer = SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
+        with threads(self.settings.llm_threads), lora.kept_random_state():
+            scorer, self._plain = self._plain or self._load(), None
             if isinstance(scorer, GenerateScorer):
-                scorer.hints = hints.find_hints(self, self._prompt, self._hint_key, partial(self._ask_for_hints, scorer))
-            elif s.llm_hints:
-                logging.getLogger(__name__).info("llm_hints: not used by llm_scoring %r", s.llm_scoring)
-            if context.settings.lora.lora:
-                self._adapt(scorer)
+                scorer.hints = hints.needed(self.hint_key, materials.hints)
+            elif self.settings.llm_hints:
+                logging.getLogger(__name__).info("llm_hints: not used by llm_scoring %r", self.settings.llm_scoring)
+            if self.context.settings.lora.lora:
+                self._adapt(scorer, materials)
         self._scorer = scorer
 
-    def preparation_cost(self, store: LabelStore | None) -> list[Cost]:
-        messages = hints.missing_request(self, self._prompt, self._hint_key, store)
-        return [Cost(_most_tokens(messages))] * 2 if messages else []
+    def prepare_with(self, materials: Materials, budget: Budget, store: LabelStore) -> Cost:
+        """Needs neither budget nor store: what the LM writes costs time alone, and the engine counts it."""
+        self.prepare(materials)
+        return Cost()
 
-    def _ask_for_hints(self, scorer: GenerateScorer, messages: Sequence[Mapping[str, str]]) -> Answer:
-        reservation = None
-        if self.budget:
-            reservation = self.budget.reserve(_most_tokens(messages), labels=0)
-            if reservation is None:
-                raise AlkdError(f"{self.budget.refusal}: too little for the hints; set llm_hints: False to do without them")
-        answer = scorer.chat(messages)
-        if reservation:
-            reservation.settle(answer.cost.tokens, labels=0)
-        return answer
-
-    def _adapt(self, scorer: Scorer) -> None:
-        context, model = self.context, scorer.model
-        folder: Path = context.cache / "adapters" / self._adapter_hash
+    def _adapt(self, scorer: Scorer, materials: Materials) -> None:
+        context, model, folder = self.context, scorer.model, self._adapter_folder
         trained = False
         if not folder.is_dir():
-            if context.lora_examples is None:
+            if materials.lora_examples is None:
                 raise AlkdError("lora: True needs training sessions to make examples of, and there are none here; set lora: False")
             trained = lora.train_adapter(
                 scorer,
-                context.lora_examples,
+                materials.lora_examples,
                 context.settings,
                 folder,
-                held_out=context.lora_held_out,
+                held_out=materials.lora_held_out or (),
                 show_progress=context.show_progress,
                 log_metric=context.log_metric,
             )
@@ -207,11 +222,13 @@ class LocalTeacher(LLMTeacher):
         self._report = {**lora.read_report(folder), "adapter": str(folder), "reused": not trained}
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
-        """Sessions of like length are asked together.
+        """Sessions of like length are asked together."""
+        for group in self.answers(instances, Asking()):
+            yield from group
 
-        What is computed once for all sessions (the likelihoods of titles without a session, as the training of the adapter)
-        is in no answer's tokens and seconds.
-        """
+    def answers(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
+        """What is computed once for all sessions (the likelihoods of titles without a session, as the training of the
+        adapter) is in no answer's tokens and seconds."""
         self.prepare()
         scorer = self._scorer
         assert scorer is not None
@@ -221,7 +238,7 @@ class LocalTeacher(LLMTeacher):
         # a CPU gains nothing from batches, and alone a session's scores depend on nothing else
         size = self.settings.llm_batch_size or (1 if next(scorer.model.parameters()).device.type == "cpu" else 8)
         for start in range(0, len(cases), size):
-            batch = [(case, instance) for case, instance in cases[start : start + size] if self.may_send(instance)]
+            batch = [(case, instance) for case, instance in cases[start : start + size] if asking.may_send(instance)]
             if not batch:
                 continue
             asked = [instance for _, instance in batch]
@@ -230,16 +247,16 @@ class LocalTeacher(LLMTeacher):
                 answers = scorer.answers(asked, [case for case, _ in batch])
             seconds = (time.perf_counter() - began) / len(batch)
             for instance, answer in zip(asked, answers, strict=True):
-                yield instance, replace(answer, seconds=seconds)
+                yield [(instance, replace(answer, seconds=seconds))]
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
         return self._report
 
     def close(self) -> None:
-        if self._scorer is None:
+        if self._scorer is None and self._plain is None:
             return
-        self._scorer = None
+        self._scorer = self._plain = None
         gc.collect()  # modules and hooks refer to each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -247,8 +264,3 @@ class LocalTeacher(LLMTeacher):
 
 def _identity(settings: TeacherSettings) -> str:
     return model_identity(settings.llm_model, code=settings.llm_trust_remote_code is not None)
-
-
-def _most_tokens(messages: Sequence[Mapping[str, str]]) -> int:
-    """Tokens of a request for hints and of its answer, at most: one for every byte."""
-    return sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS
