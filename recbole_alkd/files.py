@@ -1,4 +1,4 @@
-"""Where the shipped files are, and files that are written whole or not at all, also when the power fails.
+"""Where the shipped files are; files that are written whole or not at all, also when the power fails; checkpoints, read safely.
 
 A new file is written beside its place, forced to the disk, and then renamed. Without the second step a file system may keep
 the rename and lose the content, which leaves an empty file under the right name.
@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import pickle
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,3 +101,30 @@ def sync(path: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def save_checkpoint(state: dict[str, Any], path: str) -> None:
+    """Write ``state`` so that ``torch.load(path, weights_only=True)`` reads it, whole or not at all."""
+    import torch
+
+    with whole_file(path) as stream:
+        torch.save(state, stream, pickle_protocol=2)
+
+
+def load_checkpoint(path: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint with the safe reader. ValueError that names the file when that cannot read it."""
+    import torch
+
+    try:
+        # an explicit True counts more than TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise refusal(path) from error
+
+
+def refusal(path: str) -> ValueError:
+    """The error for a checkpoint that the safe reader cannot read."""
+    return ValueError(
+        f"checkpoint {path!r} was not written after `import recbole_alkd` (or is damaged) and reading it could run code: "
+        "train it anew, or set `trust_checkpoint: True` if the file is your own"
+    )

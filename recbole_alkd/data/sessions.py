@@ -37,6 +37,17 @@ from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import NO_DEFAULT, Field, at_least
+
+_FIELDS = {
+    "min_length": Field(NO_DEFAULT, int, check=at_least(2)),
+    "max_length": Field(NO_DEFAULT, int, check=at_least(1)),
+    "seed": Field(NO_DEFAULT, int, check=at_least(0)),
+    "window": Field(NO_DEFAULT, int, null=True, check=at_least(1)),
+    "order": Field(NO_DEFAULT, str, choices=ORDERS),
+    "augmentation": Field(NO_DEFAULT, str, choices=AUGMENTATIONS),
+    "time_unit": Field(NO_DEFAULT, str, null=True, choices=tuple(TIME_UNITS)),
+}
 
 
 def make_sessions(
@@ -178,14 +189,8 @@ def positions_message(time_field: str, instead: str) -> str:
 
 
 def _check(settings: dict[str, Any]) -> None:
-    least = {"min_length": 2, "max_length": 1, "seed": 0} | ({} if settings["window"] is None else {"window": 1})
-    for key, low in least.items():
-        value = settings[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise AlkdError(f"{key}: {value!r} is not allowed; allowed: an integer of at least {low}")
-    for key, choices in {"order": ORDERS, "augmentation": AUGMENTATIONS, "time_unit": (None, *TIME_UNITS)}.items():
-        if settings[key] not in choices:
-            raise AlkdError(f"{key}: {settings[key]!r} is not allowed; allowed: {' | '.join(str(c) for c in choices)}")
+    for key, spec in _FIELDS.items():
+        spec.checked(key, settings[key])
     check_split(settings["split"], "split")
 
 

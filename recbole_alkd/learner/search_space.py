@@ -23,12 +23,15 @@ from recbole_alkd.learner.base import learner_class
 from recbole_alkd.learner.role_run import RUN_KEYS
 from recbole_alkd.learner.role_run import laid_over as laid_over
 from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
+from recbole_alkd.model.session_model import LOSSES
 from recbole_alkd.registry import backbones, losses
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.groups import FIELDS, Settings
+from recbole_alkd.settings.field import NO_DEFAULT, Field, between, is_a, words
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import settings_hash, stage_seed
 from recbole_alkd.settings.nearest import hint
-from recbole_alkd.settings.reading import read_settings
+from recbole_alkd.settings.reading import spec_of
+from recbole_alkd.settings.stock import SPECS
 from recbole_alkd.settings.text import read_yaml, read_yaml_file
 
 Space = Mapping[str, Sequence[Any]]
@@ -225,36 +228,27 @@ def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
         if not isinstance(values, list) or not values:
             raise AlkdError(f"{place}: {section}: {key}: {values!r} is not allowed; allowed: a list of values, at least one")
         for value in values:
-            wanted = _wanted(section, key, value, defaults.get(key))
-            if wanted:
-                raise AlkdError(f"{place}: {section}: {key}: {value!r} is not allowed; allowed: {wanted}")
+            _field_of(section, key, defaults.get(key)).checked(f"{place}: {section}: {key}", value)
 
 
-def _wanted(section: str, key: str, value: Any, default: Any) -> str | None:
-    """What is allowed, in words, where ``value`` is not."""
-
-    def number(x: Any) -> bool:
-        return isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
-
-    if key == "learning_rate":
-        return None if number(value) and value > 0 else "a number above 0"
-    if key == "train_batch_size":
-        return None if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else "an integer of at least 1"
-    if key in RUN_KEYS or key in FIELDS:
-        try:
-            read_settings({key: value})
-        except AlkdError as error:
-            return str(error).rpartition("allowed: ")[2]
-        return None
+def _field_of(section: str, key: str, default: Any) -> Field:
+    """What a tuned setting takes; ``default``: the backbone's own, for a setting that no spec knows."""
+    spec = spec_of(key) or (SPECS.get(key) if key in RUN_KEYS else None)
+    if spec is not None:
+        return spec
     if key == "loss_type":
         draws = getattr(view_and_model(section)[1], "draws_negatives", False)
-        choices = ("BPR_INBATCH", "CE", "BPR", "BCE") if draws else ("CE",)
-        return None if value in choices else " | ".join(choices)
+        return Field(NO_DEFAULT, str, choices=LOSSES if draws else ("CE",))
+    if "dropout" in key and isinstance(default, list):
+        size = len(default)
+        good = words(f"a list of {size} numbers in [0, 1)", lambda v: len(v) == size and not any(map(_DROPOUT.wanted, v)))
+        return Field(NO_DEFAULT, list, check=good)
     if "dropout" in key:
-        size = len(default) if isinstance(default, list) else 0
-        parts = value if size else [value]
-        good = isinstance(parts, list) and len(parts) == (size or 1) and all(number(part) and 0 <= part < 1 for part in parts)
-        return None if good else f"a list of {size} numbers in [0, 1)" if size else "a number in [0, 1)"
-    if isinstance(default, bool) or not number(default):
-        return None if type(value) is type(default) else f"a value such as {default!r}, the model's own"
-    return None if number(value) else f"a number such as {default!r}, the model's own"
+        return _DROPOUT
+    if is_a(default, int, float):
+        return Field(NO_DEFAULT, float, check=words(f"a number such as {default!r}, the model's own", math.isfinite))
+    own = words(f"a value such as {default!r}, the model's own", lambda v: type(v) is type(default))
+    return Field(NO_DEFAULT, (str, bool, list, dict, float), null=default is None, check=own)
+
+
+_DROPOUT = Field(NO_DEFAULT, float, check=between(0, 1, "[)"))

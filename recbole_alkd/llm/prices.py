@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 from recbole_alkd.files import properties
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import NO_DEFAULT, Field, Rule
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.text import read_yaml_file
+
+_AMOUNT = Field(NO_DEFAULT, float, check=Rule("of at least 0", lambda value: 0 <= value < math.inf))
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,4 @@ def find_price(file: Path | None, model: str, needed: bool) -> Price | None:
 
 
 def _number(file: Path, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise AlkdError(f"llm_price_file: {str(file)!r}, {key}: {value!r} is not allowed; allowed: a number of at least 0")
-    return float(value)
+    return float(_AMOUNT.checked(f"llm_price_file: {str(file)!r}, {key}", value))

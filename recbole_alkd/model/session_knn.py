@@ -19,12 +19,12 @@ from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
 from recbole_alkd.model.counted import Counted, CountedModel, CountedView
 from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
+from recbole_alkd.model.knn_settings import SETTINGS
 from recbole_alkd.model.neighbours import PRIOR, served, table_bytes
 from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
 from recbole_alkd.model.table_made import EdgeSet, Made
 from recbole_alkd.registry import backbones
-from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import settings_of
 
@@ -51,6 +51,7 @@ class SessionKNN(CountedModel):
     """
 
     view_class = SessionKNNView
+    own_settings = SETTINGS
     heading: ClassVar[str] = "neighbours"
     indptr: Tensor
     indices: Tensor
@@ -61,24 +62,24 @@ class SessionKNN(CountedModel):
         super().__init__(config, dataset)
         sizes = settings_of(config).backbone
         self.neighbors, self.bytes = sizes.student_neighbors, sizes.student_bytes
-        self.last_items = config["knn_last_items"]
-        if not isinstance(self.last_items, int) or self.last_items < 1:
-            raise AlkdError(f"knn_last_items: {self.last_items!r} is not allowed; allowed: an integer of at least 1")
+        self.last_items = self._setting("knn_last_items", config["knn_last_items"])
         self.grid = {}
         for name, before in Counting()._asdict().items():
             # checkpoints from before there were direction, gap and repeats have no such settings
             value = before if config[f"knn_{name}"] is None else config[f"knn_{name}"]
-            self.grid[name] = _numbers(f"knn_{name}", value, 1.0 if name in ("backward", "gap_decay") else math.inf)
-        self.edge_weights = _numbers("knn_edge_weight", config["knn_edge_weight"], math.inf)
-        self.refine_epochs, self.seed = config["knn_refine_epochs"], config["seed"]
-        if not isinstance(self.refine_epochs, int) or self.refine_epochs < 0:
-            raise AlkdError(f"knn_refine_epochs: {self.refine_epochs!r} is not allowed; allowed: an integer of at least 0")
+            self.grid[name] = _numbers(self._setting(f"knn_{name}", value))
+        self.edge_weights = _numbers(self._setting("knn_edge_weight", config["knn_edge_weight"]))
+        self.refine_epochs = self._setting("knn_refine_epochs", config["knn_refine_epochs"])
+        self.seed = config["seed"]
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
         self.register_buffer("indices", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int32))
         self.register_buffer("decay", torch.zeros(()))
         self.weights = nn.Parameter(torch.zeros(0, dtype=torch.float16), requires_grad=False)
         self.made: Made | None = None
+
+    def _setting(self, key: str, value: Any) -> Any:
+        return self.own_settings[key].checked(key, value)
 
     def count(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> Counted:
         """``fit_table``, with a line that says what came of it; its facts are what was chosen, and ``edges``, how many are kept."""
@@ -220,11 +221,6 @@ def choice_words(chosen: Mapping[str, float]) -> str:
     return words + ", with the whole table)"
 
 
-def _numbers(key: str, value: Any, largest: float) -> list[float]:
-    """A setting that is one number or a list of numbers, as a list."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    good = bool(values) and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= largest for v in values)
-    if not good or math.inf in values:
-        span = "of at least 0" if largest == math.inf else f"from 0 to {largest:g}"
-        raise AlkdError(f"{key}: {value!r} is not allowed; allowed: a number {span}, or a list of such numbers")
-    return list(dict.fromkeys(values))
+def _numbers(value: float | list[float]) -> list[float]:
+    """A setting that is one number or a list of numbers, as a list without repeats."""
+    return list(dict.fromkeys(value if isinstance(value, list) else [value]))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from recbole_alkd.model.loss import draw_items, in_batch_bpr, sampled_bce, sampled_bpr
-from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import NO_DEFAULT, Field
 
 LOSSES = ("BPR_INBATCH", "CE", "BPR", "BCE")
+_LOSS = Field(NO_DEFAULT, str, choices=LOSSES)
 
 
 def last_items(item_seq: Tensor, item_seq_len: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -50,11 +51,7 @@ class SessionModel(SequentialRecommender):
 
     def __init__(self, config: Any, dataset: Any, tie: bool = False) -> None:
         super().__init__(config, dataset)
-        self.loss_type = config["loss_type"]
-        if self.loss_type not in LOSSES:
-            raise AlkdError(
-                f"loss_type: {self.loss_type!r} is not allowed for {type(self).__name__}; allowed: {' | '.join(LOSSES)}"
-            )
+        self.loss_type = _LOSS.checked(f"{type(self).__name__}: loss_type", config["loss_type"])
         self.loss_negatives = config["loss_negatives"] or 1
         size = config["embedding_size"]
         self.input_embedding = nn.Embedding(self.n_items, size, padding_idx=0)

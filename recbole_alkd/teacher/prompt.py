@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_alkd.files import properties
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.field import FILLED, NO_DEFAULT, Field
 from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.text import read_yaml_file
@@ -34,6 +35,9 @@ SLOTS: dict[str, frozenset[str]] = {
     "hints.case": frozenset({"number", "history", "candidates"}),
     "hints.user": frozenset({"cases"}),
 }
+
+
+_TEXT = Field(NO_DEFAULT, str, check=FILLED)
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,7 @@ def _flatten(content: Mapping[Any, Any], before: str = "") -> Iterable[tuple[str
 
 
 def _check_text(file: Path, key: str, text: Any, slots: frozenset[str]) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise AlkdError(f"prompt file {file}: {key}: {text!r} is not allowed; allowed: a text that is not empty")
+    _TEXT.checked(f"prompt file {file}: {key}", text)
     if not slots:
         return
     try:

@@ -263,7 +263,7 @@ def test_without_validation_the_middle_is_taken(tiny_path, parts):
         ({"knn_decay": [0.5, float("inf")]}, "knn_decay: .*inf"),
         ({"knn_backward": 1.5}, "knn_backward: 1.5 is not allowed; allowed: a number from 0 to 1"),
         ({"knn_gap_decay": [0.5, -1]}, "knn_gap_decay: .* from 0 to 1"),
-        ({"knn_repeat": "often"}, "knn_repeat: 'often' is not allowed; allowed: a number of at least 0"),
+        ({"knn_repeat": "often"}, "knn_repeat: 'often' \\(str\\) is not allowed; allowed: a number of at least 0"),
         ({"knn_last_items": 0}, "knn_last_items: 0"),
         ({"student_neighbors": 3, "student_bytes": 900}, "student_bytes: .*one of the two"),
         ({"student_neighbors": 0}, "student_neighbors: 0"),

@@ -195,7 +195,7 @@ def test_attmix_of_the_original_has_one_table_and_scaled_cosines(tiny_path):
         ({"heads": 4}, r"heads: 4 does not divide the embedding size 6"),
         ({"last_k": 7}, r"last_k: 7 is not allowed for AttMix; allowed: 1 to MAX_ITEM_LIST_LENGTH \(6\)"),
         ({"last_k": 0}, r"last_k: 0 is not allowed"),
-        ({"loss_type": "TOP1"}, r"loss_type: 'TOP1' is not allowed for AttMix; allowed: BPR_INBATCH \| CE \| BPR \| BCE"),
+        ({"loss_type": "TOP1"}, r"AttMix: loss_type: 'TOP1' is not allowed; allowed: BPR_INBATCH \| CE \| BPR \| BCE"),
     ],
 )
 def test_attmix_says_what_cannot_be(tiny_path, own, message):

@@ -79,7 +79,7 @@ def test_a_missing_key_is_named(tmp_path, key):
     [
         ({"titel": "x"}, "unknown key 'titel'"),
         ({"title": ""}, "title: '' is not allowed"),
-        ({"title": ["x"]}, r"title: \['x'\] is not allowed"),
+        ({"title": ["x"]}, r"title: \['x'\] \(list\) is not allowed"),
         ({"datasets": "ml-*"}, "datasets: 'ml-\\*' is not allowed"),
         ({"generate": {"system": "s", "hints": "no slot", "user": "{hints}{history}{candidates}{top_n}"}}, r"generate\.hints"),
         ({"generate": {"system": "s", "hints": "{hints}", "user": "{hints}{history}{candidates}"}}, r"generate\.user: .*\{top_n\}"),

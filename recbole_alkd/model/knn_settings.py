@@ -1,0 +1,32 @@
+"""What the settings of SessionKNN take. Their defaults, and what they are for, stand in ``properties/model/SessionKNN.yaml``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from recbole_alkd.settings.field import NO_DEFAULT, Field, at_least, is_a, words
+
+
+def _numbers(largest: float) -> Field:
+    """A number, or a list of numbers from which validation chooses."""
+
+    def good(value: Any) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return bool(values) and all(is_a(v, int, float) and 0 <= v <= largest and v != math.inf for v in values)
+
+    span = "of at least 0" if largest == math.inf else f"from 0 to {largest:g}"
+    return Field(NO_DEFAULT, (float, list), check=words(f"a number {span}, or a list of such numbers", good))
+
+
+SETTINGS = {
+    "knn_backward": _numbers(1),
+    "knn_gap_decay": _numbers(1),
+    "knn_repeat": _numbers(math.inf),
+    "knn_source_exponent": _numbers(math.inf),
+    "knn_target_exponent": _numbers(math.inf),
+    "knn_decay": _numbers(math.inf),
+    "knn_edge_weight": _numbers(math.inf),
+    "knn_last_items": Field(NO_DEFAULT, int, check=at_least(1)),
+    "knn_refine_epochs": Field(NO_DEFAULT, int, check=at_least(0)),
+}
