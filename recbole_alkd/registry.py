@@ -78,9 +78,8 @@ class Registry:
 def _own_settings(entry: Any) -> dict[str, Field]:
     """``own_settings`` of a class, and, of a backbone, of the model that it views and of its learner."""
     found: dict[str, Field] = {}
-    learner = getattr(getattr(entry, "view_class", entry), "learner", None)
-    learner = learners.get(learner) if learner in learners else None
-    for part in (learner, getattr(entry, "model_class", None), entry):
+    name = str(getattr(getattr(entry, "view_class", entry), "learner", ""))
+    for part in (learners.get(name) if name in learners else None, getattr(entry, "model_class", None), entry):
         found |= getattr(part, "own_settings", {})
     return found
 
