@@ -1,7 +1,7 @@
 """What settings alone tell before anything is read or trained: names, files, and what goes with what.
 
 ``check_names`` runs whenever RecBole's Config of an ALKDRec run is made. A check that needs the data belongs to the trainer's
-``_begin``, which runs before the first epoch.
+``Run.open`` and its stages' ``check``, which run before the first epoch.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from process import ROOT
 from test_item_text import write_titles
 from test_trainer import go, home  # noqa: F401  (a fixture)
 
@@ -15,52 +16,8 @@ from recbole_alkd import AlkdError, load_data_and_model
 from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.registry import backbones
 
-EASE = textwrap.dedent(
-    '''
-    """EASE: item weights in closed form (Steck, WWW 2019). B = I - P / diag(P), P = inverse of (X'X + l2 I)."""
-
-    import numpy as np
-    import torch
-
-    from recbole_alkd.model.counted import Counted, CountedModel
-    from recbole_alkd.model.counting import session_counts, training_sessions
-    from recbole_alkd.model.edges import Weighing
-    from recbole_alkd.registry import backbones
-
-    L2 = 10.0
-
-
-    @backbones.register("EASE")
-    class EASE(CountedModel):
-        heading = "EASE"
-
-        def __init__(self, config, dataset):
-            super().__init__(config, dataset)
-            self.table = torch.nn.Parameter(torch.zeros(self.n_items, self.n_items), requires_grad=False)
-
-        def count(self, train, valid=None, edges=None):
-            items, starts = training_sessions(train)
-            together = np.zeros((len(starts) - 1, self.n_items))
-            for session, (start, end) in enumerate(zip(starts, starts[1:])):
-                together[session, items[start:end]] = 1
-            gram = together.T @ together
-            weighing = Weighing(session_counts(items, starts, self.n_items))
-            for make in (edges or {}).values():
-                said = make(weighing).toarray()
-                gram += said + said.T
-            inverse = np.linalg.inv(gram + L2 * np.eye(self.n_items))
-            weights = -inverse / np.diag(inverse)
-            np.fill_diagonal(weights, 0)
-            self.table.data = torch.from_numpy(weights.astype(np.float32)).to(self.table.device)
-            return Counted({"l2": L2}, (f"{len(starts) - 1} sessions", f"l2 {L2:g}", *sorted(edges or ())))
-
-        def scores(self, item_seq, item_seq_len):
-            session = torch.zeros(len(item_seq), self.n_items, device=item_seq.device).scatter_(1, item_seq, 1.0)
-            session[:, 0] = 0
-            return session @ self.table
-    '''
-)
-
+PAGE = (ROOT / "docs" / "students.md").read_text(encoding="utf-8")
+EASE = textwrap.dedent("    # ease.py" + PAGE.partition("    # ease.py")[2].partition("    recbole-alkd run")[0])
 
 POPULAR = """
 import torch
@@ -192,3 +149,7 @@ def test_a_model_without_a_single_parameter_counts_too(ease):
         backbones._entries.pop("Popular", None)
     for stage in report["stages"].values():
         assert stage["bytes"] == 31 * 4 and stage["test"] == report["stages"]["teacher"]["test"]
+
+
+def test_the_page_says_how_long_it_is():
+    assert "class EASE" in EASE and len([line for line in EASE.splitlines() if line.strip()]) <= 36
