@@ -12,7 +12,7 @@ from recbole_alkd import plugin
 SMALL = {
     "epochs": 2, "train_batch_size": 512, "MAX_ITEM_LIST_LENGTH": 5, "show_progress": False, "state": "ERROR",
     "llm_teacher": "recommender", "budget_labels": 20, "llm_candidates": 10, "llm_top_n": 5, "session_augmentation": "last",
-    "user_inter_num_interval": "[20,inf)",
+    "user_inter_num_interval": "[200,inf)",
 }  # fmt: skip
 STAGES = {"teacher", "student", "student_longer", "distilled"}
 
