@@ -12,7 +12,7 @@ from typing import Any
 
 _LLM = ("adapters", "api_key", "body_limit", "bundled", "chat_client", "likelihood", "model_kind", "models", "prices", "reading")
 _LLM_LATER = ("refusals", "replies", "text_vectors")
-_ANSWERS = ("blocks", "json_blocks", "mentions", "rows", "thoughts", "parse")
+_ANSWERS = ("blocks", "json_blocks", "mentions", "rows", "parse")
 _LOCAL = ("generate", "judging", "local_check", "lora", "lora_trainer", "measuring", "scorers")
 _LEARNER = (
     "batches", "collector", "distillation", "item_text", "late_fusion", "progress", "row_adam", "search_space", "table_rows",
@@ -21,7 +21,8 @@ MOVED = {
     "config": "settings.groups",
     **{name: f"settings.{name}" for name in ("error", "keys", "reading", "stock")},
     **{f"teacher.{name}": f"llm.{name}" for name in (*_LLM, *_LLM_LATER)},
-    **{f"teacher.{name}": f"llm.answers.{name}" for name in _ANSWERS},
+    **{f"{old}.{name}": f"teacher.answers.{name}" for old in ("teacher", "llm.answers") for name in _ANSWERS},
+    "teacher.thoughts": "llm.answers.thoughts",
     **{f"teacher.{name}": f"teacher.local.{name}" for name in _LOCAL},
     **{f"teacher.{name}": f"labelling.{name}" for name in ("batch", "candidates", "estimate", "interrupt")},
     "teacher.labelling": "labelling.collect",

@@ -31,10 +31,10 @@ from recbole_alkd.labelling.collect import collect_labels, keys_of
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.labels.hints import Hints, all_hints, put_hints
 from recbole_alkd.llm import body_limit, chat_client
-from recbole_alkd.llm.answers import parse
 from recbole_alkd.llm.refusals import retry_after
 from recbole_alkd.llm.replies import NoAnswerError, read_content
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.teacher.answers import parse
 from recbole_alkd.testing.teachers import TITLES, some_instances
 
 openai = pytest.importorskip("openai", reason="needs the extra `api`")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from recbole_alkd.llm.answers.parse import ParsedRanking, parse_ranking
+from recbole_alkd.teacher.answers.parse import ParsedRanking, parse_ranking
 
 FIFTY = [str(number) for number in range(1, 51)]
 RETAIL = ["85123A", "22423", "POST", "85123a", "gift_0001_20", "BANK CHARGES", "D", "47566B", "tt-12", "tt-12-b"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from process import ROOT
 
 from recbole_alkd.data.titles import clean_title
-from recbole_alkd.llm.answers.parse import ParsedRanking, parse_ranking, read_ranking
 from recbole_alkd.llm.answers.thoughts import without_thoughts
+from recbole_alkd.teacher.answers.parse import ParsedRanking, parse_ranking, read_ranking
 
 SHOWN = ["318", "260", "1", "5", "3", "2", "10", "25", "34", "7"]
 TITLES = {
@@ -276,7 +276,7 @@ def test_thoughts_are_a_part_of_the_text(text: str) -> None:
 
 
 def test_a_reader_that_fails_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recbole_alkd.llm.answers.parse.without_thoughts", lambda *_: 1 / 0)
+    monkeypatch.setattr("recbole_alkd.teacher.answers.parse.without_thoughts", lambda *_: 1 / 0)
     assert read_ranking("[1]", SHOWN, 3) == ParsedRanking((), {"unreadable": 1})
 
 

@@ -1,1 +1,1 @@
-"""Reading the answer of an LLM: rankings and rules out of any text."""
+"""Reading the answer of an LLM, whatever it was asked."""

@@ -18,7 +18,6 @@ from pathlib import Path
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.llm.answers.parse import ParsedRanking, read_ranking
 from recbole_alkd.llm.api_key import find_key
 from recbole_alkd.llm.chat_client import Messages
 from recbole_alkd.llm.prices import find_price
@@ -28,6 +27,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings, TeacherSettings
 from recbole_alkd.teacher import hints
+from recbole_alkd.teacher.answers.parse import ParsedRanking, read_ranking
 from recbole_alkd.teacher.api.exchange import OPENAI, TEMPLATE, Exchange, extended, list_bytes, most_tokens
 from recbole_alkd.teacher.api.flight import Flight
 from recbole_alkd.teacher.base import LLMTeacher

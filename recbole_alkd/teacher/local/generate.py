@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from recbole_alkd.llm.adapters import first_line
-from recbole_alkd.llm.answers.parse import read_ranking
 from recbole_alkd.llm.likelihood import Tokens, build_tree
 from recbole_alkd.llm.messages import without_system
 from recbole_alkd.llm.model_kind import positions
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TeacherSettings
+from recbole_alkd.teacher.answers.parse import read_ranking
 from recbole_alkd.teacher.base import Answer, Instance
 from recbole_alkd.teacher.local.scorers import Case, Scorer
 from recbole_alkd.teacher.prompt import ranking_request, shown_order

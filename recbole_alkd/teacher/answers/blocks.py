@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from recbole_alkd.llm.answers.json_blocks import ANSWER_KEY, JsonBlock, json_blocks
-from recbole_alkd.llm.answers.mentions import Ids, Lists, Mention, Titles, id_mentions, title_mentions
+from recbole_alkd.teacher.answers.json_blocks import ANSWER_KEY, JsonBlock, json_blocks
+from recbole_alkd.teacher.answers.mentions import Ids, id_mentions
+from recbole_alkd.teacher.answers.places import Lists, Mention
+from recbole_alkd.teacher.answers.titles import Titles, title_mentions
 
 MOST = 100_000  # mentions that are looked at; an answer with more has gone round in circles
 # how surely a block is a list

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_alkd.llm.answers.mentions import ID_WORDS, NO_ID_WORDS, Ids, Lists, Mention, Titles, id_mentions, normal
-from recbole_alkd.llm.answers.rows import item_id, number
+from recbole_alkd.teacher.answers.mentions import ID_WORDS, NO_ID_WORDS, Ids, id_mentions
+from recbole_alkd.teacher.answers.places import Lists, Mention, normal
+from recbole_alkd.teacher.answers.rows import item_id, number
+from recbole_alkd.teacher.answers.titles import Titles
 
 _COMMENTS = frozenset(
     ["reason", "reasons", "reasoning", "explanation", "analysis", "thought", "thoughts", "comment", "note", "notes"]

@@ -1,4 +1,4 @@
-"""Finds every place in an LLM's answer that names an item, by id or by title.
+"""Finds every place in an LLM's answer that names an item by its id.
 
 This is the lower half of ``parse.py``: it says what is named where, and how surely; which of these places make up the
 ranking is decided there. Everything is one pass over the text, so that a 10 MB answer costs seconds, not days.
@@ -6,59 +6,12 @@ ranking is decided there. Everything is one pass over the text, so that a 10 MB 
 
 from __future__ import annotations
 
-import bisect
-import functools
 import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Mention:
-    """A place that names an item, or seems to.
-
-    Attributes:
-        start, end: where it stands.
-        tokens: the candidates it can mean, usually one; empty for an id that was not offered.
-        marked: written as an id: ``<ID7>``, ``ID7``, ``"id": 7``, ``<7>``.
-        element: a list element by itself, such as the 7 in ``5, 7, 12``.
-        how: the repair it needs: "case", "title", or None.
-        inside: index of the bracketed list around it, or -1.
-        cut: behind an opened ``<`` or quote at the very end of the text, so that it may be half an id.
-        restarts: behind a list number that begins to count again.
-    """
-
-    start: int
-    end: int
-    tokens: tuple[str, ...]
-    marked: bool = False
-    element: bool = False
-    how: str | None = None
-    inside: int = -1
-    cut: bool = False
-    restarts: bool = False
-
-
-_DIGITS = {code: str(unicodedata.decimal(chr(code))) for code in range(128, 0x20000) if chr(code).isdecimal()}
-_INVISIBLE = dict.fromkeys([0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
-
-
-@functools.cache
-def _many_marks() -> re.Pattern[str]:
-    # normalising sorts a run of combining marks in quadratic time; Unicode's stream-safe format allows 30 in a row
-    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.combining(unicodedata.normalize("NFKD", chr(c))[0]))
-    return re.compile(f"([{marks}]{{30}})[{marks}]+")
-
-
-def normal(text: str) -> str:
-    """``text`` after NFKC, with the digits of every script as 0-9 and without invisible characters."""
-    if text.isascii():
-        return text
-    size = len(text)
-    text = unicodedata.normalize("NFKC", _many_marks().sub(r"\1", text.translate(_INVISIBLE)))
-    return text[: 2 * size].translate(_DIGITS)  # one character can become 18
-
+from recbole_alkd.teacher.answers.places import Lists, Mention, normal
+from recbole_alkd.teacher.answers.titles import Titles
 
 LONG_ID = 5  # digits of a number that is no number of prose
 _STRUCTURE = frozenset("[](){}<>,;:\"'`")  # an id with one of these, or with a space, is looked for as a whole
@@ -108,32 +61,6 @@ class Ids:
             if name.casefold() in self.folded:
                 return tuple(self.folded[name.casefold()]), "case"
         return (), None
-
-
-class Lists:
-    """The outermost square brackets of a text. ``unclosed``: the last one never ends."""
-
-    def __init__(self, text: str) -> None:
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-        depth = 0
-        for bracket in re.finditer(r"[\[\]]", text):
-            if bracket.group() == "[":
-                if not depth:
-                    self.starts.append(bracket.start())
-                depth += 1
-            elif depth:
-                depth -= 1
-                if not depth:
-                    self.ends.append(bracket.end())
-        self.unclosed = depth > 0
-        if self.unclosed:
-            self.ends.append(len(text))
-
-    def at(self, place: int) -> int:
-        """The index of the list around ``place``, or -1."""
-        index = bisect.bisect_right(self.starts, place) - 1
-        return index if index >= 0 and place < self.ends[index] else -1
 
 
 @dataclass
@@ -266,86 +193,3 @@ def _apart(gap: str, neighbour: str) -> bool:
     if not neighbour or neighbour in _JOINING or _SPACED_DASH.search(gap):
         return True
     return not _SEPARATORS.isdisjoint(gap)
-
-
-_TITLE_WORDS = 40
-_WORD = re.compile(r"\w+")
-_BEFORE_TITLE = re.compile(r"[\s>\])\"'`*_:|(–—=.-]+")
-_YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
-_ARTICLE = re.compile(r"^(.*), (the|a|an|le|la|les|il|das|der|die|el|los)$", re.DOTALL)
-
-
-class Titles:
-    """The candidates by the words of their titles. ``Matrix, The (1999)`` is also found as ``The Matrix``."""
-
-    def __init__(self, titles: Mapping[str, str], candidates: Sequence[str]) -> None:
-        self._titles, self._candidates = titles, candidates
-        self._own: dict[str, str] = {}
-
-    @functools.cached_property
-    def by_words(self) -> dict[tuple[str, ...], list[str]]:
-        """The words of a title -> the candidates that have it. Made when first needed: most answers name ids."""
-        found: dict[tuple[str, ...], list[str]] = {}
-        for token in dict.fromkeys(self._candidates):
-            for name in _forms(normal(self._titles.get(token, "")[:2000]).casefold()):
-                words = tuple(_WORD.findall(name)[:_TITLE_WORDS])
-                if words and token not in found.setdefault(words, []):
-                    found[words].append(token)
-        return found
-
-    @functools.cached_property
-    def beginnings(self) -> set[tuple[str, ...]]:
-        """The first words of every title, for any number of them."""
-        return {words[:length] for words in self.by_words for length in range(1, len(words) + 1)}
-
-    @functools.cached_property
-    def first(self) -> re.Pattern[str]:
-        """Where a title may start."""
-        firsts = "|".join(map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True)))
-        return re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
-
-    def end_behind(self, token: str, text: str, place: int) -> int:
-        """Where the title of ``token`` ends if it stands behind ``place``, else 0."""
-        title = self._own.get(token)
-        if title is None:
-            title = self._own[token] = normal(self._titles.get(token, "")[:2000]).strip().casefold()
-        start = _BEFORE_TITLE.match(text, place, place + 16)
-        begin = start.end() if start else place
-        end = begin + len(title)
-        return end if title and text[begin:end].casefold() == title else 0
-
-    def stands_before(self, token: str, text: str, place: int) -> bool:
-        """Whether the title of ``token`` ends at ``place``, but for spaces and marks."""
-        title = normal(self._titles.get(token, "")[:2000]).strip().casefold()
-        before = text[max(0, place - len(title) - 16) : place].rstrip(" \t\"'`*_:|(\u2013\u2014-").casefold()
-        return bool(title) and before.endswith(title)
-
-    def find(self, text: str) -> tuple[str, ...]:
-        """The tokens whose title is ``text``."""
-        return tuple(self.by_words.get(tuple(_WORD.findall(text[:2000].casefold())[:_TITLE_WORDS]), ()))
-
-
-def _forms(title: str) -> list[str]:
-    bare = _YEAR.sub("", title)
-    article = _ARTICLE.match(bare)
-    moved = f"{article[2]} {article[1]}" if article else bare
-    return [title, bare, moved, moved + title[len(bare) :]]
-
-
-def title_mentions(text: str, titles: Titles, brackets: Lists) -> Iterator[Mention]:
-    """Every place in a normalised ``text`` where a title stands, the longest where several start."""
-    behind = 0
-    for first in titles.first.finditer(text):
-        start = first.start()
-        if start < behind:
-            continue
-        words: tuple[str, ...] = ()
-        tokens: list[str] = []
-        for word in _WORD.finditer(text, start):
-            words += (word.group().casefold(),)
-            if words not in titles.beginnings:
-                break
-            if words in titles.by_words:
-                behind, tokens = word.end(), titles.by_words[words]
-        if tokens:
-            yield Mention(start, behind, tuple(tokens), how="title", inside=brackets.at(start))

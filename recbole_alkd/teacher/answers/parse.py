@@ -17,10 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
-from recbole_alkd.llm.answers.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
-from recbole_alkd.llm.answers.mentions import LONG_ID, Ids, Lists, Mention, Titles, id_mentions, normal
-from recbole_alkd.llm.answers.rows import in_order
 from recbole_alkd.llm.answers.thoughts import without_thoughts
+from recbole_alkd.teacher.answers.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
+from recbole_alkd.teacher.answers.mentions import LONG_ID, Ids, id_mentions
+from recbole_alkd.teacher.answers.places import Lists, Mention, normal
+from recbole_alkd.teacher.answers.rows import in_order
+from recbole_alkd.teacher.answers.titles import Titles
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from recbole_alkd.llm.answers.mentions import Ids
+from recbole_alkd.teacher.answers.mentions import Ids
 
 _ROW = re.compile(
     r"[ \t>*|+•-]*(?P<hash>#?)(?P<one>[^\s,;|:=()]+?)[ \t*_`\"'|]*(?P<gap>[,;|:=\t]|->|→|[ \t])[ \t*_`\"'|(#]*"
