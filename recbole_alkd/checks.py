@@ -90,12 +90,19 @@ def check_names(settings: Settings) -> None:
 
 
 def _check_role_settings(settings: Settings) -> None:
-    """AlkdError where ``student_config`` or ``teacher_config`` gives a setting a value that it does not take."""
+    """AlkdError where ``student_config`` or ``teacher_config`` gives a setting a value that it does not take, or names none.
+
+    A plug-in may read settings that it does not declare: beside ``alkd_plugins`` only names almost like a known one are refused.
+    """
     for key in ("student_config", "teacher_config"):
         for name, value in getattr(settings.backbone, key).items():
             spec = spec_of(name) or SPECS.get(name)
             if spec is not None:
                 spec.checked(f"{key}: {name}", value)
+            elif name not in known_keys():
+                close = nearest(str(name), known_keys(), 0.8 if settings.plugin.alkd_plugins else 0.6)
+                if close or not settings.plugin.alkd_plugins:
+                    raise AlkdError(f"{key}: {name}: no such setting{f'; did you mean {close!r}?' if close else ''}")
 
 
 def check_machine(settings: Settings) -> None:

@@ -44,6 +44,7 @@ def refused(words, **values):
         ({"llm_prompt": "none/of/it.yaml"}, ["llm_prompt", "none/of/it.yaml"]),
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, ["alkd_picks", "none.json", "cannot be read"]),
         ({"llm_price_file": "none.yaml"}, ["llm_price_file", "none.yaml", "cannot be read"]),
+        ({"valid_metric": ""}, ["valid_metric", "''", "not empty"]),
         ({"llm_teacher": "api", "llm_model": "gpt-5x", "budget_usd": 1.0}, ["budget_usd", "gpt-5x", "no price", "llm_price_file"]),
         ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, ["llm_replay_file", "none.jsonl", "cannot be read"]),
         ({"llm_teacher": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),

@@ -139,11 +139,16 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     return laid_over(config, values)
 
 
+# what models raise for settings that they cannot be built with; an AlkdError says more and passes
+_NOT_BUILT = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
+
+
 def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> Backbone:
     """Build the model of ``role`` on ``dataset`` and return the view over it.
 
     Raises:
-        AlkdError: the name is no registered backbone, or its loss needs negatives that session batches do not carry.
+        AlkdError: the name is no registered backbone, its loss needs negatives that session batches do not carry, or the
+            model refuses its settings.
     """
     name = getattr(settings.backbone, f"{role}_model")
     if name not in backbones:
@@ -155,7 +160,17 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
             f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, which ALKDRec's batches do not "
             "carry; allowed: CE, and BPR_INBATCH where the backbone has it"
         )
-    return view(model_class(viewed, dataset).to(config["device"]), viewed)
+    try:
+        model = model_class(viewed, dataset)
+    except AlkdError:
+        raise
+    except _NOT_BUILT as error:
+        own, size = (getattr(settings.backbone, f"{role}_{what}") for what in ("config", "embedding_size"))
+        raise AlkdError(
+            f"{role}_config: {name} cannot be built with {own} and {role}_embedding_size {size} "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); allowed: values that this model takes"
+        ) from error
+    return view(model.to(config["device"]), viewed)
 
 
 def updates_rows(config: Any) -> bool:

@@ -66,7 +66,7 @@ SPECS: dict[str, Field] = {
     "repeatable": _FLAG,
     "metrics": Field(NO_DEFAULT, (list, str), check=stock_rules.metrics),
     "topk": Field(NO_DEFAULT, (list, int), check=stock_rules.topk),
-    "valid_metric": _TEXT,
+    "valid_metric": Field(NO_DEFAULT, str, check=FILLED),
     "valid_metric_bigger": _FLAG,
     "eval_batch_size": Field(NO_DEFAULT, int, check=at_least(1)),
     "metric_decimal_place": Field(NO_DEFAULT, int, check=between(0, 16)),  # with far more, numpy gives nan

@@ -176,6 +176,31 @@ def test_a_loss_that_needs_sampled_negatives_is_refused(tiny_path, dataset):
         tiny_view(config, dataset)
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+@pytest.mark.parametrize(
+    ("name", "own", "words"),
+    [
+        ("GRU4Rec", {"num_layers": 0}, "num_layers"),
+        ("GRU4Rec", {"dropout_prob": "a"}, "TypeError"),
+        ("SASRec", {"n_heads": 3}, "heads"),
+        ("SessionFPMC", {"embedding_size": -1}, "negative"),
+    ],
+)
+def test_settings_that_a_model_cannot_be_built_with_are_named(tiny_path, dataset, role, name, own, words):
+    config = tiny_config(tiny_path, **{f"{role}_model": name, f"{role}_config": own})
+    with pytest.raises(AlkdError, match=f"{role}_config: {name} cannot be built with") as error:
+        tiny_view(config, dataset, role)
+    assert words in str(error.value) and str(own) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_setting_of_a_role_that_nobody_reads_is_refused(tiny_path, role):
+    with pytest.raises(AlkdError, match=rf"{role}_config: dropout_prop: no such setting; did you mean 'dropout_prob'\?"):
+        tiny_config(tiny_path, **{f"{role}_config": {"dropout_prop": 0.1}})
+    with pytest.raises(AlkdError, match=rf"{role}_config: zzz: no such setting"):
+        tiny_config(tiny_path, **{f"{role}_config": {"zzz": 0.1}})
+
+
 def test_session_items_are_masked_only_when_asked(tiny_path, dataset, rows):
     plain = tiny_model(tiny_config(tiny_path), dataset).full_sort_predict(rows)
     assert torch.isfinite(plain).all()
