@@ -22,7 +22,7 @@ from recbole_alkd.files import properties
 from recbole_alkd.learner.base import learner_class
 from recbole_alkd.learner.role_run import RUN_KEYS
 from recbole_alkd.learner.role_run import laid_over as laid_over
-from recbole_alkd.model.backbone import model_defaults, property_folders, role_config, view_and_model
+from recbole_alkd.model.backbone import defaults_of, role_config, view_and_model
 from recbole_alkd.model.session_model import LOSSES
 from recbole_alkd.registry import backbones, losses
 from recbole_alkd.settings.error import AlkdError
@@ -217,7 +217,7 @@ def _check_section(place: str, section: str, space: Mapping[str, Any]) -> None:
     elif not learner_class(section).tunable:
         raise AlkdError(f"{place}: {section}: it is not tuned, but fitted by itself in one go; leave it out")
     else:
-        defaults = model_defaults(view_and_model(section)[1].__name__, property_folders())
+        defaults = defaults_of(view_and_model(section)[1])
         allowed |= set(defaults) - FIXED
     if math.prod(len(values) for values in space.values() if isinstance(values, list)) > MOST:
         raise AlkdError(f"{place}: {section}: more than {MOST:,} combinations; allowed: at most that many")

@@ -7,6 +7,7 @@ needs no more than that.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from recbole_alkd.registry import backbones
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.reading import laid_over
-from recbole_alkd.settings.text import read_yaml
+from recbole_alkd.settings.text import read_yaml, read_yaml_file
 
 
 class Backbone:
@@ -116,6 +117,24 @@ def property_folders() -> list[Path]:
     return [Path(recbole.__file__).parent / "properties", properties()]
 
 
+def defaults_of(model_class: type[nn.Module]) -> dict[str, Any]:
+    """A model's own YAML: that of RecBole or of this package, or ``<class>.yaml`` beside the file that defines the class.
+
+    Raises:
+        AlkdError: a file beside the class that cannot be read, or that holds no settings.
+    """
+    name = model_class.__name__
+    found = model_defaults(name, property_folders())
+    source = getattr(sys.modules.get(model_class.__module__), "__file__", None)
+    beside = Path(source).with_name(f"{name}.yaml") if source else None
+    if found or beside is None or not beside.is_file():
+        return found
+    content = read_yaml_file(beside, f"defaults of {name}, {str(beside)!r}")
+    if not isinstance(content, dict):
+        raise AlkdError(f"defaults of {name}, {str(beside)!r}: a mapping from settings to values is expected")
+    return content
+
+
 def role_config(config: Any, settings: Settings, role: str) -> Any:
     """A copy of a RecBole Config as the model of ``role`` ("student" or "teacher") should see it.
 
@@ -126,7 +145,7 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
     name = getattr(settings.backbone, f"{role}_model")
     size = getattr(settings.backbone, f"{role}_embedding_size")
     own = getattr(settings.backbone, f"{role}_config")
-    defaults = model_defaults(view_and_model(name)[1].__name__, property_folders())
+    defaults = defaults_of(view_and_model(name)[1])
     external = getattr(config, "external_config_dict", {})
     values = dict(config.final_config_dict)
     values.update(defaults)

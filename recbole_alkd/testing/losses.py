@@ -215,7 +215,7 @@ class LossTests:
         made = self.build()
         assert made.loss.needs <= {"lists", "teacher_scores", "teacher_vectors", "popularity", "item_text"}
         assert made.loss.options["weight"] >= 0
-        with pytest.raises(AlkdError, match=r"kd_config: .* has no setting 'weigth'; allowed: .*weight"):
+        with pytest.raises(AlkdError, match=r"kd_config: .* has no setting 'weigth'.*; allowed: .*weight"):
             self.made_by(made.context, {"weigth": 1.0})
         with pytest.raises(AlkdError, match=r"kd_config: .*weight: -1 is not allowed; allowed: a number of at least 0"):
             self.made_by(made.context, {"weight": -1})

@@ -16,7 +16,7 @@ import pytest
 from recbole_alkd.active.policy.base import Policy, Pool
 from recbole_alkd.active.sampling import PoolExhausted
 from recbole_alkd.registry import policies
-from recbole_alkd.settings.groups import SelectionSettings
+from recbole_alkd.settings.reading import read_settings
 
 N = 60
 COLUMNS = ("difficulty", "entropy", "disagreement")
@@ -43,7 +43,7 @@ class PolicyTests:
 
     Attributes:
         policy: its ``alkd_policy`` name, or the class itself.
-        settings: laid over the defaults, such as ``{"alkd_mu": 2}``.
+        settings: laid over the defaults, such as ``{"alkd_mu": 2}``; those that the policy declares as well.
     """
 
     policy: ClassVar[Any]
@@ -56,9 +56,10 @@ class PolicyTests:
         picks.write_text(json.dumps([f"s{i}" for i in reversed(range(N))]))
 
         def build(**changes: Any) -> Policy:
-            found = policies.get(self.policy) if isinstance(self.policy, str) else self.policy
-            own = {"alkd_picks": str(picks), **self.settings, **changes}
-            return found(SelectionSettings(**own))  # type: ignore[no-any-return]
+            named = {"alkd_policy": self.policy} if isinstance(self.policy, str) else {}
+            found = policies.get(self.policy) if named else self.policy
+            values = {**named, "alkd_picks": str(picks), **self.settings, **changes}
+            return found(read_settings(values).selection)  # type: ignore[no-any-return]
 
         return build
 
