@@ -118,17 +118,18 @@ def property_folders() -> list[Path]:
 
 
 def defaults_of(model_class: type[nn.Module]) -> dict[str, Any]:
-    """A model's own YAML: that of RecBole or of this package, or ``<class>.yaml`` beside the file that defines the class.
+    """A model's own YAML: ``<class>.yaml`` beside the file that defines the class, else that of RecBole or of this package.
+
+    Beside the class comes first: a plug-in may have the name of a RecBole model that is no sequential one, such as EASE.
 
     Raises:
         AlkdError: a file beside the class that cannot be read, or that holds no settings.
     """
     name = model_class.__name__
-    found = model_defaults(name, property_folders())
     source = getattr(sys.modules.get(model_class.__module__), "__file__", None)
     beside = Path(source).with_name(f"{name}.yaml") if source else None
-    if found or beside is None or not beside.is_file():
-        return found
+    if beside is None or not beside.is_file():
+        return model_defaults(name, property_folders())
     content = read_yaml_file(beside, f"defaults of {name}, {str(beside)!r}")
     if not isinstance(content, dict):
         raise AlkdError(f"defaults of {name}, {str(beside)!r}: a mapping from settings to values is expected")

@@ -1,10 +1,12 @@
 """The view over backbones: scores, configuration by role, masking of session items, errors."""
 
+import importlib
+
 import pytest
 import torch
 from tiny import LENGTH, create_dataset, settings_of, tiny_config, tiny_model, tiny_view, training_part
 
-from recbole_alkd.model.backbone import Backbone, role_config, view_and_model
+from recbole_alkd.model.backbone import Backbone, defaults_of, role_config, view_and_model
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.error import AlkdError
 
@@ -244,3 +246,15 @@ def test_a_view_may_score_in_its_own_way(tiny_path, dataset, rows):
     torch.testing.assert_close(
         doubled.scores(rows["item_id_list"], rows["item_length"]), 2 * plain.scores(rows["item_id_list"], rows["item_length"])
     )
+
+
+def test_a_plug_in_backbone_brings_its_yaml_beside_its_class(tmp_path, monkeypatch):
+    (tmp_path / "shelf_model.py").write_text("from torch import nn\n\n\nclass EASE(nn.Module):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("shelf_model").EASE
+    assert "reg_weight" in defaults_of(model), "RecBole has a model of this name"
+    (tmp_path / "EASE.yaml").write_text("shelf_height: 3\n")
+    assert defaults_of(model) == {"shelf_height": 3}
+    (tmp_path / "EASE.yaml").write_text("[1, 2]\n")
+    with pytest.raises(AlkdError, match=r"defaults of EASE, '.*EASE\.yaml': a mapping"):
+        defaults_of(model)
