@@ -38,8 +38,11 @@ def test_a_table_ranks_every_test_session_as_the_trainer_does(tmp_path, how, mas
     np.testing.assert_array_equal(ranks(found, targets), ranks(scores, targets))
 
 
-@pytest.mark.parametrize("fusion", [False, True], ids=["", "titles"])
-@pytest.mark.parametrize("name", [name for name in EXPORTED if name != "SessionKNN"])
+OTHERS = [(name, False) for name in EXPORTED if name != "SessionKNN"]
+OTHERS += [("SessionFPMC", True), ("GRU4Rec", True), ("BERT4Rec", True)]
+
+
+@pytest.mark.parametrize(("name", "fusion"), OTHERS)
 def test_every_other_backbone_ranks_as_the_trainer_does(tmp_path, name, fusion):
     """Matrix products add in another order, so an item that is as good as the target but for rounding may
     change places."""
