@@ -50,10 +50,7 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
     """
     if neighbors is None and size is None:
         return table
-    row = rows_of(table)
-    order = np.lexsort((table.indices, -table.data, row))
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order)) - np.repeat(table.indptr[:-1], np.diff(table.indptr))
+    place = places(table)
     if neighbors is not None:
         return only(table, place < neighbors)
     assert size is not None
@@ -66,6 +63,28 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
     kept = np.zeros(table.nnz, dtype=bool)
     kept[np.lexsort((-table.data, place))[:room]] = True
     return only(table, kept)
+
+
+def places(table: csr_array) -> np.ndarray:
+    """The place of every entry in its row, from 0, the largest weight first and the smaller item id at ties."""
+    row = rows_of(table)
+    begin = table.indptr[:-1].astype(np.int64)[row]
+    half = table.data.astype(np.float16)
+    place = np.empty(len(row), dtype=np.int64)
+    widest = int(np.diff(table.indptr).max(initial=0))
+    if (
+        table.has_sorted_indices and len(row) and not np.signbit(half).any() and (half == table.data).all()
+        and table.shape[0] < 1 << 23 and widest < 1 << 24
+    ):  # fmt: skip
+        # one integer says row, weight and place among the ids: sorting it takes a tenth of sorting by three keys
+        falling = 0xFFFF - half.view(np.uint16).astype(np.int64)
+        key = (row.astype(np.int64) << 40) | (falling << 24) | (np.arange(len(row)) - begin)
+        key.sort()
+        place[begin + (key & 0xFFFFFF)] = np.arange(len(row)) - begin
+        return place
+    order = np.lexsort((table.indices, -table.data, row))
+    place[order] = np.arange(len(order)) - begin
+    return place
 
 
 def table_bytes(n_items: int, edges: int) -> int:

@@ -142,12 +142,13 @@ def counts_of(
 
 def write_reasons(folder: Path, counts: TableCounts) -> None:
     """Write what of every edge came from titles and from an LLM's lists, where there are such edges."""
+    if not any(one.weight for one in counts.made.sets):
+        return
     found: dict[str, np.ndarray] = {}
     for name, share in shares(counts.steps, counts.made, counts.table).items():
         kind = "title" if name == TEXT else "llm"
         found[kind] = found.get(kind, 0) + share
-    if found:
-        write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in found.items()})
+    write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in found.items()})
 
 
 def _made(fitted: dict[str, Any]) -> Made | None:

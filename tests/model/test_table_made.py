@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
-from recbole_alkd.model.neighbours import served
+from recbole_alkd.model.neighbours import places, served
 from recbole_alkd.model.table_made import at, exact_forward, grown, shares, steps
 
 
@@ -90,3 +90,16 @@ def test_parts_sum_to_all(gap_decay):
 def test_a_table_grows_by_items_without_edges():
     table = csr_array(np.array([[0, 2.0], [3.0, 0]]))
     np.testing.assert_array_equal(grown(table, 4).toarray(), [[0, 2, 0, 0], [3, 0, 0, 0], [0] * 4, [0] * 4])
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_places_in_rows_are_those_of_a_sort_by_weight_and_item(half):
+    """Weights with ties, rounded to float16 as in tables, and not."""
+    rng = np.random.default_rng(2)
+    dense = rng.integers(0, 4, size=(40, 40)) * (0.25 if half else 0.1) * (rng.random((40, 40)) < 0.5)
+    table = csr_array(dense.astype(np.float32))
+    found = places(table)
+    for row in range(40):
+        part = slice(table.indptr[row], table.indptr[row + 1])
+        wanted = sorted(range(part.start, part.stop), key=lambda at: (-table.data[at], table.indices[at]))
+        assert found[wanted].tolist() == list(range(len(wanted)))
