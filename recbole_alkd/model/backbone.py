@@ -238,8 +238,8 @@ class SessionRecommender(SequentialRecommender):
 
     def target_ranks(self, interaction: Any) -> Tensor:
         """Ranks (B,) of the rows' own items, as ``full_sort_predict`` and ``mean_ranks`` have them."""
-        parts = (interaction[name] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
-        return self.served.target_ranks(*parts, self.mask_session_items)
+        item_seq, length, target = (interaction[name] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        return self.served.target_ranks(item_seq, length, target, self.mask_session_items)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
         """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
