@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
     item: str
     title: str
-    count: int
+    count: int  # type: ignore[assignment]  # tuples have a method of this name
 
 
 class Items:
@@ -139,7 +139,8 @@ class Items:
 
     def _holding(self, pattern: str, limit: int, known: Iterable[int]) -> list[int]:
         """The most popular other items whose folded title, with a line feed before it, holds the pattern."""
-        key, at, known, found = pattern.encode("utf-8", "replace"), 0, set(known), []
+        key, at, known = pattern.encode("utf-8", "replace"), 0, set(known)
+        found: list[int] = []
         while len(found) < limit and (at := self._file.find("words", key, at)) >= 0:
             place = int(self._word_starts.searchsorted(at, side="right")) - 1
             number = int(self.popular[place])
