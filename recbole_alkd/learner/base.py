@@ -1,4 +1,4 @@
-"""How one recommender of a run learns: what a stage asks of every family of recommenders, with a gradient or without."""
+"""How one recommender of a run learns: what a stage asks of every family, with a gradient or without."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ class StageTask:
         before = copy.deepcopy(model.state_dict())
         try:
             outcome = StageOutcome(**stored)
-            model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
+            # what only training needs (the slots) is not in the state
+            model.load_state_dict(outcome.state, strict=False)
         except (TypeError, AttributeError, RuntimeError) as error:
-            model.load_state_dict(before, strict=False)  # torch lays in what fits before it says what does not
+            # torch lays in what fits before it says what does not
+            model.load_state_dict(before, strict=False)
             reason = str(error).splitlines()[-1].strip()
             words = f"the stage {self.shown} does not fit this model ({reason}); it is trained again"
             logger.warning(f"{self.folder.path}: {words}")
@@ -73,7 +75,8 @@ class Workshop:
     """What the learners of a run work with, the same in all stages.
 
     Attributes:
-        trainer: RecBole's trainer, which evaluates, logs and runs the fit loop. config: RecBole's Config. settings: ours.
+        trainer: RecBole's trainer, which evaluates, logs and runs the fit loop. config: RecBole's Config.
+            settings: ours.
         valid_data: RecBole's validation loader, or None. verbose, show_progress: as in RecBole's ``fit``.
         text: title vectors of a run that uses some.
     """
@@ -93,7 +96,8 @@ class Lesson:
 
     Attributes:
         settings: the run's, with those of the loss. teacher: the frozen teacher recommender.
-        lists: the place of each training row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
+        lists: the place of each training row in the lists (n,), -1 without a label; the lists (m, top_n); the
+            candidates (m, c).
         labelled: the rows that have a label, in the order in which they came in.
         student: the state dict of the student before there were labels.
     """
@@ -108,9 +112,9 @@ class Lesson:
 class Learner(ABC):
     """How a family of recommenders learns. A backbone names its learner by the class attribute ``learner``.
 
-    Every method that trains takes the recommender as it stands, leaves the best state in it, and gives back what came of the
-    stage; a stage that has finished is loaded (``task.finished``) and not trained again, and one that has just finished is kept
-    (``task.keep``).
+    Every method that trains takes the recommender as it stands, leaves the best state in it, and gives back
+    what came of the stage; a stage that has finished is loaded (``task.finished``) and not trained again, and
+    one that has just finished is kept (``task.keep``).
 
     Attributes:
         tunable: whether ``student_tune`` tries settings for its stages.
@@ -130,7 +134,7 @@ class Learner(ABC):
 
     @classmethod  # noqa: B027  (a family may have nothing to refuse)
     def check(cls, settings: Settings) -> None:
-        """AlkdError where a student of this family cannot learn what the settings ask for. Nothing is trained before."""
+        """AlkdError where a student of this family cannot learn what settings ask for; called before training."""
 
     @classmethod
     def trains_on_titles(cls, settings: Settings) -> bool:
@@ -150,10 +154,12 @@ class Learner(ABC):
     def fit_rows(
         self, task: StageTask, model: SessionRecommender, run: RoleRun, rows: np.ndarray, whole: StageOutcome
     ) -> StageOutcome:
-        """The same from some of the training rows, for as long as it took to the best of ``whole``, which learnt from all."""
+        """The same from some training rows, for as long as ``whole``, which learnt from all, took to its best."""
 
     @abstractmethod
-    def distil(self, task: StageTask, model: SessionRecommender, run: RoleRun, lesson: Lesson) -> StageOutcome:
+    def distil(
+        self, task: StageTask, model: SessionRecommender, run: RoleRun, lesson: Lesson
+    ) -> StageOutcome:
         """Learn from labels."""
 
     def longer(

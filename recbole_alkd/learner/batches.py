@@ -1,4 +1,4 @@
-"""Loaders of training rows: over some rows only, and without an end, so that their place can be kept and found again."""
+"""Loaders of training rows: over some rows only, and without an end, whose place can be found again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def row_loader(
     chosen = dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)]
     if backwards:
         more = dataset.backward_rows()
-        chosen = cat_interactions([chosen, more[torch.isin(more[dataset.uid_field], chosen[dataset.uid_field])]])
+        chosen = cat_interactions(
+            [chosen, more[torch.isin(more[dataset.uid_field], chosen[dataset.uid_field])]]
+        )
     return TrainDataLoader(own, dataset.copy(chosen), None, shuffle=True)
 
 
@@ -72,7 +74,9 @@ class Cycle:
         return {"begun": self._begun, "taken": self._taken}
 
     def find(self, place: dict[str, Any]) -> None:
-        """Go to where ``place`` was; the batches before it are made once more, which decides nothing that comes after."""
+        """Go to where ``place`` was; the batches before it are made once more, which decides nothing that
+        comes after.
+        """
         if place["begun"] is None:
             return
         self.loader.generator.set_state(place["begun"])

@@ -58,12 +58,17 @@ def count_model(
 
 @learners.register("counting")
 class CountingLearner(Learner):
-    """Backbones that count (``model/counted.py``). A stage is one step; the model chooses on validation what it has to choose."""
+    """Backbones that count (``model/counted.py``). A stage is one step; the model chooses on validation what
+    it has to choose.
+    """
 
     @classmethod
     def check(cls, settings: Settings) -> None:
         """AlkdError where settings ask for a gradient, or for vectors."""
-        student, listing = settings.backbone.student_model, [n for n in losses if issubclass(losses.get(n), Listing)]
+        student, listing = (
+            settings.backbone.student_model,
+            [n for n in losses if issubclass(losses.get(n), Listing)],
+        )
         for name, weight in wanted_losses(settings).items():
             if name not in listing:
                 raise AlkdError(
@@ -102,7 +107,9 @@ class CountingLearner(Learner):
         loader = row_loader(self.workshop.config, run.train_data, rows, run.batch_size)
         return self._count(task, model, run, loader)
 
-    def distil(self, task: StageTask, model: SessionRecommender, run: RoleRun, lesson: Lesson) -> StageOutcome:
+    def distil(
+        self, task: StageTask, model: SessionRecommender, run: RoleRun, lesson: Lesson
+    ) -> StageOutcome:
         term = distillation_term(self.workshop, task.name, model, run, lesson)
         part, device = run.train_data._dataset, self.workshop.config["device"]
         return self._count(task, model, run, run.train_data, edge_makers(term, part, lesson.labelled, device))

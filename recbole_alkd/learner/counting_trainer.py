@@ -1,4 +1,4 @@
-"""A model that counts where RecBole expects a training loop, with ``--model=SessionKNN``: one pass, a choice, one evaluation."""
+"""A model that counts, by itself, where RecBole expects a training loop: one pass and one evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ class CountingTrainer(Trainer):
         self.eval_collector.data_collect(train_data)
         count_model(self.model, train_data._dataset, valid_data._dataset if valid_data else None, self.logger)
         if valid_data:
-            self.best_valid_result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+            self.best_valid_result = self.evaluate(
+                valid_data, load_best_model=False, show_progress=show_progress
+            )
             self.best_valid_score = calculate_valid_score(self.best_valid_result, self.valid_metric)
             if verbose:
                 self.logger.info(set_color("valid result", "blue") + f": {dict2str(self.best_valid_result)}")

@@ -1,4 +1,4 @@
-"""Learning by gradients: RecBole's fit loop for every stage, with titles in the loss and beside the trained student."""
+"""Learning by gradients: RecBole's fit loop, with titles in the loss and beside the trained student."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from recbole.utils import init_seed
 from recbole_alkd.distill.combined import build_item_loss, wanted_losses
 from recbole_alkd.learner.base import Learner, Lesson, StageTask, Workshop, backbones_of
 from recbole_alkd.learner.batches import CycledBatches, row_loader, seed_stage
+from recbole_alkd.learner.descent import Descent
 from recbole_alkd.learner.distillation import ItemTerm, distill_context, distillation_term
 from recbole_alkd.learner.late_fusion import LateFusion
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.role_run import RoleRun
-from recbole_alkd.learner.stage_trainer import Descent
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.registry import learners, losses
@@ -32,8 +32,8 @@ from recbole_alkd.settings.identity import stage_seed
 class GradientLearner(Learner):
     """Backbones with session and item vectors, trained by RecBole's fit loop.
 
-    A student (``ALKDRec``) learns from titles where ``item_text_loss`` says so, and has titles laid over it where
-    ``serve_text_dim`` does.
+    A student (``ALKDRec``) learns from titles where ``item_text_loss`` says so, and has titles laid over it
+    where ``serve_text_dim`` does.
     """
 
     tunable = True
@@ -48,12 +48,14 @@ class GradientLearner(Learner):
         text, student = settings.text, settings.backbone.student_model
         asked = [key for key in ("item_text_loss", "serve_text_dim") if getattr(text, key) is not None]
         if asked and not text.item_text:
-            raise AlkdError(f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf")
+            raise AlkdError(
+                f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf"
+            )
         used = asked or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
         if text.item_text and not used:
             raise AlkdError(
-                f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a kd_loss that "
-                f"looks at titles, or take a student that counts ({', '.join(backbones_of('counting'))})"
+                f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a "
+                f"kd_loss that looks at titles, or take a student that counts ({', '.join(backbones_of('counting'))})"
             )
 
     @classmethod
@@ -110,15 +112,19 @@ class GradientLearner(Learner):
         batches = CycledBatches(self._batches(run), steps)
         model.load_state_dict(student.state)
         how = self._descent(
-            run, batches=batches, epochs=distilled.epochs, stopping_step=distilled.epochs, learning_rate=learning_rate
+            run,
+            batches=batches,
+            epochs=distilled.epochs,
+            stopping_step=distilled.epochs,
+            learning_rate=learning_rate,
         )
         return self._train(task, model, run, how)
 
     def _train(self, task: StageTask, model: Any, run: RoleRun, how: Descent) -> StageOutcome:
         """Train, lay titles over the student, and keep what came out.
 
-        A shared stage is the student by itself, so that arms with other titles, and without any, share it; the run's own folder has
-        it as it is served.
+        A shared stage is the student by itself, so that arms with other titles, and without any, share it;
+        the run's own folder has it as it is served.
         """
         shop = self.workshop
         fusion = self._fusion_of(model)
@@ -166,13 +172,16 @@ class GradientLearner(Learner):
 
     @contextmanager
     def _titles_in_loss(self, name: str, model: Any, run: RoleRun) -> Iterator[None]:
-        """A student's recommendation loss has the term of ``item_text_loss`` meanwhile; ``name`` is the stage."""
+        """A student's recommendation loss has the term of ``item_text_loss`` meanwhile; ``name`` is the
+        stage.
+        """
         shop = self.workshop
         if not isinstance(model, ALKDRec):
             yield
             return
         if shop.text:
-            _ = shop.text.vectors  # their seconds are in the bill of the titles, not in those of the first stage
+            # their seconds are in the bill of the titles, not in those of the first stage
+            _ = shop.text.vectors
         if shop.settings.text.item_text_loss is None:
             yield
             return
@@ -204,7 +213,8 @@ class GradientLearner(Learner):
 
 
 def distil_rate(config: Any, settings: Settings, run: RoleRun) -> float:
-    """The learning rate of distillation: fine-tuning has the run's own, training from scratch that of the student.
+    """The learning rate of distillation: fine-tuning has the run's own, training from scratch that of the
+    student.
 
     Args:
         config: RecBole's Config of the run. run: as the student sees it.
@@ -216,7 +226,11 @@ def distil_rate(config: Any, settings: Settings, run: RoleRun) -> float:
 
 def _label_batch(lesson: Lesson, run: RoleRun) -> int:
     """Labelled sessions a step, from ``kd_batch_size`` in (session, item) pairs."""
-    pairs, count, top_n = lesson.settings.distill.kd_batch_size, len(lesson.labelled), lesson.settings.teacher.llm_top_n
+    pairs, count, top_n = (
+        lesson.settings.distill.kd_batch_size,
+        len(lesson.labelled),
+        lesson.settings.teacher.llm_top_n,
+    )
     if pairs is None:
         # few labels still make an epoch of ten steps, between two looks at the validation data
         pairs = min(run.batch_size, count * top_n // 10)

@@ -1,4 +1,4 @@
-"""Distillation into a student that counts: rankings become weighted edges between items (``model/edges.py``)."""
+"""Distillation into a student that counts: rankings become weighted edges (``model/edges.py``)."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ def without_effect(weight: float, name: str) -> AlkdError:
     )
 
 
-def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device) -> dict[str, EdgeMaker]:
+def edge_makers(
+    term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device
+) -> dict[str, EdgeMaker]:
     """One set of edges for every loss of ``kd_loss``; how much a set counts is the student's to choose.
 
-    A list counts as a session that holds each of its items as much as its position says, and is weighed like one: an item of
-    the session that is t places old speaks decay^t, and popular items count less, as in ``neighbours.weigh``.
+    A list counts as a session that holds each of its items as much as its position says, and is weighed like
+    one: an item of the session that is t places old speaks decay^t, and popular items count less, as in
+    ``neighbours.weigh``.
 
     Args:
-        term: the losses and the lists. dataset: the training part. labelled: rows with a label; a loss without lists goes over
-            all rows.
+        term: the losses and the lists. dataset: the training part. labelled: rows with a label; a loss
+            without lists goes over all rows.
 
     Raises:
         AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which would have no effect.
@@ -46,14 +49,21 @@ def edge_makers(term: DistillationTerm, dataset: Any, labelled: Sequence[int], d
             raise without_effect(weight, name)
     everything = np.arange(len(dataset))
     return {
-        name: partial(_edges, loss, term, dataset, np.asarray(labelled) if "lists" in loss.needs else everything, device)
+        name: partial(
+            _edges, loss, term, dataset, np.asarray(labelled) if "lists" in loss.needs else everything, device
+        )
         for name, loss in zip(names, term.loss.losses, strict=True)
     }
 
 
 @torch.no_grad()
 def _edges(
-    loss: Any, term: DistillationTerm, dataset: Any, rows: np.ndarray, device: torch.device, weighing: Weighing
+    loss: Any,
+    term: DistillationTerm,
+    dataset: Any,
+    rows: np.ndarray,
+    device: torch.device,
+    weighing: Weighing,
 ) -> csr_array:
     context, lists, weights = term.context, [], []
     assert isinstance(loss, Listing)  # see ``CountingLearner.check``

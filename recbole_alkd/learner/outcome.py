@@ -24,8 +24,8 @@ class StageOutcome:
         best_epoch, best_step: where that was, in epochs and in optimizer steps (both from 1).
         steps, epochs: how far the stage went.
         seconds: wall time. peak_mb: largest memory of the process until then, MiB.
-        fitted: what was chosen apart from the epoch: by a model that counts (``model/counted.py``), or by late fusion
-            (``late_fusion.py``); empty for others.
+        fitted: what was chosen apart from the epoch: by a model that counts (``model/counted.py``), or by
+            late fusion (``late_fusion.py``); empty for others.
     """
 
     state: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -34,7 +34,9 @@ class RoleRun:
     def of(cls, config: Any, settings: Settings, train_data: Any, role: str) -> RoleRun:
         """The run's own; a model may have a learning rate and a batch size of its own, in its YAML."""
         own, viewed = cls(config, settings, train_data), role_config(config, settings, role)
-        pace = {key: viewed[key] for key in ("learning_rate", "train_batch_size") if viewed[key] != config[key]}
+        pace = {
+            key: viewed[key] for key in ("learning_rate", "train_batch_size") if viewed[key] != config[key]
+        }
         return own.laid(role, pace) if pace else own
 
     @property
@@ -55,7 +57,9 @@ class RoleRun:
 
 
 def laid_over(config: Any, role: str, values: Mapping[str, Any]) -> Any:
-    """A copy of RecBole's Config with ``values`` laid over it for the recommender of ``role``, as a run with them has it."""
+    """A copy of RecBole's Config with ``values`` laid over it for the recommender of ``role``, as a run with
+    them has it.
+    """
     flat = {**config.final_config_dict, "student_tune": 0, "student_search": None}
     flat.update({key: value for key, value in values.items() if key in RUN_KEYS})
     own = {key: value for key, value in values.items() if key not in RUN_KEYS}

@@ -1,4 +1,6 @@
-"""RecBole's loggers with the stage in front of every name: all stages run through one fit loop, which names its curves alike."""
+"""RecBole's loggers with the stage in front of every name, as one fit loop names the curves of all stages
+alike.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from typing import Any
 
 
 class StageTensorBoard:
-    """Writes scalars as ``stage/tag``. Hyper-parameters are written once, by the last stage (``hparams=True``)."""
+    """Writes scalars as ``stage/tag``. Hyper-parameters are written once, by the last stage
+    (``hparams=True``).
+    """
 
     def __init__(self, writer: Any, stage: str, hparams: bool = False) -> None:
         self.writer, self.stage, self.hparams = writer, stage, hparams
@@ -20,7 +24,9 @@ class StageTensorBoard:
 
 
 class StageWandb:
-    """Logs metrics as ``stage/head/name``, the step counters (``train_step``, ``valid_step``) as ``stage/name``."""
+    """Logs metrics as ``stage/head/name``, the step counters (``train_step``, ``valid_step``) as
+    ``stage/name``.
+    """
 
     def __init__(self, logger: Any, stage: str) -> None:
         self.logger, self.stage = logger, stage

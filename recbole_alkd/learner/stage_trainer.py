@@ -1,14 +1,13 @@
 """RecBole's fit loop, run once for each model or loss that ALKDRec trains by gradients.
 
-A stage has a model, a loss, batches, its own seed and its own early stopping. Its best state is kept in memory; while it runs, a
-killed stage's progress is kept in its folder.
+A stage has a model, a loss, batches, its own seed and its own early stopping. Its best state is kept in
+memory; while it runs, a killed stage's progress is kept in its folder.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.learner.base import StageTask
 from recbole_alkd.learner.collector import SingleTargetCollector
+from recbole_alkd.learner.descent import Descent, RunningStage, diverged
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.progress import (
     ProgressClock,
@@ -40,64 +40,6 @@ from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.settings.error import AlkdError, during
 
 
-@dataclass(frozen=True)
-class Descent:
-    """How a model descends in one stage.
-
-    Attributes:
-        train_data: RecBole's training loader. loss: of a batch; the model's own when None.
-        batches: what an epoch goes over; ``train_data`` when None.
-        valid_data: RecBole's validation loader, or None.
-        epochs, stopping_step, learning_rate: those of the stage's Config when None.
-        beside: the ``Cycle`` that the loss takes more batches from, if it does.
-        epoch_start: called with the epoch's number (from 0). after_step: with the optimizer, after each step.
-        verbose, show_progress: of RecBole's ``fit``.
-    """
-
-    train_data: Any
-    loss: Callable[[Any], torch.Tensor] | None = None
-    batches: Any = None
-    valid_data: Any = None
-    epochs: int | None = None
-    stopping_step: int | None = None
-    learning_rate: float | None = None
-    beside: Any = None
-    epoch_start: Callable[[int], None] | None = None
-    after_step: Callable[[Any], None] | None = None
-    verbose: bool = True
-    show_progress: bool = False
-
-
-@dataclass
-class _Stage:
-    """The stage that is running."""
-
-    name: str
-    shown: str  # what logs call it
-    loss: Callable[[Any], torch.Tensor]
-    batches: Any
-    how: Descent
-    outcome: StageOutcome
-    clock: ProgressClock
-    keep: Callable[[dict[str, Any]], None] | None  # writes what a killed stage resumes from
-    show: bool  # a bar of batches, where RecBole does not draw one
-    resume: dict[str, Any] | None = None  # what the next epoch has to begin with
-    line: str = ""  # of the epoch under way
-
-    @property
-    def loaders(self) -> list[Any]:
-        """Whose places decide the next epochs."""
-        return [self.batches, *([self.how.beside] if self.how.beside else [])]
-
-
-def diverged(stage: str, epoch: int, rate: float, what: str = "the training loss is") -> str:
-    """What is said when the loss of a stage, or what it scores, is not a number."""
-    return (
-        f"stage {stage}: {what} nan (not a number) in epoch {epoch}, with learning_rate {rate:g}; "
-        "try a smaller learning rate, and look for extreme values in the stage's own settings"
-    )
-
-
 class StageTrainer(Trainer):
     """RecBole's Trainer, able to run one stage after another."""
 
@@ -112,7 +54,7 @@ class StageTrainer(Trainer):
         self.eval_collector = SingleTargetCollector(config)
         self.loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)  # of the run
         self.short: bool = config["short_log"]
-        self._stage: _Stage | None = None
+        self._stage: RunningStage | None = None
 
     def move_into(self, folder: Path, tensorboard: Any) -> None:
         """A run's checkpoint is written into its folder, and its curves go to ``tensorboard``."""
@@ -125,7 +67,9 @@ class StageTrainer(Trainer):
         return self._stage is not None
 
     def take(self, model: Any, config: Any = None) -> None:
-        """From now on this is the model; ``config``: RecBole's Config that it is trained under, the run's when None."""
+        """From now on this is the model; ``config``: RecBole's Config that it is trained under, the run's
+        when None.
+        """
         self.model, self._stage_config = model, config or self.config
 
     def validate(self, valid_data: Any, show_progress: bool = False) -> dict[str, float]:
@@ -152,17 +96,25 @@ class StageTrainer(Trainer):
         self.tensorboard = StageTensorBoard(self.loggers[0], task.shown, hparams=task.checkpoint is not None)
         self.wandblogger = StageWandb(self.loggers[1], task.shown)
         keep = partial(task.folder.save_progress, task.name) if keeps_all_state(model) else None
-        self._stage = stage = _Stage(
+        self._stage = stage = RunningStage(
             task.name, task.shown, how.loss or model.calculate_loss, how.batches or how.train_data, how,
             StageOutcome(), ProgressClock(), keep, self.short and how.show_progress,
         )  # fmt: skip
         resumed = keep is not None and self._resume(task.folder.progress(task.name), stage, rate)
-        words = f"resumes after epoch {self.start_epoch}, where an earlier start left it" if resumed else "training begins"
+        words = (
+            f"resumes after epoch {self.start_epoch}, where an earlier start left it"
+            if resumed
+            else "training begins"
+        )
         self.logger.info(set_color("stage", "blue") + f" {task.shown}: {words}")
-        loud = {"verbose": how.verbose and not self.short, "show_progress": how.show_progress and not self.short}
+        loud = {
+            "verbose": how.verbose and not self.short,
+            "show_progress": how.show_progress and not self.short,
+        }
         try:
             with during(f"stage {task.shown}"):
-                # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the best state is kept
+                # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the
+                # best state is kept
                 super().fit(how.train_data, how.valid_data, saved=True, callback_fn=task.callback, **loud)
         except ValueError as error:
             if "loss is nan" not in str(error):
@@ -172,7 +124,8 @@ class StageTrainer(Trainer):
             self._stage = None
         outcome, best = stage.outcome, self.best_valid_result
         outcome.valid = {key: float(value) for key, value in best.items()} if best else None
-        model.load_state_dict(outcome.state, strict=False)  # what only training needs (the slots) is not in the state
+        # what only training needs (the slots) is not in the state
+        model.load_state_dict(outcome.state, strict=False)
         outcome.seconds = round(stage.clock.seconds, 3)
         outcome.peak_mb = peak_memory_mb()
         return outcome
@@ -180,9 +133,14 @@ class StageTrainer(Trainer):
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
         found = super()._full_sort_batch_eval(batched_data)
         # weights can grow beyond all bounds while the loss, which is taken before the step, is still a number
-        if self._stage and (found[1].isnan() | found[1].isposinf()).any():  # -inf is an item that is never recommended
+        # -inf is an item that is never recommended
+        if self._stage and (found[1].isnan() | found[1].isposinf()).any():
             rate = self.optimizer.param_groups[0]["lr"]
-            raise AlkdError(diverged(self._stage.shown, len(self.train_loss_dict), rate, "scores on validation are infinite or"))
+            raise AlkdError(
+                diverged(
+                    self._stage.shown, len(self.train_loss_dict), rate, "scores on validation are infinite or"
+                )
+            )
         return found
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
@@ -194,7 +152,7 @@ class StageTrainer(Trainer):
             self.logger.info(set_color("epoch", "green") + words)
         return score, result
 
-    def _keep_progress(self, stage: _Stage, epoch: int) -> None:
+    def _keep_progress(self, stage: RunningStage, epoch: int) -> None:
         """Write what the stage resumes from when it is killed in epoch ``epoch`` or later."""
         assert stage.keep is not None
         begin = perf_counter()
@@ -205,7 +163,9 @@ class StageTrainer(Trainer):
                 "optimizer": on_cpu(self.optimizer.state_dict()),
                 "outcome": asdict(stage.outcome),
                 "best_valid_score": float(self.best_valid_score),
-                "best_valid_result": {key: float(value) for key, value in (self.best_valid_result or {}).items()},
+                "best_valid_result": {
+                    key: float(value) for key, value in (self.best_valid_result or {}).items()
+                },
                 "cur_step": self.cur_step,
                 "losses": {key: float(value) for key, value in self.train_loss_dict.items()},
                 "seconds": stage.clock.seconds,
@@ -215,7 +175,7 @@ class StageTrainer(Trainer):
         )
         stage.clock.wrote(perf_counter() - begin)
 
-    def _resume(self, kept: dict[str, Any] | None, stage: _Stage, rate: float) -> bool:
+    def _resume(self, kept: dict[str, Any] | None, stage: RunningStage, rate: float) -> bool:
         """Lay in what ``_keep_progress`` kept; False when there is nothing, or nothing that fits."""
         if kept is None:
             return False
@@ -224,14 +184,22 @@ class StageTrainer(Trainer):
             outcome = StageOutcome(**kept["outcome"])
             self.model.load_state_dict(kept["model"])
             self.optimizer.load_state_dict(kept["optimizer"])
-            numbers = (kept["epoch"], kept["cur_step"], kept["best_valid_score"], kept["best_valid_result"], kept["losses"])
+            numbers = (
+                kept["epoch"],
+                kept["cur_step"],
+                kept["best_valid_score"],
+                kept["best_valid_result"],
+                kept["losses"],
+            )
             resume = {key: kept[key] for key in ("places", "random")}
             clock = ProgressClock(kept["seconds"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self.model.load_state_dict(before)
             self.optimizer = self._build_optimizer(params=self.model.parameters(), learning_rate=rate)
             reason = str(error).splitlines()[-1].strip()
-            self.logger.warning(f"the kept progress of stage {stage.name} does not fit this model ({reason}); it begins anew")
+            self.logger.warning(
+                f"the kept progress of stage {stage.name} does not fit this model ({reason}); it begins anew"
+            )
             return False
         self.start_epoch, self.cur_step, self.best_valid_score, valid, self.train_loss_dict = numbers
         self.best_valid_result = valid or None
@@ -239,14 +207,17 @@ class StageTrainer(Trainer):
         return True
 
     def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        if not any(True for _ in self.model.parameters()):  # a model that counts may have none, and torch wants some
+        # a model that counts may have none, and torch wants some
+        if not any(True for _ in self.model.parameters()):
             return torch.optim.Adam([nn.Parameter(torch.zeros(0))])
         if not updates_rows(self._stage_config):
             return super()._build_optimizer(**kwargs)
         kwargs = {"params": self.model.parameters(), "learning_rate": self.learning_rate, **kwargs}
         return RowAdam(kwargs["params"], lr=kwargs["learning_rate"])
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False) -> Any:
+    def _train_epoch(
+        self, train_data: Any, epoch_idx: int, loss_func: Any = None, show_progress: bool = False
+    ) -> Any:
         stage = self._stage
         if stage is None:
             return super()._train_epoch(train_data, epoch_idx, loss_func, show_progress)
@@ -264,7 +235,13 @@ class StageTrainer(Trainer):
             hook = self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: call(optimizer))
         begin, batches = perf_counter(), stage.batches
         if stage.show:  # for epochs that take a while; it leaves nothing behind
-            batches = tqdm(batches, desc=f"{stage.shown}, epoch {epoch_idx + 1}", total=len(batches), leave=False, delay=3)
+            batches = tqdm(
+                batches,
+                desc=f"{stage.shown}, epoch {epoch_idx + 1}",
+                total=len(batches),
+                leave=False,
+                delay=3,
+            )
         try:
             losses = super()._train_epoch(batches, epoch_idx, stage.loss, show_progress)
         finally:
@@ -272,7 +249,9 @@ class StageTrainer(Trainer):
                 hook.remove()
         if self.short:
             total = sum(losses) if isinstance(losses, tuple) else losses
-            stage.line = f" {epoch_idx + 1} of {stage.shown}: loss {total:.4f}, {perf_counter() - begin:.2f} s"
+            stage.line = (
+                f" {epoch_idx + 1} of {stage.shown}: loss {total:.4f}, {perf_counter() - begin:.2f} s"
+            )
             if not (stage.how.valid_data and self.eval_step > 0 and (epoch_idx + 1) % self.eval_step == 0):
                 self.logger.info(set_color("epoch", "green") + stage.line)
         stage.outcome.epochs = epoch_idx + 1
@@ -289,7 +268,11 @@ class StageTrainer(Trainer):
 
     def write_checkpoint(self, outcome: StageOutcome) -> None:
         """RecBole's checkpoint of the distilled student, which ``load_data_and_model`` reads."""
-        score = calculate_valid_score(outcome.valid, self.valid_metric) if outcome.valid else self.best_valid_score
+        score = (
+            calculate_valid_score(outcome.valid, self.valid_metric)
+            if outcome.valid
+            else self.best_valid_score
+        )
         state = {
             "config": self._stage_config,
             "epoch": outcome.best_epoch - 1,

@@ -1,4 +1,4 @@
-"""What recommenders that count share: no gradient, no vectors, one pass over the training sessions, and scores."""
+"""What recommenders that count share: no gradient, no vectors, one pass over the sessions, and scores."""
 
 from __future__ import annotations
 
@@ -53,14 +53,17 @@ class CountedView(Backbone):
 
     def _without(self, what: str) -> AlkdError:
         name = type(self.model).__name__
-        return AlkdError(f"{name} has no {what}, only scores; for this use a backbone such as SessionFPMC or GRU4Rec")
+        return AlkdError(
+            f"{name} has no {what}, only scores; for this use a backbone such as SessionFPMC or GRU4Rec"
+        )
 
 
 class CountedModel(SequentialRecommender):
-    """Base of models that are counted. A subclass has ``count`` and ``scores``, and keeps what it counted in its state dict.
+    """Base of models that are counted. A subclass has ``count`` and ``scores``, and keeps what it counted in
+    its state dict.
 
-    Registered with ``@backbones.register("Name")`` it is a ``student_model`` and a ``teacher_model``. ``kd_loss`` and
-    ``item_text`` reach it as edges (``count``).
+    Registered with ``@backbones.register("Name")`` it is a ``student_model`` and a ``teacher_model``.
+    ``kd_loss`` and ``item_text`` reach it as edges (``count``).
 
     Attributes:
         heading: what its line in the log begins with. text: the run's settings of titles.
@@ -73,7 +76,8 @@ class CountedModel(SequentialRecommender):
         ...         super().__init__(config, dataset)
         ...         self.times = nn.Parameter(torch.zeros(self.n_items), requires_grad=False)
         ...     def count(self, train, valid=None, edges=None):
-        ...         self.times.data = torch.bincount(train.inter_feat[self.ITEM_ID], minlength=self.n_items).float()
+        ...         self.times.data = torch.bincount(train.inter_feat[self.ITEM_ID],
+        minlength=self.n_items).float()
         ...         return Counted(words=(f"{int(self.times.sum()):,} rows",))
         ...     def scores(self, item_seq, item_seq_len):
         ...         return self.times.repeat(len(item_seq), 1)
@@ -94,9 +98,10 @@ class CountedModel(SequentialRecommender):
 
         Args:
             train, valid: the parts of a RecBole data set; ``valid`` may be None.
-            edges: name -> what else is to be learnt, as a matrix (n_items, n_items): how much each item of a session says for
-                each other item, from rankings (``kd_loss``) or titles (``item_text``). It is made by calling the entry with a
-                ``Weighing``, which says how this model weighs and sums its own counts.
+            edges: name -> what else is to be learnt, as a matrix (n_items, n_items): how much each item of a
+                session says for each other item, from rankings (``kd_loss``) or titles (``item_text``). It is
+                made by calling the entry with a ``Weighing``, which says how this model weighs and sums its
+                own counts.
         """
         raise NotImplementedError
 
@@ -112,7 +117,9 @@ class CountedModel(SequentialRecommender):
         return scores.gather(1, interaction[self.ITEM_ID].unsqueeze(1)).squeeze(1)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
+        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are
+        -inf.
+        """
         item_seq = interaction[self.ITEM_SEQ]
         scores = self.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         return scores.scatter(1, item_seq, -math.inf) if self.mask_session_items else scores

@@ -32,10 +32,12 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def mean_ranks(scores: Tensor, target: Tensor) -> Tensor:
-    """Rank of each row's target among all items, 1 = best; at ties the mean rank, as of a random order of the tied.
+    """Rank of each row's target among all items, 1 = best; at ties the mean rank, as of a random order of the
+    tied.
 
     Args:
-        scores: (B, n_items); column 0 is the padding and does not count, -inf is an item that is never recommended.
+        scores: (B, n_items); column 0 is the padding and does not count, -inf is an item that is never
+            recommended.
         target: (B,) item ids. A target that is -inf itself shares the last places with all others that are.
 
     Returns:
@@ -62,13 +64,16 @@ def evaluating(model: Any) -> Iterator[None]:
 Scored = Callable[[Tensor, Tensor, slice], Tensor]
 
 
-def in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, scored: Scored, batch_size: int = 1024) -> Tensor:
+def in_batches(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, scored: Scored, batch_size: int = 1024
+) -> Tensor:
     """What ``scored`` says of every row, (N, ...) on the CPU; nothing larger than a batch of scores is held.
 
     Args:
         view: the recommender, in eval mode meanwhile. item_seq (N, L), item_seq_len (N,): sessions, 0-padded.
         scored: is given a batch of them on the recommender's device, and which rows these are.
-        batch_size: rows at once, fewer where a batch of scores of all items would not fit (``memory.rows_at_once``).
+        batch_size: rows at once, fewer where a batch of scores of all items would not fit
+            (``memory.rows_at_once``).
     """
     batch_size = rows_at_once(batch_size, getattr(view.model, "n_items", 1))
     found, device = [], view.device
@@ -95,14 +100,17 @@ def session_ranks(model: Any, eval_data: Any, device: torch.device) -> np.ndarra
 def session_tokens(eval_data: Any) -> np.ndarray:
     """The session of every row of a loader, (rows,), in the order of ``session_ranks``."""
     dataset = eval_data._dataset
-    return np.asarray(dataset.field2id_token[dataset.uid_field])[dataset.inter_feat[dataset.uid_field].numpy()].astype(str)
+    return np.asarray(dataset.field2id_token[dataset.uid_field])[
+        dataset.inter_feat[dataset.uid_field].numpy()
+    ].astype(str)
 
 
 def target_groups(train: Any, target: np.ndarray) -> np.ndarray:
     """What training knows of each target: its place in ``GROUPS``, (rows,) int8.
 
-    warm: it is the last item of a training session, which is what ``session_augmentation: last`` trains on. input_only: it is
-    in training sessions, never as their last item. cold: it is in none. The same split whatever the augmentation is.
+    warm: it is the last item of a training session, which is what ``session_augmentation: last`` trains on.
+    input_only: it is in training sessions, never as their last item. cold: it is in none. The same split
+    whatever the augmentation is.
 
     Args:
         train: the training part (ALKDRecDataset). target: (rows,) item ids.
@@ -116,24 +124,32 @@ def target_groups(train: Any, target: np.ndarray) -> np.ndarray:
 
 
 def by_group(ranks: np.ndarray, groups: np.ndarray, metrics: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Group -> metric -> mean over its targets, for groups that have targets and metrics that ``gains`` knows."""
+    """Group -> metric -> mean over its targets, for groups that have targets and metrics that ``gains``
+    knows.
+    """
     known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
     found = {name: ranks[groups == k] for k, name in enumerate(GROUPS)}
     return {
-        name: {metric: round(float(gains(part, metric).mean()), 6) for metric in known} for name, part in found.items() if len(part)
+        name: {metric: round(float(gains(part, metric).mean()), 6) for metric in known}
+        for name, part in found.items()
+        if len(part)
     }
 
 
 def worth(ranks: np.ndarray, metric: str, cutoff: int | None) -> np.ndarray:
-    """What ranks are worth in a metric by its bare name ("ndcg"), those behind ``cutoff`` nothing; in their shape."""
+    """What ranks are worth in a metric by its bare name ("ndcg"), those behind ``cutoff`` nothing; in their
+    shape.
+    """
     value = METRICS[metric](ranks)
     return value if cutoff is None else np.where(ranks <= cutoff, value, 0.0)
 
 
 def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
-    """What each session adds to a metric ("recall@10", "hit@10", "ndcg@10", "mrr@10"), in the shape of ``ranks``.
+    """What each session adds to a metric ("recall@10", "hit@10", "ndcg@10", "mrr@10"), in the shape of
+    ``ranks``.
 
-    One target a session: recall is the hit rate, and the ideal DCG is 1. The metric itself is the mean over sessions.
+    One target a session: recall is the hit rate, and the ideal DCG is 1. The metric itself is the mean over
+    sessions.
     """
     name, _, k = metric.partition("@")
     return worth(ranks, name, int(k))

@@ -15,7 +15,9 @@ from recbole_alkd.settings.error import AlkdError
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train together, seen by one of them. ``rank``: of this one, from 0. ``size``: how many there are."""
+    """The processes that train together, seen by one of them. ``rank``: of this one, from 0. ``size``: how
+    many there are.
+    """
 
     rank: int = 0
     size: int = 1
@@ -28,7 +30,9 @@ class Group:
             AlkdError: more than one.
         """
         if not config["single_spec"]:
-            raise AlkdError("nproc: ALKDRec runs in one process (its LLM teacher may use every device); allowed: 1")
+            raise AlkdError(
+                "nproc: ALKDRec runs in one process (its LLM teacher may use every device); allowed: 1"
+            )
         return cls(int(config["local_rank"] or 0))
 
     @property

@@ -96,7 +96,9 @@ class RunLabels:
         return Lesson(settings, run.recommender, lists, list(rounds.labels), run.outcomes["student"].state)
 
     def _distilled_lists(self) -> Mapping[int, Sequence[str]]:
-        """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their place."""
+        """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their
+        place.
+        """
         rounds, seed, distill = self.rounds, self._run.config["seed"], self._run.settings.distill
         rng = np.random.default_rng(stage_seed(seed, "kd_lists"))
         lists = control_lists(distill.kd_lists, rounds.rankings(), rounds.rows.target_tokens, rng)
@@ -150,7 +152,11 @@ class RunLabels:
 
 def imitates(settings: Settings) -> bool:
     """Whether a local LLM imitates recorded rankings."""
-    return settings.teacher.llm_teacher == "local" and settings.lora.lora and settings.lora.lora_target == "replay"
+    return (
+        settings.teacher.llm_teacher == "local"
+        and settings.lora.lora
+        and settings.lora.lora_target == "replay"
+    )
 
 
 def recordings_of(config: Any, settings: Settings) -> Recordings:

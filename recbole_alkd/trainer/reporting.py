@@ -1,4 +1,4 @@
-"""The end of a run: every stage on valid and test, the recommenders that need no training beside them, tables and files."""
+"""The end of a run: every stage on valid and test, rivals that need no training, tables and files."""
 
 from __future__ import annotations
 
@@ -58,14 +58,18 @@ class Report:
         self._run, self._test_data, self._show_progress = run, test_data, show_progress
         parts = (("valid", run.valid_data), ("test", test_data))
         self._parts = {part: data for part, data in parts if data}
-        self._arrays: dict[str, np.ndarray] = {}  # sessions, groups of targets, and the ranks of each row of the table
+        self._arrays: dict[
+            str, np.ndarray
+        ] = {}  # sessions, groups of targets, and the ranks of each row of the table
         for part, data in self._parts.items():
             self._arrays[f"sessions_{part}"] = session_tokens(data)
             targets = data._dataset.inter_feat[data._dataset.iid_field].numpy()
             self._arrays[f"groups_{part}"] = target_groups(run.train_part, targets)
 
     def make(self) -> TestResult:
-        """Evaluate, print the tables and what they show, write the same as data; the student is the distilled one then."""
+        """Evaluate, print the tables and what they show, write the same as data; the student is the distilled
+        one then.
+        """
         run = self._run
         stages = {name: self._stage(name) for name in STAGES}
         metrics = list(stages["student"]["test"])
@@ -108,7 +112,9 @@ class Report:
         }
 
     def _stage(self, name: str) -> dict[str, Any]:
-        """A stage of the run: metrics of all targets and by group, its size, and what it took; its ranks are kept."""
+        """A stage of the run: metrics of all targets and by group, its size, and what it took; its ranks are
+        kept.
+        """
         run, outcome = self._run, self._run.outcomes[name]
         ranks = stage_ranks(run, name, self._test_data)
         self._arrays |= {f"{name}_{part}": found for part, found in ranks.items()}
@@ -125,7 +131,9 @@ class Report:
         }
 
     def _simple(self, kind: str, metrics: list[str]) -> dict[str, Any]:
-        """What a recommender that needs no training reaches, by the ranks: many items of equal popularity share a rank."""
+        """What a recommender that needs no training reaches, by the ranks: many items of equal popularity
+        share a rank.
+        """
         begin, run = perf_counter(), self._run
         valid = self._parts["valid"]._dataset if "valid" in self._parts else None
         simple = SimpleRecommender(kind, run.train_part, valid, run.settings.session.mask_session_items)
@@ -144,14 +152,18 @@ class Report:
         return {"valid": found.get("valid", {}), "test": found["test"], "test_groups": groups}
 
     def _compared(self, rows: list[str], metrics: list[str]) -> tuple[list[RowComparison], list[str]]:
-        """The distilled student against its controls, and a line on the table as a whole; nothing without a metric of ranks."""
+        """The distilled student against its controls, and a line on the table as a whole; nothing without a
+        metric of ranks.
+        """
         metric = comparison_metric(metrics, self._run.trainer.valid_metric)
         if metric is None:
             return [], []
         ranks, seed = {name: self._arrays[f"{name}_test"] for name in rows}, self._run.config["seed"]
         controls = ("student_longer", "student")
         found = [compare_rows(ranks, "distilled", against, metric, seed) for against in controls]
-        return found, [table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))]
+        return found, [
+            table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))
+        ]
 
     def _announce(self, report: dict[str, Any], comparisons: list[str]) -> None:
         """Print the tables, what they show and the bill, and write the same as data."""
@@ -163,7 +175,15 @@ class Report:
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
         states = {name: (run.model_of(name), run.outcomes[name].state) for name in STAGES}
-        ended = (run.model, run.train_part, run.folder.path, report, run.settings, states, run.labels.rounds.labels)
+        ended = (
+            run.model,
+            run.train_part,
+            run.folder.path,
+            report,
+            run.settings,
+            states,
+            run.labels.rounds.labels,
+        )
         finish(FinishedRun(*ended), logger)
         file = run.folder.write_json(RESULT, report)
         run.folder.close()

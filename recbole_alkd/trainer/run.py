@@ -41,7 +41,8 @@ class Run:
         config: RecBole's Config. settings: ours in it. group: the processes of the run.
         model: the student. trainer: RecBole's trainer, which evaluates, logs and runs fit loops.
         train_data, valid_data: RecBole's loaders; ``valid_data`` may be None. rows: the training rows.
-        text: the title vectors of a run that uses some. folder: where the run is kept. began: seconds since 1970.
+        text: the title vectors of a run that uses some. folder: where the run is kept. began: seconds since
+            1970.
         show_progress: as in RecBole's ``fit``.
         learners: role -> how its recommender learns. labels: who is asked, and what came of it.
         models: role -> its trained recommender. outcomes: stage -> what it left behind.
@@ -85,14 +86,17 @@ class Run:
         verbose: bool = True,
         show_progress: bool = False,
     ) -> Run:
-        """Check the data against the settings, and open the run's folder; an unfinished run of the same settings resumes.
+        """Check the data against the settings, and open the run's folder; an unfinished run of the same
+        settings resumes.
 
         Raises:
             AlkdError: data that does not go with the settings.
         """
         config, part = trainer.config, train_data._dataset
         if settings.backbone.student_tune and (not valid_data or config["eval_step"] <= 0):
-            raise AlkdError("student_tune: settings are chosen on validation and this run has none; allowed: 0")
+            raise AlkdError(
+                "student_tune: settings are chosen on validation and this run has none; allowed: 0"
+            )
         part.check_catalogue()
         text = ItemText(settings.text, part) if settings.text.item_text else None
         if text:
@@ -104,7 +108,9 @@ class Run:
         trainer.move_into(folder.path, named_tensorboard(trainer.loggers[0], folder.path.name))
         _say_data(trainer, train_data, valid_data)
         workshop = Workshop(trainer, config, settings, valid_data, verbose, show_progress, text)
-        learners = {role: learner_class(getattr(settings.backbone, f"{role}_model"))(workshop) for role in ROLES}
+        learners = {
+            role: learner_class(getattr(settings.backbone, f"{role}_model"))(workshop) for role in ROLES
+        }
         return cls(
             config, settings, group, model, trainer, train_data, valid_data, rows, text, folder,
             began or time.time(), show_progress, learners,
@@ -143,8 +149,8 @@ class Run:
     ) -> Iterator[StageTask]:
         """A stage as a learner is given it, with the folder where it is kept.
 
-        That is the run's, or one in ``stage_cache`` for all runs that would train it alike: with the same deciding settings, rows,
-        titles (where the stage looks at them), plug-ins and versions.
+        That is the run's, or one in ``stage_cache`` for all runs that would train it alike: with the same
+        deciding settings, rows, titles (where the stage looks at them), plug-ins and versions.
 
         Args:
             role_run: under which it is trained. number: of the try that this is, where the stage is tuned.
@@ -164,7 +170,9 @@ class Run:
 
     def _stage_facts(self, name: str, role_run: RoleRun) -> dict[str, Any]:
         """All that decides a stage before there are labels."""
-        values = deciding_settings(role_run.config, role_run.settings, roles=(name,), labels=False, served=False)
+        values = deciding_settings(
+            role_run.config, role_run.settings, roles=(name,), labels=False, served=False
+        )
         parts = [part for part in (role_run.train_data, self.valid_data) if part is not None]
         data = [TrainingRows(part, self.settings).fingerprint() for part in parts]
         reads = name == "student" and trains_on_titles(self.settings)
@@ -180,7 +188,9 @@ def surroundings(settings: Settings, text: ItemText | None) -> dict[str, Any]:
     return facts
 
 
-def _open_folder(trainer: StageTrainer, settings: Settings, rows: TrainingRows, text: ItemText | None) -> RunFolder:
+def _open_folder(
+    trainer: StageTrainer, settings: Settings, rows: TrainingRows, text: ItemText | None
+) -> RunFolder:
     config = trainer.config
     values = deciding_settings(config, settings)
     digest = settings_hash({**values, "data": rows.fingerprint(), **surroundings(settings, text)})

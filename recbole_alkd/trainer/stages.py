@@ -1,6 +1,7 @@
-"""The stages of a run: teacher recommender, student, student distilled, and the control that is trained longer.
+"""The stages of a run: teacher recommender, student, distilled student, and the control trained longer.
 
-Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI 2025).
+Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI
+2025).
 """
 
 from __future__ import annotations
@@ -65,10 +66,12 @@ class StudentStage(Stage):
 
 
 class DistilledStage(Stage):
-    """Rounds of selecting, asking and distilling; each distils all labels so far, and the last one is the run's.
+    """Rounds of selecting, asking and distilling; each distils all labels so far, and the last one is the
+    run's.
 
     Args:
-        save: whether RecBole's checkpoint of the distilled student is written. callback: RecBole's ``callback_fn``.
+        save: whether RecBole's checkpoint of the distilled student is written. callback: RecBole's
+            ``callback_fn``.
     """
 
     name = "distilled"

@@ -1,6 +1,7 @@
 """ALKDRecTrainer, the face of a run that RecBole sees.
 
-Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI 2025).
+Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI
+2025).
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from recbole_alkd.trainer.stages import Callback, StudentStage, TeacherStage, st
 class ALKDRecTrainer(AbstractTrainer):
     """RecBole trainer of ALKDRec.
 
-    ``fit`` trains every stage and returns the distilled student's best validation score and result. ``evaluate`` on the
-    test data evaluates every stage, prints the table, and writes ``result.json`` into the run folder.
+    ``fit`` trains every stage and returns the distilled student's best validation score and result.
+    ``evaluate`` on the test data evaluates every stage, prints the table, and writes ``result.json`` into the
+    run folder.
 
     Attributes:
-        settings: ours in the run's Config. stage_trainer: RecBole's Trainer, which evaluates, logs and runs the fit loops.
+        settings: ours in the run's Config. stage_trainer: RecBole's Trainer, which evaluates, logs and runs
+            the fit loops.
     """
 
     def __init__(self, config: Any, model: ALKDRec) -> None:
@@ -65,7 +68,9 @@ class ALKDRecTrainer(AbstractTrainer):
         show_progress: bool = False,
         callback_fn: Callback | None = None,
     ) -> tuple[float, Any]:
-        """Run every stage. Arguments and result as RecBole's ``Trainer.fit``; both speak of the distilled student."""
+        """Run every stage. Arguments and result as RecBole's ``Trainer.fit``; both speak of the distilled
+        student.
+        """
         self.train_until("student_longer", train_data, valid_data, verbose, show_progress, saved, callback_fn)
         distilled = self.run.outcomes["distilled"]
         self.model.load_state_dict(distilled.state)
@@ -87,7 +92,8 @@ class ALKDRecTrainer(AbstractTrainer):
         """Train ``stage`` and what it rests on, and no more; ``run.outcomes`` holds what came out.
 
         Args:
-            stage: teacher, student, distilled or student_longer (which goes on for as long as distillation did).
+            stage: teacher, student, distilled or student_longer (which goes on for as long as distillation
+                did).
             saved, callback_fn: of the distilled student, as in ``fit``.
         """
         run = self._open(train_data, valid_data, verbose, show_progress)
@@ -104,15 +110,17 @@ class ALKDRecTrainer(AbstractTrainer):
 
         Without ``titles`` a data set that has none will do, since nothing is shown to anybody.
 
-        Trains the teacher recommender, and the student where the policy looks at it. A later run with the same settings
-        resumes from there.
+        Trains the teacher recommender, and the student where the policy looks at it. A later run with the
+        same settings resumes from there.
 
         Returns:
             The rounds, whose ``llm`` the caller closes, and the row ids that are selected.
         """
         selection = self.settings.selection
         if selection.alkd_ratio == "pilot":
-            raise AlkdError("alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers")
+            raise AlkdError(
+                "alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers"
+            )
         run = self._open(train_data, valid_data, True, show_progress)
         run.labels.check(titles)
         TeacherStage().train(run)
@@ -123,11 +131,22 @@ class ALKDRecTrainer(AbstractTrainer):
 
     @torch.no_grad()
     def evaluate(
-        self, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
     ) -> Any:
-        """As RecBole's ``Trainer.evaluate``. After ``fit``, test data gives the whole report (``TestResult.report``)."""
+        """As RecBole's ``Trainer.evaluate``. After ``fit``, test data gives the whole report
+        (``TestResult.report``).
+        """
         run, trainer = self._run, self.stage_trainer
-        whole = run is not None and "distilled" in run.outcomes and eval_data is not run.valid_data and not model_file
+        whole = (
+            run is not None
+            and "distilled" in run.outcomes
+            and eval_data is not run.valid_data
+            and not model_file
+        )
         if run is None or not whole or not eval_data:
             return trainer.evaluate(eval_data, load_best_model, model_file, show_progress)
         show_progress = show_progress and not (trainer.short and len(eval_data) < 50)

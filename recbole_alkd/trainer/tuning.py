@@ -1,7 +1,7 @@
-"""Trying settings on validation (``student_tune``): the same number for every arm, and what each of them cost is counted.
+"""Trying settings on validation (``student_tune``): the same number for every arm, and their cost is counted.
 
-A try is the stage that a run with those settings would train, from the same initial weights and seeds. The best on
-validation is the stage; nothing is trained again.
+A try is the stage that a run with those settings would train, from the same initial weights and seeds. The
+best on validation is the stage; nothing is trained again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Tried:
 
     Attributes:
         outcome: the best try's, with the seconds of all of them. won: its number.
-        report: metric, seconds, won, and tried: settings ({} are the run's own), valid score (None: it diverged), seconds.
+        report: metric, seconds, won, and tried: settings ({} are the run's own), valid score (None: it
+            diverged), seconds.
     """
 
     outcome: StageOutcome
@@ -48,7 +49,8 @@ def tried_out(
     bigger: bool,
     logger: Logger,
 ) -> Tried:
-    """Train every try; of equal ones the first is the best, so that the run's own settings give way to better ones only.
+    """Train every try; of equal ones the first is the best, so that the run's own settings give way to better
+    ones only.
 
     Args:
         tries: settings, {} first.
@@ -80,7 +82,9 @@ def tried_out(
         total += seconds
         tried.append({"settings": values, "valid": score, "seconds": seconds})
         words = f"{settings_in_words(values)}: " + ("diverged" if score is None else f"{metric} {score:.4f}")
-        logger.info(set_color("tuning", "blue") + f" {name}, {number + 1} of {len(tries)}: {words}, {seconds:.1f} s")
+        logger.info(
+            set_color("tuning", "blue") + f" {name}, {number + 1} of {len(tries)}: {words}, {seconds:.1f} s"
+        )
     assert best is not None
     report: dict[str, Any] = {"metric": metric, "tried": tried, "won": won, "seconds": round(total, 3)}
     logger.info(set_color("tuning", "blue") + f" {tuned_line(name, report)}")
@@ -96,9 +100,11 @@ def best_of(run: Run, stage: str, tries: Sequence[Values], train: Train) -> Trie
 
 
 def train_role(run: Run, role: str, model: SessionRecommender, seed: Callable[[], None]) -> None:
-    """Train the recommender of ``role``: under the run's settings, or the best of those that ``student_tune`` tries.
+    """Train the recommender of ``role``: under the run's settings, or the best of those that ``student_tune``
+    tries.
 
-    ``run.roles[role]`` is then the run as later stages see it. ``seed``: seeds the initial weights of ``model``.
+    ``run.roles[role]`` is then the run as later stages see it. ``seed``: seeds the initial weights of
+    ``model``.
     """
     learner, own = run.learners[role], RoleRun.of(run.config, run.settings, run.train_data, role)
     if not run.settings.backbone.student_tune or not learner.tunable:
