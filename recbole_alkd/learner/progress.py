@@ -60,13 +60,14 @@ def keeps_all_state(model: nn.Module) -> bool:
 def random_state() -> dict[str, Any]:
     """Every generator that ``init_seed`` seeds, as plain data."""
     version, words, gauss = random.getstate()
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     numbers: Any = np.random.get_state()  # a tuple: name, keys, place, and what is left of a pair of normal numbers
     name, keys, at, has_gauss, cached = numbers
     return {
         "python": [version, list(words), gauss],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), at, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if used else [],
     }
 
 
