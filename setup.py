@@ -71,11 +71,14 @@ setup(
             "numpy", "safetensors", "onnxruntime", "msgspec", "uvicorn", "httptools", "prometheus-client",
             "uvloop; platform_system != 'Windows'",
         ],
+        "mcp": ["mcp>=2"],
         "onnx": ["onnx", "onnxruntime"],
         "ray": ["ray>=2.49; python_version >= '3.12'"],  # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "dev": [
             "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
             "fastapi", "uvicorn",  # with these `transformers serve` runs, one of the two real servers of the slow tests
+            "mcp>=2",
+            "schemathesis",  # asks the service what its own document allows, and what it does not
             "xllamacpp; platform_system == 'Linux' and platform_machine == 'x86_64'",  # the other one
         ],
     },

@@ -122,7 +122,7 @@ ALWAYS = "With --traceback (any command) or RECBOLE_ALKD_TRACEBACK=1 an error sh
 # Commands whose settings RecBole reads from sys.argv by itself.
 RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
 # Commands that work where RecBole is not installed.
-SERVING_COMMANDS = ("export", "recommend", "explain", "update", "serve")
+SERVING_COMMANDS = ("export", "recommend", "explain", "update", "serve", "mcp")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

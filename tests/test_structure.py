@@ -13,7 +13,7 @@ ROOMS = [
     "learner", "trainer", "serving", "bench", "testing",
 ]  # fmt: skip
 SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "reference", "plugin", "quick_start", "cli"}
-HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb"}
+HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb", "mcp"}
 TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
 MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below
 LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains

@@ -1,4 +1,4 @@
-"""The commands that use a bundle: ``export``, ``recommend``, ``explain``, ``update`` and ``serve``.
+"""The commands that use a bundle: ``export``, ``recommend``, ``explain``, ``update``, ``serve`` and ``mcp``.
 
 They work where RecBole is not installed, but for ``export --run`` of a run without a bundle.
 """
@@ -75,6 +75,8 @@ def add_serving_commands(commands: Any) -> None:
     ):  # fmt: skip
         usual = getattr(limits, name)
         serve.add_argument(f"--max-{name}", type=kind, default=usual, metavar="N", help=f"most {text} (default: {usual:,})")
+
+    _add_bundle(_add(commands, "mcp", _mcp, "answer an assistant over the Model Context Protocol on stdin and stdout (extra mcp)"))
 
 
 def read_history(recommender: Recommender, text: str) -> list[str]:
@@ -241,6 +243,12 @@ def _serve(args: argparse.Namespace) -> int:
             raise AlkdError(f"{name}: {value} is not allowed; allowed: a number above 0")
     limits = Limits(**given)
     return serve(Job(args.bundle, args.teacher, args.host, args.port, args.workers, args.verify, limits))
+
+
+def _mcp(args: argparse.Namespace) -> None:
+    from recbole_alkd.serving.mcp_server import serve_mcp
+
+    serve_mcp(args.bundle, args.verify)
 
 
 def _title(recommender: Recommender, item: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from recbole_alkd.model.scoring import METRICS, RANKS, gains
 from recbole_alkd.model.session_fpmc import SessionFPMC
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
-from recbole_alkd.serving.items import write_items
+from recbole_alkd.serving.items import Items, write_items
 from recbole_alkd.serving.make_counts import counts_of, write_reasons
 from recbole_alkd.serving.make_labelled import write_labelled
 from recbole_alkd.serving.make_onnx import write_encoder
@@ -61,6 +62,20 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
     out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
     without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
     log.info(set_color("bundle", "blue") + f": {out}{without}")
+    lines = "\n".join(f"    {line}" for line in commands(run.folder, out))
+    log.info(set_color("use it", "blue") + f"\n\n{lines}\n")
+
+
+def commands(folder: Path, bundle: Path) -> list[str]:
+    """What to type to use the bundle of a run: a session of its most popular items, ids with spaces left out."""
+    items = Items.read(bundle)
+    ids = [one for one in items.ids(items.popular[:50]) if one.split() == [one] and ";" not in one and not one.startswith("-")][:3]
+    where, history = shlex.quote(str(folder)), shlex.quote(" ".join(ids) or "ITEM ITEM")
+    return [
+        f"recbole-alkd recommend --bundle {where} --history {history}",
+        f"recbole-alkd explain --bundle {where} --history {history}",
+        f"recbole-alkd serve --bundle {where}",
+    ]
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:

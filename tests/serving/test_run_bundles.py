@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.cli import main
-from recbole_alkd.serving import Recommender, write_bundle
+from recbole_alkd.serving import Recommender, make, write_bundle
 
 BASE = {
     "data_path": "data", "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
@@ -59,6 +62,21 @@ def test_a_finished_run_leaves_a_bundle_with_its_report(finished):
     assert content["bill"]["asked"] == result["labels"]["asked"] == 12
     assert content["settings"]["budget_labels"] == 12 and "label_store" not in content["settings"]
     assert Recommender.load(folder, verify=True).recommend(["i3"], 2)
+
+
+def test_the_last_lines_of_a_run_are_commands_that_work(finished, monkeypatch, capsys, caplog):
+    folder, _ = finished
+    monkeypatch.setattr(make, "make_bundle", lambda *_, **__: folder / "bundle")  # it is there already
+    settings = SimpleNamespace(report=SimpleNamespace(save_bundle=True))
+    run = SimpleNamespace(model=None, train=None, folder=folder, report={}, settings=settings, labels={}, stages={})
+    with caplog.at_level(logging.INFO):
+        make.bundle_of_run(run, logging.getLogger("a run"))
+    lines = [shlex.split(line) for line in caplog.messages[-1].splitlines() if line.startswith("    ")]
+    assert [line[:2] for line in lines] == [["recbole-alkd", name] for name in ("recommend", "explain", "serve")]
+    for line in lines[:2]:
+        code, out, err = command(line[1:], capsys)
+        assert code == 0 and len(out.splitlines()) > 2, err
+    assert Path(lines[2][lines[2].index("--bundle") + 1]).samefile(folder)
 
 
 def test_its_card_has_the_head_of_a_model_card(finished):

@@ -168,6 +168,13 @@ def test_integers_of_any_size_are_ids(service):
     assert status in (200, 400, 422), "an id of 5,000 digits"
 
 
+def test_a_whole_number_may_be_written_as_a_float(service):
+    whole = ask(service, "/recommend", b'{"history": [3, "7"], "k": 4}')
+    assert whole[0] == 200 and ask(service, "/recommend", b'{"history": [3.0, "7"], "k": 4.0}') == whole
+    status, found = ask(service, "/recommend", b'{"history": [3.0, 7.5], "k": 4.0}')
+    assert status == 422 and found["error"].startswith("history[") and "got `float`" in found["error"]
+
+
 def test_other_refusals(service):
     assert ask(service, "/explain", {"history": [], "item": "nope"})[0] == 404
     assert ask(service, "/nothing") == (

@@ -145,3 +145,29 @@ def test_an_update_of_diginetica_by_its_last_day(tmp_path):
     print(f"CPU seconds: new fit {chose:.1f} ({chosen['tried']} settings tried), under given settings {given:.1f}")
     print(f"from file to bundle: a new fit {whole:.1f}, the update {updated:.2f}, {whole / updated:.1f} times faster")
     print(f"({chose / updated:.1f} times faster than the fit without its reading and writing)")
+
+
+FILE = """
+import json, random, time
+from pathlib import Path
+from recbole_alkd.serving import Recommender
+from recbole_alkd.serving.file_job import recommend_file
+random.seed(0)
+with open("sessions", "w") as stream:
+    for k in range(100_000):
+        stream.write(json.dumps([str(10_000_000 + random.randrange(43_000)) for _ in range(random.randint(1, 10))]) + "\\n")
+recommender = Recommender.load(BUNDLE)
+begin, busy = time.perf_counter(), time.process_time()
+recommend_file(recommender, Path("sessions"), Path("out"), 10)
+wall, busy = time.perf_counter() - begin, time.process_time() - busy
+print(f"{100_000 / busy:,.0f} sessions a second of CPU time, {100_000 / wall:,.0f} a second (load {os.getloadavg()[0]:.0f})")
+"""
+
+
+def test_a_file_of_sessions(tmp_path):
+    bundle = big_bundle(tmp_path / "bundle", 43_000, 10)
+    code = ALONE + "import os\n" + FILE.replace("BUNDLE", repr(str(bundle)))
+    where = environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(f"\n43,000 items x 10, sessions of 1 to 10 items, k 10: {done.stdout}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -117,6 +118,9 @@ class Requests:
         try:
             return self._decoders[kind].decode(body)
         except msgspec.ValidationError as error:
+            if "got `float`" in str(error):  # to JSON Schema 3.0 is an integer
+                with contextlib.suppress(msgspec.ValidationError):
+                    return msgspec.convert(_whole(msgspec.json.decode(body)), kind)
             raise RefusedError(422, _place(str(error), body, self._allowed)) from None
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             raise RefusedError(400, f"body: not readable as JSON: {error}") from None
@@ -157,6 +161,15 @@ def whole_number(text: str, name: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19 and 1 <= int(text) <= most):
         raise RefusedError(422, f"{name}: {short(text)} is not allowed; allowed: an integer from 1 to {most}")
     return int(text)
+
+
+def _whole(value: Any) -> Any:
+    """A decoded request with 3 for 3.0, in its fields and their lists."""
+    if isinstance(value, dict):
+        return {key: _whole(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [int(one) if isinstance(one, float) and one.is_integer() else one for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _place(words: str, body: bytes, allowed: Mapping[str, Sequence[str]]) -> str:
