@@ -45,6 +45,7 @@ setup(
     ],
     package_dir={"recbole_alkd": "recbole_alkd", "recbole_alkd.properties": "properties"},
     package_data={
+        "recbole_alkd": ["py.typed"],
         "recbole_alkd.serving.service": ["page.html"],
         "recbole_alkd.properties": ["*.yaml"],
         **{f"recbole_alkd.properties.{n}": ["*.yaml"] for n in property_folders},

@@ -18,7 +18,7 @@ from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.reading import read_settings
-from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher, TeacherContext, bound_of, check_teacher
+from recbole_alkd.teacher.base import Answer, Asking, Instance, LLMTeacher, TeacherContext, bound_of, check_teacher
 
 WORDS = ["Toy", "Story", "Heat", "Casino", "Dust", "Sabrina", "Ran", "Alien", "Brazil", "Fargo"]
 TITLES = {f"{n}A": f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {n // 10}" for n in range(60)} | {"61": 'The "other" <ID7>, {2}\u202e'}
@@ -61,10 +61,11 @@ class TeacherTests:
         """Row -> answer. Every instance is answered exactly once."""
         teacher.prepare()
         found: dict[int, Answer] = {}
-        for instance, answer in teacher.ask(instances):
-            assert instance in instances
-            assert instance.row not in found
-            found[instance.row] = answer
+        for group in teacher.answers(instances, Asking()):  # as the engine asks
+            for instance, answer in group:
+                assert instance.row in {one.row for one in instances}
+                assert instance.row not in found
+                found[instance.row] = answer
         assert set(found) == {instance.row for instance in instances}
         return found
 
@@ -161,7 +162,8 @@ class TeacherTests:
             first = collect_labels(made, instances, store, Budget(99), show_progress=False)
             assert len(first.labels) == len(instances)
             again = self.make(tmp_path)
-            again.prepare = again.ask = _must_not_be_called  # type: ignore[method-assign, assignment]
+            for method in ("prepare", "prepare_with", "ask", "answers"):
+                setattr(again, method, _must_not_be_called)
             second = collect_labels(again, instances, store, Budget(99), show_progress=False)
             again.close()
         assert second.labels == first.labels
