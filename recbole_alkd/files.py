@@ -37,20 +37,20 @@ def properties() -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """An open binary stream whose content becomes ``file`` when the block ends well; on an error ``file`` stays as it was.
+def whole_path(file: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path of a new file, for whoever writes by name; what was written there becomes ``file`` when the block ends well, and on
+    an error ``file`` stays as it was.
 
     Raises:
-        OSError: as ``open`` and ``write`` do; a full disk names the file too.
+        OSError: as ``os.replace`` does, and the block; a full disk names the file too.
     """
     file = Path(file)
     # two processes, even of two machines with the same process id, never write the same part
     part = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(3)}{PART}")
     try:
-        with open(part, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
         os.replace(part, file)
     except OSError as error:
         if error.filename is None and error.errno is not None:
@@ -60,6 +60,17 @@ def whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             part.unlink()
     sync(file.parent)
+
+
+@contextlib.contextmanager
+def whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """An open binary stream whose content becomes ``file`` when the block ends well; on an error ``file`` stays as it was.
+
+    Raises:
+        OSError: as ``open`` and ``write`` do; a full disk names the file too.
+    """
+    with whole_path(file) as part, open(part, "xb") as stream:
+        yield stream
 
 
 def write_whole(file: str | os.PathLike[str], content: bytes | str) -> Path:
@@ -117,9 +128,10 @@ def load_checkpoint(path: str, map_location: Any = None) -> dict[str, Any]:
 
     try:
         # an explicit True counts more than TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD in the environment
-        return torch.load(path, map_location=map_location, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise refusal(path) from error
+    return state
 
 
 def refusal(path: str) -> ValueError:

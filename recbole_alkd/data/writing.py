@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from recbole_alkd.files import sync
+from recbole_alkd.files import whole_path
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -20,22 +19,12 @@ def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> N
     Raises:
         AlkdError: the folder cannot be made or written.
     """
-    parts: dict[Path, Path] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, write in files.items():
-            part = folder / f".{name}.{os.getpid()}.part"
-            parts[part] = folder / name
-            with open(part, "w", encoding="utf-8", newline="") as stream:
-                write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for part, place in parts.items():
-            os.replace(part, place)
-        sync(folder)
+        with contextlib.ExitStack() as parts:  # which are put in their places when all of them are there
+            for name, write in files.items():
+                part = parts.enter_context(whole_path(folder / name))
+                with open(part, "x", encoding="utf-8", newline="") as stream:
+                    write(stream)
     except OSError as error:
         raise AlkdError(f"{folder}: cannot be written: {error}") from None
-    finally:
-        for part in parts:
-            with contextlib.suppress(OSError):
-                part.unlink()

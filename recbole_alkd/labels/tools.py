@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recbole_alkd.files import whole_path
 from recbole_alkd.labels.cost import read_cost
 from recbole_alkd.labels.damage import repair, verify
 from recbole_alkd.labels.hints import all_hints, put_hints
@@ -139,16 +139,8 @@ def export_labels(store: LabelStore, file: Path, status: str | None = None) -> i
     writer = _by_suffix(file, {".jsonl": _write_jsonl, ".parquet": _write_parquet})
     labels = (label for label in store if status in (None, label.status))
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
-    try:
-        count = writer(Path(name), labels)
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return count
+    with whole_path(file) as part:
+        return writer(part, labels)
 
 
 def import_labels(store: LabelStore, file: Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from recbole_alkd.settings.nearest import hint
@@ -64,7 +65,7 @@ def eval_args(value: dict[Any, Any]) -> str | None:
         if key not in ("split", "order", "group_by", "mode"):
             return "the keys split, order, group_by and mode" + hint(str(key), ("split", "order", "group_by", "mode"))
     split = value.get("split", {"LS": "valid_and_test"})
-    ways = {"RS": _ratios, "LS": lambda v: isinstance(v, str) and v in ("valid_and_test", "valid_only", "test_only")}
+    ways: dict[str, Callable[[Any], bool]] = {"RS": _ratios, "LS": lambda v: v in ("valid_and_test", "valid_only", "test_only")}
     if not isinstance(split, dict) or len(split) != 1 or not all(key in ways and ways[key](split[key]) for key in split):
         return "split {RS: [0.8, 0.1, 0.1]}, three numbers (train, valid, test), or {LS: valid_and_test | valid_only | test_only}"
     if value.get("order", "RO") not in ("RO", "TO"):

@@ -19,6 +19,25 @@ from recbole_alkd.settings.groups.selection import SelectionSettings
 from recbole_alkd.settings.groups.sessions import SessionSettings
 from recbole_alkd.settings.groups.teacher import LoraSettings, TeacherSettings
 
+__all__ = [
+    "FIELDS",
+    "GROUPS",
+    "SESSION_KEYS",
+    "BackboneSettings",
+    "DistillSettings",
+    "Field",
+    "Group",
+    "LoraSettings",
+    "PluginSettings",
+    "ReportSettings",
+    "SelectionSettings",
+    "SessionSettings",
+    "Settings",
+    "TeacherSettings",
+    "TextSettings",
+    "TrainingSettings",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Settings:
