@@ -33,7 +33,7 @@ class Reason(NamedTuple):
         source: the item of the session that it comes from; None where it comes from no single one.
         item: the item that is scored.
         kind: counted (clicks of training sessions), repeat (the item is in the session itself), title, llm (an LLM's list),
-            refined, popularity; learned (embeddings) and together (what an encoder makes of several items at once).
+            popularity; learned (embeddings) and together (what an encoder makes of several items at once).
         weight: what it adds to the score.
     """
 
