@@ -6,7 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from recbole_alkd.labels.cost import Cost
+from recbole_alkd.labels.budget import Reservation
+from recbole_alkd.labels.cost import Cost, read_amount, read_count
+from recbole_alkd.teacher.base import Answer
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,16 @@ class Bill:
         """The same as plain numbers by name, as reports have it."""
         counts = {name: value for name, value in vars(self).items() if name != "cost"}
         return {**counts, **dataclasses.asdict(self.cost), "usd": self.usd}
+
+
+def counted(answer: Answer, reservation: Reservation | None) -> Answer:
+    """``answer`` with numbers that can be counted: where they are none, the most is charged."""
+    counts = [read_count(answer.prompt_tokens), read_count(answer.completion_tokens)]
+    usd, seconds = answer.usd if answer.usd is None else read_amount(answer.usd), read_amount(answer.seconds)
+    bound = reservation.bound if reservation else None
+    if None in counts:
+        counts = [(bound.tokens or 0) if bound else 0, 0]
+    if usd is None and answer.usd is not None:
+        usd = bound.usd if bound else 0.0
+    cost = Cost(counts[0] or 0, counts[1] or 0, seconds or 0.0, usd)
+    return dataclasses.replace(answer, **vars(cost))

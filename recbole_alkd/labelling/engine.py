@@ -16,14 +16,14 @@ from typing import Generic
 
 from tqdm import tqdm
 
-from recbole_alkd.labelling.bill import Bill
+from recbole_alkd.labelling.bill import Bill, counted
 from recbole_alkd.labelling.interrupt import Interrupt
 from recbole_alkd.labelling.question import K, Kind, Question
 from recbole_alkd.labelling.workers import Workers
 from recbole_alkd.labels.asked import has_rankings
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.claims import Claims
-from recbole_alkd.labels.cost import Cost, read_amount, read_count
+from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.file import LabelStoreError, StoreGoneError
 from recbole_alkd.labels.side import SideFile, take_in
 from recbole_alkd.labels.store import LabelStore
@@ -204,7 +204,7 @@ class Engine(Generic[K]):
         try:
             with Interrupt(self.workers.stop) as interrupt:
                 for group in groups:
-                    answered = [(question, _counted(answer, reservations.get(question.key))) for question, answer in group]
+                    answered = [(question, counted(answer, reservations.get(question.key))) for question, answer in group]
                     try:
                         self._record(answered)
                     finally:
@@ -290,16 +290,3 @@ class Engine(Generic[K]):
             with SideFile(self.store.path) as side:
                 self.kind.keep_aside(side, self.stored)
                 raise StoreGoneError(f"{error}; {side.told()}") from None
-
-
-def _counted(answer: Answer, reservation: Reservation | None) -> Answer:
-    """``answer`` with numbers that can be counted: where they are none, the most is charged."""
-    counts = [read_count(answer.prompt_tokens), read_count(answer.completion_tokens)]
-    usd, seconds = answer.usd if answer.usd is None else read_amount(answer.usd), read_amount(answer.seconds)
-    bound = reservation.bound if reservation else None
-    if None in counts:
-        counts = [(bound.tokens or 0) if bound else 0, 0]
-    if usd is None and answer.usd is not None:
-        usd = bound.usd if bound else 0.0
-    cost = Cost(counts[0] or 0, counts[1] or 0, seconds or 0.0, usd)
-    return dataclasses.replace(answer, **vars(cost))

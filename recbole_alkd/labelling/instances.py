@@ -16,7 +16,7 @@ from recbole_alkd.active.game import Counts
 from recbole_alkd.active.policy.base import Pool
 from recbole_alkd.active.ratio import classify
 from recbole_alkd.active.sampling import PoolExhausted
-from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
+from recbole_alkd.labelling.candidates import insert_target, top_candidates
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.scoring import in_batches, mean_ranks
@@ -24,7 +24,7 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.field import fields_of
 from recbole_alkd.settings.groups import Settings, TrainingSettings
 from recbole_alkd.settings.identity import settings_hash, stage_seed
-from recbole_alkd.teacher.base import Instance, LoraExample
+from recbole_alkd.teacher.base import Instance
 
 # What decides a teacher recommender besides the data.
 RECOMMENDER_KEYS = (
@@ -36,8 +36,6 @@ RECOMMENDER_KEYS = (
 LORA_KEYS = (*RECOMMENDER_KEYS, "llm_candidates", "lora_examples", "lora_folds")
 # What decides the cases that hints are made of.
 HINT_KEYS = (*RECOMMENDER_KEYS, "llm_hint_cases")
-_JUDGED = 50  # held-out examples that an adapter is judged by, at most
-_DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
 HINT_LIST = 20  # items of the teacher recommender that a case shows, as in the paper
 
 
@@ -211,76 +209,6 @@ class TrainingRows:
         rows = rng.permutation(rows)[: self.settings.teacher.llm_hint_cases]
         outside = len(self.tokens) - 1 - int(self.item_seq_len[torch.as_tensor(rows)].max())
         return self.instances(rows, teacher, device, min(HINT_LIST, outside), inject=False)
-
-    def replay_examples(self, folds: Folds, rankings: Mapping[str, Sequence[str]]) -> list[LoraExample]:
-        """Examples for a local LLM that imitates recorded ``rankings`` (session -> items, best first).
-
-        A session stands with all its items but the last. Its candidates are the recorded ones that this data set has and the
-        session has not, at most ``llm_candidates``, then the best of the recommender that never saw the session.
-        """
-        config, size = self.dataset.config, self.settings.teacher.llm_candidates
-        token_id = self.dataset.field2token_id[self.item_field]
-        names = self.dataset.field2id_token[self.uid_field]
-        full = [self.dataset.session_items(session) for session in folds.sessions]
-        wanted: dict[int, list[int]] = {}
-        for place, session in enumerate(folds.sessions):
-            listed = dict.fromkeys(token_id[item] for item in rankings.get(str(names[session]), ()) if item in token_id)
-            seen = set(full[place][:-1].tolist())
-            kept = [item for item in listed if item not in seen][:size]
-            if kept:
-                wanted[place] = kept
-        rng = np.random.default_rng(stage_seed(config["seed"], "replay examples"))
-        chosen = [int(place) for place in rng.permutation(list(wanted))[: self.settings.lora_examples]]
-        examples = [(place, len(full[place]) - 1) for place in chosen]
-        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, config["MAX_ITEM_LIST_LENGTH"])
-        made = []
-        for (place, end), row in zip(examples, lists.tolist(), strict=True):
-            candidates = list(dict.fromkeys([*wanted[place], *row]))[:size]
-            ranking = tuple(self.tokens[wanted[place]].tolist())
-            found = int(full[place][end]) in row
-            history = tuple(self.tokens[full[place][:end]].tolist())
-            made.append(LoraExample(history, tuple(self.tokens[candidates].tolist()), ranking[0], found, ranking))
-        return made
-
-    def lora_examples(self, folds: Folds) -> list[LoraExample]:
-        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
-        full = [self.dataset.session_items(session) for session in folds.sessions]
-        return self._examples(folds, full, self._lora_draw(full))
-
-    def lora_held_out(self, folds: Folds) -> list[LoraExample]:
-        """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that never saw the session
-        found the target itself, and they are of sessions that are not trained on, as far as there are such."""
-        full = [self.dataset.session_items(session) for session in folds.sessions]
-        trained = self._lora_draw(full)
-        wanted = min(_JUDGED, max(_JUDGED // 5, self.settings.lora_examples // 4))
-        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora held out"))
-        inside = sum(map(len, full))
-        others = [e for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True) if e not in set(trained)]
-        sessions = {session for session, _ in trained}
-        others.sort(key=lambda example: example[0] in sessions)
-        return [e for e in self._examples(folds, full, others[: _DRAWN * wanted]) if e.natural][:wanted]
-
-    def _lora_draw(self, full: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        """(session, position) of the LoRA examples."""
-        wanted, given = self.settings.lora_examples, self.settings.lora.lora_examples
-        rng = np.random.default_rng(stage_seed(self.dataset.config["seed"], "lora examples"))
-        most = max(4, -(-4 * wanted // len(full)))
-        return prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
-
-    def _examples(self, folds: Folds, full: Sequence[np.ndarray], examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
-        size, length = self.settings.teacher.llm_candidates, self.dataset.config["MAX_ITEM_LIST_LENGTH"]
-        lists = cross_fitted_lists(full, examples, folds.fold_of_session, folds.views, size, length)
-        targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
-        candidates, natural = insert_target(lists, targets)
-        return [
-            LoraExample(
-                history=tuple(self.tokens[full[s][:p]].tolist()),
-                candidates=tuple(self.tokens[candidates[i].numpy()].tolist()),
-                target=str(self.tokens[full[s][p]]),
-                natural=bool(natural[i]),
-            )
-            for i, (s, p) in enumerate(examples)
-        ]
 
     def kinds(self, rows: Sequence[int], rankings: Mapping[int, Sequence[str]], folds: Folds) -> np.ndarray:
         """Whether the labels of ``rows`` turned out effective, similar or incorrect (``active.ratio.classify``), (m,).

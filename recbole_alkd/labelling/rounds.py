@@ -18,6 +18,7 @@ from recbole_alkd.active.policy.base import Pool, Selection
 from recbole_alkd.active.ratio import CountBounds, RatioEstimate, count_kinds, estimate_ratio
 from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.collect import Labelling, collect_labels
+from recbole_alkd.labelling.examples import LoraExamples
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.labelling.supplies import Supplies
@@ -29,7 +30,7 @@ from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.registry import policies
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
-from recbole_alkd.teacher.base import Instance, LLMTeacher
+from recbole_alkd.teacher.base import Instance, LLMTeacher, LoraExample
 from recbole_alkd.teacher.replay import read_recordings
 
 logger = logging.getLogger()  # RecBole's, which is the root
@@ -72,14 +73,13 @@ class LabelRounds:
     @cached_property
     def supplies(self) -> Supplies:
         """What the LLM teacher's preparation may need of this run."""
-        rows, folds, teacher, lora = self.rows, self.folds, self.settings.teacher, self.settings.lora
-        examples = partial(rows.lora_examples, folds)
+        made, teacher, lora = LoraExamples(self.rows, self.folds), self.settings.teacher, self.settings.lora
+        examples: Callable[[], list[LoraExample]] = made.drawn
         if lora.lora and lora.lora_target == "replay" and teacher.llm_teacher == "local":
-            config = rows.dataset.config
+            config = self.rows.dataset.config
             recorded = read_recordings(teacher, Path(config["data_path"]), config["dataset"])
-            examples = partial(rows.replay_examples, folds, recorded.rankings)
-        cases = partial(rows.hint_cases, self.recommender, self.device)
-        return Supplies(cases, examples, partial(rows.lora_held_out, folds))
+            examples = partial(made.imitating, recorded.rankings)
+        return Supplies(partial(self.rows.hint_cases, self.recommender, self.device), examples, made.held_out)
 
     def collect(self, instances: Sequence[Instance], store: LabelStore, retry_failed: bool = False) -> Labelling:
         """The labels of ``instances``, from ``store`` or the LLM teacher, inside of what is left of the budget."""
