@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from recbole_alkd.files import write_whole
 from recbole_alkd.teacher.base import Instance, LLMTeacher, LoraExample, Materials
@@ -86,7 +87,7 @@ def read_examples(file: Path) -> Examples | None:
     return None
 
 
-def _example(values: dict[str, object]) -> LoraExample:
+def _example(values: dict[str, Any]) -> LoraExample:
     lists = {name: values[name] for name in ("history", "candidates", "ranking")}
     if not all(isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists.values()):
         raise TypeError("an example has lists of item tokens")

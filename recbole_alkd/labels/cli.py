@@ -16,16 +16,20 @@ from recbole_alkd.labels.cost import read_amount
 from recbole_alkd.labels.label import read_time
 from recbole_alkd.labels.store import STATUSES, LabelStore
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.groups import TeacherSettings
+from recbole_alkd.settings.groups.teacher import TeacherSettings
 
 
 def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
     """Mount ``store`` on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs it."""
-    parser = subparsers.add_parser("store", help="look into a label store; export, import, verify, merge labels")
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "store", help="look into a label store; export, import, verify, merge labels"
+    )
     commands = parser.add_subparsers(dest="store_command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+        )
         command.add_argument("--store", type=Path, default=Path(TeacherSettings().label_store), metavar="FILE", help="%(default)s")
         command.set_defaults(run=run)
         return command

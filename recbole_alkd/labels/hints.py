@@ -9,6 +9,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from recbole_alkd.labels.cost import Cost, read_cost
 from recbole_alkd.labels.label import read_time
@@ -85,7 +86,7 @@ def put_hints(store: LabelStore, hints: Hints) -> bool:
     return store.write(insert)
 
 
-def _hints(store: LabelStore, row: tuple) -> Hints:
+def _hints(store: LabelStore, row: tuple[Any, ...]) -> Hints:
     key, rules, *rest = row
     try:
         lines = json.loads(rules)

@@ -122,7 +122,7 @@ class LabelStore:
                 f"label_store: {str(self.path)!r} has schema version {version}; this release of recbole_alkd knows versions "
                 f"up to {len(MIGRATIONS)}: use a newer release"
             )
-        return version
+        return int(version)
 
     def _use_wal(self) -> None:
         # the switch to WAL needs the file for itself for a moment, and SQLite does not always wait for that
