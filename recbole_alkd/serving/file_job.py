@@ -114,7 +114,8 @@ class _Job:
             options = dict(found["options"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise AlkdError(f"{self.target.name}: {self.state.name} does not say what it is; remove both, if you can") from None
-        point = _Point(*numbers, hashlib.sha256())
+        lines, read, done, unknown, written = numbers
+        point = _Point(lines, read, done, unknown, written, hashlib.sha256())
         other = [name for name, value in self.options.items() if options.get(name) != value]
         if other:
             what = "another bundle" if "bundle" in other else f"another {other[0]}"
@@ -165,7 +166,8 @@ class _Job:
         """Sessions, as what they are known by (JSON) and ids; the number of their last line, and all that was read for them."""
         lines, error = self.point.lines, None
         while error is None:
-            sessions, raw = [], []
+            sessions: list[tuple[str | None, list[str]]] = []
+            raw: list[bytes] = []
             while len(sessions) < _BATCH and (line := self.source.readline(_LONGEST + 1)):
                 try:
                     session = self._session(line, lines + 1)
