@@ -48,7 +48,15 @@ class Page:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Page.navigate", url=url)
+        self._until_loaded("Page.navigate", url=url)
+
+    def reload(self) -> None:
+        """Load the page again, and wait until it is there: while the old one goes, it answers nothing."""
+        self._until_loaded("Page.reload")
+
+    def _until_loaded(self, method: str, **params: Any) -> None:
+        self._loaded = False
+        self.call(method, **params)
         deadline = time.monotonic() + 30
         while not self._loaded:
             self._take(deadline)

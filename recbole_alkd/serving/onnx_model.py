@@ -22,6 +22,7 @@ import numpy as np
 from recbole_alkd.serving.manifest import ENCODER, LOOKUP, ONNX, STUDENT
 from recbole_alkd.serving.onnx_nodes import Nodes
 from recbole_alkd.serving.students import PRIOR
+from recbole_alkd.serving.tensors import TensorFile
 from recbole_alkd.settings.error import AlkdError
 
 _MINUS = -np.inf
@@ -90,7 +91,8 @@ def _table(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items: i
     add, number, one = nodes.add, nodes.number, nodes.number([1])
     size = number(n_items)
     starts, neighbours, weights = (nodes.stored(STUDENT, name) for name in ("indptr", "indices", "weights"))
-    items, age = session.newest(min(facts["last_items"], facts["max_length"]))
+    speaking = len(TensorFile(nodes.folder / STUDENT)["recency"])
+    items, age = session.newest(min(speaking, facts["max_length"]))
     items = add("Reshape", items, number([-1]))
     vote = add("Gather", nodes.stored(STUDENT, "recency"), add("Reshape", age, number([-1])))
     start = add("Cast", add("Gather", starts, items), to=7)

@@ -289,7 +289,7 @@ def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, mo
         keys.update({stage: key(stage) for stage in stages})
         return [stage for stage in stages if keys[stage] != before[stage]]
 
-    change("model/ALKDRec.yaml", "# Settings of ALKDRec.", "# Settings of  ALKDRec.")
+    change("model/ALKDRec.yaml", "# Settings of ALKDRec, ", "# Settings of  ALKDRec, ")
     assert changed() == []
     change("model/ALKDRec.yaml", "alkd_mu: 10  ", "alkd_mu: 2  ")
     assert changed() == ["alkdrec", "llm:text"]

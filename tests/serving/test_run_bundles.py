@@ -188,6 +188,14 @@ def test_a_backbone_that_was_trained_alone_is_exported_from_its_checkpoint(
     assert served.manifest["student"]["backbone"] == model and len(served.recommend(["i3", "i4"], 5)) == 5
 
 
+def test_titles_of_other_items_leave_the_bundle_without_titles(tmp_path, monkeypatch, caplog):
+    write_benchmark(tmp_path / "data")
+    (tmp_path / "data" / "tiny" / "tiny.item").write_text("item_id:token\ttitle:token_seq\nother\tA film\n")
+    result = go(tmp_path, monkeypatch, student_model="SessionKNN")
+    assert "the bundle has no titles: " in caplog.text and "it has a title for none of" in caplog.text
+    assert {one.title for one in Recommender.load(result["run_folder"]).recommend(["i3"], 5)} == {""}
+
+
 def test_a_folder_of_no_run_is_refused(tmp_path):
     with pytest.raises(AlkdError, match=r"no result\.json in it; allowed: the folder of a finished run"):
         write_bundle(tmp_path, tmp_path / "out")

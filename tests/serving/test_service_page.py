@@ -154,7 +154,8 @@ def test_it_says_what_goes_wrong(page):
 
 
 def test_narrow_wide_light_and_dark(server, page):
-    page.value("location.hash = '#12,7,14'; location.reload()")
+    page.value("location.hash = '#12,7,14'")
+    page.reload()
     until(lambda: page.value(ROWS)[:10] == listed(server, ["12", "7", "14"]))
     page.value("document.querySelector('.why').click()")
     until(lambda: page.value("document.querySelectorAll('.reasons li').length") > 0)

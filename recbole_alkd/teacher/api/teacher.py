@@ -20,7 +20,7 @@ from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.api_key import find_key
 from recbole_alkd.llm.chat_client import Messages
-from recbole_alkd.llm.prices import find_price
+from recbole_alkd.llm.prices import Price, find_price
 from recbole_alkd.llm.refusals import NoReplyError
 from recbole_alkd.llm.replies import Reply, read_completion
 from recbole_alkd.registry import teachers
@@ -55,9 +55,14 @@ class ApiTeacher(LLMTeacher):
     takes_recommender_order = True  # it shuffles them by itself
 
     @classmethod
-    def check(cls, settings: Settings) -> None:
-        """The model's name, the extra `api`, and the variable with the key."""
+    def check_settings(cls, settings: Settings) -> None:
+        """The model's name, and its price where ``budget_usd`` rests on it."""
         _check_model(settings.teacher)
+        price_of(settings)
+
+    @classmethod
+    def check(cls, settings: Settings) -> None:
+        """The extra `api`, and the variable with the key."""
         unless_labelled(settings, f"api|{settings.teacher.llm_model}|", _check_access)
 
     def __init__(self, context: TeacherContext) -> None:
@@ -66,9 +71,7 @@ class ApiTeacher(LLMTeacher):
         _check_model(self.settings)
         self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
-        prices, limited = self.settings.llm_price_file, context.settings.selection.budget_usd is not None
-        price = find_price(Path(prices) if prices else None, self.settings.llm_model, needed=limited)
-        self._exchange = Exchange(self.settings, price)
+        self._exchange = Exchange(self.settings, price_of(context.settings))
         self._hints: str | None = None
         self._told_of_cut = False
 
@@ -249,6 +252,12 @@ class ApiTeacher(LLMTeacher):
 
     def _again(self, instance: Instance) -> str:
         return self._prompt["generate.again"].format(top_n=min(self.settings.llm_top_n, len(instance.candidates))).strip()
+
+
+def price_of(settings: Settings) -> Price | None:
+    """What the model asks for its tokens; AlkdError where ``budget_usd`` needs a price and there is none."""
+    file = Path(settings.teacher.llm_price_file) if settings.teacher.llm_price_file else None
+    return find_price(file, settings.teacher.llm_model, settings.selection.budget_usd is not None)
 
 
 def _check_model(settings: TeacherSettings) -> None:
