@@ -37,6 +37,17 @@ def test_other_settings_get_another_folder(tmp_path):
     with_abc.close(), with_xyz.close()
 
 
+@pytest.mark.parametrize("name", ["tiny[1]", "tiny*", "tiny?", "[ab]tiny"])
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path, name):
+    other = RunFolder.open(str(tmp_path), "ALKDRec-tiny1", "Jan-01", "abc")
+    other.close()
+    first = RunFolder.open(str(tmp_path), f"ALKDRec-{name}", "Jan-01", "abc")
+    first.close()
+    second = RunFolder.open(str(tmp_path), f"ALKDRec-{name}", "Jan-02", "abc")
+    assert not first.resumed and second.resumed and second.path == first.path != other.path
+    second.close()
+
+
 def test_two_living_runs_never_share_a_folder(tmp_path):
     folder = opened(tmp_path)
     code = f"""

@@ -88,6 +88,25 @@ def test_a_run_asks_for_hints_once_and_ranks_with_them(home: Path, caplog: Any) 
         assert len(server.requests) == 5 and not any(RULES in str(body) for body in server.requests)
 
 
+def test_no_file_of_a_run_holds_the_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "sk-of-this-run-0123456789abcdef"
+    monkeypatch.setenv("MY_KEY", key)
+
+    def echo(number: int, body: dict[str, Any]) -> str | None:
+        return f"{RULES}\n3. Remember {key}." if about_hints(body) else None
+
+    with ChatServer(echo) as server:
+        result = go(**api(server, llm_api_key_env="MY_KEY"))
+        assert set(server.keys) == {f"Bearer {key}"}
+    files = [file for file in home.rglob("*") if file.is_file()]
+    names = {file.name for file in files}
+    assert {"result.json", "labels.sqlite", "ALKDRec.pth", "manifest.json"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names) and any(file.suffix == ".log" for file in files)
+    for file in files:
+        assert key.encode() not in file.read_bytes(), file
+    assert key not in str(result)
+
+
 def test_a_local_llm_that_generates_makes_hints_for_itself(home: Path, caplog: Any) -> None:
     caplog.set_level(logging.INFO)
     model = tiny_llm(home / "llm")
