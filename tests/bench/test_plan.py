@@ -73,6 +73,8 @@ losses.register("plan_loss")(type("PlanLoss", (Pairwise,), {}))
 def test_a_plan_names_arms_of_plug_ins(write, tmp_path, monkeypatch):
     (tmp_path / "plan_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
+    for registry in (losses, policies):  # other tests of this process go through all that is registered
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     settings = {**TINY, "alkd_plugins": "plan_plugin"}
     plan = read_plan(write(arms=["student", "policy:plan_policy", "loss:plan_loss"], settings=settings))
     assert [arm.settings for arm in plan.arms[1:]] == [{"alkd_policy": "plan_policy"}, {"kd_loss": "plan_loss"}]

@@ -94,7 +94,8 @@ def test_a_session_is_built_with_the_keyboard(server, page):
 
 
 def test_recommenders_stand_side_by_side(server, page):
-    page.value("location.hash = '#12,3'; location.reload()")
+    page.value("location.hash = '#12,3'")
+    page.reload()
     until(lambda: page.value(SESSION) == ["The 12. film", "The 3. film"])
     until(lambda: page.value("document.querySelectorAll('.row').length") == 30)
     heads = page.value("[...document.querySelectorAll('#lists h2')].map(n => n.innerText)")
@@ -113,7 +114,8 @@ def test_recommenders_stand_side_by_side(server, page):
 
 
 def test_why(server, page):
-    page.value("location.hash = '#12,7'; location.reload()")
+    page.value("location.hash = '#12,7'")
+    page.reload()
     until(lambda: len(page.value(SESSION)) == 2 and page.value(ROWS)[:10] == listed(server, ["12", "7"]))
     page.value("document.querySelector('.why').click()")
     until(lambda: page.value("document.querySelectorAll('.reasons li').length") > 0)
