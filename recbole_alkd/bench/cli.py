@@ -29,12 +29,18 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's")
     parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="instead of the plan's")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--arms", nargs="+", default=None, metavar="ARM",
+        help="run these arms of the plan alone, in this order; the report has all that is finished in the folder",
+    )
+    which.add_argument("--report-only", action="store_true", help="run nothing: the report of what is finished in the folder")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the plan, run it, write the report. 0 when every run finished, 1 when one failed."""
+    """Check the plan, run it, write the report. 0 when every run asked for finished, 1 when one failed or none is there."""
     from recbole_alkd.bench.cores import threads_of_a_run
     from recbole_alkd.bench.figures import missing_matplotlib
     from recbole_alkd.bench.report import failures, write_report
@@ -44,19 +50,22 @@ def run(args: argparse.Namespace) -> int:
         raise AlkdError(f"--jobs: {args.jobs} is not allowed; allowed: an integer >= 1")
     plan = read_plan(plan_file(args.plan), args.data_path, args.seeds)
     logging.getLogger().setLevel(logging.ERROR)  # RecBole's remarks about Configs that are only looked at
+    arms = () if args.report_only else args.arms and plan.chosen_arms(args.arms)
     threads_of_a_run(args.jobs)
     check_runs(plan)
     out = Path(args.out or f"alkd_bench/{plan.name}")
+    if args.report_only and not (out / "results").is_dir():
+        raise AlkdError(f"--report-only: {str(out)!r} has no results of a benchmark; give its folder with --out")
     with alone_in(out):
         if missing := missing_matplotlib():
             print(missing, file=sys.stderr)
-        outcome = run_plan(plan, out, args.jobs)
+        outcome = run_plan(plan, out, args.jobs, arms)
         summary = write_report(plan, outcome, out) if outcome.results else "no run finished"
     print(summary)
     for line in failures(outcome.failed):
         print(f"failed: {line}")
     print(f"report: {out / 'report.html'}" if outcome.results else f"logs: {out / 'logs'}")
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed or not outcome.results else 0
 
 
 def plan_file(name: str) -> Path:

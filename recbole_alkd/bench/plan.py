@@ -95,6 +95,20 @@ class Plan:
         arm = next(arm for arm in self.arms if self.reference in (arm.name, arm.base))
         return f"{self.study.base_words(arm.words, arm.point)} at the same value" if self.study and arm.base else arm.words
 
+    def chosen_arms(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The arms of these names, in their order; the name of a studied arm stands for it at every value.
+
+        Raises:
+            AlkdError: no arm of this plan has the name.
+        """
+        chosen: dict[str, None] = {}
+        known = dict.fromkeys(name for arm in self.arms for name in (arm.base, arm.name) if name)
+        for name in names:
+            if name not in known:
+                raise AlkdError(f"--arms: {_unknown(name, known, 'arm of this plan')}")
+            chosen |= dict.fromkeys(arm.name for arm in self.arms if name in (arm.base, arm.name))
+        return tuple(chosen)
+
     def tasks(self) -> Iterator[Task]:
         """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared stages."""
         for dataset, of_dataset in self.datasets.items():

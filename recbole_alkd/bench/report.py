@@ -85,6 +85,9 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     notes = list(dict.fromkeys(missing))
     if failed:
         notes.insert(0, f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.results)} runs failed; see below.")
+    if outcome.missing:
+        notes.insert(0, missing_words(outcome.missing))
+    notes += devices_words(outcome.results)
     sheets = [_sheets(plan, table) for table in tables]
     names = [[name for name, _ in found] for found in drawn]
     write_whole(out / "results.md", markdown(plan, tables, verdicts, failed, names, sheets, notes))
@@ -104,6 +107,27 @@ def failures(failed: Mapping[Task, str]) -> list[str]:
         some = "; ".join(tasks[:3]) + ("; ..." if len(tasks) > 3 else "")
         lines.append(f"{some}: {reason}" if len(tasks) == 1 else f"{len(tasks)} runs ({some}): {reason}")
     return lines
+
+
+def missing_words(missing: Sequence[Task]) -> str:
+    """Which runs of the plan are not there, arm by arm with their seeds."""
+    seeds: dict[str, list[str]] = {}
+    for task in missing:
+        seeds.setdefault(f"{task.dataset}, {task.backbone}, {task.arm.name}", []).append(str(task.seed))
+    arms = "; ".join(f"{arm} (seed{'s' if len(of) > 1 else ''} {', '.join(of)})" for arm, of in seeds.items())
+    return f"Not run yet: {len(missing)} run{'s' if len(missing) > 1 else ''} of this plan: {arms}."
+
+
+def devices_words(results: Sequence[Result]) -> list[str]:
+    """A line where runs were made on several kinds of device: their seconds do not compare."""
+    arms: dict[str, dict[str, None]] = {}
+    for result in results:
+        if device := result.facts.get("device"):
+            arms.setdefault(str(device), {})[result.task.arm.words] = None
+    if len(arms) < 2:
+        return []
+    listed = "; ".join(f"on {device}: {', '.join(words)}" for device, words in arms.items())
+    return [f"Seconds are of different devices, {listed}."]
 
 
 def _sheets(plan: Plan, table: Table) -> list[Sheet]:

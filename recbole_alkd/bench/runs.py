@@ -17,7 +17,7 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -65,10 +65,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan: finished runs, and the reason of each that failed."""
+    """What became of a plan: finished runs, the reason of each that failed, and runs that were not asked for and are not there."""
 
     results: list[Result]
     failed: dict[Task, str]
+    missing: tuple[Task, ...] = ()
 
 
 def run_key(task: Task, config: Any, data: str) -> str:
@@ -118,15 +119,20 @@ def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:
     }
 
 
-def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
+def run_plan(plan: Plan, out: Path, jobs: int = 1, arms: Sequence[str] | None = None) -> Outcome:
     """Run what is not finished yet, ``jobs`` runs at a time, and collect all results.
 
     ``cores.threads_of_a_run`` says how many threads each has. A run that fails does not end the others. On ``KeyboardInterrupt``
     the runs under way are stopped and finished ones are kept; a later call resumes from there.
+
+    Args:
+        arms: run these alone, in this order (``Plan.chosen_arms``); none: run nothing. Results of the others that are there
+            are collected too.
     """
     make_folders(out)
     threads = threads_of_a_run(jobs)
     tasks = list(plan.tasks())
+    asked = tasks if arms is None else sorted((t for t in tasks if t.arm.name in arms), key=lambda t: arms.index(t.arm.name))
     configs = arm_configs(plan)
     keys, prints = {}, {}
     for task in tasks:
@@ -134,7 +140,7 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
         prints[task.dataset] = data_fingerprint(Path(config["data_path"]), task.dataset)
         keys[task] = run_key(task, config, prints[task.dataset])
     waiting: dict[str, Task] = {}
-    for task in tasks:
+    for task in asked:
         stem = out / "results" / keys[task]
         if keys[task] not in waiting and load_result(task, stem) is None:
             waiting[keys[task]] = task
@@ -142,14 +148,16 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1) -> Outcome:
                 print(f"{task}: its result {stem}.json or .npz is damaged and is made again", file=sys.stderr)
                 stem.with_name(f"{stem.name}.json").unlink()
     reasons = _run_all(waiting, prints, out, jobs, threads)
-    results, failed = [], {}
+    results, failed, missing = [], {}, []
     for task in tasks:
         result = None if keys[task] in reasons else load_result(task, out / "results" / keys[task])
-        if result is None:
+        if result is None and task not in asked:
+            missing.append(task)
+        elif result is None:
             failed[task] = reasons.get(keys[task], f"its result cannot be read ({out / 'results' / keys[task]}.json)")
         else:
             results.append(result)
-    return Outcome(results, failed)
+    return Outcome(results, failed, tuple(missing))
 
 
 def make_folders(out: Path) -> None:

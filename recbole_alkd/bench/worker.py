@@ -30,6 +30,7 @@ from recbole_alkd.trainer.group import Group
 from recbole_alkd.trainer.reporting import stage_ranks
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from recbole_alkd.trainer.run import Run
@@ -56,7 +57,8 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
             arrays[name] = simple.ranks(part._dataset)
         seconds = round(perf_counter() - began, 3)
         cost = {"labels": 0, "tokens": 0, "usd": 0.0, "seconds": seconds}
-        return arrays, {"parameters": simple.parameters, "bytes": simple.bytes, "seconds": seconds, "cost": cost}
+        size = {"parameters": simple.parameters, "bytes": simple.bytes}
+        return arrays, {**size, "seconds": seconds, "device": "CPU", "cost": cost}
     Group.of(config).seed_model(config)
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
@@ -70,6 +72,7 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
         "parameters": sum(p.numel() for p in run.model_of(stage).parameters()),
         "bytes": sum(value.numel() * value.element_size() for value in state.values()),
         "seconds": outcome.seconds,
+        "device": device_name(config["device"]),
         "steps": outcome.steps,
         "best_step": outcome.best_step,
         "tuned": run.tuned,
@@ -79,6 +82,13 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     run.folder.close()
     shutil.rmtree(run.folder.path)  # its stages served a killed run; the result holds what is asked for
     return arrays, facts
+
+
+def device_name(device: torch.device) -> str:
+    """What a run was made on: CPU, or the name of its GPU."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

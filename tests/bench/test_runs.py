@@ -25,6 +25,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.bench import runs
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
+from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.runs import alone_in
 from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.cli import main
@@ -195,6 +196,9 @@ def test_two_benchmarks_do_not_share_a_folder(tmp_path):
         (["--out", "mine.yaml"], "nothing can be written into 'mine.yaml'"),
         (["--out", "mine.yaml/x"], "nothing can be written into 'mine.yaml/x'"),
         (["--data-path", "nowhere"], "give --data-path"),
+        (["--arms", "student", "item_kn"], "--arms: 'item_kn' is not a known arm of this plan"),
+        (["--report-only"], "has no results of a benchmark"),
+        (["--arms", "student", "--report-only"], "not allowed with"),
     ],
 )
 def test_a_command_that_cannot_work_ends_in_one_line(tmp_path, options, words, monkeypatch, capsys):
@@ -385,3 +389,77 @@ def test_item_knn_of_one_endless_session_takes_little_memory(tiny_path, monkeypa
     tracemalloc.stop()
     assert simple.parameters < 2 * LONGEST_GAP * len(clicks)
     assert peak < 1e9, "all pairs of 12,000 clicks would be 144 million numbers in each of several arrays"
+
+
+def rows_of(home):
+    return [(row["arm"], int(row["seed"])) for row in csv.DictReader((home / "out" / "results.csv").open())]
+
+
+def bench_here(home, monkeypatch, *options):
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "mine.yaml", "--out", "out", *options])
+    return ended.value.code
+
+
+def test_a_plan_is_run_in_parts_and_the_report_has_what_is_there(tmp_path, monkeypatch, capsys):
+    home = home_with(tmp_path, arms=["popularity", "student", "item_knn"], reference="student")
+    assert bench_here(home, monkeypatch, "--arms", "item_knn", "student") == 0
+    said = capsys.readouterr().out
+    assert "Not run yet: 2 runs of this plan: tiny, SessionFPMC, popularity (seeds 1, 2)." in said
+    assert rows_of(home) == [(arm, seed) for arm in ("student", "item_knn") for seed in (1, 2)]
+    first = state(home)
+    # another folder, perhaps of another machine: its results are read once they lie here
+    monkeypatch.setattr(runs, "start_run", None)  # nothing may run
+    assert bench_here(home, monkeypatch, "--report-only") == 0 and state(home) == first
+    assert bench_here(home, monkeypatch, "--arms", "student") == 0 and state(home) == first
+
+
+def test_arms_run_in_the_order_in_which_they_are_asked_for(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(runs, "_run_all", lambda waiting, *_: started.extend(map(str, waiting.values())) or {})
+    plan = read_plan(plan_in(tmp_path, arms=["popularity", "student", "item_knn"]))
+    done = runs.run_plan(plan, tmp_path / "out", arms=plan.chosen_arms(["item_knn", "popularity"]))
+    assert [one.split(", ")[2] for one in started] == ["item_knn"] * 2 + ["popularity"] * 2
+    assert len(done.failed) == 4 and [task.arm.name for task in done.missing] == ["student"] * 2
+
+
+def plan_in(tmp_path, **plan):
+    return home_with(tmp_path, **{**plan, "data_path": str(tmp_path / "data")}) / "mine.yaml"
+
+
+def test_a_studied_arm_is_chosen_at_every_value_or_at_one(tmp_path):
+    study = {"setting": "budget_labels", "values": [4, 8]}
+    plan = read_plan(plan_in(tmp_path, arms=["popularity", "random"], study=study))
+    assert plan.chosen_arms(["random"]) == ("random, budget_labels 4", "random, budget_labels 8")
+    assert plan.chosen_arms(["random, budget_labels 8", "popularity"]) == ("random, budget_labels 8", "popularity")
+
+
+def test_a_damaged_result_of_an_arm_that_was_not_asked_for_is_named_and_left(tmp_path, monkeypatch, capsys):
+    home = home_with(tmp_path, arms=["popularity", "item_knn"], seeds=[1])
+    assert bench_here(home, monkeypatch) == 0
+    for file in (home / "out" / "results").glob("*.json"):
+        if json.loads(file.read_text())["stage"] == "item_knn":
+            file.write_text("{")
+            broken = file
+    capsys.readouterr()
+    assert bench_here(home, monkeypatch, "--report-only") == 0
+    assert "Not run yet: 1 run of this plan: tiny, SessionFPMC, item_knn (seed 1)." in capsys.readouterr().out
+    assert broken.read_text() == "{"
+    assert bench_here(home, monkeypatch) == 0 and len(rows_of(home)) == 2
+
+
+def test_a_result_says_on_what_it_was_made(tmp_path, monkeypatch):
+    home = home_with(tmp_path, arms=["popularity", "student"], seeds=[1])
+    assert bench_here(home, monkeypatch) == 0
+    kept = [json.loads(file.read_text()) for file in (home / "out" / "results").glob("*.json")]
+    assert [facts["device"] for facts in kept] == ["CPU", "CPU"]
+    assert "different devices" not in (home / "out" / "results.md").read_text()
+    for file in (home / "out" / "results").glob("*.json"):
+        facts = json.loads(file.read_text())
+        if facts["stage"] == "student":
+            file.write_text(json.dumps({**facts, "device": "NVIDIA X"}))
+    assert bench_here(home, monkeypatch, "--report-only") == 0
+    expected = "Seconds are of different devices, on CPU: popularity; on NVIDIA X: student."
+    assert expected in (home / "out" / "results.md").read_text()

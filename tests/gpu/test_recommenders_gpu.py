@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from process import run
 from tiny import create_dataset, settings_of, tiny_config, tiny_view, training_part, write_benchmark
 
 from recbole_alkd import run_recbole_alkd
@@ -104,3 +107,17 @@ def test_a_run_can_be_repeated_there(device, tmp_path, monkeypatch):
         result = run_recbole_alkd(dataset="tiny", config_dict={"data_path": "data", **BASE, **on_gpu(device)})
         found.append([result["stages"][stage]["test"]["ndcg@10"] for stage in sorted(result["stages"])])
     assert found[0] == pytest.approx(found[1], abs=0.02)
+
+
+def test_runs_of_a_benchmark_train_there_side_by_side(device, tmp_path, monkeypatch):
+    """They are forked from a process that must not have touched the GPU."""
+    write_benchmark(tmp_path / "data", counts=(40, 12, 12))
+    settings = {**BASE, "use_gpu": device == "cuda"}
+    arms = ["student", {"name": "GRU", "arm": "model:GRU4Rec"}, "item_knn"]
+    plan = {"datasets": ["tiny"], "seeds": [1, 2], "arms": arms, "data_path": "data", "settings": settings}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plan))
+    done = run(["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out", "--jobs", "4"], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made_on = [json.loads(file.read_text())["device"] for file in (tmp_path / "out" / "results").glob("*.json")]
+    name = torch.cuda.get_device_name(0) if device == "cuda" else "CPU"
+    assert sorted(made_on) == sorted(["CPU"] * 2 + [name] * 4)
