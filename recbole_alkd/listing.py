@@ -45,19 +45,19 @@ def all_settings() -> list[Setting]:
     import recbole
 
     folder = properties() / "model"
-    found = _settings(folder / "ALKDRec.yaml", "ALKDRec")
+    settings = _settings(folder / "ALKDRec.yaml", "ALKDRec")
     stock = Path(recbole.__file__).parent / "properties"
-    mine = {setting.key for setting in found}
+    mine = {setting.key for setting in settings}
     for file in (stock / "overall.yaml", stock / "dataset" / "sample.yaml"):
-        found += [setting for setting in _settings(file, "RecBole") if setting.key not in mine]
+        settings += [setting for setting in _settings(file, "RecBole") if setting.key not in mine]
     for model in MODELS:
         if model != "ALKDRec":
-            found += _settings(folder / f"{model}.yaml", model)
+            settings += _settings(folder / f"{model}.yaml", model)
     for key, spec in declared.fields().items():
-        if all(setting.key != key for setting in found):
+        if all(setting.key != key for setting in settings):
             default = None if spec.default is NO_DEFAULT else spec.default
-            found.append(Setting(key, default, spec.allowed, spec.help, " and ".join(map(str, declared.owners(key)))))
-    return found
+            settings.append(Setting(key, default, spec.allowed, spec.help, " and ".join(map(str, declared.owners(key)))))
+    return settings
 
 
 def _settings(file: Path, place: str) -> list[Setting]:
@@ -91,11 +91,11 @@ def find_settings(word: str | None) -> list[Setting]:
         return known
     lower = word.lower().lstrip("-")
     named = [setting for setting in known if lower in setting.key.lower()]
-    found = named + [setting for setting in known if setting not in named and lower in setting.comment.lower()]
-    if not found:
+    matching = named + [setting for setting in known if setting not in named and lower in setting.comment.lower()]
+    if not matching:
         close = nearest(lower, {setting.key for setting in known})
         raise AlkdError(f"{word}: no setting has this in its name or its comment" + (f"; did you mean {close!r}?" if close else ""))
-    return found
+    return matching
 
 
 def versions() -> str:

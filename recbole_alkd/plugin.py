@@ -190,14 +190,14 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
         return
     shipped = properties() / "dataset" / f"{dataset}.yaml" if ours else None
     copy = dataset == "ml-100k"  # of which RecBole has one, and reads no other
-    found = DataSettings() if copy else data_settings(dataset, Path(path) / dataset, shipped)
-    values = {key: value for key, value in found.values.items() if ours or key not in FIELDS}
+    from_data = DataSettings() if copy else data_settings(dataset, Path(path) / dataset, shipped)
+    values = {key: value for key, value in from_data.values.items() if ours or key not in FIELDS}
     if model != "ALKDRec" and "MAX_ITEM_LIST_LENGTH" in model_defaults(model, [properties()]):
         values.pop("MAX_ITEM_LIST_LENGTH", None)  # the model's own is part of the model
     if values and not ours and external.get("loss_type", internal.get("loss_type")) == "CE":
         values["train_neg_sample_args"] = None  # RecBole refuses anything else with this loss
     internal.update(values)
-    config.alkd_notes = found.notes
+    config.alkd_notes = from_data.notes
     given = [key for key in SESSION_KEYS if key in external]
     if external.get("benchmark_filename", internal.get("benchmark_filename")):
         ignored = [key for key in given if key in ("session_window", "session_min_length", "session_time_unit")] if ours else []
@@ -236,22 +236,22 @@ def _know_plugins(values: Mapping[str, Any]) -> None:
 
 def _command_line(words: Sequence[str]) -> dict[str, str]:
     """The settings among the words of a command line. RecBole's warning for the others, which are the script's own."""
-    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     others = []
     for word in words:
         key, equals, text = word[2:].partition("=")
         if not (word.startswith("--") and equals and key):
             others.append(word)
-        elif found.get(key, text) != text:
+        elif given.get(key, text) != text:
             if key not in recbole_keys() and not is_ours(key, recbole_keys()):  # the program's own, which may take it often
                 others.append(word)
                 continue
-            raise AlkdError(f"--{key} is given twice, as {found[key]!r} and as {text!r}; give it once")
+            raise AlkdError(f"--{key} is given twice, as {given[key]!r} and as {text!r}; give it once")
         else:
-            found[key] = text
+            given[key] = text
     if others:
         logging.getLogger().warning(f"command line args [{' '.join(others)}] will not be used in RecBole")
-    return found
+    return given
 
 
 def _read_config_file(file: Any) -> dict[str, Any]:

@@ -119,16 +119,16 @@ def label_instances(
     asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
     with asks, _selected(dataset, config_file_list, config_dict, before_labels=True, shows=bool(show)) as (_, rounds, picked):
         if show:
-            found, lines = label_only.show(rounds, picked, show)
+            report, lines = label_only.show(rounds, picked, show)
         elif dry_run:
-            found, lines = label_only.estimate(rounds, picked)
+            report, lines = label_only.estimate(rounds, picked)
         elif batch_out:
-            found, lines = label_only.write_requests(rounds, picked, Path(batch_out))
+            report, lines = label_only.write_requests(rounds, picked, Path(batch_out))
         elif batch_in:
-            found, lines = label_only.read_answers(rounds, picked, Path(batch_in))
+            report, lines = label_only.read_answers(rounds, picked, Path(batch_in))
         else:
-            found, lines = label_only.label(rounds, picked, retry_failed, Path(out) if out else None)
-        return {**found, "lines": lines}
+            report, lines = label_only.label(rounds, picked, retry_failed, Path(out) if out else None)
+        return {**report, "lines": lines}
 
 
 @contextmanager

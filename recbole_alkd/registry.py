@@ -77,11 +77,11 @@ class Registry:
 
 def _own_settings(entry: Any) -> dict[str, Field]:
     """``own_settings`` of a class, and, of a backbone, of the model that it views and of its learner."""
-    found: dict[str, Field] = {}
+    fields: dict[str, Field] = {}
     name = str(getattr(getattr(entry, "view_class", entry), "learner", ""))
     for part in (learners.get(name) if name in learners else None, getattr(entry, "model_class", None), entry):
-        found |= getattr(part, "own_settings", {})
-    return found
+        fields |= getattr(part, "own_settings", {})
+    return fields
 
 
 def import_folder(package: str, folder: Iterable[str]) -> None:

@@ -67,13 +67,13 @@ def sign_flips(differences: np.ndarray, rng: np.random.Generator, draws: int = F
     Args:
         draws: random assignments; the smallest p is 1 / (draws + 1).
     """
-    found = differences[differences != 0]  # a swap changes nothing elsewhere
-    total = abs(found.sum())
+    unequal = differences[differences != 0]  # a swap changes nothing elsewhere
+    total = abs(unequal.sum())
     as_large = 0
     for start in range(0, draws, 200):
         count = min(200, draws - start)
-        signs = np.unpackbits(rng.integers(256, size=(count, len(found) // 8 + 1), dtype=np.uint8), axis=1, count=len(found))
-        as_large += int((np.abs(found.sum() - 2 * (signs.astype(float) @ found)) >= total * (1 - 1e-9)).sum())
+        signs = np.unpackbits(rng.integers(256, size=(count, len(unequal) // 8 + 1), dtype=np.uint8), axis=1, count=len(unequal))
+        as_large += int((np.abs(unequal.sum() - 2 * (signs.astype(float) @ unequal)) >= total * (1 - 1e-9)).sum())
     return (1 + as_large) / (1 + draws)
 
 

@@ -80,7 +80,7 @@ def test_the_console_command_finds_plug_ins_in_the_working_directory(tmp_path):
         "class Shelf(Policy):\n    pass\n"
     )
     words = [str(script), "settings", "shelf_height", "--plugins", "my_shelf"]
-    found = run(words, here)
-    assert "shelf_height: 3" in found.stdout, found.stderr
+    done = run(words, here)
+    assert "shelf_height: 3" in done.stdout, done.stderr
     elsewhere = run(words, tmp_path)
     assert elsewhere.returncode == 2 and "cannot import 'my_shelf'" in elsewhere.stderr

@@ -32,9 +32,9 @@ def test_rows_that_do_not_differ_are_told_apart_in_one_of_twenty_at_most(session
         for name in "ab":
             moved = rng.random(sessions) < 1 / 3
             rows[name] = np.where(moved, ranks_of(rng, sessions), base)
-        found = compare_rows(rows, "a", "b", metric, seed)
-        wrong += found.verdict != NO_DIFFERENCE
-        inside += found.low <= 0 <= found.high
+        comparison = compare_rows(rows, "a", "b", metric, seed)
+        wrong += comparison.verdict != NO_DIFFERENCE
+        inside += comparison.low <= 0 <= comparison.high
     assert wrong <= 0.05 * rounds + 2 * math.sqrt(0.05 * 0.95 * rounds), f"{wrong} of {rounds}"
     assert wrong > 0 or sessions < 100, "a test that never rejects says nothing"
     assert inside >= 0.91 * rounds
@@ -42,15 +42,15 @@ def test_rows_that_do_not_differ_are_told_apart_in_one_of_twenty_at_most(session
 
 def test_a_difference_of_the_size_that_it_names_is_found_in_four_of_five():
     rng = np.random.default_rng(3)
-    found, rounds, named = 0, 300, []
+    detected, rounds, named = 0, 300, []
     for seed in range(rounds):
         ours, theirs = (rng.random(328) < share for share in (0.20, 0.12))
         rows = {"a": np.where(ours, 1.0, 99.0), "b": np.where(theirs, 1.0, 99.0)}
         one = compare_rows(rows, "a", "b", "recall@10", seed)
-        found += one.verdict == "better"
+        detected += one.verdict == "better"
         named.append(one.detectable)
     assert np.mean(named) == pytest.approx(0.08, abs=0.004)  # 2.8 standard errors, the true difference here
-    assert 0.7 <= found / rounds <= 0.9
+    assert 0.7 <= detected / rounds <= 0.9
 
 
 def test_four_lucky_sessions_are_no_difference():

@@ -111,8 +111,8 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def line(done, code=2):
-    found, _, said = done
-    assert found == code, said[-2000:]
+    code_got, _, said = done
+    assert code_got == code, said[-2000:]
     last = said.strip().splitlines()[-1]
     assert last.startswith("error: ") and "Traceback" not in said
     return last

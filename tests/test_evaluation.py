@@ -76,7 +76,7 @@ def test_rows_at_once():
 def test_blocks_give_the_same_metrics(model, prepared, monkeypatch):
     values = {"metrics": ["Recall", "NDCG", "MRR", "ItemCoverage"], "topk": [1, 5], "valid_metric": "NDCG@5"}
     values |= {"llm_teacher": "recommender", "budget_labels": 5, "llm_candidates": 10, "llm_top_n": 5} if model == "ALKDRec" else {}
-    found = []
+    metrics = []
     for block in (None, 4 * (N_ITEMS + 1) * 3):
         if block:
             monkeypatch.setattr(memory, "WHOLE", block)
@@ -85,5 +85,5 @@ def test_blocks_give_the_same_metrics(model, prepared, monkeypatch):
         batches = [len(batch) for batch, *_ in test]
         assert max(batches) == (3 if block else 12) and sum(batches) == 12
         trainer.fit(train, valid, saved=model == "ALKDRec")
-        found.append(dict(trainer.evaluate(test, load_best_model=False)))
-    assert found[0] == found[1]
+        metrics.append(dict(trainer.evaluate(test, load_best_model=False)))
+    assert metrics[0] == metrics[1]

@@ -48,11 +48,11 @@ def make(tmp_path, python):
 def test_a_python_that_does_not_fit_is_named_beside_those_that_do(tmp_path, version):
     other = tmp_path / "pyenv" / "versions" / "3.12.1" / "bin"
     other.mkdir(parents=True)
-    found = interpreter(other, "python3", "3.12.1")
+    python = interpreter(other, "python3", "3.12.1")
     done = make(tmp_path, interpreter(tmp_path, "python-here", version))
     line = done.stderr.splitlines()[0]
     assert done.returncode != 0
-    assert f"is Python {version}; Python 3.10 to 3.14 is needed" in line and str(found) in line
+    assert f"is Python {version}; Python 3.10 to 3.14 is needed" in line and str(python) in line
     assert not (tmp_path / "venv").exists()
 
 

@@ -27,9 +27,9 @@ class OneScore(Backbone):
         self.better = list(better)
 
     def scores(self, item_seq, item_seq_len):
-        found = torch.zeros(len(item_seq), N_ITEMS + 1)
-        found[:, self.better] = 1
-        return found
+        values = torch.zeros(len(item_seq), N_ITEMS + 1)
+        values[:, self.better] = 1
+        return values
 
 
 def folds(view, rows):
@@ -37,9 +37,9 @@ def folds(view, rows):
 
 
 def test_tied_items_share_the_mean_of_their_ranks(rows):
-    found = rows._ranks(OneScore(), np.arange(len(rows)))
+    ranks = rows._ranks(OneScore(), np.arange(len(rows)))
     outside = N_ITEMS - rows.item_seq_len.numpy()  # no session holds an item twice
-    assert np.array_equal(found, (outside + 1) / 2)
+    assert np.array_equal(ranks, (outside + 1) / 2)
     better = int(next(item for item in range(1, N_ITEMS + 1) if item != rows.target[0] and item not in rows.item_seq[0]))
     assert rows._ranks(OneScore([better]), np.array([0])) == 1 + outside[0] / 2
 

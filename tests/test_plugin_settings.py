@@ -151,8 +151,8 @@ def test_a_run_without_the_plugin_is_what_it_was(plugin):
 
 def test_they_are_listed(plugin):
     make()
-    (found,) = find_settings("shelf_height")
-    assert str(found) == "shelf_height: 3  (an integer of at least 1)  [selection policy 'by_shelf']\n    Rows of a shelf."
+    (setting,) = find_settings("shelf_height")
+    assert str(setting) == "shelf_height: 3  (an integer of at least 1)  [selection policy 'by_shelf']\n    Rows of a shelf."
 
 
 @pytest.mark.parametrize(

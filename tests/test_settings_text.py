@@ -97,9 +97,9 @@ def test_a_text_is_what_recbole_makes_of_it(text):
     ],
 )
 def test_settings_of_recboles_are_read_by_what_they_take(key, text, value, monkeypatch):
-    found = read_text(key, text)
-    found = list(found) if isinstance(found, tuple) and key == "topk" else found
-    assert found == value and type(found) is type(value)
+    value_read = read_text(key, text)
+    value_read = list(value_read) if isinstance(value_read, tuple) and key == "topk" else value_read
+    assert value_read == value and type(value_read) is type(value)
 
 
 @pytest.mark.parametrize("model", ["ALKDRec", "SessionFPMC"])

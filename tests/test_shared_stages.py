@@ -37,8 +37,8 @@ def test_label_after_a_run_trains_nothing(home, trained, caplog):  # noqa: F811
     assert sorted(trained) == ["distilled", "student", "student_longer", "teacher"]
     trained.clear()
     caplog.clear()
-    found = label_instances(dataset="tiny", config_dict={"data_path": "data", **BASE})
-    assert trained == [] and found["reused"] == 12
+    report = label_instances(dataset="tiny", config_dict={"data_path": "data", **BASE})
+    assert trained == [] and report["reused"] == 12
     assert "teacher: finished by an earlier run, loaded from saved/stages/teacher-" in caplog.text
 
 

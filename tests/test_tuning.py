@@ -71,13 +71,13 @@ def test_every_stage_tries_equally_many_and_says_what(space, diary):
     report = go(student_tune=3, **SMALL)
     assert names(diary) == {"teacher": 3, "student": 3, "distilled": 3, "student_longer": 3}
     assert set(report["tuned"]) == {"teacher", "student", "distilled", "student_longer"}
-    for stage, found in report["tuned"].items():
-        scores = [entry["valid"] for entry in found["tried"]]
-        assert found["tried"][0]["settings"] == {} and len(scores) == 3 and found["metric"] == "ndcg@10"
-        assert found["won"] == scores.index(max(scores))
+    for stage, tuned in report["tuned"].items():
+        scores = [entry["valid"] for entry in tuned["tried"]]
+        assert tuned["tried"][0]["settings"] == {} and len(scores) == 3 and tuned["metric"] == "ndcg@10"
+        assert tuned["won"] == scores.index(max(scores))
         assert report["stages"][stage]["valid"]["ndcg@10"] == max(scores)
-        assert report["stages"][stage]["seconds"] == found["seconds"]
-        assert found["seconds"] == pytest.approx(sum(entry["seconds"] for entry in found["tried"]), abs=2e-3)
+        assert report["stages"][stage]["seconds"] == tuned["seconds"]
+        assert tuned["seconds"] == pytest.approx(sum(entry["seconds"] for entry in tuned["tried"]), abs=2e-3)
     assert json.loads((space / report["run_folder"] / "result.json").read_text())["tuned"] == report["tuned"]
     plain = go(**SMALL)
     for stage in ("teacher", "student"):
@@ -102,11 +102,11 @@ def test_a_tuned_run_is_the_plain_run_with_what_won(space, diary, last_wins, mod
     pilot = {"alkd_ratio": "pilot", "alkd_pilot": 6, "alkd_fill": "next"}
     how = {**SMALL, **pilot, "student_model": model, "teacher_model": model, "kd_rec_weight": 1.0, "kd_init": "scratch"}
     tuned = go(**how, student_tune=2)
-    assert [found["won"] for found in tuned["tuned"].values()] == [1, 1, 1, 1]
+    assert [entry["won"] for entry in tuned["tuned"].values()] == [1, 1, 1, 1]
     seen = {shown: facts for shown, *facts in diary}
     for stage in ("teacher_fold0", "teacher_fold1", "distilled_tune_00", "student_longer_tune_00"):
         assert seen[stage][1] == 8, stage
-    best = {stage: found["tried"][1]["settings"] for stage, found in tuned["tuned"].items()}
+    best = {stage: entry["tried"][1]["settings"] for stage, entry in tuned["tuned"].items()}
     assert best["teacher"] == best["student"] and best["student"]["learning_rate"] == seen["distilled_tune_00"][0]
     shared = {key: value for key, value in best["student"].items() if key != "dropout_prob"}
     own = {key: value for key, value in best["student"].items() if key not in shared}
@@ -145,9 +145,9 @@ def forced(scores):
 
             return with_score(train(number, values, lambda outcome: better(with_score(outcome))))
 
-        found = tried_out(name, tries[: len(given)], scored, run.trainer.valid_metric, True, run.trainer.logger)
-        run.tuned[name] = found.report
-        return found
+        tried = tried_out(name, tries[: len(given)], scored, run.trainer.valid_metric, True, run.trainer.logger)
+        run.tuned[name] = tried.report
+        return tried
 
     return best_of
 
@@ -237,10 +237,10 @@ def choose(scores, bigger=True):
     [([1, 3, 2], True, 1), ([2, 2, 2], True, 0), ([2, 3, 1], False, 2), ([1, None, 3, None], True, 2), ([5], True, 0)],
 )
 def test_the_best_wins_and_the_first_of_equal_ones(scores, bigger, won):
-    found, lines = choose(scores, bigger)
-    assert found.won == found.report["won"] == won and found.outcome.valid["ndcg@10"] == scores[won]
-    assert [entry["valid"] for entry in found.report["tried"]] == scores
-    assert found.outcome.seconds == pytest.approx(len([s for s in scores if s is not None]), abs=0.01)
+    best, lines = choose(scores, bigger)
+    assert best.won == best.report["won"] == won and best.outcome.valid["ndcg@10"] == scores[won]
+    assert [entry["valid"] for entry in best.report["tried"]] == scores
+    assert best.outcome.seconds == pytest.approx(len([s for s in scores if s is not None]), abs=0.01)
     assert ("diverged" in "".join(lines)) == (None in scores)
 
 
@@ -268,7 +268,7 @@ def test_a_bench_counts_what_tuning_took_and_knows_tuned_arms_apart(tmp_path, mo
     total = sum(entry["seconds"] for entry in facts["tuned"]["student"]["tried"])
     assert facts["cost"]["seconds"] == facts["seconds"] == pytest.approx(total, abs=2e-3)
     _, facts = run_task("tiny", "distilled", how)
-    total = sum(entry["seconds"] for found in facts["tuned"].values() for entry in found["tried"])
+    total = sum(entry["seconds"] for tuned in facts["tuned"].values() for entry in tuned["tried"])
     assert set(facts["tuned"]) == {"teacher", "student", "distilled"} and facts["cost"]["seconds"] >= total - 0.01
 
     def key(arm, **settings):

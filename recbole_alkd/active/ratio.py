@@ -51,8 +51,8 @@ def classify(llm_rank: np.ndarray, recommender_rank: np.ndarray, band_ends: Sequ
 
 def count_kinds(kinds: np.ndarray) -> Counts:
     """Numbers of (effective, similar, incorrect) among the answers of ``classify``."""
-    found = np.bincount(kinds, minlength=3)
-    return int(found[0]), int(found[1]), int(found[2])
+    counts = np.bincount(kinds, minlength=3)
+    return int(counts[0]), int(counts[1]), int(counts[2])
 
 
 @dataclass(frozen=True)

@@ -41,18 +41,18 @@ class Sheet:
 
 def cells(row: Row, metric: str) -> list[Cell]:
     """The columns of ``HEADER``: what came out and what it is worth."""
-    values, found = row.values[metric], row.comparison.get(metric)
+    values, comparison = row.values[metric], row.comparison.get(metric)
     std = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
     reference = "reference" if row.is_reference else ""
     name, measured = Cell(row.words, row.words), [_number(values.mean()), _number(std)]
-    if found is None:
+    if comparison is None:
         return [name, Cell(reference, reference), Cell(metric, metric), *measured, *[Cell("", NAN)] * 4]
-    mark = (found.direction if found.sure else f"{found.direction}-maybe") if found.sure or found.apart else ""
-    change = signed(found.difference) + share(found)
-    interval = f"[{signed(found.low)}, {signed(found.high)}]"
+    mark = (comparison.direction if comparison.sure else f"{comparison.direction}-maybe") if comparison.sure or comparison.apart else ""
+    change = signed(comparison.difference) + share(comparison)
+    interval = f"[{signed(comparison.low)}, {signed(comparison.high)}]"
     return [
-        name, Cell(found.verdict, found.verdict, mark if not np.isnan(found.p_holm) else ""), Cell(metric, metric), *measured,
-        Cell(change, found.difference), Cell(interval, found.low), _p(found), _number(found.detectable),
+        name, Cell(comparison.verdict, comparison.verdict, mark if not np.isnan(comparison.p_holm) else ""), Cell(metric, metric), *measured,
+        Cell(change, comparison.difference), Cell(interval, comparison.low), _p(comparison), _number(comparison.detectable),
     ]  # fmt: skip
 
 
@@ -84,21 +84,21 @@ def group_cells(table: Table, row: Row, metric: str) -> list[Cell]:
     return shown
 
 
-def _p(found: Comparison) -> Cell:
+def _p(comparison: Comparison) -> Cell:
     """The corrected p as a table shows it, and over what it was tested."""
-    if np.isnan(found.p_holm):
+    if np.isnan(comparison.p_holm):
         return Cell("n/a", NAN)
-    words = "<0.001" if found.p_holm < 0.001 else f"{found.p_holm:.3f}"
-    return Cell(f"{words} ({found.test})", found.p_holm)
+    words = "<0.001" if comparison.p_holm < 0.001 else f"{comparison.p_holm:.3f}"
+    return Cell(f"{words} ({comparison.test})", comparison.p_holm)
 
 
 def _number(value: float, digits: int = 5) -> Cell:
     return Cell("" if np.isnan(value) else f"{value:.{digits}f}", float(value))
 
 
-def share(found: Comparison) -> str:
+def share(comparison: Comparison) -> str:
     """The difference as a share of the reference's mean, in brackets; nothing where that is 0."""
-    return "" if np.isnan(found.relative) else f" ({signed(100 * found.relative, 0)} %)"
+    return "" if np.isnan(comparison.relative) else f" ({signed(100 * comparison.relative, 0)} %)"
 
 
 def signed(value: float, digits: int = 5) -> str:

@@ -84,10 +84,10 @@ def _draw_arms(plan: Plan, table: Table, stem: Path) -> str:
         if base is not None:
             axes.axvline(base, color=INK, linewidth=0.8, linestyle=":")
         for place, row in enumerate(rows):
-            values, found = row.values[metric], row.comparison.get(metric)
+            values, comparison = row.values[metric], row.comparison.get(metric)
             axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, alpha=0.7)
-            if found is not None and base is not None:
-                axes.plot([base + found.low, base + found.high], [place, place], color=COLOURS[0], linewidth=2.5, alpha=0.8)
+            if comparison is not None and base is not None:
+                axes.plot([base + comparison.low, base + comparison.high], [place, place], color=COLOURS[0], linewidth=2.5, alpha=0.8)
             axes.plot(values.mean(), place, "D", color=COLOURS[0], markersize=6)
         axes.set_yticks(range(len(rows)), [_short(row.words, 46) for row in rows])
         axes.set_xlabel(f"test {metric}")
@@ -297,11 +297,11 @@ def _known(row: Row, cost: str) -> bool:
 
 def _edges(row: Row, by_name: dict[str, Row], metric: str) -> tuple[float, float] | None:
     """The interval of the difference, from the reference's mean."""
-    found = row.comparison.get(metric)
-    if found is None or row.reference not in by_name:
+    comparison = row.comparison.get(metric)
+    if comparison is None or row.reference not in by_name:
         return None
     base = float(by_name[row.reference].values[metric].mean())
-    return base + found.low, base + found.high
+    return base + comparison.low, base + comparison.high
 
 
 def _caption(figure: Any, words: str) -> None:

@@ -111,10 +111,10 @@ def check_content(content: Any, place: str) -> None:
         return sizes[key]
 
     try:
-        found = size(content)
+        nodes = size(content)
     except RecursionError:
         raise AlkdError(f"{place}: lists or mappings are nested too deeply") from None
-    if found > MOST_NODES:
+    if nodes > MOST_NODES:
         raise AlkdError(f"{place}: more than {MOST_NODES:,} values, references (*) counted in full; allowed: at most that many")
 
 
@@ -126,9 +126,9 @@ def seen(value: Any) -> str:
 
 def markdown_text(text: str) -> str:
     """``text`` as Markdown that shows exactly it: no HTML, link, image, emphasis, code or column of a table."""
-    found = html.escape(" ".join(text.split()), quote=False)
-    found = re.sub(r"([\\`*\[\]~$|]|(?<!\w)_|_(?!\w))", r"\\\1", found)
-    return re.sub(r"^([#+=-]|\d+[.)])", lambda start: re.sub(r"([#+=.)-])", r"\\\1", start.group()), found)
+    escaped = html.escape(" ".join(text.split()), quote=False)
+    escaped = re.sub(r"([\\`*\[\]~$|]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)
+    return re.sub(r"^([#+=-]|\d+[.)])", lambda start: re.sub(r"([#+=.)-])", r"\\\1", start.group()), escaped)
 
 
 def spreadsheet_cell(value: Any) -> Any:

@@ -79,8 +79,8 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     failed = failures(outcome.failed)
     drawn, missing = [], []
     for table in tables:
-        found, left_out = draw_figures(plan, table, out / "figures")
-        drawn.append(found)
+        pictures, left_out = draw_figures(plan, table, out / "figures")
+        drawn.append(pictures)
         missing += left_out
     notes = list(dict.fromkeys(missing))
     if failed:
@@ -89,9 +89,9 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
         notes.insert(0, missing_words(outcome.missing))
     notes += devices_words(outcome.results)
     sheets = [_sheets(plan, table) for table in tables]
-    names = [[name for name, _ in found] for found in drawn]
+    names = [[name for name, _ in pictures] for pictures in drawn]
     write_whole(out / "results.md", markdown(plan, tables, verdicts, failed, names, sheets, notes))
-    figures = [[svg for _, svg in found] for found in drawn]
+    figures = [[svg for _, svg in pictures] for pictures in drawn]
     write_whole(out / "report.html", page(plan, tables, verdicts, failed, figures, sheets, notes, method(plan)))
     return "\n".join([*(one.sentence for one in verdicts), *notes])
 

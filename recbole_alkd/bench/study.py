@@ -42,17 +42,17 @@ class Study:
 
     def expand(self, arms: Sequence[Arm]) -> tuple[Arm, ...]:
         """Every studied arm at every value in its place, the others as they are."""
-        found: list[Arm] = []
+        expanded: list[Arm] = []
         for arm in arms:
             if arm.name not in self.arms:
-                found.append(arm)
+                expanded.append(arm)
                 continue
             for value in self.values:
                 point = f"{self.setting} {self.words(value)}"
                 own = {**arm.settings, self.setting: value}
                 name, words = f"{arm.name}, {point}", f"{arm.words}, {point}"
-                found.append(replace(arm, name=name, words=words, settings=own, base=arm.name, point=value))
-        return tuple(found)
+                expanded.append(replace(arm, name=name, words=words, settings=own, base=arm.name, point=value))
+        return tuple(expanded)
 
 
 def read_study(content: Any, arms: Sequence[Arm]) -> Study | None:

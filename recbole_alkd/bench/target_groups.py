@@ -32,12 +32,12 @@ class Part:
 def group_sizes(results: Sequence[Result]) -> dict[str, list[int]]:
     """Group -> the numbers of its test targets (several where seeds have different ones), for groups that have any."""
     sizes = {name: sorted({int((result.groups == k).sum()) for result in results}) for k, name in enumerate(GROUPS)}
-    return {name: found for name, found in sizes.items() if found[-1]}
+    return {name: numbers for name, numbers in sizes.items() if numbers[-1]}
 
 
 def size_words(sizes: Mapping[str, list[int]]) -> str:
     """How many targets are in each group."""
-    spans = {name: dict.fromkeys((found[0], found[-1])) for name, found in sizes.items()}
+    spans = {name: dict.fromkeys((numbers[0], numbers[-1])) for name, numbers in sizes.items()}
     return ", ".join(f"{WORDS[name]} {' to '.join(f'{n:,}' for n in span)}" for name, span in spans.items())
 
 
@@ -50,16 +50,16 @@ def parts(
         ours, theirs: runs of the arm and of its reference, paired by seed; empty where it has none. own: all runs of the arm.
         crossed: whether all seeds are evaluated on the same sessions in the same order.
     """
-    found = {}
+    by_group = {}
     for k, name in enumerate(GROUPS):
         if not all((run.groups == k).any() for run in own):
             continue
         mean = float(np.mean([gains(run.test[run.groups == k], metric).mean() for run in own]))
-        found[name] = Part(mean)
+        by_group[name] = Part(mean)
         if ours:
             pairs = list(zip(ours, theirs, strict=True))
             differences = [(gains(a.test, metric) - gains(b.test, metric))[a.groups == k] for a, b in pairs]
             together = crossed and all(np.array_equal(a.groups, ours[0].groups) for a in ours)
             low, high = bootstrap_interval(differences, together, rng)
-            found[name] = Part(mean, (float(np.mean([d.mean() for d in differences])), low, high))
-    return found
+            by_group[name] = Part(mean, (float(np.mean([d.mean() for d in differences])), low, high))
+    return by_group

@@ -40,16 +40,16 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
     head += f"{count} seed{'s' if count > 1 else ''}, against {plan.reference_words}"
     if not compared:
         return Verdicts(head, ["no verdict: no seed has a finished run of both the reference and another arm"])
-    found = {row.name: row.comparison[metric] for row in compared}
+    comparisons = {row.name: row.comparison[metric] for row in compared}
     if seeds < 2:
         parts = ["no verdict: one seed says nothing about seeds, and no test was made"]
         for direction, words in (("better", "higher"), ("worse", "lower")):
-            which = [row for row in compared if found[row.name].apart and found[row.name].direction == direction]
+            which = [row for row in compared if comparisons[row.name].apart and comparisons[row.name].direction == direction]
             parts += [f"{words} by the interval over sessions alone: {_listed(plan, which, change)}"] if which else []
         return Verdicts(head, parts)
     groups: dict[str, list[Row]] = {}
     for row in compared:
-        groups.setdefault(found[row.name].verdict, []).append(row)
+        groups.setdefault(comparisons[row.name].verdict, []).append(row)
     order: list[str] = [verdict for verdict in ("better", "worse") if verdict in groups]
     order += [verdict for verdict in groups if verdict not in ("better", "worse", SAME, NO_VERDICT)]
     order += [verdict for verdict in (SAME, NO_VERDICT) if verdict in groups]

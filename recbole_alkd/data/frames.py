@@ -55,7 +55,7 @@ def frame_of(
     Raises:
         AlkdError: a number that is none; it names file, line and value.
     """
-    return pd.DataFrame({name: _values(name, found, kinds[name], path, line, seq_separator) for name, found in texts.items()})
+    return pd.DataFrame({name: _values(name, column, kinds[name], path, line, seq_separator) for name, column in texts.items()})
 
 
 def _values(name: str, texts: list[str], kind: str, path: Path, line: Sequence[int], seq_separator: str) -> pd.Series:

@@ -162,15 +162,15 @@ def _read_titles(file: Path) -> tuple[list[str], list[str]]:
         rows = list(csv.reader(stream))
     if not rows or rows[0][:2] != ["itemID", "title"]:
         raise AlkdError(f"{file}: the columns itemID,title are expected, found {','.join(rows[0]) if rows else 'nothing'}")
-    found: dict[str, str] = {}
+    titles: dict[str, str] = {}
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         if len(row) != 2 or not row[0] or re.search(r"\s", row[0]):
             raise AlkdError(f"{file}, row {line}: an item id without spaces and a title are expected, found {row!r}")
-        found.setdefault(row[0], row[1])
+        titles.setdefault(row[0], row[1])
     # RecBole reads quotes as pandas does, so that a lone one would swallow the lines behind it
-    return list(found), [" ".join(title.replace('"', "").split()) for title in found.values()]
+    return list(titles), [" ".join(title.replace('"', "").split()) for title in titles.values()]
 
 
 def _read_rankings(file: Path) -> Iterator[Recorded]:
@@ -266,10 +266,10 @@ class _Table:
                 return {number: items for number, row in rows.items() if (items := self._known(row, layout))}
             if layout.label is not None:
                 values = [[*row, label] for row, label in zip(values, self.columns[layout.label], strict=True)]
-            found = [self._known(row, layout) for row in values]
+            known_items = [self._known(row, layout) for row in values]
             if numbers is None:
-                return dict(enumerate(items for items in found if items))
-            pairs = {number: items for number, items in zip(numbers, found, strict=True) if items}
+                return dict(enumerate(items for items in known_items if items))
+            pairs = {number: items for number, items in zip(numbers, known_items, strict=True) if items}
             return pairs if len(set(numbers)) == len(numbers) else None
         except (ValueError, TypeError):
             return None

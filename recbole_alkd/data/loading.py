@@ -149,12 +149,12 @@ class CheckedFiles(SequentialDataset):
         path = Path(filepath)
         if source is FeatureSource.ITEM and wanted is not None:
             wanted.add(self.iid_field)
-        found = read_columns(path, wanted, *self._form)
-        if not found.texts:
+        columns = read_columns(path, wanted, *self._form)
+        if not columns.texts:
             self.logger.warning(f"{path.name}: none of the columns of load_col is there ({', '.join(sorted(wanted or ()))})")
             return None
-        kinds = {name: "token" if name == self.iid_field else kind for name, kind in found.kinds.items()}
-        frame = frame_of(path, found.texts, kinds, found.line, self.config["seq_separator"])
+        kinds = {name: "token" if name == self.iid_field else kind for name, kind in columns.kinds.items()}
+        frame = frame_of(path, columns.texts, kinds, columns.line, self.config["seq_separator"])
         return self._with_properties(frame, kinds, source)
 
     # -- what RecBole makes of other columns, which no session model sees (``columns.WITHOUT_EFFECT``)
@@ -204,8 +204,8 @@ def _check_columns(config: Any) -> None:
 
 
 def _inter_files(token: str, folder: Path) -> str:
-    found = sorted(path.name for path in folder.glob(f"{glob.escape(token)}*.inter*"))
-    return ", ".join(found[:6]) or "no .inter files of that name"
+    names = sorted(path.name for path in folder.glob(f"{glob.escape(token)}*.inter*"))
+    return ", ".join(names[:6]) or "no .inter files of that name"
 
 
 def _no_clicks(token: str, folder: Path) -> str:

@@ -205,8 +205,8 @@ def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Insta
 def _item_file(source: Path) -> Path | None:
     """The ``.item`` file beside ``source``, plain or compressed."""
     stem = source.name.removesuffix(source.suffix if source.suffix in (".gz", ".xz") else "").removesuffix(".inter")
-    found = (source.with_name(f"{stem}.item{ending}") for ending in ("", ".gz", ".xz"))
-    return next((path for path in found if path.is_file()), None)
+    paths = (source.with_name(f"{stem}.item{ending}") for ending in ("", ".gz", ".xz"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _copy(described: Path, item_field: str, separator: str | None, encoding: str | None, stream: TextIO) -> None:
@@ -230,9 +230,9 @@ def _copy(described: Path, item_field: str, separator: str | None, encoding: str
 def _titles(
     file: Path, item_field: str, title_field: str | None, separator: str | None, encoding: str | None, items: list[str]
 ) -> dict[str, str]:
-    found, _ = read_titles(file, item_field, title_field, separator, encoding)
-    check_known(file, found, items)
-    return found
+    titles, _ = read_titles(file, item_field, title_field, separator, encoding)
+    check_known(file, titles, items)
+    return titles
 
 
 def _write_titles(named: dict[str, str], stream: TextIO) -> None:

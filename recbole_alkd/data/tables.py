@@ -94,8 +94,8 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
     try:
         with opener(path, "rb") as binary:
             start = binary.read(4)
-        found = next((name for mark, name in _MARKS if start.startswith(mark)), encoding or "utf-8")
-        with opener(path, "rt", encoding=found, newline="") as stream:
+        codec = next((name for mark, name in _MARKS if start.startswith(mark)), encoding or "utf-8")
+        with opener(path, "rt", encoding=codec, newline="") as stream:
             yield stream
     except FileNotFoundError:
         raise AlkdError(f"{path}: no such file") from None
@@ -105,7 +105,7 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
             "such as latin-1, cp1252 or utf-16"
         ) from None
     except UnicodeError:
-        raise AlkdError(f"{path}: cannot be read as {found}; set encoding to the file's own, such as latin-1 or cp1252") from None
+        raise AlkdError(f"{path}: cannot be read as {codec}; set encoding to the file's own, such as latin-1 or cp1252") from None
     except (OSError, EOFError, lzma.LZMAError, csv.Error) as error:
         raise AlkdError(f"{path}: cannot be read: {error}") from None
 
@@ -127,9 +127,9 @@ def open_table(path: Path, separator: str | None = None, encoding: str | None = 
     with open_text(path, encoding) as stream:
         lines = _checked(stream, path)
         first = next(lines, "")
-        found = _separator(first, separator, typed)
-        quoted, lax = tabs_quoted or found != "\t", typed and found == "\t"
-        rows = _split(chain([first], lines), path, found, quoted, strict=not lax)
+        delimiter = _separator(first, separator, typed)
+        quoted, lax = tabs_quoted or delimiter != "\t", typed and delimiter == "\t"
+        rows = _split(chain([first], lines), path, delimiter, quoted, strict=not lax)
         header = [column.strip() for column in next(rows, (1, []))[1]]
         if typed and (not header or not all(":" in column for column in header)):
             raise AlkdError(f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; expected field:type, with tabs")
@@ -195,8 +195,8 @@ def _whole(rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_li
         if len(row) == width and not open_quote:
             yield line, row
         elif "".join(row).strip():  # blank lines are none, to RecBole too
-            found = f"found {len(row)}" if len(row) != width else "found a quote that stays open"
-            raise AlkdError(f"{path}, line {line}: {width} columns expected, {found}")
+            problem = f"found {len(row)}" if len(row) != width else "found a quote that stays open"
+            raise AlkdError(f"{path}, line {line}: {width} columns expected, {problem}")
 
 
 def clean_id(text: str) -> str:

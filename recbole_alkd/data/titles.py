@@ -72,27 +72,27 @@ def load_titles(
         raise NoTitlesError(
             f"{stem}: no such file (nor .gz, .xz); item titles are read there, from columns {item_field}:token, title:token_seq"
         )
-    found, column = read_titles(path, item_field, title_field, separator, encoding)
-    if not any(found.values()):
+    titles, column = read_titles(path, item_field, title_field, separator, encoding)
+    if not any(titles.values()):
         raise NoTitlesError(f"{path}: column {column!r} holds no title")
     clicked = list(dict.fromkeys(items))
-    check_known(path, found, clicked)
-    return {token: found.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*found, *clicked])}
+    check_known(path, titles, clicked)
+    return {token: titles.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*titles, *clicked])}
 
 
-def check_known(path: Path, found: Mapping[str, str], items: Iterable[str]) -> None:
+def check_known(path: Path, titles: Mapping[str, str], items: Iterable[str]) -> None:
     """Say how many of ``items``, those of the clicks, have no title (of the file's own where none are given).
 
     Raises:
         AlkdError: none has one; it shows ids of both kinds.
     """
     clicked = list(dict.fromkeys(items))
-    nameless = [token for token in clicked or found if not found.get(token)]
+    nameless = [token for token in clicked or titles if not titles.get(token)]
     if clicked and len(nameless) == len(clicked):
-        raise AlkdError(_foreign(path, clicked, [token for token, title in found.items() if title]))
+        raise AlkdError(_foreign(path, clicked, [token for token, title in titles.items() if title]))
     if nameless:
         getLogger().warning(
-            f"{path.name}: {len(nameless):,} of {len(clicked or found):,} items have no title and are shown as 'item {nameless[0]}'"
+            f"{path.name}: {len(nameless):,} of {len(clicked or titles):,} items have no title and are shown as 'item {nameless[0]}'"
         )
 
 
@@ -106,7 +106,7 @@ def read_titles(
     path: Path, item_field: str, title_field: str | None, separator: str | None = None, encoding: str | None = None
 ) -> tuple[dict[str, str], str]:
     """Item token -> cleaned title, and the title's column, of an ``.item`` file or of CSV. Errors as ``load_titles`` has them."""
-    found: dict[str, str] = {}
+    titles: dict[str, str] = {}
     blank, again = [], []
     # between tabs a title may begin with a quote that never closes, so quotes are taken literally there
     with open_table(path, separator, encoding, tabs_quoted=False) as table:
@@ -117,7 +117,7 @@ def read_titles(
             token, title = checked_id(token, path, line), clean_title(title)
             if not token:
                 blank.append(line)
-            elif found.setdefault(token, title) != title:
+            elif titles.setdefault(token, title) != title:
                 again.append(line)
     if blank:
         getLogger().warning(f"{path.name}: {len(blank):,} rows have no item and are left out (line {shown(blank)})")
@@ -125,7 +125,7 @@ def read_titles(
         getLogger().warning(
             f"{path.name}: {len(again):,} rows give an item that stands above another title; the first counts (line {shown(again)})"
         )
-    return found, table.columns[at_title]
+    return titles, table.columns[at_title]
 
 
 # What makes one id look like another: what is done to both, and what it is called.

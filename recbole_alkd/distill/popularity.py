@@ -32,18 +32,18 @@ def popularity_groups(counts: Tensor, groups: int) -> list[Tensor]:
     order = torch.argsort(counts, descending=True, stable=True)
     order = order[counts[order] > 0]
     quota = float(counts.sum()) / groups
-    found: list[list[int]] = []
+    made: list[list[int]] = []
     group: list[int] = []
     filled = 0
     for item, count in zip(order.tolist(), counts[order].tolist(), strict=True):
         if group and filled + count > quota:
-            found.append(group)
+            made.append(group)
             group, filled = [], 0
         group.append(item)
         filled += count
     if group:
-        if found and filled <= quota / 2:
-            found[-1].extend(group)
+        if made and filled <= quota / 2:
+            made[-1].extend(group)
         else:
-            found.append(group)
-    return [torch.tensor(ids, device=counts.device) for ids in found]
+            made.append(group)
+    return [torch.tensor(ids, device=counts.device) for ids in made]

@@ -40,11 +40,11 @@ class TextPairs(DistillationLoss):
     def __init__(self, context: DistillContext, options: dict[str, Any]) -> None:
         super().__init__(context, options)
         least = context.settings.text.item_text_similarity
-        found = np.stack(nearest_edges(context.titles(), self.options["neighbors"], least).nonzero())
-        if not found.size:
+        pairs = np.stack(nearest_edges(context.titles(), self.options["neighbors"], least).nonzero())
+        if not pairs.size:
             raise AlkdError(f"item_text_similarity: no two titles are above {least}, so that text_pairs has no pair")
-        self.register_buffer("pairs", torch.as_tensor(found, dtype=torch.long), persistent=False)
-        self.share = found.shape[1] / len(context.train_interaction[context.item_field])
+        self.register_buffer("pairs", torch.as_tensor(pairs, dtype=torch.long), persistent=False)
+        self.share = pairs.shape[1] / len(context.train_interaction[context.item_field])
 
     def forward(self, batch: DistillBatch) -> Tensor:
         context = self.context

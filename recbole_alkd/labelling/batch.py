@@ -162,7 +162,7 @@ def _read_lines(file: Path) -> tuple[list[tuple[str, Any]], list[str]]:
         lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")  # a string may hold any other line separator
     except OSError as error:
         raise AlkdError(f"batch file {str(file)!r} cannot be read: {error}") from None
-    found: list[tuple[str, Any]] = []
+    responses: list[tuple[str, Any]] = []
     unreadable: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -172,12 +172,12 @@ def _read_lines(file: Path) -> tuple[list[tuple[str, Any]], list[str]]:
         if not (isinstance(record, dict) and isinstance(record.get("custom_id"), str) and "response" in record):
             unreadable.append(f"line {number}: no line of a batch's output file (custom_id and response are needed)")
         elif not isinstance(response, dict) or str(response.get("status_code")) != "200" or record.get("error"):
-            found.append((record["custom_id"], None))
+            responses.append((record["custom_id"], None))
         else:
             # what was answered was paid for, whatever it is
-            found.append((record["custom_id"], response.get("body") or {}))
-    if unreadable and not found:
+            responses.append((record["custom_id"], response.get("body") or {}))
+    if unreadable and not responses:
         raise AlkdError(f"{file}, {unreadable[0]}")
     for problem in unreadable[:20]:
         logger.warning("%s, %s; it is left out", file, problem)
-    return found, unreadable
+    return responses, unreadable

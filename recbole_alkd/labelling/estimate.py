@@ -62,7 +62,7 @@ def estimate_labels(
     about = total([*before[::2], *(expected_of(teacher, instance) for instance in missing)])
     most = total([*before[1::2], *(most_of(teacher, instance) for instance in missing)])
     nothing = None if missing else 0.0
-    found = Estimate(
+    estimate = Estimate(
         wanted=len(instances),
         known=len(questions) - len(missing),
         missing=len(missing),
@@ -75,8 +75,8 @@ def estimate_labels(
     try:
         measured = teacher.measure(missing) if missing else None
     except AlkdError as error:
-        return replace(found, unmeasured=str(error))
+        return replace(estimate, unmeasured=str(error))
     if measured is None:
-        return found
+        return estimate
     hint_tokens = before[0].tokens if before else 0
-    return replace(found, **{**vars(measured), "tokens": measured.tokens + hint_tokens})
+    return replace(estimate, **{**vars(measured), "tokens": measured.tokens + hint_tokens})

@@ -57,9 +57,9 @@ class LoraExamples:
         for (place, end), row in zip(examples, self._lists(examples).tolist(), strict=True):
             candidates = list(dict.fromkeys([*wanted[place], *row]))[:size]
             ranking = tuple(self._rows.tokens[wanted[place]].tolist())
-            found = int(full[place][end]) in row
+            natural = int(full[place][end]) in row
             history = tuple(self._rows.tokens[full[place][:end]].tolist())
-            made.append(LoraExample(history, tuple(self._rows.tokens[candidates].tolist()), ranking[0], found, ranking))
+            made.append(LoraExample(history, tuple(self._rows.tokens[candidates].tolist()), ranking[0], natural, ranking))
         return made
 
     def drawn(self) -> list[LoraExample]:

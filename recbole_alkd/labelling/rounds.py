@@ -155,8 +155,8 @@ class LabelRounds:
             return {}
         with LabelStore(path) as store:
             take_in(store)
-            found = store.get_many(keys)
-        return {key: label.cost for key, label in found.items()}
+            labels = store.get_many(keys)
+        return {key: label.cost for key, label in labels.items()}
 
     @property
     def last_selection(self) -> tuple[Pool, Selection]:
@@ -197,18 +197,18 @@ class LabelRounds:
         """Labels for the rows ``picked``, from the store or the LLM teacher; gives back the rows that have an answer."""
         instances, path = self.instances(picked), self.settings.teacher.label_store
         with LabelStore(path) as store:
-            found = self.collect(instances, store)
-        self.labels.update(found.labels)
-        self.bill = self.bill + found.bill
-        self._ended = found.ended
-        self._missing.extend(str(session) for session in self.rows.sessions[list(found.missing)])
-        asked = np.setdiff1d(picked, found.missing, assume_unique=True)
+            collected = self.collect(instances, store)
+        self.labels.update(collected.labels)
+        self.bill = self.bill + collected.bill
+        self._ended = collected.ended
+        self._missing.extend(str(session) for session in self.rows.sessions[list(collected.missing)])
+        asked = np.setdiff1d(picked, collected.missing, assume_unique=True)
         self._asked.extend(asked.tolist())
         if not self.labels:
-            ended = f" ({found.ended})" if found.ended else ""
+            ended = f" ({collected.ended})" if collected.ended else ""
             raise AlkdError(
                 f"llm_teacher {self.settings.teacher.llm_teacher!r} gave no usable label for {len(instances)} instances, "
-                f"{found.bill.failed} failed{ended}: nothing to distil; the label store is {path}"
+                f"{collected.bill.failed} failed{ended}: nothing to distil; the label store is {path}"
             )
         return asked
 

@@ -75,8 +75,8 @@ class Claims:
 
     def others(self, keys: Sequence[str]) -> list[str]:
         """Processes that hold one of ``keys``, in words."""
-        found = self._file.read(f"SELECT DISTINCT owner FROM claims WHERE key IN ({', '.join('?' * len(keys[:500]))})", keys[:500])
-        return [_words(owner) for (owner,) in found if owner != self._owner]
+        owners = self._file.read(f"SELECT DISTINCT owner FROM claims WHERE key IN ({', '.join('?' * len(keys[:500]))})", keys[:500])
+        return [_words(owner) for (owner,) in owners if owner != self._owner]
 
     def _claim(self, db: sqlite3.Connection, key: str) -> bool:
         now = time.time()

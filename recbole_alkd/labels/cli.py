@@ -80,8 +80,8 @@ def _show(args: argparse.Namespace) -> None:
         ]
         label = store.get(keys[0]) if len(keys) == 1 else None
         if label is None:
-            found = f"{len(keys)} labels begin so, such as {keys[0]} and {keys[1]}" if keys else "no label begins so"
-            raise AlkdError(f"key: {args.key!r} is not allowed: {found} in {args.store}; allowed: one of `recbole-alkd store list`")
+            problem = f"{len(keys)} labels begin so, such as {keys[0]} and {keys[1]}" if keys else "no label begins so"
+            raise AlkdError(f"key: {args.key!r} is not allowed: {problem} in {args.store}; allowed: one of `recbole-alkd store list`")
     usd = "no price" if label.usd is None else f"{label.usd:.6f} USD"
     print(
         f"key         {label.key}\n"
@@ -102,10 +102,10 @@ def _shown(text: str) -> str:
 
 def _stats(args: argparse.Namespace) -> None:
     with tools.open_existing(args.store) as store:
-        found = tools.stats(store)
-    ok, failed = sum(teacher.ok for teacher in found), sum(teacher.failed for teacher in found)
+        teachers = tools.stats(store)
+    ok, failed = sum(teacher.ok for teacher in teachers), sum(teacher.failed for teacher in teachers)
     print(f"{args.store}: {ok:,} ok, {failed:,} failed, {args.store.stat().st_size / 1e6:,.1f} MB")
-    for teacher in found:
+    for teacher in teachers:
         usd = "no price" if teacher.usd is None else f"{teacher.usd:,.4f} USD"
         replaced = f", {teacher.replaced:,} failed ones replaced" if teacher.replaced else ""
         replaced += f", hints {teacher.hints:,} times" if teacher.hints else ""

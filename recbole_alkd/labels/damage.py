@@ -30,10 +30,10 @@ def verify(store: LabelStore) -> list[str]:
 def problems_of(db: sqlite3.Connection) -> Iterator[str]:
     """``verify`` of an open connection."""
     try:
-        found = [text for (text,) in db.execute("PRAGMA integrity_check").fetchall()]
+        problems = [text for (text,) in db.execute("PRAGMA integrity_check").fetchall()]
     except sqlite3.Error as error:
-        found = [str(error)]
-    yield from (f"file: {line}" for text in found if text != "ok" for line in str(text).splitlines() if not line.startswith("***"))
+        problems = [str(error)]
+    yield from (f"file: {line}" for text in problems if text != "ok" for line in str(text).splitlines() if not line.startswith("***"))
     broken: list[str] = []
     teachers = dict(rows(db, "teachers", "id, name", broken))
     lacking, nameless, lone, odd = [], [], [], []

@@ -177,10 +177,10 @@ class StoreFile:
     def first_problem(self) -> str | None:
         """What is wrong with the structure of the file, or None."""
         try:
-            found = self.read("PRAGMA integrity_check(1)")
+            problems = self.read("PRAGMA integrity_check(1)")
         except LabelStoreError as error:
             return _words(error.__cause__ or error)
-        return None if found == [("ok",)] else str(found[0][0]).replace("\n", " ")
+        return None if problems == [("ok",)] else str(problems[0][0]).replace("\n", " ")
 
     def _patiently(self, work: Callable[[], T], what: str, most: float = math.inf) -> T:
         began, told, pause = time.monotonic(), False, 0.01
@@ -221,10 +221,10 @@ def _text(data: bytes) -> str | bytes:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _patience(error: sqlite3.Error) -> float:

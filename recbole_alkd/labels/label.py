@@ -94,11 +94,11 @@ def to_row(label: Label) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
     def number(name: str, read: Callable[[object], float | None], optional: bool = False) -> float | None:
         value = getattr(label, name)
-        found = None if optional and value is None else read(value)
-        if found is None and not (optional and value is None):
+        parsed = None if optional and value is None else read(value)
+        if parsed is None and not (optional and value is None):
             allowed = "a whole number from 0 to 2^63-1" if read is read_count else "a finite number of at least 0"
             raise AlkdError(f"label {label.key}: {name}: {value!r:.100} is not allowed; allowed: {allowed}")
-        return found
+        return parsed
 
     try:
         row = (

@@ -77,10 +77,10 @@ class Ledger:
         self._starts = len(starts)
         unknown = {name: entry for name, entry in self._entries.items() if entry["open"]}
         if unknown and known:
-            found = known([entry["key"] for entry in unknown.values()])
+            costs = known([entry["key"] for entry in unknown.values()])
             for name, entry in unknown.items():
-                if entry["key"] in found:  # the answer is stored, so what it took is known
-                    taken = found[entry["key"]]
+                if entry["key"] in costs:  # the answer is stored, so what it took is known
+                    taken = costs[entry["key"]]
                     if taken.tokens <= entry["tokens"]:
                         self._entries[name] = {**entry, "tokens": taken.tokens, "usd": taken.usd, "open": False}
         self._unknown = [entry for entry in self._entries.values() if entry["open"]]

@@ -73,7 +73,7 @@ class SideFile:
         """Write them down, durably on return. Where this disk is full, a second file in the system's folder for temporary
         files takes the rest; what finds no room at all is counted as ``lost``."""
         lines = [json.dumps(dataclasses.asdict(label), default=str) for label in labels]
-        lines += [json.dumps({"hints": dataclasses.asdict(found)}, default=str) for found in hints]
+        lines += [json.dumps({"hints": dataclasses.asdict(case_hints)}, default=str) for case_hints in hints]
         for line in lines:
             try:
                 self._write(b"\n" + line.encode() + b"\n")  # a line of its own, whatever half a line stands before it
@@ -151,7 +151,7 @@ def take_in(store: LabelStore) -> int:
                 if labels or hints:
                     logger.warning("%s: %d answers stand in %s, and the store is read-only", store.path, len(labels), file)
                 continue
-            new = store.put_many(labels) + sum(put_hints(store, found) for found in hints)
+            new = store.put_many(labels) + sum(put_hints(store, case_hints) for case_hints in hints)
             stored += new
             if labels or hints:
                 logger.warning("%s: %d answers of %s, which could not be stored earlier, are stored now", store.path, new, file)
@@ -173,8 +173,8 @@ def _read(content: bytes) -> tuple[list[Label], list[Hints], int]:
         try:
             values: Any = json.loads(line)
             if "hints" in values:
-                found = Hints(**values["hints"])
-                hints.append(dataclasses.replace(found, rules=tuple(found.rules)))
+                case_hints = Hints(**values["hints"])
+                hints.append(dataclasses.replace(case_hints, rules=tuple(case_hints.rules)))
             else:
                 labels.append(Label(**values))
         except (ValueError, TypeError, RecursionError):
@@ -197,8 +197,8 @@ def _elsewhere(store_path: Path) -> tuple[Path, str]:
     """
     folder = Path(tempfile.gettempdir()) / f"recbole_alkd-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o022:
+    status = folder.lstat()
+    if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} is not this user's alone")
     return folder, hashlib.sha256(os.fsencode(store_path)).hexdigest()[:16]
 

@@ -183,12 +183,12 @@ class LabelStore:
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Label]:
         """The labels of those ``keys`` that are stored."""
-        found = {}
+        labels = {}
         for start in range(0, len(keys), _PAGE):
             page = list(keys[start : start + _PAGE])
             for row in self.query(f"{_SELECT} WHERE key IN ({', '.join('?' * len(page))})", page):
-                found[row[0]] = self._read(row)
-        return found
+                labels[row[0]] = self._read(row)
+        return labels
 
     def _read(self, row: tuple[Any, ...]) -> Label:
         try:

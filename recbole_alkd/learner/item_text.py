@@ -53,11 +53,11 @@ class ItemText:
         cache = Path(settings.teacher.label_store).parent
         texts = [titles[tokens[k - 1]] for k in named]
         self.made = text_vectors(texts, self.text.item_text, self.text.item_text_layer, cache, str(config["device"]))
-        found = np.zeros((len(tokens) + 1, self.made.vectors.shape[1]), dtype=np.float32)
-        found[named] = self.made.vectors
+        vectors = np.zeros((len(tokens) + 1, self.made.vectors.shape[1]), dtype=np.float32)
+        vectors[named] = self.made.vectors
         if self.text.item_text_permuted:
-            found = permuted(found, np.random.default_rng(stage_seed(config["seed"], "item_text_permuted")))
-        return found
+            vectors = permuted(vectors, np.random.default_rng(stage_seed(config["seed"], "item_text_permuted")))
+        return vectors
 
     @cached_property
     def neighbors(self) -> csr_array:

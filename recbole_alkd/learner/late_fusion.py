@@ -57,7 +57,7 @@ class LateFusion:
             valid = tried[weight]
         self.serve(weight)
         size = self.coordinates.shape[1] if weight else 0
-        gains = ", ".join(f"{one:g}: {calculate_valid_score(found, trainer.valid_metric):.4f}" for one, found in tried.items())
+        gains = ", ".join(f"{one:g}: {calculate_valid_score(metrics, trainer.valid_metric):.4f}" for one, metrics in tried.items())
         words = f"titles at weight {weight:g}" + ("" if weight else ", which is none at all")
         words += f" ({trainer.valid_metric} on validation by weight: {gains})" if gains else ""
         trainer.logger.info(set_color("late fusion", "blue") + f": {words}, {size} coordinates")

@@ -85,11 +85,11 @@ def check_search(settings: Settings) -> None:
     for role in ("student", "teacher"):
         model = getattr(settings.backbone, f"{role}_model")
         space = space_of(spaces, model)
-        found = len(combinations(space, settings.training.train_loss))
-        if learner_class(model).tunable and count > found:
+        size = len(combinations(space, settings.training.train_loss))
+        if learner_class(model).tunable and count > size:
             raise AlkdError(
-                f"student_tune: {count} is more than the {found} settings in the space of {role}_model {model!r} (student_search); "
-                f"allowed: 0 to {found}"
+                f"student_tune: {count} is more than the {size} settings in the space of {role}_model {model!r} (student_search); "
+                f"allowed: 0 to {size}"
             )
 
 
@@ -99,14 +99,14 @@ def combinations(space: Space, train_loss: str | None = None) -> list[Values]:
     Args:
         train_loss: that of the run, for a space without it.
     """
-    found: dict[str, Values] = {}
+    different: dict[str, Values] = {}
     for chosen in itertools.product(*space.values()):
         values = dict(zip(space, chosen, strict=True))
         sampled = values.get("train_loss", train_loss)
         idle = [key for key in values if (key in OWN_LOSS if sampled else key.startswith("softmax_"))]
         values = {key: value for key, value in values.items() if key not in idle}
-        found.setdefault(settings_hash(values), values)
-    return list(found.values()) if space else []
+        different.setdefault(settings_hash(values), values)
+    return list(different.values()) if space else []
 
 
 def role_tries(config: Any, settings: Settings, role: str) -> list[Values]:

@@ -131,17 +131,17 @@ class StageTrainer(Trainer):
         return outcome
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        found = super()._full_sort_batch_eval(batched_data)
+        scored = super()._full_sort_batch_eval(batched_data)
         # weights can grow beyond all bounds while the loss, which is taken before the step, is still a number
         # -inf is an item that is never recommended
-        if self._stage and (found[1].isnan() | found[1].isposinf()).any():
+        if self._stage and (scored[1].isnan() | scored[1].isposinf()).any():
             rate = self.optimizer.param_groups[0]["lr"]
             raise AlkdError(
                 diverged(
                     self._stage.shown, len(self.train_loss_dict), rate, "scores on validation are infinite or"
                 )
             )
-        return found
+        return scored
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         score, result = super()._valid_epoch(valid_data, show_progress)

@@ -69,9 +69,9 @@ def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logge
 def titles_of(train: Any, text: ItemText | None) -> ItemText | None:
     """Title vectors for a table, by the run's own encoder or TF-IDF; None where no item has a title."""
     layer = text.text.item_text_layer if text else None
-    found = ItemText(TextSettings(item_text=text.text.item_text if text else ENCODER, item_text_layer=layer), train)
+    titles = ItemText(TextSettings(item_text=text.text.item_text if text else ENCODER, item_text_layer=layer), train)
     try:
-        return found if found.vectors.any() else None
+        return titles if titles.vectors.any() else None
     except NoTitlesError:
         return None
 

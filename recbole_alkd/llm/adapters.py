@@ -27,10 +27,10 @@ def find_adapter(name: str, **options: Any) -> Path | None:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(name, CONFIG, _raise_exceptions_for_missing_entries=False, **options)
+        config_file = cached_file(name, CONFIG, _raise_exceptions_for_missing_entries=False, **options)
     except (OSError, ValueError):
         return None
-    return Path(found).parent if found else None
+    return Path(config_file).parent if config_file else None
 
 
 def base_of(name: str, folder: Path) -> str:
@@ -67,11 +67,11 @@ def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
     try:
         with quiet():
             whole: Any = PeftModel.from_pretrained(model, str(folder))
-            wanted, found = set(get_peft_model_state_dict(whole)), set(load_peft_weights(str(folder), device="cpu"))
+            wanted, present = set(get_peft_model_state_dict(whole)), set(load_peft_weights(str(folder), device="cpu"))
     except Exception as error:
         raise AlkdError(f"{problem} ({first_line(error)})") from None
-    if wanted != found:
-        odd = sorted(wanted ^ found)
+    if wanted != present:
+        odd = sorted(wanted ^ present)
         raise AlkdError(f"{problem}: {len(odd)} weights are in one of them only, such as {odd[0]}")
     if not hasattr(whole, "merge_and_unload"):
         raise AlkdError(f"llm_model: the adapter {name!r} cannot be merged into its base model; allowed: LoRA and the like")

@@ -147,7 +147,7 @@ def _text_by_text(model: Any, tree: TokenTree) -> Tensor:
     start = int(tree.sources.min()) if len(tree.sources) else len(tree.tokens) - 1
     prefix = tree.tokens[: start + 1]
     device = next(model.parameters()).device
-    found: dict[tuple[int, ...], Tensor] = {(): torch.zeros((), device=device)}
+    by_text: dict[tuple[int, ...], Tensor] = {(): torch.zeros((), device=device)}
     different = sorted(set(texts) - {()}, key=len)
     for first in range(0, len(different), _ROWS):
         part = different[first : first + _ROWS]
@@ -158,5 +158,5 @@ def _text_by_text(model: Any, tree: TokenTree) -> Tensor:
         logits = plain_logits(model, ids, start)
         for row, text in enumerate(part):
             targets = torch.as_tensor(np.asarray(text, dtype=np.int64), device=logits.device)
-            found[text] = -cross_entropy(logits[row, : len(text)].float(), targets, reduction="sum")
-    return torch.stack([found[text].to(device) for text in texts]) if texts else torch.zeros(0, device=device)
+            by_text[text] = -cross_entropy(logits[row, : len(text)].float(), targets, reduction="sum")
+    return torch.stack([by_text[text].to(device) for text in texts]) if texts else torch.zeros(0, device=device)

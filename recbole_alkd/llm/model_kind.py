@@ -36,9 +36,9 @@ def check_path(name: str, setting: str = "llm_model") -> None:
         more = more if path.suffix.lower() == ".gguf" else ""
         raise AlkdError(f"{setting}: {name!r} is a file; allowed: a folder that save_pretrained wrote{more}")
     if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
-        found = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
+        held = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
         raise AlkdError(
-            f"{setting}: {name!r} cannot be loaded (no config.json in it; it holds {found}); allowed: {BUNDLED} (bundled, works "
+            f"{setting}: {name!r} cannot be loaded (no config.json in it; it holds {held}); allowed: {BUNDLED} (bundled, works "
             "offline), a folder with a causal LM that save_pretrained wrote, or a Hugging Face id"
         )
 

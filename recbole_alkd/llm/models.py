@@ -100,17 +100,17 @@ def _causal_lm(name: str, how: dict[str, Any], trusted: str | None, around: tupl
     """``around``: adapters that this model is the base of."""
     try:
         check_path(name)
-        found = None if name == BUNDLED else find_adapter(name, local_files_only=True)
-        if found is None:
+        adapter = None if name == BUNDLED else find_adapter(name, local_files_only=True)
+        if adapter is None:
             model, tokenizer = _from_anywhere("AutoModelForCausalLM", name, how, trust=name == trusted)
         else:
-            base = base_of(name, found)
+            base = base_of(name, adapter)
             if base in (*around, name):
                 raise AlkdError(f"llm_model: {name!r} is an adapter of itself")
             model, tokenizer = _causal_lm(base, how, trusted, (*around, name))
-            model = merge_adapter(model, found, name, base)
-            if (found / "tokenizer_config.json").is_file():
-                tokenizer = _tokenizer(str(found), trusted == name, local_files_only=True)
+            model = merge_adapter(model, adapter, name, base)
+            if (adapter / "tokenizer_config.json").is_file():
+                tokenizer = _tokenizer(str(adapter), trusted == name, local_files_only=True)
         if tokenizer is not None:
             check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], name)
         return model, tokenizer

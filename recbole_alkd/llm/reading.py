@@ -61,18 +61,18 @@ def _obeys_trees(model: Any, text: np.ndarray, other: np.ndarray) -> bool:
         return masked_logits(model, ids[None], positions[None], visible[None])[0, 6:].float()
 
     try:
-        found = branch(text)
+        in_tree = branch(text)
         moved = branch(text, depths + np.array([0] * 6 + [3, 3]))
     except Exception:  # whatever a model says that takes no such mask
         return False
     other_prefix, other_branch = text.copy(), text.copy()
     other_prefix[1], other_branch[4:6] = other[1], other[2:4]
-    effect = _effect(found, branch(other_prefix))
+    effect = _effect(in_tree, branch(other_prefix))
     alone = plain_logits(model, np.concatenate([text[:4], text[6:]])[None])[0, 4:].float()
     return (
-        not _differ(found, branch(other_branch), effect)
-        and bool((found - moved).abs().max() > 0)
-        and not _differ(found, alone, 5 * effect)  # another shape: rounded otherwise
+        not _differ(in_tree, branch(other_branch), effect)
+        and bool((in_tree - moved).abs().max() > 0)
+        and not _differ(in_tree, alone, 5 * effect)  # another shape: rounded otherwise
     )
 
 
@@ -90,5 +90,5 @@ def _window(config: Any) -> int | None:
     kinds = getattr(config, "layer_types", None)
     if kinds and all(kind == "full_attention" for kind in kinds):
         return None
-    found = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
-    return min((size for size in found if isinstance(size, int) and size > 0), default=None)
+    sizes = [getattr(config, key, None) for key in ("sliding_window", "attention_chunk_size")]
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)

@@ -62,13 +62,13 @@ def text_vectors(texts: Sequence[str], encoder: str, layer: int | None, cache: P
     place = {text: k for k, text in enumerate(different)}
     content = json.dumps([model_identity(encoder), layer, TFIDF_SIZE, MAX_TOKENS, different])
     file = cache / f"text-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
-    found = _read(file, len(different))
-    if found is None:
+    unique = _read(file, len(different))
+    if unique is None:
         begin = time.perf_counter()
         vectors, tokens = _tfidf(different) if encoder == TFIDF else _hidden_means(different, encoder, layer, device)
-        found = TextVectors(vectors.astype(np.float32), tokens, round(time.perf_counter() - begin, 3))
-        _write(file, found)
-    return replace(found, vectors=found.vectors[[place[text] for text in texts]])
+        unique = TextVectors(vectors.astype(np.float32), tokens, round(time.perf_counter() - begin, 3))
+        _write(file, unique)
+    return replace(unique, vectors=unique.vectors[[place[text] for text in texts]])
 
 
 def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
@@ -94,7 +94,7 @@ def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str
     longest = min(MAX_TOKENS, positions(model.config) or MAX_TOKENS)
     tokenizer.padding_side = "right"
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
-    found, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
+    means, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
     for start in range(0, len(order), _TITLES_AT_ONCE):
         part = order[start : start + _TITLES_AT_ONCE]
         batch = tokenizer([texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest)
@@ -102,9 +102,9 @@ def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str
         hidden = model(input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True).hidden_states
         weight = mask.unsqueeze(2).float()
         mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
-        found[part] = mean.cpu().numpy()
+        means[part] = mean.cpu().numpy()
         tokens += int(mask.sum())
-    return found, tokens
+    return means, tokens
 
 
 def _read(file: Path, count: int) -> TextVectors | None:
@@ -114,9 +114,9 @@ def _read(file: Path, count: int) -> TextVectors | None:
     try:
         with np.load(file, allow_pickle=False) as kept:
             vectors = kept["vectors"]
-            found = TextVectors(vectors, int(kept["tokens"]), float(kept["seconds"]), reused=True)
+            cached = TextVectors(vectors, int(kept["tokens"]), float(kept["seconds"]), reused=True)
         if vectors.ndim == 2 and len(vectors) == count and vectors.dtype == np.float32 and np.isfinite(vectors).all():
-            return found
+            return cached
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass
     getLogger().warning(f"{file}: not readable as vectors of {count} titles; they are made anew")

@@ -45,10 +45,10 @@ def plain(grid: Grid) -> Counting:
     No repeats, no direction and no gap, or what the grid has next to that; the middle one of each other list.
     """
     default = Counting()
-    found = {key: values[len(values) // 2] for key, values in grid.items()}
+    middle = {key: values[len(values) // 2] for key, values in grid.items()}
     for key in ("repeat", "backward", "gap_decay"):
-        found[key] = min(grid[key], key=lambda value: abs(value - getattr(default, key)))
-    return Counting(**found)
+        middle[key] = min(grid[key], key=lambda value: abs(value - getattr(default, key)))
+    return Counting(**middle)
 
 
 class Tables:
@@ -132,13 +132,13 @@ class Sessions:
 
     def ranks(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
         """``target_ranks`` of all sessions, (rows,)."""
-        found = [np.zeros(0)]
+        blocks = [np.zeros(0)]
         for start in range(0, len(self.target), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             profile = profiles(self.item_seq[part], self.length[part], decay, self.last_items, self.n_items)
             excluded = present(self.item_seq[part], self.n_items) if self.masked else None
-            found.append(target_ranks(table, profile, counts, self.target[part], excluded))
-        return np.concatenate(found)
+            blocks.append(target_ranks(table, profile, counts, self.target[part], excluded))
+        return np.concatenate(blocks)
 
     def gains(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
         """What each row adds to the metric, whose value is the mean, (rows,)."""
@@ -155,13 +155,13 @@ class Sessions:
         The others have a target that no item of theirs leads to, and enough items that are more popular.
         """
         popular = len(counts) - np.searchsorted(np.sort(counts), counts[self.target], side="right")
-        found = popular < self.cutoff + (self.item_seq > 0).sum(1) * self.masked
+        can_gain = popular < self.cutoff + (self.item_seq > 0).sum(1) * self.masked
         for start in range(0, len(self.target), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             scores = csr_array(profiles(self.item_seq[part], self.length[part], 1.0, self.last_items, self.n_items) @ table)
             row = rows_of(scores)
-            found[start + row[scores.indices == self.target[part][row]]] = True
-        return found
+            can_gain[start + row[scores.indices == self.target[part][row]]] = True
+        return can_gain
 
     def only(self, kept: np.ndarray) -> Sessions:
         """The sessions that are ``kept``, (rows,) bool."""
@@ -232,9 +232,9 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     some = rows.only(moving)
 
     def gains_of(how: Counting) -> np.ndarray:
-        found = np.zeros(len(moving))
-        found[moving] = some.gains(tables(how), tables.counts, how.decay)
-        return rows.by_session(found)
+        gains = np.zeros(len(moving))
+        gains[moving] = some.gains(tables(how), tables.counts, how.decay)
+        return rows.by_session(gains)
 
     tried = search(grid, start, gains_of)
     how = max(tried, key=lambda one: tried[one].mean())

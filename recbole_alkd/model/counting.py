@@ -77,9 +77,9 @@ def both_ways(forward: csr_array, backward: float) -> csr_array:
     """C = F + backward * F^T, rows in order."""
     if not backward:
         return forward
-    found = csr_array(forward + np.float32(backward) * csr_array(forward.T))
-    found.sort_indices()
-    return found
+    table = csr_array(forward + np.float32(backward) * csr_array(forward.T))
+    table.sort_indices()
+    return table
 
 
 def with_repeats(table: csr_array, repeat: float) -> csr_array:
@@ -88,9 +88,9 @@ def with_repeats(table: csr_array, repeat: float) -> csr_array:
         return table
     weight = rounded(np.array([repeat * np.median(table.data)]))
     own = np.arange(1, table.shape[0])
-    found = csr_array(table + csr_array((np.repeat(weight, len(own)), (own, own)), shape=table.shape))
-    found.sort_indices()
-    return found
+    repeated = csr_array(table + csr_array((np.repeat(weight, len(own)), (own, own)), shape=table.shape))
+    repeated.sort_indices()
+    return repeated
 
 
 def pairs(flat: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -39,8 +39,8 @@ class Weighing:
     def edges(self, make: EdgeMaker) -> tuple[csr_array, csr_array | None]:
         """What ``make`` makes, and the same before it was weighed; None where it was not."""
         own = replace(self, weighed=[])
-        found = make(own)
-        return found, own.weighed[0] if len(own.weighed) == 1 else None
+        edge_table = make(own)
+        return edge_table, own.weighed[0] if len(own.weighed) == 1 else None
 
 
 # Edges (n_items, n_items), made once it is known how the table weighs its own.
@@ -107,9 +107,9 @@ def permuted(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The same vectors, each at another item: the control that says what the vectors' meaning is worth. Rows of 0 stay."""
     known = np.flatnonzero(vectors.any(1))
     order = rng.permutation(known)
-    found = vectors.copy()
-    found[order] = vectors[np.roll(order, 1)]  # one cycle, so that no item keeps its own
-    return found
+    shuffled = vectors.copy()
+    shuffled[order] = vectors[np.roll(order, 1)]  # one cycle, so that no item keeps its own
+    return shuffled
 
 
 def like(edges: csr_array, table: csr_array) -> csr_array:

@@ -103,10 +103,10 @@ def profiles(item_seq: np.ndarray, item_seq_len: np.ndarray, decay: float, last:
 def present(item_seq: np.ndarray, n_items: int) -> csr_array:
     """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns, not the last ones only."""
     row, place = np.nonzero(item_seq)
-    found = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
-    found.sum_duplicates()
-    found.data[:] = 1
-    return found
+    presence = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
+    presence.sum_duplicates()
+    presence.data[:] = 1
+    return presence
 
 
 def target_ranks(

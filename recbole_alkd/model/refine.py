@@ -84,7 +84,7 @@ def refined(
     typical = float(seen[seen > 0].mean()) if (seen > 0).any() else 1.0
     scale = torch.tensor(math.log(_START / typical), requires_grad=True)
     log_q = (0.5 * torch.bincount(target, minlength=n_items) / len(target) + 0.5 / (n_items - 1)).log()
-    optimizer, best, found = torch.optim.Adam([theta, scale], lr=_RATE), table, 0
+    optimizer, best, best_epoch = torch.optim.Adam([theta, scale], lr=_RATE), table, 0
     for epoch in range(1, epochs + 1):
         for part in torch.randperm(len(target), generator=generator).split(_BATCH):
             label = target[torch.randint(len(target), (_NEGATIVES,), generator=generator)]
@@ -104,5 +104,5 @@ def refined(
         one = csr_array((data, table.indices, table.indptr), shape=table.shape)
         gains.append(gain(one))
         if gains[-1] > max(gains[:-1]):
-            best, found = one, epoch
-    return best, found, gains
+            best, best_epoch = one, epoch
+    return best, best_epoch, gains

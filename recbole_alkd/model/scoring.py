@@ -76,12 +76,12 @@ def in_batches(
             (``memory.rows_at_once``).
     """
     batch_size = rows_at_once(batch_size, getattr(view.model, "n_items", 1))
-    found, device = [], view.device
+    outputs, device = [], view.device
     with evaluating(view.model):
         for start in range(0, max(1, len(item_seq)), batch_size):
             rows = slice(start, start + batch_size)
-            found.append(scored(item_seq[rows].to(device), item_seq_len[rows].to(device), rows).cpu())
-    return torch.cat(found)
+            outputs.append(scored(item_seq[rows].to(device), item_seq_len[rows].to(device), rows).cpu())
+    return torch.cat(outputs)
 
 
 def session_ranks(model: Any, eval_data: Any, device: torch.device) -> np.ndarray:
@@ -90,11 +90,11 @@ def session_ranks(model: Any, eval_data: Any, device: torch.device) -> np.ndarra
     Args:
         model: a ``SessionRecommender``.
     """
-    found = []
+    ranks = []
     with evaluating(model):
         for interaction, *_ in eval_data:
-            found.append(model.target_ranks(interaction.to(device)).cpu().numpy())
-    return np.concatenate(found)
+            ranks.append(model.target_ranks(interaction.to(device)).cpu().numpy())
+    return np.concatenate(ranks)
 
 
 def session_tokens(eval_data: Any) -> np.ndarray:
@@ -128,10 +128,10 @@ def by_group(ranks: np.ndarray, groups: np.ndarray, metrics: Iterable[str]) -> d
     knows.
     """
     known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
-    found = {name: ranks[groups == k] for k, name in enumerate(GROUPS)}
+    ranks_of = {name: ranks[groups == k] for k, name in enumerate(GROUPS)}
     return {
         name: {metric: round(float(gains(part, metric).mean()), 6) for metric in known}
-        for name, part in found.items()
+        for name, part in ranks_of.items()
         if len(part)
     }
 

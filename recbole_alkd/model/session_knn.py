@@ -124,11 +124,11 @@ class SessionKNN(CountedModel):
         weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
         sets = []
         for name, make in (edges or {}).items():
-            found, together = weighing.edges(make)
-            chosen[f"{name}_edges"] = found.nnz
-            table, weight = self._add(table, found, weighing, sessions)
+            added_edges, together = weighing.edges(make)
+            chosen[f"{name}_edges"] = added_edges.nnz
+            table, weight = self._add(table, added_edges, weighing, sessions)
             chosen[f"{name}_weight"] = weight
-            sets.append(EdgeSet(name, found, together, weight))
+            sets.append(EdgeSet(name, added_edges, together, weight))
         table = self._cut(table)
         if self.refine_epochs and sessions is not None:
             rows = train.inter_feat

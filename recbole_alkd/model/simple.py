@@ -37,8 +37,8 @@ class SimpleRecommender:
         defaults = model_defaults("SessionKNN", property_folders())
         grid = {name: np.atleast_1d(defaults[f"knn_{name}"]).tolist() for name in Counting._fields}
         self.last_items = defaults["knn_last_items"]
-        found = fit_counts(train, valid, grid, self.last_items, mask_session_items)
-        self.count, self.table, self.decay = found.counts, found.table, found.how.decay
+        fitted = fit_counts(train, valid, grid, self.last_items, mask_session_items)
+        self.count, self.table, self.decay = fitted.counts, fitted.table, fitted.how.decay
 
     @property
     def parameters(self) -> int:

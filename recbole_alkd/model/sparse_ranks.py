@@ -34,11 +34,11 @@ def table_ranks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, targe
     """
     prior = PRIOR * model.counts
     by_prior = prior[1:].sort().values
-    found = [torch.zeros(0, dtype=torch.float64, device=target.device)]
+    ranks = [torch.zeros(0, dtype=torch.float64, device=target.device)]
     for rows in _blocks(model, item_seq, item_seq_len):
         spot, score = _own_scores(model, item_seq[rows], item_seq_len[rows], prior, masked)
-        found.append(_ranks(spot, score, prior, by_prior, target[rows]))
-    return torch.cat(found)
+        ranks.append(_ranks(spot, score, prior, by_prior, target[rows]))
+    return torch.cat(ranks)
 
 
 def _blocks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, ...]:

@@ -66,13 +66,13 @@ def steps(
     how = made.how
     both = both_ways(forward.astype(np.float32), how.backward)
     table = weigh(both, counts, how.source_exponent, how.target_exponent)
-    found = [with_repeats(table, how.repeat)]
+    tables = [with_repeats(table, how.repeat)]
     for one in made.sets:
         edges = one.edges
         if one.together is not None:
             edges = weigh(one.together, counts, how.source_exponent, how.target_exponent)
-        found.append(added(found[-1], like(edges, served(found[-1], neighbors, size)), one.weight))
-    return found
+        tables.append(added(tables[-1], like(edges, served(tables[-1], neighbors, size)), one.weight))
+    return tables
 
 
 def shares(grown: list[csr_array], made: Made, table: csr_array) -> dict[str, np.ndarray]:
@@ -82,12 +82,12 @@ def shares(grown: list[csr_array], made: Made, table: csr_array) -> dict[str, np
         grown: what ``steps`` gave. table: the last of them, cut.
     """
     values = [at(one, table) for one in grown]
-    found = {}
+    shares = {}
     for one, before, after in zip(made.sets, values, values[1:], strict=False):
         if one.weight:
             part = after - before
-            found[one.name] = np.divide(part, values[-1], out=np.zeros_like(part), where=values[-1] > 0)
-    return found
+            shares[one.name] = np.divide(part, values[-1], out=np.zeros_like(part), where=values[-1] > 0)
+    return shares
 
 
 def at(table: csr_array, places: csr_array) -> np.ndarray:

@@ -26,15 +26,15 @@ def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
     float32; items without a title (rows of 0) stay at 0.
     """
     known = np.asarray(vectors.any(axis=1))
-    found = np.zeros((len(vectors), min(size, vectors.shape[1])), dtype=np.float32)
+    coordinates = np.zeros((len(vectors), min(size, vectors.shape[1])), dtype=np.float32)
     if known.any():
         centred = vectors[known].astype(np.float64)
         centred -= centred.mean(0)
         _, axes = np.linalg.eigh(centred.T @ centred)  # rising
-        reduced = centred @ axes[:, ::-1][:, : found.shape[1]]
+        reduced = centred @ axes[:, ::-1][:, : coordinates.shape[1]]
         length = np.linalg.norm(reduced, axis=1, keepdims=True)
-        found[known] = np.divide(reduced, length, out=np.zeros_like(reduced), where=length > 1e-6 * max(1e-30, float(length.max())))
-    return found
+        coordinates[known] = np.divide(reduced, length, out=np.zeros_like(reduced), where=length > 1e-6 * max(1e-30, float(length.max())))
+    return coordinates
 
 
 class TextTable(nn.Module):
@@ -88,8 +88,8 @@ class TextFusion(Backbone):
         return table if self.titles.vectors is None else torch.cat([table, self.titles.vectors], dim=1)
 
     def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
-        found = self.base.item_vectors(items, sparse)
-        return found if self.titles.vectors is None else torch.cat([found, self.titles.vectors[items]], dim=1)
+        vectors = self.base.item_vectors(items, sparse)
+        return vectors if self.titles.vectors is None else torch.cat([vectors, self.titles.vectors[items]], dim=1)
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         scores = self.base.scores(item_seq, item_seq_len)

@@ -52,7 +52,7 @@ def card(content: Mapping[str, Any]) -> str:
 
 
 def _index(student: Mapping[str, Any], data: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    measured = [{"type": metric, "value": found["value"]} for metric, found in metrics.items()]
+    measured = [{"type": metric, "value": entry["value"]} for metric, entry in metrics.items()]
     result = {
         "task": {"type": "other", "name": "session-based recommendation"},
         "dataset": {"name": data["name"], "type": data["name"]}, "metrics": measured,
@@ -64,9 +64,9 @@ def _table(metrics: Mapping[str, Any]) -> list[str]:
     if not metrics:
         return ["Not measured: it was exported without the report of a run."]
     rows = ["| test metric | value | 95 % interval over sessions |", "|---|---|---|"]
-    for name, found in metrics.items():
-        ends = f"{found['low']:.4f} to {found['high']:.4f}" if "low" in found else "-"
-        rows.append(f"| {name} | {found['value']:.4f} | {ends} |")
+    for name, entry in metrics.items():
+        ends = f"{entry['low']:.4f} to {entry['high']:.4f}" if "low" in entry else "-"
+        rows.append(f"| {name} | {entry['value']:.4f} | {ends} |")
     return rows
 
 

@@ -101,14 +101,14 @@ def read_item(recommender: Recommender, text: str, name: str) -> str:
     """The id of an item that somebody named by its id or its title, in any case; the only one whose title holds these words."""
     if recommender.items.number(text):
         return text
-    found = recommender.find(text)
-    same = [one for one in found if folded(one.title) == folded(text)]
-    held = [one for one in found if folded(text) in folded(one.title)]
+    matches = recommender.find(text)
+    same = [one for one in matches if folded(one.title) == folded(text)]
+    held = [one for one in matches if folded(text) in folded(one.title)]
     if same:
         return same[0].item
     if len(held) == 1:
         return held[0].item
-    near = ", ".join(f"{one.title!r} (id {one.item})" for one in found[:5])
+    near = ", ".join(f"{one.title!r} (id {one.item})" for one in matches[:5])
     hint = f"; did you mean {near}?" if near else ""
     raise AlkdError(f"{name}: {text[:80]!r} is no item id and no title of one item{hint}")
 
@@ -153,12 +153,12 @@ def _recommend(args: argparse.Namespace) -> None:
         _recommend_file(recommender, args)
         return
     history = read_history(recommender, args.history)
-    found = recommender.recommend(history, args.k, exclude_history=not args.repeats)
+    recommendations = recommender.recommend(history, args.k, exclude_history=not args.repeats)
     if args.json:
-        _print_json(found)
+        _print_json(recommendations)
         return
     print(f"after {_named(recommender, history)}:")
-    _print_rows(["", "item", "title", "score"], [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(found, 1)])
+    _print_rows(["", "item", "title", "score"], [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(recommendations, 1)])
 
 
 def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
@@ -175,10 +175,10 @@ def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
             speed = (at.done - at.resumed) / (now - begin)
             print(f"{at.done:,} sessions, {at.bytes / at.size:.0%}, {speed:,.0f} a second", file=sys.stderr)
 
-    found = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell)
-    resumed = f" ({found.resumed:,} of them by an earlier start)" if found.resumed else ""
-    unknown = f"; {found.unknown:,} ids are not in the catalogue and were ignored" if found.unknown else ""
-    print(f"written: {args.out}, {found.done:,} sessions{resumed}{unknown}")
+    progress = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell)
+    resumed = f" ({progress.resumed:,} of them by an earlier start)" if progress.resumed else ""
+    unknown = f"; {progress.unknown:,} ids are not in the catalogue and were ignored" if progress.unknown else ""
+    print(f"written: {args.out}, {progress.done:,} sessions{resumed}{unknown}")
 
 
 def _explain(args: argparse.Namespace) -> None:
@@ -203,18 +203,18 @@ def _explain(args: argparse.Namespace) -> None:
     _print_rows(["from", "title", "kind", "weight"], [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")])
 
 
-def _side_by_side(recommender: Recommender, found: dict[str, Any], as_json: bool) -> None:
+def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: bool) -> None:
     """The LLM's ranking of a labelled session and the lists of the run's recommenders; * is the target."""
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(json.dumps(labelled, ensure_ascii=False))
         return
-    print(f"session {shown(found['session'])}: {_named(recommender, found['history'])}")
-    print(f"target: {_named(recommender, [found['target']])}; label: {found['key']}")
-    lists = [found.get(name, []) for name in COLUMNS]
+    print(f"session {shown(labelled['session'])}: {_named(recommender, labelled['history'])}")
+    print(f"target: {_named(recommender, [labelled['target']])}; label: {labelled['key']}")
+    lists = [labelled.get(name, []) for name in COLUMNS]
     rows = []
     for place in range(max(map(len, lists))):
         items = [one[place] if place < len(one) else None for one in lists]
-        names = ["" if item is None else _short_title(recommender, item, found["target"]) for item in items]
+        names = ["" if item is None else _short_title(recommender, item, labelled["target"]) for item in items]
         rows.append((str(place + 1), *names))
     _print_rows(["", *COLUMNS.values()], rows)
 

@@ -142,16 +142,16 @@ def _put_model(recommender: Recommender, folder: Path) -> None:
 
 
 def _triton_config(name: str) -> str:
-    def tensors(what: str, found: list[tuple[str, str, str]]) -> str:
-        entries = (f'  {{ name: "{one}" data_type: {kind} dims: {dims} }}' for one, kind, dims in found)
+    def tensors(what: str, arrays: list[tuple[str, str, str]]) -> str:
+        entries = (f'  {{ name: "{one}" data_type: {kind} dims: {dims} }}' for one, kind, dims in arrays)
         return f"{what} [\n" + ",\n".join(entries) + "\n]"
 
     given = [("items", "TYPE_INT64", "[ -1, -1 ]"), ("blocked", "TYPE_INT64", "[ -1, -1 ]")]
     given += [("k", "TYPE_INT64", "[ 1 ]"), ("mask_session", "TYPE_BOOL", "[ 1 ]")]
-    found = [("top_items", "TYPE_INT64", "[ -1, -1 ]"), ("top_scores", "TYPE_FP32", "[ -1, -1 ]")]
+    outputs = [("top_items", "TYPE_INT64", "[ -1, -1 ]"), ("top_scores", "TYPE_FP32", "[ -1, -1 ]")]
     # a batch is a dimension of the inputs: sessions of one request are scored together
     head = f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 0\n'
-    return head + tensors("input", given) + "\n" + tensors("output", found) + "\n"
+    return head + tensors("input", given) + "\n" + tensors("output", outputs) + "\n"
 
 
 def _ids(recommender: Recommender) -> Iterator[list[str]]:

@@ -76,13 +76,13 @@ def recommend_file(
     with open(file, "rb") as source, _only_one(part) as target:
         job = _Job(recommender, file, source, target, part.with_name(part.name + ".json"), k, exclude_history)
         job.resume()
-        found = job.run(tell)
+        progress = job.run(tell)
         target.flush()
         os.fsync(target.fileno())
         os.replace(part, out)
         job.state.unlink(missing_ok=True)
     sync(out.parent)
-    return found
+    return progress
 
 
 class _Job:
@@ -107,11 +107,11 @@ class _Job:
             self._save()
             return
         try:
-            found = json.loads(self.state.read_bytes())
-            numbers = [found[name] for name in _Point._fields[:-1]]
+            saved = json.loads(self.state.read_bytes())
+            numbers = [saved[name] for name in _Point._fields[:-1]]
             if not all(type(value) is int and value >= 0 for value in numbers):
                 raise ValueError
-            options = dict(found["options"])
+            options = dict(saved["options"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise AlkdError(f"{self.target.name}: {self.state.name} does not say what it is; remove both, if you can") from None
         lines, read, done, unknown, written = numbers
@@ -126,7 +126,7 @@ class _Job:
         while left and (piece := self.source.read(min(1 << 20, left))):
             point.hash.update(piece)
             left -= len(piece)
-        if point.hash.hexdigest() != found.get("sha256"):
+        if point.hash.hexdigest() != saved.get("sha256"):
             raise AlkdError(f"{self.file}: its first {point.lines:,} lines are not those of {self.target.name}; remove that")
         self.point, self.resumed = point, point.done
         self.target.truncate(point.written)
@@ -171,8 +171,8 @@ class _Job:
             while len(sessions) < _BATCH and (line := self.source.readline(_LONGEST + 1)):
                 try:
                     session = self._session(line, lines + 1)
-                except AlkdError as found:  # what stands before it is done first
-                    error = found
+                except AlkdError as refused:  # what stands before it is done first
+                    error = refused
                     break
                 raw.append(line)
                 lines += 1
@@ -191,21 +191,21 @@ class _Job:
         if len(line) > _LONGEST:
             raise AlkdError(f"{place}: more than {_LONGEST >> 20} MiB in one line")
         try:
-            found = json.loads(line)
+            record = json.loads(line)
         except (ValueError, RecursionError):
             raise AlkdError(f"{place}: {short(line.decode('utf-8', 'replace'))} is no JSON") from None
         name = None
-        if isinstance(found, dict):
-            other = found.keys() - {"history", "session"}
-            if other or "history" not in found:
+        if isinstance(record, dict):
+            other = record.keys() - {"history", "session"}
+            if other or "history" not in record:
                 wrong = f"{short(min(other))} is not understood" if other else "no history"
                 raise AlkdError(f"{place}: {wrong}; allowed: history, session")
-            if "session" in found:
-                name = json.dumps(found["session"], ensure_ascii=False)
-            found = found["history"]
-        if not isinstance(found, list):
-            raise AlkdError(f"{place}: {short(found)} is not allowed; allowed: a list of item ids, oldest first")
-        return name, [one if type(one) is str else item_id(place, one) for one in found]
+            if "session" in record:
+                name = json.dumps(record["session"], ensure_ascii=False)
+            record = record["history"]
+        if not isinstance(record, list):
+            raise AlkdError(f"{place}: {short(record)} is not allowed; allowed: a list of item ids, oldest first")
+        return name, [one if type(one) is str else item_id(place, one) for one in record]
 
     def _answers(self, sessions: list[tuple[str | None, list[str]]]) -> tuple[bytes, int]:
         """The lines of sessions, and how many of their ids are unknown."""
@@ -215,7 +215,7 @@ class _Job:
         unknown = sum(len(ids) for _, ids in sessions) - sum(map(len, known))
         places = [place for place, numbers in enumerate(known) if numbers]
         nobody = np.zeros(0, dtype=np.int64)
-        found: list[tuple[list[int], list[float]]] = [([], [])] * len(sessions)
+        ranked: list[tuple[list[int], list[float]]] = [([], [])] * len(sessions)
         if places:
             every = [np.array(known[place], dtype=np.int64) for place in places]
             banned = every if self.exclude_history else [nobody] * len(every)
@@ -223,15 +223,15 @@ class _Job:
             names, values, end = items.tolist(), scores.tolist(), 0
             for place, count in zip(places, many.tolist(), strict=True):
                 begin, end = end, end + count
-                found[place] = names[begin:end], values[begin:end]
+                ranked[place] = names[begin:end], values[begin:end]
         if len(places) < len(sessions):
             items, scores = student.top_popular(self.k, nobody)
             popular = items.tolist(), scores.tolist()
-            found = [one if numbers else popular for one, numbers in zip(found, known, strict=True)]
-        self._name([number for numbers, _ in found for number in numbers])
+            ranked = [one if numbers else popular for one, numbers in zip(ranked, known, strict=True)]
+        self._name([number for numbers, _ in ranked for number in numbers])
         names_of = self.names.__getitem__
         lines = []
-        for (name, _), (numbers, values) in zip(sessions, found, strict=True):
+        for (name, _), (numbers, values) in zip(sessions, ranked, strict=True):
             head = "" if name is None else f'"session": {name}, '
             shown = ", ".join(map(names_of, numbers))
             lines.append(f'{{{head}"items": [{shown}], "scores": [{", ".join([f"{value:.7g}" for value in values])}]}}\n')

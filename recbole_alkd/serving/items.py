@@ -61,8 +61,8 @@ class Items:
             len(self._word_starts) + 1, len(self.popular) + 1,
         }  # fmt: skip
         if sizes != {self.n_items}:
-            found = sorted(sizes | {self.n_items})
-            raise AlkdError(f"{file.file}: its arrays are of {found} items; the bundle is damaged")
+            counts = sorted(sizes | {self.n_items})
+            raise AlkdError(f"{file.file}: its arrays are of {counts} items; the bundle is damaged")
 
     @classmethod
     def read(cls, folder: Path) -> Items:
@@ -104,28 +104,28 @@ class Items:
         places = self._hashes.searchsorted(np.array([*map(zlib.crc32, keys)], dtype=np.uint32))
         numbers = self._hashed.take(places, mode="clip")
         begins, ends = self._id_ends[numbers].tolist(), self._id_ends[numbers + 1].tolist()
-        found = numbers.tolist()
+        exact = numbers.tolist()
         known = self._file.texts("ids", begins, ends)
         if known != keys:  # some are unknown, or stand behind others with the same hash
             for k, key in enumerate(keys):
                 if known[k] != key:
-                    found[k] = self.number(items[k]) or 0
-        return found
+                    exact[k] = self.number(items[k]) or 0
+        return exact
 
     def find(self, text: str, limit: int = 10) -> list[Found]:
         """Items by words of their title or by their id: the most popular that begin with ``text``, then those
         with a word that does, then those that hold it; where there are none, those that look most like it."""
-        wanted, found = folded(text), []
+        wanted, matches = folded(text), []
         own = self.number(text)
         if own:
-            found.append(own)
+            matches.append(own)
         if wanted:
             for pattern in (f"\n{wanted}", f" {wanted}", wanted):
-                if len(found) >= limit:
+                if len(matches) >= limit:
                     break
-                found += self._holding(pattern, limit, found)
-            found = found or self._like(wanted, limit)
-        numbers = np.array(found[:limit], dtype=np.int64)
+                matches += self._holding(pattern, limit, matches)
+            matches = matches or self._like(wanted, limit)
+        numbers = np.array(matches[:limit], dtype=np.int64)
         return [
             Found(*one)
             for one in zip(
@@ -134,36 +134,36 @@ class Items:
         ]
 
     def _texts(self, name: str, ends: np.ndarray, numbers: np.ndarray) -> list[str]:
-        found = self._file.texts(name, ends[numbers].tolist(), ends[numbers + 1].tolist())
-        return [text.decode("utf-8", "replace") for text in found]
+        encoded = self._file.texts(name, ends[numbers].tolist(), ends[numbers + 1].tolist())
+        return [text.decode("utf-8", "replace") for text in encoded]
 
     def _holding(self, pattern: str, limit: int, known: Iterable[int]) -> list[int]:
         """The most popular other items whose folded title, with a line feed before it, holds the pattern."""
         key, at, known = pattern.encode("utf-8", "replace"), 0, set(known)
-        found: list[int] = []
-        while len(found) < limit and (at := self._file.find("words", key, at)) >= 0:
+        matches: list[int] = []
+        while len(matches) < limit and (at := self._file.find("words", key, at)) >= 0:
             place = int(self._word_starts.searchsorted(at, side="right")) - 1
             number = int(self.popular[place])
             if number not in known:
-                found.append(number)
+                matches.append(number)
             if place + 1 == len(self._word_starts):
                 break
             at = int(self._word_starts[place + 1])
-        return found
+        return matches
 
     def _like(self, wanted: str, limit: int) -> list[int]:
         """Items whose title looks like a misspelt one: of those that share the beginning of a word with it,
         the nearest."""
-        found: dict[int, None] = {}
+        likely: dict[int, None] = {}
         for word in sorted(wanted.split(), key=len, reverse=True):
             for length in range(min(len(word), 8), 2, -1):
-                more = self._holding(f" {word[:length]}", _COMPARED, found) + self._holding(
-                    f"\n{word[:length]}", _COMPARED, found
+                more = self._holding(f" {word[:length]}", _COMPARED, likely) + self._holding(
+                    f"\n{word[:length]}", _COMPARED, likely
                 )
-                found.update(dict.fromkeys(more))
-                if len(found) >= _COMPARED:
+                likely.update(dict.fromkeys(more))
+                if len(likely) >= _COMPARED:
                     break
-        near = {one: difflib.SequenceMatcher(None, wanted, folded(self.title(one))).ratio() for one in found}
+        near = {one: difflib.SequenceMatcher(None, wanted, folded(self.title(one))).ratio() for one in likely}
         return sorted((one for one in near if near[one] >= _ALIKE), key=lambda one: -near[one])[:limit]
 
 

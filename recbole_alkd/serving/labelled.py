@@ -34,19 +34,19 @@ def labelled_sessions(run: Path) -> Iterator[dict[str, Any]]:
     with stream:
         for number, line in enumerate(stream, 1):
             try:
-                found = json.loads(line)
-                _ = found["session"], found["history"], found["target"]
+                record = json.loads(line)
+                _ = record["session"], record["history"], record["target"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise AlkdError(f"{file}, line {number}: not a labelled session; the file is damaged") from None
-            yield found
+            yield record
 
 
 def labelled_session(run: Path, session: str) -> dict[str, Any]:
     """One labelled session by its id; AlkdError that shows a few ids where there is none of that name."""
     known = []
-    for found in labelled_sessions(run):
-        if found["session"] == session:
-            return found
-        known.append(found["session"])
+    for record in labelled_sessions(run):
+        if record["session"] == session:
+            return record
+        known.append(record["session"])
     shown = ", ".join(known[:5]) or "none"
     raise AlkdError(f"--session: {session[:80]!r} is not one of the {len(known):,} labelled sessions; such as: {shown}")

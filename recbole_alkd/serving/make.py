@@ -173,13 +173,13 @@ def make_bundle(
 def shown_titles(train: Any, ids: list[str]) -> list[str]:
     """The titles of items, "" for those that have none."""
     try:
-        found = titles_of(train.config, train.iid_field, ids)
+        titles = titles_of(train.config, train.iid_field, ids)
     except NoTitlesError:
         return [""] * len(ids)
     except AlkdError as error:  # a run that needs no titles ends well beside a file of other titles, and so does this
         logging.getLogger().warning(f"the bundle has no titles: {error}")
         return [""] * len(ids)
-    return ["" if found[item] == clean_title(f"item {item}") else found[item] for item in ids]
+    return ["" if titles[item] == clean_title(f"item {item}") else titles[item] for item in ids]
 
 
 def _view(model: Any) -> tuple[Backbone, np.ndarray | None]:
@@ -232,7 +232,7 @@ def _facts(train: Any, report: Mapping[str, Any] | None, ranks: np.ndarray | Non
     """What a manifest tells of the run."""
     config = train.config
     sessions = len(np.unique(train.inter_feat[train.uid_field].numpy()))
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "dataset": {"name": config["dataset"], "training_sessions": sessions, "items": train.item_num - 1},
         "limits": [
             "Items without a click in training come last; the catalogue is that of the training data.",
@@ -242,7 +242,7 @@ def _facts(train: Any, report: Mapping[str, Any] | None, ranks: np.ndarray | Non
     }
     if report:
         settings = {key: value for key, value in report["settings"].items() if key not in _PLACES}
-        found |= {
+        facts |= {
             "settings": settings,
             "metrics": _metrics(report, ranks),
             "comparison": report.get("comparison"),
@@ -250,24 +250,24 @@ def _facts(train: Any, report: Mapping[str, Any] | None, ranks: np.ndarray | Non
                 key: value for key, value in report["labels"].items() if not isinstance(value, (list, dict))
             },
         }
-    return json.loads(json.dumps(found, default=str))
+    return json.loads(json.dumps(facts, default=str))
 
 
 def _metrics(report: Mapping[str, Any], ranks: np.ndarray | None) -> dict[str, Any]:
     """Test metrics of the distilled student; with its ranks also the ends of their 95 % intervals over
     sessions."""
-    found = {}
+    metrics = {}
     for name, value in report["stages"]["distilled"]["test"].items():
-        found[name] = {"value": value}
+        metrics[name] = {"value": value}
         if ranks is not None and name.partition("@")[0] in METRICS:
             gain = gains(ranks, name)
             spread = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
-            found[name] |= {
+            metrics[name] |= {
                 "low": round(value - spread, 4),
                 "high": round(value + spread, 4),
                 "sessions": len(gain),
             }
-    return found
+    return metrics
 
 
 def _ranks(folder: Path) -> np.ndarray | None:
@@ -281,13 +281,13 @@ def _ranks(folder: Path) -> np.ndarray | None:
 def _report(folder: Path) -> dict[str, Any]:
     file = folder / RESULT
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        _ = found["settings"]["model"], found["stages"]["distilled"]
+        report = json.loads(file.read_text(encoding="utf-8"))
+        _ = report["settings"]["model"], report["stages"]["distilled"]
     except OSError:
         raise AlkdError(f"{folder}: no {RESULT} in it; allowed: the folder of a finished run") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise AlkdError(f"{file}: not the result of a run of ALKDRec") from None
-    return found
+    return report
 
 
 def _now() -> str:

@@ -133,22 +133,22 @@ def counts_of(
         "time_unit": config["session_time_unit"], "min_length": config["session_min_length"] if cut else 2,
         "title_field": config["title_field"],
     }  # fmt: skip
-    found = TableCounts.of(flat, offsets, train.item_num, made, model.neighbors, model.bytes, fields, text)
-    table, weights = found.table, model.weights.detach().cpu().numpy()
+    counts = TableCounts.of(flat, offsets, train.item_num, made, model.neighbors, model.bytes, fields, text)
+    table, weights = counts.table, model.weights.detach().cpu().numpy()
     if len(table.data) != len(weights) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
         return None
-    return found if (table.data.astype(np.float16) != weights).mean() <= _ROUNDED else None
+    return counts if (table.data.astype(np.float16) != weights).mean() <= _ROUNDED else None
 
 
 def write_reasons(folder: Path, counts: TableCounts) -> None:
     """Write what of every edge came from titles and from an LLM's lists, where there are such edges."""
     if not any(one.weight for one in counts.made.sets):
         return
-    found: dict[str, np.ndarray] = {}
+    of_kind: dict[str, np.ndarray] = {}
     for name, share in shares(counts.steps, counts.made, counts.table).items():
         kind = "title" if name == TEXT else "llm"
-        found[kind] = found.get(kind, 0) + share
-    write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in found.items()})
+        of_kind[kind] = of_kind.get(kind, 0) + share
+    write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in of_kind.items()})
 
 
 def _made(fitted: dict[str, Any]) -> Made | None:
@@ -167,6 +167,6 @@ def _arrays(name: str, table: csr_array) -> dict[str, np.ndarray]:
 def _matrix(name: str, arrays: Any) -> csr_array:
     parts = tuple(arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
     n_items = len(parts[2]) - 1
-    found = csr_array(parts, shape=(n_items, n_items))
-    found.check_format()
-    return found
+    matrix = csr_array(parts, shape=(n_items, n_items))
+    matrix.check_format()
+    return matrix

@@ -43,7 +43,7 @@ def write_labelled(
     for name, (model, state) in stages.items():
         model.load_state_dict(state, strict=False)
         model.eval()
-        found = []
+        ranked = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             batch = train.inter_feat[torch.from_numpy(rows[start : start + _ROWS_AT_ONCE])]
             batch = batch.to(next(model.parameters()).device)
@@ -51,8 +51,8 @@ def write_labelled(
                 scores = model.full_sort_predict(batch).view(len(batch), -1)
             scores[:, 0] = -torch.inf  # the padding
             best = scores.topk(min(_LONGEST, scores.shape[1] - 1), dim=1)[1]
-            found += [tokens[row].tolist() for row in best.cpu().numpy()]
-        lists[name] = found
+            ranked += [tokens[row].tolist() for row in best.cpu().numpy()]
+        lists[name] = ranked
     feat, text = train.inter_feat[torch.from_numpy(rows)], io.StringIO()
     history = feat[train.iid_field + train.config["LIST_SUFFIX"]].numpy()
     length = feat[train.config["ITEM_LIST_LENGTH_FIELD"]].numpy()
@@ -64,7 +64,7 @@ def write_labelled(
             "target": str(tokens[int(feat[train.iid_field][k])]),
             "key": label.key,
             "llm": list(label.ranking),
-            **{name: found[k] for name, found in lists.items()},
+            **{name: ranked[k] for name, ranked in lists.items()},
         }
         text.write(json.dumps(line, ensure_ascii=False) + "\n")
     return write_whole(folder / LABELLED, text.getvalue())

@@ -79,10 +79,10 @@ def _prove(file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted:
     try:
         graph = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         given = {"items": items, "length": length}
-        found = graph.run(["session"], {one.name: given[one.name] for one in graph.get_inputs()})[0]
+        computed = graph.run(["session"], {one.name: given[one.name] for one in graph.get_inputs()})[0]
     except Exception as error:
         raise AlkdError(f"{name} cannot be exported to ONNX: {str(error).splitlines()[0][:200]}") from None
-    off = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
+    off = float(np.abs(computed - wanted).max()) if computed.shape == wanted.shape else np.inf
     if not off <= _CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise AlkdError(
             f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those it "

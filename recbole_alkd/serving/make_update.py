@@ -142,16 +142,16 @@ def read_sessions(path: Path, fields: dict[str, Any]) -> list[list[str]]:
             need = f"{fields['session']}, {fields['item']} and {fields['time']} (clicks)"
             need += f", or {fields['list']} (sessions)"
             raise AlkdError(f"{path}: it has {', '.join(table.columns)}; needed: {need}")
-    found = _listed(path, fields) if listed else _clicked(path, fields)
-    found = [session for session in found if len(session) >= fields["min_length"]]
-    if not found:
+    sessions = _listed(path, fields) if listed else _clicked(path, fields)
+    sessions = [session for session in sessions if len(session) >= fields["min_length"]]
+    if not sessions:
         raise AlkdError(f"{path}: no session of {fields['min_length']} items in it")
-    return found
+    return sessions
 
 
 def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     """Of several rows of one session, its prefixes, the longest is the session."""
-    found: dict[str, list[str]] = {}
+    longest: dict[str, list[str]] = {}
     with open_table(path) as table:
         at_session, at_list = (
             table.index(fields["session"], "the session"),
@@ -163,9 +163,9 @@ def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
             history = [checked_id(one, path, line) for one in row[at_list].split()]
             if not session or not item or not history:
                 raise AlkdError(f"{path}, line {line}: a row without session, history or item")
-            if len(history) + 1 > len(found.get(session, ())):
-                found[session] = [*history, item]
-    return list(found.values())
+            if len(history) + 1 > len(longest.get(session, ())):
+                longest[session] = [*history, item]
+    return list(longest.values())
 
 
 def _clicked(path: Path, fields: dict[str, Any]) -> list[list[str]]:
@@ -190,8 +190,8 @@ def _new_titles(
     file = Path(titles) if titles else existing(source.with_name(f"{stem}.item"))
     if file is None or not new:
         return {}
-    found, _ = read_titles(file, fields["item"], fields["title_field"])
-    return found
+    title_of, _ = read_titles(file, fields["item"], fields["title_field"])
+    return title_of
 
 
 def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[str]) -> TableCounts:

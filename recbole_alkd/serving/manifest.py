@@ -52,16 +52,16 @@ def read_manifest(folder: Path, verify: bool = False) -> dict[str, Any]:
     try:
         with open(file, "rb") as stream:
             content = stream.read(_LONGEST + 1)
-        found = json.loads(content) if len(content) <= _LONGEST else None
+        manifest = json.loads(content) if len(content) <= _LONGEST else None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        manifest = None
+    if not isinstance(manifest, dict):
         raise AlkdError(f"{file}: not readable as a JSON mapping; the bundle is damaged")
-    if found.get("format") != FORMAT:
+    if manifest.get("format") != FORMAT:
         raise AlkdError(
-            f"{file}: format {found.get('format')!r} is not that of a bundle; allowed: {FORMAT!r}"
+            f"{file}: format {manifest.get('format')!r} is not that of a bundle; allowed: {FORMAT!r}"
         )
-    version = found.get("version")
+    version = manifest.get("version")
     if version != VERSION or isinstance(version, bool):
         older = isinstance(version, int) and version < VERSION
         what = "older" if older else "newer" if isinstance(version, int) else "unknown"
@@ -69,10 +69,10 @@ def read_manifest(folder: Path, verify: bool = False) -> dict[str, Any]:
         raise AlkdError(
             f"{file}: a bundle of the {what} format version {version!r}; this package reads {VERSION}: {how}"
         )
-    if not isinstance(found.get("student"), dict):
+    if not isinstance(manifest.get("student"), dict):
         raise AlkdError(f"{file}: no mapping 'student'; the bundle is damaged")
-    _check_files(folder, found.get("files"), verify)
-    return found
+    _check_files(folder, manifest.get("files"), verify)
+    return manifest
 
 
 def write_bundle_folder(
@@ -133,11 +133,11 @@ def copy_bundle(bundle: Path, out: Path) -> Path:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file, as hex."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with open(file, "rb") as stream:
         while block := stream.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            sha256.update(block)
+    return sha256.hexdigest()
 
 
 def _names(folder: Path) -> Iterable[str]:

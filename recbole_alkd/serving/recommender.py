@@ -118,12 +118,12 @@ class Recommender:
         only = None if allowed is None else np.unique(self._known("allowed", allowed))
         never = _NOBODY if blocked is None else self._known("blocked", blocked)
         many = _is_list(history) and len(history) > 0 and all(_is_list(one) for one in history)
-        found = []
+        lists = []
         for one in history if many else [history]:
             numbers = self.numbers(one, unknown)
             banned = np.concatenate([never, numbers]) if exclude_history else never
-            found.append(self._shown(*self.top(numbers, limit, banned, only)))
-        return found if many else found[0]
+            lists.append(self._shown(*self.top(numbers, limit, banned, only)))
+        return lists if many else lists[0]
 
     def numbers(self, history: Sequence[Any], unknown: str = "ignore") -> np.ndarray:
         """The numbers of the known items of a session, in its order.
@@ -136,14 +136,14 @@ class Recommender:
         ids = [one if type(one) is str else item_id("history", one) for one in history]
         if not ids:
             return _NOBODY
-        found = self.items.numbers(ids)
-        if 0 in found:
+        numbers = self.items.numbers(ids)
+        if 0 in numbers:
             if unknown == "error":
-                missing = ids[found.index(0)]
+                missing = ids[numbers.index(0)]
                 raise AlkdError(f"history: {short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items")
-            self.ignored += found.count(0)
-            found = [one for one in found if one]
-        return np.array(found, dtype=np.int64)
+            self.ignored += numbers.count(0)
+            numbers = [one for one in numbers if one]
+        return np.array(numbers, dtype=np.int64)
 
     def top(
         self, numbers: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -197,8 +197,8 @@ class Recommender:
         if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
             raise AlkdError(f"{name}: {short(items)} is not allowed; allowed: item ids")
         ids = [item_id(name, one) for one in items]
-        found = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
-        return found[found > 0]
+        numbers = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
+        return numbers[numbers > 0]
 
 
 def find_bundle(path: str | Path) -> Path:
@@ -224,12 +224,12 @@ def item_id(name: str, value: Any) -> str:
 
 def at_least_one(value: Any, name: str = "k") -> int:
     try:
-        found = operator.index(value)
+        number = operator.index(value)
     except TypeError:
-        found = 0
-    if isinstance(value, bool) or found < 1:
+        number = 0
+    if isinstance(value, bool) or number < 1:
         raise AlkdError(f"{name}: {short(value)} is not allowed; allowed: an integer of at least 1")
-    return found
+    return number
 
 
 def short(value: Any) -> str:

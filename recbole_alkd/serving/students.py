@@ -66,8 +66,8 @@ class Student(ABC):
         self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """``top`` of many sessions: items and scores of one session after the other, and how many of each there are."""
-        found = [self.top(session, k, never) for session, never in zip(sessions, banned, strict=True)]
-        items, scores = ([one[part] for one in found] for part in (0, 1))
+        lists = [self.top(session, k, never) for session, never in zip(sessions, banned, strict=True)]
+        items, scores = ([one[part] for one in lists] for part in (0, 1))
         return np.concatenate(items), np.concatenate(scores), np.array([*map(len, items)])
 
     def top_popular(
@@ -125,9 +125,9 @@ class Table(Student):
 
     def scores(self, session: np.ndarray) -> np.ndarray:
         items, votes = self._votes(session)
-        found = PRIOR * self.counts.astype(np.float32)
-        np.add.at(found, items, votes)
-        return found
+        scores = PRIOR * self.counts.astype(np.float32)
+        np.add.at(scores, items, votes)
+        return scores
 
     def top(
         self, session: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -139,16 +139,16 @@ class Table(Student):
             return self._best_of_all(scores, k, banned, allowed)
         # no other item can stand above the best of those that no neighbour speaks for
         others = self.popular[: k + len(banned)] if allowed is None else allowed
-        found, place = _distinct(np.concatenate([items, others]))
-        scores = PRIOR * self.counts[found].astype(np.float32)
+        unique_items, place = _distinct(np.concatenate([items, others]))
+        scores = PRIOR * self.counts[unique_items].astype(np.float32)
         np.add.at(scores, place[: len(items)], votes)
         if len(banned):
-            at = found.searchsorted(banned)
-            scores[at[found.take(at, mode="clip") == banned]] = -np.inf
+            at = unique_items.searchsorted(banned)
+            scores[at[unique_items.take(at, mode="clip") == banned]] = -np.inf
         if allowed is not None:
-            at = allowed.searchsorted(found)
-            scores[allowed.take(at, mode="clip") != found] = -np.inf
-        return best(found, scores, k)
+            at = allowed.searchsorted(unique_items)
+            scores[allowed.take(at, mode="clip") != unique_items] = -np.inf
+        return best(unique_items, scores, k)
 
     def top_many(
         self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
@@ -166,19 +166,19 @@ class Table(Student):
         never, widths = np.concatenate(banned), np.array([*map(len, banned)])
         others = self.popular[: k + int(widths.max())]
         keys = np.concatenate([rows * self.n_items + self.neighbours[edges], (every[:, None] * self.n_items + others).ravel()])
-        found, place = distinct(keys)
-        scores = PRIOR * self.counts[found % self.n_items].astype(np.float32)
+        unique_keys, place = distinct(keys)
+        scores = PRIOR * self.counts[unique_keys % self.n_items].astype(np.float32)
         np.add.at(scores, place[: len(votes)], votes)
         wrong = every.repeat(widths) * self.n_items + never
-        at = found.searchsorted(wrong)
-        scores[at[found.take(at, mode="clip") == wrong]] = -np.inf
-        rows = found // self.n_items
+        at = unique_keys.searchsorted(wrong)
+        scores[at[unique_keys.take(at, mode="clip") == wrong]] = -np.inf
+        rows = unique_keys // self.n_items
         place, many = best_of_rows(rows, scores, len(sessions), k)
-        return found[place] % self.n_items, scores[place], many
+        return unique_keys[place] % self.n_items, scores[place], many
 
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
         shares = self._shares()
-        found = []
+        parts = []
         for place, source, recency in self._speaking(session):
             row = slice(int(self.starts[source]), int(self.starts[source + 1]))
             for edge in np.flatnonzero(self.neighbours[row] == item) + row.start:
@@ -186,14 +186,14 @@ class Table(Student):
                 left = whole
                 for kind, share in shares.items():
                     if part := whole * float(share[edge]):
-                        found.append(Part(place, kind, part))
+                        parts.append(Part(place, kind, part))
                         left -= part
                 # what the shares leave is what counting gave
                 if not shares or abs(left) > 1e-6 * whole:
-                    found.append(Part(place, "repeat" if source == item else "counted", left))
+                    parts.append(Part(place, "repeat" if source == item else "counted", left))
         if prior := float(PRIOR * np.float32(self.counts[item])):
-            found.append(Part(None, "popularity", prior))
-        return found
+            parts.append(Part(None, "popularity", prior))
+        return parts
 
     def _speaking(self, session: np.ndarray) -> list[tuple[int, int, np.float32]]:
         """Place, item and recency of those of a session that count, oldest first."""
@@ -215,13 +215,13 @@ class Table(Student):
         """What of each edge came from elsewhere than counting: kind -> (E,) in [0, 1]."""
         if not self.reasons.is_file():
             return {}
-        found = TensorFile(self.reasons).arrays
-        for name, share in found.items():
+        shares = TensorFile(self.reasons).arrays
+        for name, share in shares.items():
             if share.shape != self.neighbours.shape:
                 raise AlkdError(
                     f"{self.reasons}: {name!r} is not of every edge of the table; the bundle is damaged"
                 )
-        return found
+        return shares
 
 
 class Embeddings(Student):
@@ -253,10 +253,10 @@ class Embeddings(Student):
     def parts(self, session: np.ndarray, item: int) -> list[Part]:
         given = self.input[session].astype(np.float64) * self._recency(session)[:, None] * self.output[item]
         own = given.shape[1] - self.title_size
-        found = [Part(place, "learned", float(row[:own].sum())) for place, row in enumerate(given)]
+        parts = [Part(place, "learned", float(row[:own].sum())) for place, row in enumerate(given)]
         if self.title_size:
-            found += [Part(place, "title", float(row[own:].sum())) for place, row in enumerate(given)]
-        return found
+            parts += [Part(place, "title", float(row[own:].sum())) for place, row in enumerate(given)]
+        return parts
 
     def _recency(self, session: np.ndarray) -> np.ndarray:
         weight = np.float32(self.decay) ** np.arange(len(session) - 1, -1, -1, dtype=np.float32)
@@ -304,8 +304,8 @@ class Encoder(Student):
         scores = (vectors.astype(np.float64) @ self.output[item].astype(np.float64)).tolist()
         if len(session) == 1:
             return [Part(0, "learned", scores[0])]
-        found = [Part(place, "learned", scores[0] - less) for place, less in enumerate(scores[1:])]
-        return [*found, Part(None, "together", scores[0] - sum(part.weight for part in found))]
+        parts = [Part(place, "learned", scores[0] - less) for place, less in enumerate(scores[1:])]
+        return [*parts, Part(None, "together", scores[0] - sum(part.weight for part in parts))]
 
     def _vectors(self, sessions: list[np.ndarray]) -> np.ndarray:
         padded = np.zeros((len(sessions), self.width), dtype=np.int64)

@@ -101,13 +101,13 @@ class Declared:
         Raises:
             AlkdError: a value that is not allowed; it names the entry, the setting and what is allowed.
         """
-        found = {}
+        checked = {}
         for key, spec in self.fields(group).items():
             owner = next((one for one in self._owners[key] if one.group == group and one.used(values)), None)
             if owner is None or (key not in values and spec.default is NO_DEFAULT):
                 continue
-            found[key] = spec.checked(f"{owner}: {key}", values[key]) if key in values else spec.value()
-        return found
+            checked[key] = spec.checked(f"{owner}: {key}", values[key]) if key in values else spec.value()
+        return checked
 
 
 declared = Declared()

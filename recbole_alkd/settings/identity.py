@@ -33,8 +33,8 @@ def volatile() -> set[str]:
 
 def later() -> set[str]:
     """Settings that come into play after the recommenders are trained."""
-    found = {key for group in LATER_GROUPS for key in fields_of(GROUPS[group])}
-    return found | {key for group in LATER_GROUPS for key in declared.fields(group)}
+    keys = {key for group in LATER_GROUPS for key in fields_of(GROUPS[group])}
+    return keys | {key for group in LATER_GROUPS for key in declared.fields(group)}
 
 
 def settings_hash(values: Mapping[str, Any]) -> str:

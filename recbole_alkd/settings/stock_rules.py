@@ -40,9 +40,9 @@ def metrics(value: Any) -> str | None:
 def interval_words(value: str) -> str | None:
     """What RecBole takes for intervals, in words, where ``value`` is none; else None."""
     for part in value.split(";"):
-        found = _INTERVAL.fullmatch(part.strip())
+        match = _INTERVAL.fullmatch(part.strip())
         try:
-            good = bool(found) and float(found[1]) <= float(found[2])  # type: ignore[index]
+            good = bool(match) and float(match[1]) <= float(match[2])  # type: ignore[index]
         except ValueError:
             good = False
         if not good:

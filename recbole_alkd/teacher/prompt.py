@@ -115,13 +115,13 @@ def _check_text(file: Path, key: str, text: Any, slots: frozenset[str]) -> None:
     if not slots:
         return
     try:
-        found = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        slots_there = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
     except ValueError as error:
         raise AlkdError(f"prompt file {file}: {key}: {error} (write {{{{ for a brace of your own)") from None
-    if found != slots:
+    if slots_there != slots:
         wanted = ", ".join(f"{{{slot}}}" for slot in sorted(slots))
         raise AlkdError(
-            f"prompt file {file}: {key}: slots {sorted(found)} are there; needed, each at least once and no other: {wanted}"
+            f"prompt file {file}: {key}: slots {sorted(slots_there)} are there; needed, each at least once and no other: {wanted}"
         )
 
 

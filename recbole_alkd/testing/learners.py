@@ -62,8 +62,8 @@ class LearnerTests:
 
     def state(self, report: Mapping[str, Any], stage: str) -> dict[str, torch.Tensor]:
         """What was kept of a stage."""
-        found = load_checkpoint(str(Path(report["run_folder"]) / f"{stage}.stage.pth"))["state"]
-        return found  # type: ignore[no-any-return]
+        state = load_checkpoint(str(Path(report["run_folder"]) / f"{stage}.stage.pth"))["state"]
+        return state  # type: ignore[no-any-return]
 
     def test_it_names_a_learner(self, ran: Any) -> None:
         name = view_and_model(self.student)[0].learner

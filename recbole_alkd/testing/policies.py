@@ -58,9 +58,9 @@ class PolicyTests:
 
         def build(**changes: Any) -> Policy:
             named = {"alkd_policy": self.policy} if isinstance(self.policy, str) else {}
-            found = policies.get(self.policy) if named else self.policy
+            policy_class = policies.get(self.policy) if named else self.policy
             values = {**named, "alkd_picks": str(picks), **self.settings, **changes}
-            return found(read_settings(values).selection)  # type: ignore[no-any-return]
+            return policy_class(read_settings(values).selection)  # type: ignore[no-any-return]
 
         return build
 

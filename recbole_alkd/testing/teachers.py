@@ -27,11 +27,11 @@ TITLES = {f"{n}A": f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {n // 10}" for n in ran
 def some_instances(number: int = 6, seed: int = 0) -> list[Instance]:
     """Instances with histories and candidate lists of different lengths; ids that are no numbers."""
     rng = random.Random(seed)
-    found = []
+    instances = []
     for row in range(number):
         items = rng.sample(sorted(TITLES), 25)
-        found.append(Instance(100 + row, f"s{row}", tuple(items[: 1 + row % 5]), tuple(items[5 : 25 - row])))
-    return found
+        instances.append(Instance(100 + row, f"s{row}", tuple(items[: 1 + row % 5]), tuple(items[5 : 25 - row])))
+    return instances
 
 
 class TeacherTests:
@@ -51,23 +51,23 @@ class TeacherTests:
     uses_order: ClassVar[bool] = False
 
     def make(self, folder: Path, **values: Any) -> LLMTeacher:
-        found = teachers.get(self.teacher) if isinstance(self.teacher, str) else self.teacher
+        teacher_class = teachers.get(self.teacher) if isinstance(self.teacher, str) else self.teacher
         named = {"llm_teacher": self.teacher} if isinstance(self.teacher, str) else {}
         settings = read_settings({**named, "lora": False, "llm_top_n": 7, **self.values, **values})
         context = TeacherContext(settings, "ml-tiny", folder, self.titles, folder / "cache")
-        return found(context)  # type: ignore[no-any-return]
+        return teacher_class(context)  # type: ignore[no-any-return]
 
     def answers(self, teacher: LLMTeacher, instances: list[Instance]) -> dict[int, Answer]:
         """Row -> answer. Every instance is answered exactly once."""
         teacher.prepare()
-        found: dict[int, Answer] = {}
+        answers: dict[int, Answer] = {}
         for group in teacher.answers(instances, Asking()):  # as the engine asks
             for instance, answer in group:
                 assert instance.row in {one.row for one in instances}
-                assert instance.row not in found
-                found[instance.row] = answer
-        assert set(found) == {instance.row for instance in instances}
-        return found
+                assert instance.row not in answers
+                answers[instance.row] = answer
+        assert set(answers) == {instance.row for instance in instances}
+        return answers
 
     @pytest.fixture
     def made(self, tmp_path: Path) -> Iterator[LLMTeacher]:
@@ -151,10 +151,10 @@ class TeacherTests:
             pytest.skip("answers of this teacher cost no tokens")
         limit = sum(bounds) - 1  # not enough for all at once
         with LabelStore(tmp_path / "labels.sqlite") as store:
-            found = collect_labels(made, instances, store, Budget(99, tokens=limit), show_progress=False)
-        assert found.labels
-        assert sum(label.prompt_tokens + label.completion_tokens for label in found.labels.values()) <= limit
-        assert found.bill.prompt_tokens + found.bill.completion_tokens <= limit
+            collected = collect_labels(made, instances, store, Budget(99, tokens=limit), show_progress=False)
+        assert collected.labels
+        assert sum(label.prompt_tokens + label.completion_tokens for label in collected.labels.values()) <= limit
+        assert collected.bill.prompt_tokens + collected.bill.completion_tokens <= limit
 
     def test_the_second_run_asks_nothing(self, tmp_path: Path, made: LLMTeacher) -> None:
         instances = some_instances()

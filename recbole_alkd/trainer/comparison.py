@@ -57,8 +57,8 @@ class RowComparison:
 
     def words(self, names: Mapping[str, str]) -> str:
         """One line for the log. ``names``: row -> what the table calls it."""
-        found = f"{self.metric} {self.difference:+.4f}, 95 % interval [{self.low:+.4f}, {self.high:+.4f}]"
-        line = f"{names[self.row]}, against {names[self.against]}: {found}: {self.verdict}"
+        measured = f"{self.metric} {self.difference:+.4f}, 95 % interval [{self.low:+.4f}, {self.high:+.4f}]"
+        line = f"{names[self.row]}, against {names[self.against]}: {measured}: {self.verdict}"
         if self.verdict != NO_DIFFERENCE:
             return f"{line} on {self.sessions:,} test sessions"
         if math.isnan(self.detectable):
@@ -87,26 +87,26 @@ def told_apart(ranks: Mapping[str, np.ndarray], metric: str, seed: int) -> list[
     """The pairs (better row, worse row) that differ by a paired test, corrected for their number (Bonferroni)."""
     values = {name: gains(rank, metric) for name, rank in ranks.items()}
     pairs = list(combinations(values, 2))
-    found = []
+    apart = []
     for one, other in pairs:
         difference = values[one] - values[other]
         if _p(difference, seed) * len(pairs) < LEVEL:
-            found.append((one, other) if difference.mean() > 0 else (other, one))
-    return found
+            apart.append((one, other) if difference.mean() > 0 else (other, one))
+    return apart
 
 
 def table_line(ranks: Mapping[str, np.ndarray], metric: str, seed: int, names: Mapping[str, str]) -> str:
     """How far the rows of the test table may be read as a ranking, in one line."""
     pairs, sessions = len(ranks) * (len(ranks) - 1) // 2, len(next(iter(ranks.values())))
-    found = told_apart(ranks, metric, seed)
+    apart = told_apart(ranks, metric, seed)
     basis = f"{sessions:,} test sessions ({metric}, paired tests corrected for {pairs} pairs)"
-    if not found:
+    if not apart:
         return f"no two rows of this table can be told apart on its {basis}: it is no ranking"
     beaten: dict[str, list[str]] = {}
-    for better, worse in found:
+    for better, worse in apart:
         beaten.setdefault(better, []).append(names[worse])
     words = "; ".join(f"{names[name]} above {_listed(rows)}" for name, rows in beaten.items())
-    left = pairs - len(found)
+    left = pairs - len(apart)
     rest = f"; the other {left} pairs cannot, and are in no order" if left > 1 else ""
     if left == 1:
         rest = "; one pair cannot, and is in no order"

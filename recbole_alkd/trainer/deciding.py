@@ -28,14 +28,14 @@ def versions() -> dict[str, str]:
 
 def plugin_sources(settings: Settings) -> dict[str, str]:
     """Module of ``alkd_plugins`` -> a hash of its source, with all that lies in its folder where it is a package."""
-    found = {}
+    sources = {}
     for name in settings.plugin.alkd_plugins:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None:
             continue
         files = sorted(Path(file).parent.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
-        found[name] = settings_hash({str(k): one.read_bytes().hex() for k, one in enumerate(files) if one.is_file()})
-    return found
+        sources[name] = settings_hash({str(k): one.read_bytes().hex() for k, one in enumerate(files) if one.is_file()})
+    return sources
 
 
 def deciding_settings(

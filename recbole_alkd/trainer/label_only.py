@@ -25,40 +25,40 @@ from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
 from recbole_alkd.trainer.report import money
 
-Found = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
+Answer = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
 
 
-def estimate(rounds: LabelRounds, picked: np.ndarray) -> Found:
+def estimate(rounds: LabelRounds, picked: np.ndarray) -> Answer:
     """What labelling would take; nothing is sent or stored. A local LLM is tried on a few sessions."""
     path = Path(rounds.settings.teacher.label_store).expanduser()
     instances = rounds.instances(picked)
     if path.is_file():
         with LabelStore(path) as store:
-            found = estimate_labels(rounds.llm, instances, store, rounds.supplies)
+            estimated = estimate_labels(rounds.llm, instances, store, rounds.supplies)
     else:
-        found = estimate_labels(rounds.llm, instances, None, rounds.supplies)
+        estimated = estimate_labels(rounds.llm, instances, None, rounds.supplies)
     limits, bound = rounds.settings.selection, rounds.llm.bound_words
     lines = [
-        f"{found.wanted:,} instances: {found.known:,} in {path}, {found.missing:,} to ask" + (", and hints" if found.hints else ""),
-        f"estimate:    {found.tokens:,} tokens, {money(found.usd)}",
-        f"upper bound: {found.most_tokens:,} tokens, {money(found.most_usd)}" + (f" ({bound})" if bound else ""),
+        f"{estimated.wanted:,} instances: {estimated.known:,} in {path}, {estimated.missing:,} to ask" + (", and hints" if estimated.hints else ""),
+        f"estimate:    {estimated.tokens:,} tokens, {money(estimated.usd)}",
+        f"upper bound: {estimated.most_tokens:,} tokens, {money(estimated.most_usd)}" + (f" ({bound})" if bound else ""),
     ]
-    if found.seconds is not None:
-        lines.append(f"time here:   {expected(found.seconds)} for the labels (tried on {found.tried})")
-        if found.preparation:
-            lines.append(f"before that: {expected(found.preparation_seconds)} for {found.preparation}")
-    elif found.unmeasured:
-        lines.append(f"time here:   not known: {found.unmeasured}")
+    if estimated.seconds is not None:
+        lines.append(f"time here:   {expected(estimated.seconds)} for the labels (tried on {estimated.tried})")
+        if estimated.preparation:
+            lines.append(f"before that: {expected(estimated.preparation_seconds)} for {estimated.preparation}")
+    elif estimated.unmeasured:
+        lines.append(f"time here:   not known: {estimated.unmeasured}")
     spent = rounds.ledger.spending
     for name, most, limit, taken in (
-        ("budget_tokens", found.most_tokens, limits.budget_tokens, spent.tokens),
-        ("budget_usd", found.most_usd, limits.budget_usd, spent.usd),
+        ("budget_tokens", estimated.most_tokens, limits.budget_tokens, spent.tokens),
+        ("budget_usd", estimated.most_usd, limits.budget_usd, spent.usd),
     ):
         if limit is not None and most is not None:
             before = f", of which earlier starts of this run spent {taken:g}" if taken else ""
             passed = ", which the upper bound passes: asking may end early" if most + taken > limit else ""
             lines.append(f"{name}: {limit:g}{before}{passed}")
-    return dataclasses.asdict(found), lines
+    return dataclasses.asdict(estimated), lines
 
 
 def check_prompts(teacher: str) -> None:
@@ -68,15 +68,15 @@ def check_prompts(teacher: str) -> None:
         raise AlkdError(f"--show: llm_teacher {teacher!r} asks no LLM and has no prompt; allowed: {', '.join(asking)}")
 
 
-def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Found:
+def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Answer:
     """The questions of the first ``count`` sessions as the LLM would read them; nothing is asked, sent or stored."""
     instances = rounds.instances(picked)[:count]
     titles = rounds.llm.context.titles
-    found, lines = [], []
+    prompts, lines = [], []
     for instance, key in zip(instances, keys_of(rounds.llm, instances), strict=True):
         text = rounds.llm.prompt(instance)
         titled = sum(titles.get(item, f"item {item}") != f"item {item}" for item in instance.candidates)
-        found.append(
+        prompts.append(
             {"session": instance.session, "key": key, "prompt": text, "titled": titled, "candidates": len(instance.candidates)}
         )
         lines += [
@@ -86,39 +86,39 @@ def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Found:
         ]
     if rounds.settings.teacher.llm_hints and "hints=" in rounds.llm.identity and "hints=none" not in rounds.llm.identity:
         lines.append("The hints, which are asked for once before the first label, stand in the prompt besides (llm_hints).")
-    return {"prompts": found}, lines
+    return {"prompts": prompts}, lines
 
 
-def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Found:
+def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Answer:
     """Ask for the labels that are missing from the store; write all rankings to ``file`` as ``llm_teacher: replay`` reads them."""
     path = rounds.settings.teacher.label_store
     instances = rounds.instances(picked)
     with LabelStore(path) as store:
-        found = rounds.collect(instances, store, retry_failed)
+        collected = rounds.collect(instances, store, retry_failed)
     session = {instance.row: instance.session for instance in instances}
-    missing = [session[row] for row in found.missing]
-    bill = found.bill
+    missing = [session[row] for row in collected.missing]
+    bill = collected.bill
     lines = [
-        f"{len(found.labels):,} rankings in {path}: {bill.asked:,} instances asked now, {bill.reused:,} rankings from the store; "
+        f"{len(collected.labels):,} rankings in {path}: {bill.asked:,} instances asked now, {bill.reused:,} rankings from the store; "
         f"{bill.failed:,} failed, {len(missing):,} without an answer",
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, {bill.seconds:.1f} s",
-        *([f"ended by {found.ended}"] if found.ended else []),
+        *([f"ended by {collected.ended}"] if collected.ended else []),
     ]
     if file:
         settings = rounds.settings.teacher
         source = settings.llm_teacher + (f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else "")
         records = [
-            {"session_id": session[row], "ranking": list(one.ranking), "source": source} for row, one in found.labels.items()
+            {"session_id": session[row], "ranking": list(one.ranking), "source": source} for row, one in collected.labels.items()
         ]
         write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
         lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
     spent = dataclasses.asdict(rounds.ledger.spending)
-    report = {**bill.report(), "spent": spent, "rankings": len(found.labels), "missing": missing}
-    report |= {"ended": found.ended, "repairs": found.repairs}
+    report = {**bill.report(), "spent": spent, "rankings": len(collected.labels), "missing": missing}
+    report |= {"ended": collected.ended, "repairs": collected.repairs}
     return report, lines
 
 
-def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
+def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Answer:
     """Write what is missing from the store as an OpenAI batch file."""
     teacher = _api(rounds, "--batch-out")
     with LabelStore(rounds.settings.teacher.label_store) as store:
@@ -134,21 +134,21 @@ def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found
     return dataclasses.asdict(made), lines
 
 
-def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Found:
+def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Answer:
     """Put the answers of a batch's output file into the store."""
     teacher = _api(rounds, "--batch-in")
     with LabelStore(rounds.settings.teacher.label_store) as store:
-        found = read_batch(teacher, rounds.instances(picked), store, file)
-    bill = found.bill
+        answers = read_batch(teacher, rounds.instances(picked), store, file)
+    bill = answers.bill
     if bill.asked:
         rounds.ledger.note(None, f"batch {file.name}", bill.cost.tokens, bill.usd, open_=False)
     lines = [
-        f"{found.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {found.known:,} were known, "
-        f"{found.foreign:,} belong to other questions, {found.unanswered:,} requests ended in an error",
+        f"{answers.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {answers.known:,} were known, "
+        f"{answers.foreign:,} belong to other questions, {answers.unanswered:,} requests ended in an error",
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}",
-        *(f"{file}, {problem}; it is left out" for problem in found.unreadable),
+        *(f"{file}, {problem}; it is left out" for problem in answers.unreadable),
     ]
-    return {**dataclasses.asdict(found), "bill": bill.report()}, lines
+    return {**dataclasses.asdict(answers), "bill": bill.report()}, lines
 
 
 def _api(rounds: LabelRounds, option: str) -> ApiTeacher:

@@ -117,7 +117,7 @@ class Report:
         """
         run, outcome = self._run, self._run.outcomes[name]
         ranks = stage_ranks(run, name, self._test_data)
-        self._arrays |= {f"{name}_{part}": found for part, found in ranks.items()}
+        self._arrays |= {f"{name}_{part}": values for part, values in ranks.items()}
         model = run.model_of(name)
         run.trainer.take(model)
         test = run.trainer.validate(self._test_data, self._show_progress)
@@ -138,18 +138,18 @@ class Report:
         valid = self._parts["valid"]._dataset if "valid" in self._parts else None
         simple = SimpleRecommender(kind, run.train_part, valid, run.settings.session.mask_session_items)
         ranks = {part: simple.ranks(data._dataset) for part, data in self._parts.items()}
-        found = self._by_ranks(kind, ranks, metrics)
-        return {**found, "parameters": simple.parameters, "seconds": round(perf_counter() - begin, 3)}
+        measured = self._by_ranks(kind, ranks, metrics)
+        return {**measured, "parameters": simple.parameters, "seconds": round(perf_counter() - begin, 3)}
 
     def _by_ranks(self, name: str, ranks: Mapping[str, np.ndarray], metrics: list[str]) -> dict[str, Any]:
         """Metrics of a row beside the stages, from its ranks by part, which are kept."""
         known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
-        digits, found = self._run.config["metric_decimal_place"], {}
+        digits, means = self._run.config["metric_decimal_place"], {}
         for part, values in ranks.items():
             self._arrays[f"{name}_{part}"] = values
-            found[part] = {metric: round(float(gains(values, metric).mean()), digits) for metric in known}
+            means[part] = {metric: round(float(gains(values, metric).mean()), digits) for metric in known}
         groups = by_group(ranks["test"], self._arrays["groups_test"], metrics)
-        return {"valid": found.get("valid", {}), "test": found["test"], "test_groups": groups}
+        return {"valid": means.get("valid", {}), "test": means["test"], "test_groups": groups}
 
     def _compared(self, rows: list[str], metrics: list[str]) -> tuple[list[RowComparison], list[str]]:
         """The distilled student against its controls, and a line on the table as a whole; nothing without a
@@ -160,8 +160,8 @@ class Report:
             return [], []
         ranks, seed = {name: self._arrays[f"{name}_test"] for name in rows}, self._run.config["seed"]
         controls = ("student_longer", "student")
-        found = [compare_rows(ranks, "distilled", against, metric, seed) for against in controls]
-        return found, [
+        comparisons = [compare_rows(ranks, "distilled", against, metric, seed) for against in controls]
+        return comparisons, [
             table_line(ranks, metric, seed, row_words(name for name in rows if name not in STAGES))
         ]
 
@@ -171,7 +171,7 @@ class Report:
         logger, policy = run.trainer.logger, run.settings.selection.alkd_policy
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
-        lines = [f"tuned {tuned_line(name, found)}" for name, found in run.tuned.items()]
+        lines = [f"tuned {tuned_line(name, tried)}" for name, tried in run.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
         states = {name: (run.model_of(name), run.outcomes[name].state) for name in STAGES}

@@ -31,8 +31,8 @@ class RunFolder(StageFolder):
         """Take over the newest unfinished folder of ``prefix`` and ``digest``, or make a new one."""
         root = Path(checkpoint_dir)
         root.mkdir(parents=True, exist_ok=True)
-        found = [p for p in root.glob(f"{glob.escape(prefix)}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
-        for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        folders = [p for p in root.glob(f"{glob.escape(prefix)}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
+        for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True):
             lock = _try_lock(path)
             if lock:
                 return cls(path, lock, resumed=True)

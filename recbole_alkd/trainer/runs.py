@@ -52,8 +52,8 @@ def find_runs(root: Path) -> list[Run]:
     """The run folders in ``root``, newest first."""
     if not root.is_dir():
         raise AlkdError(f"--dir: {os.fspath(root)!r} is no folder; allowed: the checkpoint_dir of runs (RecBole's default: saved)")
-    found = [_run(path) for path in root.iterdir() if path.is_dir() and not path.is_symlink() and _RUN.match(path.name)]
-    return sorted((run for run in found if run), key=lambda run: run.time, reverse=True)
+    runs = [_run(path) for path in root.iterdir() if path.is_dir() and not path.is_symlink() and _RUN.match(path.name)]
+    return sorted((run for run in runs if run), key=lambda run: run.time, reverse=True)
 
 
 def prune(root: Path, keep: int | None, older_than: float | None, dry_run: bool = False) -> Iterator[str]:
@@ -115,11 +115,11 @@ def _list(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace) -> None:
     runs = find_runs(args.dir)
-    found = [run for run in runs if args.name and (run.path.name.startswith(args.name) or run.path.name.endswith(args.name))]
-    if len(found) != 1:
-        names = ", ".join(run.path.name for run in (found or runs)[:5])
-        raise AlkdError(f"runs show: {args.name!r} fits {len(found)} of {len(runs)} runs; allowed: the name of one, as {names}")
-    run = found[0]
+    matches = [run for run in runs if args.name and (run.path.name.startswith(args.name) or run.path.name.endswith(args.name))]
+    if len(matches) != 1:
+        names = ", ".join(run.path.name for run in (matches or runs)[:5])
+        raise AlkdError(f"runs show: {args.name!r} fits {len(matches)} of {len(runs)} runs; allowed: the name of one, as {names}")
+    run = matches[0]
     print(run.line())
     stages = run.result.get("stages", {})
     for name, stage in {**stages, **run.result.get("baselines", {})}.items():

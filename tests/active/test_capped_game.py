@@ -26,12 +26,12 @@ def test_value_and_cap(game, data):
     gain, counts, a, b = game
     g, a, b = np.array([float(x) for x in gain]), float(a), float(b)
     size = data.draw(st.integers(1, len(gain)))
-    found = solve_capped(np.log(g), size, *counts, a, b)
-    p = np.exp(found.log_p)
+    solution = solve_capped(np.log(g), size, *counts, a, b)
+    p = np.exp(solution.log_p)
     assert p.sum() == pytest.approx(1, abs=1e-12) and p.max() <= (1 + 1e-12) / size
     reached = worst_case_gain(p, g, *counts, a, b)
     assert reached == pytest.approx(linear_program(np.stack([g, a * g, -b * g]), counts, 1 / size), abs=1e-7)
-    assert found.upper == pytest.approx(reached, abs=1e-12)
+    assert solution.upper == pytest.approx(reached, abs=1e-12)
 
 
 @pytest.mark.parametrize("mu", [0.1, 1, 10])
@@ -39,11 +39,11 @@ def test_value_and_cap(game, data):
 def test_papers_size(mu, size):
     log_gain, counts = -mu * np.log(np.arange(1, 12_055)), (1205, 6027, 4822)
     free = solve_max_min(log_gain, *counts)
-    found = solve_capped(log_gain, size, *counts)
-    sign, log_abs = log_worst_case(found.log_p, log_gain, counts)
+    solution = solve_capped(log_gain, size, *counts)
+    sign, log_abs = log_worst_case(solution.log_p, log_gain, counts)
     reached = sign * np.exp(log_abs)
-    assert found.upper == pytest.approx(reached, rel=1e-10)
-    assert found.log_p.max() <= -np.log(size) + 1e-12
+    assert solution.upper == pytest.approx(reached, rel=1e-10)
+    assert solution.log_p.max() <= -np.log(size) + 1e-12
     if size * np.exp(free.log_p.max()) <= 1:
         assert reached == pytest.approx(free.value, rel=1e-10)
     else:

@@ -50,9 +50,9 @@ def vectors(view):
 def test_consistency_is_the_mean_sigmoid_of_the_sessions_own_items(view, batch_size):
     rows, sessions, table = vectors(view)
     expected = [-sum(1 / (1 + math.exp(-(h @ table[v]))) for v in row) / len(row) for row, h in zip(rows, sessions, strict=True)]
-    found = consistency_difficulty(view, SEQ, LEN, batch_size)
-    assert found == pytest.approx(expected, rel=1e-5)
-    assert found.dtype == np.float64
+    difficulty = consistency_difficulty(view, SEQ, LEN, batch_size)
+    assert difficulty == pytest.approx(expected, rel=1e-5)
+    assert difficulty.dtype == np.float64
     assert view.model.training
 
 

@@ -71,10 +71,10 @@ def test_no_policy_beats_max_min():
 @pytest.mark.parametrize(("gain", "counts", "p", "value", "printed_cutoff", "printed_value"), KNOWN_PAPER)
 def test_the_papers_policy_as_the_paper_has_it(gain, counts, p, value, printed_cutoff, printed_value):
     g = np.array([float(x) for x in gain])
-    found = np.exp(definition_1(np.log(g), counts))
-    assert worst_case_gain(found, g, *counts) == pytest.approx(float(value), rel=1e-9)
+    policy = np.exp(definition_1(np.log(g), counts))
+    assert worst_case_gain(policy, g, *counts) == pytest.approx(float(value), rel=1e-9)
     if p is not None:
-        assert found == pytest.approx([float(x) for x in p], rel=1e-12)
+        assert policy == pytest.approx([float(x) for x in p], rel=1e-12)
         assert exact_worst_case(p, gain, counts, HALF, HALF) == value
     printed = np.exp(definition_1(np.log(g), counts, printed=True))
     assert (printed > 0).sum() == printed_cutoff

@@ -28,12 +28,12 @@ RATIO = [1, 5, 4]
 
 
 def best_of(times, call):
-    found = []
+    seconds = []
     for _ in range(times):
         start = time.perf_counter()
         call()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def alone(setup, call, repeat):

@@ -80,9 +80,9 @@ def test_a_share_of_the_lists_is_spoiled():
     candidates = {row: [f"{row}{letter}" for letter in "cdefgh"] for row in range(20)}
     kept = []
     for share in (0, 0.25, 0.5, 1):
-        found = spoiled_lists(lists, candidates, share, np.random.default_rng(0))
-        kept.append({row for row in lists if found[row] == lists[row]})
-        assert all(set(found[row]) <= set(candidates[row]) and len(found[row]) == 2 for row in lists if row not in kept[-1])
+        spoiled = spoiled_lists(lists, candidates, share, np.random.default_rng(0))
+        kept.append({row for row in lists if spoiled[row] == lists[row]})
+        assert all(set(spoiled[row]) <= set(candidates[row]) and len(spoiled[row]) == 2 for row in lists if row not in kept[-1])
     assert [len(rows) for rows in kept] == [0, 5, 10, 20] and kept[1] < kept[2]
 
 
@@ -113,18 +113,18 @@ def test_every_table_is_split_by_what_training_knows_of_the_target(report):
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert (rows[0]["targets_warm"], rows[0]["targets_input_only"], rows[0]["targets_cold"]) == ("100", "0", "100")
     assert {row["test_ndcg@10_input_only"] for row in rows} == {""}
-    found = {}
+    ndcg = {}
     for arm in ("student", "random, budget_labels 250"):
         ranks = np.array([r.test[r.groups == 2] for r in results if r.task.arm.name == arm])
-        found[arm] = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean(1)
-        assert [float(row["test_ndcg@10_cold"]) for row in rows if row["arm"] == arm] == pytest.approx(found[arm], abs=1e-6)
+        ndcg[arm] = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean(1)
+        assert [float(row["test_ndcg@10_cold"]) for row in rows if row["arm"] == arm] == pytest.approx(ndcg[arm], abs=1e-6)
     text = (out / "results.md").read_text().split("### By what training knows of the target")[1]
     assert "warm 100, cold 100 targets" in text and "input-only |" not in text
     line = next(line for line in text.splitlines() if line.startswith("| random sessions, budget_labels 250 | ndcg@10"))
     _, _, _, _, _, mean, difference, interval = (cell.strip().replace(MINUS, "-") for cell in line.strip("|").split("|"))
     low, high = map(float, interval.strip("[]").split(","))
-    change = (found["random, budget_labels 250"] - found["student"]).mean()
-    assert float(mean) == pytest.approx(found["random, budget_labels 250"].mean(), abs=1e-5)
+    change = (ndcg["random, budget_labels 250"] - ndcg["student"]).mean()
+    assert float(mean) == pytest.approx(ndcg["random, budget_labels 250"].mean(), abs=1e-5)
     assert float(difference) == pytest.approx(change, abs=1e-5) and low < change < high
     page = (out / "report.html").read_text()
     assert page.count("<table>") == 3 and "warm 100, cold 100 targets" in page
@@ -141,9 +141,9 @@ def test_quality_over_bytes(tmp_path):
     means = [(row.bytes, row.values["ndcg@10"].mean()) for row in table.rows]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == means
     base = table.rows[1].values["ndcg@10"].mean()
-    found = [row.comparison["ndcg@10"] for row in table.rows if row.name != "student"]
+    comparisons = [row.comparison["ndcg@10"] for row in table.rows if row.name != "student"]
     bars = [line for line in axes.lines if line.get_marker() == "None"]
-    assert [tuple(line.get_ydata()) for line in bars] == [(base + c.low, base + c.high) for c in found]
+    assert [tuple(line.get_ydata()) for line in bars] == [(base + c.low, base + c.high) for c in comparisons]
     assert [_size(x) for x in (5, 2e3, 5e4, 1e6)] == ["5 B", "2 kB", "50 kB", "1 MB"]
     write_report(plan, outcome, tmp_path / "a")
     write_report(plan, Outcome([replace(r, facts={**r.facts, "bytes": 7}) for r in outcome.results], {}), tmp_path / "b")
@@ -225,9 +225,9 @@ def test_one_test_an_arm_for_all_metrics(tmp_path):
             ranks[1:40:2] = result.task.seed  # the same hits for every seed, at another rank
         results.append(replace(result, test=ranks, valid=ranks))
     (table,) = make_tables(plan, results)
-    found = table.rows[1].comparison
-    assert {metric: found[metric].test for metric in found} == {"mrr@10": "seeds", "recall@10": "seeds"}
-    assert found["recall@10"].verdict == "no verdict"  # the t-test has no deviation to work with
+    comparison = table.rows[1].comparison
+    assert {metric: comparison[metric].test for metric in comparison} == {"mrr@10": "seeds", "recall@10": "seeds"}
+    assert comparison["recall@10"].verdict == "no verdict"  # the t-test has no deviation to work with
     write_report(plan, Outcome(results, {}), tmp_path / "out")
     lines = [line.split("|") for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("| random")]
     assert "(seeds)" in lines[0][8] and lines[1][2].strip() == "no verdict" and lines[1][8].strip() == "n/a"

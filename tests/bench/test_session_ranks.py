@@ -41,9 +41,9 @@ def test_the_mean_rank_is_that_of_a_random_order_of_the_tied():
     scores = rng.integers(0, 4, size=(50, 9)).astype(np.float32)
     scores[rng.random(scores.shape) < 0.2] = -np.inf
     target = rng.integers(1, 9, size=50)
-    found = mean_ranks(torch.from_numpy(scores), torch.from_numpy(target)).numpy()
-    assert np.allclose(found, [by_loop(row, t) for row, t in zip(scores, target, strict=True)])
-    assert not np.array_equal(found, found.round()), "no tie was tested"
+    ranks = mean_ranks(torch.from_numpy(scores), torch.from_numpy(target)).numpy()
+    assert np.allclose(ranks, [by_loop(row, t) for row, t in zip(scores, target, strict=True)])
+    assert not np.array_equal(ranks, ranks.round()), "no tie was tested"
 
 
 def test_a_score_that_is_no_number_is_last_and_the_padding_does_not_count():
@@ -89,8 +89,8 @@ def test_targets_are_split_by_what_training_knows_of_them(home):
 
 
 def test_groups_without_targets_are_left_out():
-    found = by_group(np.array([1.0, 3.0]), np.array([0, 0]), ["recall@2", "itemcoverage@2"])
-    assert found == {"warm": {"recall@2": 0.5}}
+    groups = by_group(np.array([1.0, 3.0]), np.array([0, 0]), ["recall@2", "itemcoverage@2"])
+    assert groups == {"warm": {"recall@2": 0.5}}
 
 
 def test_shared_stages_are_trained_once_and_change_nothing(home):

@@ -35,8 +35,8 @@ def test_holm_by_hand():
     # sorted .01 .02 .03 .04, times 4 3 2 1, each at least the one before
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
-    found = holm([0.02, float("nan"), 0.03])
-    assert found[0] == pytest.approx(0.04) and np.isnan(found[1]) and found[2] == pytest.approx(0.04)
+    corrected = holm([0.02, float("nan"), 0.03])
+    assert corrected[0] == pytest.approx(0.04) and np.isnan(corrected[1]) and corrected[2] == pytest.approx(0.04)
 
 
 def test_the_interval_of_one_seed_is_that_of_the_mean_over_sessions():
@@ -81,15 +81,15 @@ def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
 
 
 def test_a_verdict_needs_test_and_interval():
-    found = Comparison(0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300)
-    assert found.verdict == "no verdict"  # no test was made
-    assert replace(found, p_holm=0.01).verdict == "better"
-    assert replace(found, p_holm=0.2).verdict == "better by the interval; too few seeds for the test"
-    assert replace(found, p_holm=0.2, test="sessions").verdict == "better by the interval; too few sessions for the test"
-    assert replace(found, p_holm=0.01, low=-0.1).verdict == "better by the test; the interval holds 0"
-    assert replace(found, p_holm=0.2, low=-0.1).verdict == "no measurable difference"
-    assert replace(found, p_holm=0.1, difference=-0.05, low=-0.1, high=-0.01).verdict.startswith("worse by the interval")
-    assert replace(found, p_holm=0.01, difference=-0.05, low=-0.1, high=-0.01).verdict == "worse"
+    comparison = Comparison(0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300)
+    assert comparison.verdict == "no verdict"  # no test was made
+    assert replace(comparison, p_holm=0.01).verdict == "better"
+    assert replace(comparison, p_holm=0.2).verdict == "better by the interval; too few seeds for the test"
+    assert replace(comparison, p_holm=0.2, test="sessions").verdict == "better by the interval; too few sessions for the test"
+    assert replace(comparison, p_holm=0.01, low=-0.1).verdict == "better by the test; the interval holds 0"
+    assert replace(comparison, p_holm=0.2, low=-0.1).verdict == "no measurable difference"
+    assert replace(comparison, p_holm=0.1, difference=-0.05, low=-0.1, high=-0.01).verdict.startswith("worse by the interval")
+    assert replace(comparison, p_holm=0.01, difference=-0.05, low=-0.1, high=-0.01).verdict == "worse"
 
 
 def counted(rng, worth, sessions=400):
@@ -106,9 +106,9 @@ def counted(rng, worth, sessions=400):
 def test_sessions_are_tested_where_seeds_change_nothing():
     rng = np.random.default_rng(8)
     little, much = (compare(*counted(rng, worth), True, rng) for worth in (1, 30))
-    for found in (little, much):
-        assert found.test == "sessions" and found.detectable > 0
-        assert (replace(found, p_holm=found.p).verdict == "better") == (found is much)
+    for comparison in (little, much):
+        assert comparison.test == "sessions" and comparison.detectable > 0
+        assert (replace(comparison, p_holm=comparison.p).verdict == "better") == (comparison is much)
     assert little.p > 0.3 and much.p < 0.001
     # one session that one seed ranks differently is no ground for a t-test either
     arm, reference = counted(rng, 1)
@@ -151,11 +151,11 @@ def test_a_gain_that_three_seeds_cannot_show_is_not_called_none():
     of_session = 4 * (of_session - of_session.mean()) / of_session.std()
     reference = [np.full(400, 0.06)] * 3
     arm = [0.06 + 0.09 * (1 + of_seed + of_session) for of_seed in (-0.45, 0, 0.45)]
-    found = compare(arm, reference, True, rng)
-    for corrected in (found.p, 2 * found.p):
-        found = replace(found, p_holm=corrected)
-        assert found.relative == pytest.approx(1.5) and found.low > 0 and corrected > 0.05
-        assert found.verdict == "better by the interval; too few seeds for the test"
+    comparison = compare(arm, reference, True, rng)
+    for corrected in (comparison.p, 2 * comparison.p):
+        comparison = replace(comparison, p_holm=corrected)
+        assert comparison.relative == pytest.approx(1.5) and comparison.low > 0 and corrected > 0.05
+        assert comparison.verdict == "better by the interval; too few seeds for the test"
     # what the words claim: at a true difference of this size the test rejects about half the time at most
-    shift = found.difference / (np.std([-0.45, 0, 0.45], ddof=1) * 0.09) * np.sqrt(3)
+    shift = comparison.difference / (np.std([-0.45, 0, 0.45], ddof=1) * 0.09) * np.sqrt(3)
     assert stats.nct.sf(stats.t.ppf(0.975, 2), 2, shift) < 0.55

@@ -87,8 +87,8 @@ def test_the_size_and_the_power_of_sign_flips():
     assert rejected == pytest.approx(0.05, abs=error(0.05, draws))
     effect = 0.25
     power = power_of_t(effect, sessions, np.sqrt(0.4))  # with so many sessions the tests are nearly the same
-    found = np.mean([sign_flips(row + effect, rng, 399) < 0.05 for row in differences])
-    assert found == pytest.approx(power, abs=error(power, draws) + 0.02)
+    share = np.mean([sign_flips(row + effect, rng, 399) < 0.05 for row in differences])
+    assert share == pytest.approx(power, abs=error(power, draws) + 0.02)
 
 
 # standard deviations of seeds, sessions, single results; seeds; and the coverage that is due. Where only single results

@@ -129,10 +129,10 @@ def test_a_column_that_only_one_part_lacks_is_named(folder, tmp_path, monkeypatc
 )
 def test_what_has_no_effect_on_sessions_leaves_them_as_they_are(folder, monkeypatch, caplog, settings):
     plain = load(folder, monkeypatch).build()[0]
-    found = load(folder, monkeypatch, **settings).build()[0]
-    assert set(found.inter_feat.interaction) == set(plain.inter_feat.interaction)
+    train_part = load(folder, monkeypatch, **settings).build()[0]
+    assert set(train_part.inter_feat.interaction) == set(plain.inter_feat.interaction)
     for name, values in plain.inter_feat.interaction.items():
-        assert values.equal(found.inter_feat[name]), name
+        assert values.equal(train_part.inter_feat[name]), name
     assert any("no effect on ALKDRec, which sees items" in text and next(iter(settings.keys() - {"numerical_features"})) in text
                for text in caplog.messages)  # fmt: skip
 

@@ -317,11 +317,11 @@ def test_duplicates_are_those_of_a_session(tmp_path: Path, config_of, build, kee
     clicks = [(u, item, START + k) for u in range(6) for k, item in ((1, "b"), (2, "a"), (3, "c"), (0, "a"), (4, "d"))]
     clicks += [(u, item, START + DAY + k) for u in range(6) for k, item in enumerate("abcd")]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
-    found = sessions_of(build(config_of("toy", rm_dup_inter=keep, session_min_length=4, session_augmentation="last")))
+    sessions = sessions_of(build(config_of("toy", rm_dup_inter=keep, session_min_length=4, session_augmentation="last")))
     first_day = {"first": list("abcd"), "last": list("bacd")}[keep]
-    for session, items in found.items():
+    for session, items in sessions.items():
         assert items == (first_day if session.endswith(f"@{START // DAY}") else list("abcd"))
-    assert len(found) == 12
+    assert len(sessions) == 12
 
 
 def test_session_length_after_item_filter(tmp_path: Path, config_of, build) -> None:
@@ -339,8 +339,8 @@ def test_filter_by_item_file(tmp_path: Path, config_of, build) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
     (tmp_path / "toy" / "toy.item").write_text("item_id:token\tyear:float\n" + "".join(f"i{k}\t{1990 + k}\n" for k in range(6)))
     columns = {"inter": ["user_id", "item_id"], "item": ["item_id", "year"]}
-    found = sessions_of(build(config_of("toy", load_col=columns, val_interval={"year": "[1991,inf)"})))
-    assert set(map(tuple, found.values())) == {("i1", "i2", "i3", "i4", "i5")}
+    sessions = sessions_of(build(config_of("toy", load_col=columns, val_interval={"year": "[1991,inf)"})))
+    assert set(map(tuple, sessions.values())) == {("i1", "i2", "i3", "i4", "i5")}
 
 
 # -- RecBole's own machinery

@@ -87,10 +87,10 @@ def layouts() -> dict[str, tuple[Any, dict[int, list[int]], Layout]]:
 def test_the_layout_is_found_by_the_recorded_places(tmp_path: Path, name: str) -> None:
     table, kept, layout = layouts()[name]
     write_clone(tmp_path / "clone", table, kept, TOKENS, TITLES)
-    found = import_alkdrec(tmp_path / "clone", tmp_path / "mine")
-    assert found["layout"] == layout
+    report = import_alkdrec(tmp_path / "clone", tmp_path / "mine")
+    assert report["layout"] == layout
     ends = [int(0.6 * len(kept)), int(0.8 * len(kept))]
-    assert (found["train"], found["valid"], found["test"]) == (ends[0], ends[1] - ends[0], len(kept) - ends[1])
+    assert (report["train"], report["valid"], report["test"]) == (ends[0], ends[1] - ends[0], len(kept) - ends[1])
     rows = {}
     for part in ("train", "valid", "test"):
         head, *lines = (tmp_path / "mine" / f"mine.{part}.inter").read_text().splitlines()
@@ -98,7 +98,7 @@ def test_the_layout_is_found_by_the_recorded_places(tmp_path: Path, name: str) -
         rows |= {session: [*history.split(), label] for session, history, label in (line.split("\t") for line in lines)}
     assert rows == {str(number): [TOKENS[item] for item in items] for number, items in kept.items()}
     records = [json.loads(line) for line in (tmp_path / "mine" / "mine.llm.jsonl").read_text().splitlines()]
-    assert found["ranked_items_dropped"] == len(records) == found["rankings"]
+    assert report["ranked_items_dropped"] == len(records) == report["rankings"]
     for record in records:
         label = rows[record["session_id"]][-1]
         assert record["hit"] == (record["ranking"].index(label) if label in record["ranking"] else 25)
@@ -140,10 +140,10 @@ def write_release(folder: Path) -> tuple[Path, dict[int, tuple[list[str], str]]]
 
 def test_a_release_is_read_as_its_own_loader_reads_it(tmp_path: Path, config_of) -> None:
     clone, kept = write_release(tmp_path / "clone")
-    found = import_alkdrec(clone, tmp_path / "alkdrec-games", "Games")
+    report = import_alkdrec(clone, tmp_path / "alkdrec-games", "Games")
     assert 40 < len(kept) < 60 and min(len(history) for history, _ in kept.values()) == 1
-    assert (found["sessions"], found["items"], found["rankings"]) == (len(kept), 40, 25)
-    assert found["layout"] == Layout("session", "label", raw=True)
+    assert (report["sessions"], report["items"], report["rankings"]) == (len(kept), 40, 25)
+    assert report["layout"] == Layout("session", "label", raw=True)
     rows: dict[str, tuple[list[str], str]] = {}
     for part in ("train", "valid", "test"):
         for line in (tmp_path / "alkdrec-games" / f"alkdrec-games.{part}.inter").read_text().splitlines()[1:]:
@@ -161,8 +161,8 @@ def test_a_release_is_read_as_its_own_loader_reads_it(tmp_path: Path, config_of)
 def test_what_is_named_is_not_searched_for(tmp_path: Path) -> None:
     table, kept, _ = layouts()["history and label"]
     write_clone(tmp_path / "clone", table, kept, TOKENS, TITLES)
-    found = import_alkdrec(tmp_path / "clone", tmp_path / "mine", items_column="h", label_column="l", raw_ids=False)
-    assert found["sessions"] == 40
+    report = import_alkdrec(tmp_path / "clone", tmp_path / "mine", items_column="h", label_column="l", raw_ids=False)
+    assert report["sessions"] == 40
     with pytest.raises(AlkdError, match=r"no way of reading .*at most \d+\); there are 40 rows with the columns .*h \(\["):
         import_alkdrec(tmp_path / "clone", tmp_path / "other", items_column="h", label_column="l", raw_ids=True)
     with pytest.raises(AlkdError, match="no column 'x'"):
@@ -238,8 +238,8 @@ def test_the_paper_s_sessions_there_and_back(tmp_path: Path) -> None:
     for policy, chosen in picks.items():
         name = {"alkdrec": "ALKERec", "rad_bc": "RAD-BC"}.get(policy, policy)
         (place / f"ML_{name}.base").write_text("\n".join(chosen))
-    found = import_alkdrec(tmp_path / "clone", tmp_path / "alkdrec-ml")
-    assert (found["sessions"], found["items"], found["rankings"]) == (12_323, 8_475, 4_992)
+    report = import_alkdrec(tmp_path / "clone", tmp_path / "alkdrec-ml")
+    assert (report["sessions"], report["items"], report["rankings"]) == (12_323, 8_475, 4_992)
     for name in ("train.inter", "valid.inter", "test.inter", "item", "llm.jsonl"):
         assert (tmp_path / "alkdrec-ml" / f"alkdrec-ml.{name}").read_bytes() == (DATA / f"alkdrec-ml.{name}").read_bytes(), name
     assert json.loads((tmp_path / "alkdrec-ml" / "alkdrec-ml.selection.json").read_text()) == picks

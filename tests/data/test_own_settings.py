@@ -35,9 +35,9 @@ def config(folder: Path, dataset: str, model: str = "ALKDRec", **settings: objec
 def test_shipped_settings_apply_to_files_that_match(tmp_path, caplog) -> None:
     header = "session_id:token\titem_id:token\ttimestamp:float"
     write_inter(tmp_path / "online-retail" / "online-retail.inter", some_clicks(1), header)
-    found = config(tmp_path, "online-retail")
-    assert (found["USER_ID_FIELD"], found["session_window"], found["llm_prompt"]) == ("session_id", None, "products")
-    assert not found.alkd_notes
+    settings = config(tmp_path, "online-retail")
+    assert (settings["USER_ID_FIELD"], settings["session_window"], settings["llm_prompt"]) == ("session_id", None, "products")
+    assert not settings.alkd_notes
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_shipped_settings_apply_to_files_that_match(tmp_path, caplog) -> None:
 def test_a_data_set_of_the_same_name_is_the_user_s_own(tmp_path, caplog, dataset: str, reason: str) -> None:
     write_inter(tmp_path / dataset / f"{dataset}.inter", some_clicks(2))
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(2))
-    found = config(tmp_path, dataset, session_min_length=2)
-    assert (found["USER_ID_FIELD"], found["benchmark_filename"], found["session_window"]) == ("user_id", None, 86400)
-    parts = [token_rows(part) for part in create_dataset(found).build()]
+    settings = config(tmp_path, dataset, session_min_length=2)
+    assert (settings["USER_ID_FIELD"], settings["benchmark_filename"], settings["session_window"]) == ("user_id", None, 86400)
+    parts = [token_rows(part) for part in create_dataset(settings).build()]
     assert parts == [token_rows(part) for part in create_dataset(config(tmp_path, "toy", session_min_length=2)).build()]
     [note] = [record.getMessage() for record in caplog.records if "settings" in record.getMessage()]
     assert note.startswith(f"{dataset}: this package's settings for a data set of that name do not apply: ")
@@ -72,12 +72,12 @@ def test_what_sessions_wrote_is_found_without_more_words(tmp_path, caplog) -> No
     caplog.set_level(logging.INFO)
     assert own == {**BENCHMARK, "ITEM_ID_FIELD": "item_id", "MAX_ITEM_LIST_LENGTH": 7, "session_augmentation": "last"}
     for model in MODELS:
-        found = config(tmp_path, "mine", model)
-        assert [token_rows(part) for part in create_dataset(found).build()] == [read_rows(tmp_path / "mine", p) for p in PARTS]
+        settings = config(tmp_path, "mine", model)
+        assert [token_rows(part) for part in create_dataset(settings).build()] == [read_rows(tmp_path / "mine", p) for p in PARTS]
         assert f"settings of the data set: {tmp_path / 'mine' / 'mine.yaml'}" in caplog.text
         caplog.clear()
-    found = config(tmp_path, "mine", "GRU4Rec")  # RecBole refuses its own default of train_neg_sample_args with this model's loss
-    assert [token_rows(part) for part in create_dataset(found).build()] == [read_rows(tmp_path / "mine", p) for p in PARTS]
+    settings = config(tmp_path, "mine", "GRU4Rec")  # RecBole refuses its own default of train_neg_sample_args with this model's loss
+    assert [token_rows(part) for part in create_dataset(settings).build()] == [read_rows(tmp_path / "mine", p) for p in PARTS]
     assert config(tmp_path, "mine", MAX_ITEM_LIST_LENGTH=3)["MAX_ITEM_LIST_LENGTH"] == 3  # the user's word counts
     assert config(tmp_path, "mine", "AttMix")["MAX_ITEM_LIST_LENGTH"] == 10  # part of that model
 
@@ -99,8 +99,8 @@ def test_a_file_that_says_more_than_how_data_is_read_is_not_used(tmp_path, caplo
         ("session_window: !!python/object/apply:os.getcwd []\n", "is not readable as YAML"),
     ):
         beside.write_text(content)
-        found = data_settings("toy", tmp_path / "toy", None)
-        assert not found.values and reason in found.notes[0][1] and str(beside) in found.notes[0][1], found
+        settings = data_settings("toy", tmp_path / "toy", None)
+        assert not settings.values and reason in settings.notes[0][1] and str(beside) in settings.notes[0][1], settings
         assert config(tmp_path, "toy")["USER_ID_FIELD"] == "user_id"
     beside.write_text("session_window: 60\nUSER_ID_FIELD: user_id\n")
     assert config(tmp_path, "toy")["session_window"] == 60
@@ -117,11 +117,11 @@ def test_csv_with_string_ids_and_titles_with_commas(tmp_path, caplog) -> None:
     )  # fmt: skip
     assert counts["rows"] == 120 and counts["items_with_title"] == counts["items"] - 1
     assert "items.csv: 1 of 9 items have no title and are shown as 'item É-i8'" in caplog.text
-    found = config(tmp_path / "data", "mine")
-    assert titles_of(found, "item_id")["É-i3"] == 'Mug, "large" no. 3'
+    settings = config(tmp_path / "data", "mine")
+    assert titles_of(settings, "item_id")["É-i3"] == 'Mug, "large" no. 3'
     plain = [(user, f"É-{item}", time) for user, item, time in some_clicks(5)]
     make_sessions(write_inter(tmp_path / "plain.inter", plain), tmp_path / "plain", min_length=2)
-    rows = [token_rows(part) for part in create_dataset(found).build()]
+    rows = [token_rows(part) for part in create_dataset(settings).build()]
     assert rows == [read_rows(tmp_path / "plain", part) for part in PARTS]
     (tmp_path / "other.csv").write_text("SKU,Description\n1,A\n")
     with pytest.raises(AlkdError, match=r"other\.csv: it has a title for none of the 9 items of the clicks, whose ids are É-i"):
@@ -174,8 +174,8 @@ def test_every_model_of_ours_sees_the_same_sessions(tmp_path, model: str) -> Non
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(7))
     how = {"session_window": 600, "session_min_length": 3, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}}
     wanted = create_dataset(config(tmp_path, "toy", MAX_ITEM_LIST_LENGTH=10, **how)).build()
-    found = create_dataset(config(tmp_path, "toy", model, MAX_ITEM_LIST_LENGTH=10, **how)).build()
-    assert [token_rows(part) for part in found] == [token_rows(part) for part in wanted]
+    parts = create_dataset(config(tmp_path, "toy", model, MAX_ITEM_LIST_LENGTH=10, **how)).build()
+    assert [token_rows(part) for part in parts] == [token_rows(part) for part in wanted]
     with pytest.raises(AlkdError, match="session_min_length: 1 is not allowed"):
         config(tmp_path, "toy", model, session_min_length=1)
     with pytest.raises(AlkdError, match="session_windw"):
@@ -214,8 +214,8 @@ def test_names_that_are_paths(tmp_path, name: object) -> None:
 @pytest.mark.parametrize("name", ["mine[1]", "a*b", "a b", "Ünï", "x.y", "a?"])
 def test_names_with_marks(tmp_path, name: str) -> None:
     make_sessions(write_inter(tmp_path / "raw.inter", some_clicks(10)), tmp_path / name, min_length=2)
-    found = create_dataset(config(tmp_path, name)).build()
-    assert [token_rows(part) for part in found] == [read_rows(tmp_path / name, part) for part in PARTS]
+    parts = create_dataset(config(tmp_path, name)).build()
+    assert [token_rows(part) for part in parts] == [read_rows(tmp_path / name, part) for part in PARTS]
 
 
 def test_a_saved_copy_is_used_only_while_the_files_are_the_same(tmp_path, caplog) -> None:

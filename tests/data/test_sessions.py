@@ -305,7 +305,7 @@ def oracle(clicks: list[tuple[int, int, int]], min_length: int) -> dict[str, lis
     sessions: dict[str, list[tuple[int, int, int]]] = {}
     for place, (user, item, time) in enumerate(clicks):
         sessions.setdefault(f"{user}@{time // DAY}", []).append((time, place, item))
-    return {token: [str(c[2]) for c in sorted(found)] for token, found in sessions.items() if len(found) >= min_length}
+    return {token: [str(c[2]) for c in sorted(own_clicks)] for token, own_clicks in sessions.items() if len(own_clicks) >= min_length}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

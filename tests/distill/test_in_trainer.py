@@ -66,12 +66,12 @@ def test_neighbours_teach_by_their_scores(home, name):  # noqa: F811
 def test_a_backbone_learns_from_titles_and_serves_them(home, name):  # noqa: F811
     write_titles(home / "data/tiny")
     extra = {"last_k": 4} if name == "AttMix" else {}
-    found, facts = run_task("tiny", "student", {
+    arrays, facts = run_task("tiny", "student", {
         "data_path": "data", **BASE, **TEXT, "epochs": 1,
         "student_model": name, "student_config": extra, "student_embedding_size": 4,
         "item_text_loss": {"text_pairs": 1, "text_project": 1}, "serve_text_dim": 8, "serve_text_weight": 5,
     })  # fmt: skip
-    assert len(found["test"]) == 12 and facts["bytes"] >= 31 * (4 + 8) * 4
+    assert len(arrays["test"]) == 12 and facts["bytes"] >= 31 * (4 + 8) * 4
 
 
 @pytest.mark.parametrize("name", ["SessionFPMC", "GRU4Rec", "CORE"])

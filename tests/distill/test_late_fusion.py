@@ -45,13 +45,13 @@ def test_items_without_clicks_are_found_by_their_titles(coloured):
     plain, fused = go(mask_session_items=True), go(**FUSION)
     assert fused["targets"]["cold"] >= 15
     for name in KEPT:
-        without, found = (one["stages"][name] for one in (plain, fused))
-        assert found["fitted"]["serve_text_weight"] > 0
-        assert found["test_groups"]["cold"]["recall@10"] > without["test_groups"]["cold"]["recall@10"] + 0.2
-        assert found["valid"]["ndcg@10"] > without["valid"]["ndcg@10"]
-        rows, size = without["parameters"] // (2 * 10), int(found["fitted"]["serve_text_dim"])
-        assert found["parameters"] == without["parameters"] + rows * size
-        assert found["bytes"] == without["bytes"] + rows * size * 4
+        without, fused_stage = (one["stages"][name] for one in (plain, fused))
+        assert fused_stage["fitted"]["serve_text_weight"] > 0
+        assert fused_stage["test_groups"]["cold"]["recall@10"] > without["test_groups"]["cold"]["recall@10"] + 0.2
+        assert fused_stage["valid"]["ndcg@10"] > without["valid"]["ndcg@10"]
+        rows, size = without["parameters"] // (2 * 10), int(fused_stage["fitted"]["serve_text_dim"])
+        assert fused_stage["parameters"] == without["parameters"] + rows * size
+        assert fused_stage["bytes"] == without["bytes"] + rows * size * 4
     assert "titles.vectors" not in state_of(plain) and state_of(fused)["titles.vectors"].shape == (rows, size)
     assert fused["stages"]["teacher"] | {"seconds": 0, "peak_mb": 0} == plain["stages"]["teacher"] | {"seconds": 0, "peak_mb": 0}
     written = json.loads((coloured / fused["run_folder"] / "result.json").read_text())
@@ -87,14 +87,14 @@ def test_validation_chooses_the_weight(coloured, monkeypatch):
     tried = []
 
     def choose(self, trainer, valid_data, plain, show_progress):
-        found = original(self, trainer, valid_data, plain, show_progress)
+        chosen = original(self, trainer, valid_data, plain, show_progress)
         scores = {}
         for weight in (0, 1, 20):
             self.serve(weight)
             scores[float(weight)] = trainer.evaluate(valid_data, load_best_model=False)["ndcg@10"]
-        self.serve(found[1]["serve_text_weight"])
-        tried.append((found, scores))
-        return found
+        self.serve(chosen[1]["serve_text_weight"])
+        tried.append((chosen, scores))
+        return chosen
 
     original = LateFusion.choose
     monkeypatch.setattr(LateFusion, "choose", choose)

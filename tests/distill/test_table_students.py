@@ -22,10 +22,10 @@ def states(report):
 
 def dense(state):
     table = {key.removeprefix("recommender."): value for key, value in state.items()}
-    found = np.zeros((len(table["counts"]),) * 2)
-    row = np.repeat(np.arange(len(found)), np.diff(table["indptr"].numpy()))
-    found[row, table["indices"].numpy()] = table["weights"].float().numpy()
-    return found
+    matrix = np.zeros((len(table["counts"]),) * 2)
+    row = np.repeat(np.arange(len(matrix)), np.diff(table["indptr"].numpy()))
+    matrix[row, table["indices"].numpy()] = table["weights"].float().numpy()
+    return matrix
 
 
 @pytest.mark.parametrize("loss", ["pairwise", "tr", {"pairwise": 1, "tr": 1}])

@@ -23,11 +23,11 @@ from recbole_alkd.testing.losses import toy_batch, toy_context
 def nearest(vectors, count, least):
     unit = unit_rows(vectors)
     cosine = unit @ unit.T
-    found = set()
+    edges = set()
     for i in range(1, len(unit)):
         best = sorted((j for j in range(1, len(unit)) if j != i), key=lambda j: -cosine[i, j])[:count]
-        found |= {(i, j) for j in best if cosine[i, j] > least}
-    return found
+        edges |= {(i, j) for j in best if cosine[i, j] > least}
+    return edges
 
 
 @pytest.mark.parametrize("neighbors", [2, 5])

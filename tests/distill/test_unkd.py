@@ -44,12 +44,12 @@ def test_groups_by_hand():
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=40), st.integers(1, 6))
 def test_groups_split_the_seen_items_into_about_equal_parts(counts, groups):
     counts = torch.tensor([0, 1, *counts])
-    found = popularity_groups(counts, groups)
-    order = [item for group in found for item in group.tolist()]
+    groups_made = popularity_groups(counts, groups)
+    order = [item for group in groups_made for item in group.tolist()]
     assert sorted(order) == [item for item in range(len(counts)) if counts[item] > 0]
     assert all(counts[a] >= counts[b] for a, b in itertools.pairwise(order))
     quota = float(counts.sum()) / groups
-    for group in found[:-1]:
+    for group in groups_made[:-1]:
         total = int(counts[group].sum())
         assert total <= quota or len(group) == 1
         assert total > quota - int(counts.max())

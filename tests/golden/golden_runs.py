@@ -398,8 +398,8 @@ def kept(report: Mapping[str, Any], store: Path, whole: bool) -> dict[str, Any]:
         result["keys"] = sorted(written)
     if store.exists():
         with LabelStore(store) as labels:
-            found = sorted(labels, key=lambda one: one.key)
-            result["store"] = [f"{one.key[:24]} {one.status} {' '.join(one.ranking)}" for one in found]
+            by_key = sorted(labels, key=lambda one: one.key)
+            result["store"] = [f"{one.key[:24]} {one.status} {' '.join(one.ranking)}" for one in by_key]
             result["hints"] = [[one.key, *one.rules] for one in all_hints(labels)]
     return json.loads(json.dumps(result))
 
@@ -416,39 +416,39 @@ def norm(state: Mapping[str, Any]) -> float:
     return float(sum(float((tensor.double() ** 2).sum()) for tensor in state.values()) ** 0.5)
 
 
-def differences(found: Any, expected: Any, place: str = "", norms: float = 1e-6) -> list[str]:
+def differences(got: Any, expected: Any, place: str = "", norms: float = 1e-6) -> list[str]:
     """Where ``found`` is not ``expected``.
 
     Integers, text, lists of keys and picks must be equal. Floats may differ by one part in a million: another
     processor, another number of threads or another build of torch adds numbers up in another order, and the last
     digits of a float32 follow from that.
     """
-    if isinstance(expected, float) and isinstance(found, float):
+    if isinstance(expected, float) and isinstance(got, float):
         # worst-case gains are tiny numbers; others are about one, and a difference of two may be nothing
         nothing = 0.0 if place.endswith((".value", ".upper")) else 1e-12
         share = norms if place.endswith(".norm") else 1e-6
-        near = abs(found - expected) <= share * max(abs(found), abs(expected)) + nothing or (
-            math.isnan(found) and math.isnan(expected)
+        near = abs(got - expected) <= share * max(abs(got), abs(expected)) + nothing or (
+            math.isnan(got) and math.isnan(expected)
         )
-        return [] if near else [f"{place}: {found!r}, not {expected!r}"]
-    if type(found) is not type(expected):
-        return [f"{place}: {found!r}, not {expected!r}"]
+        return [] if near else [f"{place}: {got!r}, not {expected!r}"]
+    if type(got) is not type(expected):
+        return [f"{place}: {got!r}, not {expected!r}"]
     if isinstance(expected, dict):
         lines = [
-            f"{place}.{key}: {'new' if key in found else 'missing'}" for key in found.keys() ^ expected.keys()
+            f"{place}.{key}: {'new' if key in got else 'missing'}" for key in got.keys() ^ expected.keys()
         ]
-        for key in expected.keys() & found.keys():
-            lines += differences(found[key], expected[key], f"{place}.{key}", norms)
+        for key in expected.keys() & got.keys():
+            lines += differences(got[key], expected[key], f"{place}.{key}", norms)
         return sorted(lines)
     if isinstance(expected, list):
-        if len(found) != len(expected):
-            return [f"{place}: {len(found)} entries, not {len(expected)}: {found!r}, not {expected!r}"]
+        if len(got) != len(expected):
+            return [f"{place}: {len(got)} entries, not {len(expected)}: {got!r}, not {expected!r}"]
         return [
             line
-            for k, pair in enumerate(zip(found, expected, strict=True))
+            for k, pair in enumerate(zip(got, expected, strict=True))
             for line in differences(*pair, f"{place}[{k}]", norms)
         ]
-    return [] if found == expected else [f"{place}: {found!r}, not {expected!r}"]
+    return [] if got == expected else [f"{place}: {got!r}, not {expected!r}"]
 
 
 def read_expected() -> dict[str, Any]:

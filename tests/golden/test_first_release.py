@@ -83,9 +83,9 @@ def test_labels_are_reused_and_an_unfinished_run_is_left_alone(directory: Path) 
     assert (report["labels"]["asked"], report["labels"]["reused"]) == (0, 10)
     assert {file.name: file.read_bytes() for file in unfinished.iterdir() if file.suffix == ".pth"} == before
     expected = read_expected()["SessionFPMC x max_min"]
-    found = kept(report, Path("labels.sqlite"), whole=False)
+    state = kept(report, Path("labels.sqlite"), whole=False)
     for part in ("stages", "policy", "comparisons", "verdict", "store"):
-        assert not differences(found[part], expected[part], part)
+        assert not differences(state[part], expected[part], part)
 
 
 def test_every_label_is_read_whole(directory: Path) -> None:

@@ -78,9 +78,9 @@ def test_a_difference_is_seen(expected: dict[str, Any]) -> None:
     assert differences(copy.deepcopy(entry), entry) == []
 
     def spoilt(change: Any) -> list[str]:
-        found = copy.deepcopy(entry)
-        change(found)
-        return differences(found, entry)
+        changed = copy.deepcopy(entry)
+        change(changed)
+        return differences(changed, entry)
 
     assert spoilt(
         lambda e: e["stages"]["distilled"]["test"].__setitem__(0, e["stages"]["distilled"]["test"][0] + 1e-5)

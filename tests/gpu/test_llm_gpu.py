@@ -25,9 +25,9 @@ def model(tmp_path_factory):
 
 def scores(model, folder, device, scoring="title", **values):
     one = teachers.get("local")(context(model, folder, {"llm_scoring": scoring, "llm_device": device, **values}))
-    found = {instance.row: answer for instance, answer in one.ask(instances())}
+    answers = {instance.row: answer for instance, answer in one.ask(instances())}
     one.close()
-    return found
+    return answers
 
 
 def numbers(answers):
@@ -37,34 +37,34 @@ def numbers(answers):
 @pytest.mark.parametrize("scoring", ["title", "index"])
 def test_scores_are_those_of_the_cpu(model, tmp_path, device, scoring):
     expected = scores(model, tmp_path / "cpu", "cpu", scoring)
-    found = scores(model, tmp_path / "gpu", device, scoring)
-    assert {row: answer.ranking for row, answer in found.items()} == {row: answer.ranking for row, answer in expected.items()}
+    answers = scores(model, tmp_path / "gpu", device, scoring)
+    assert {row: answer.ranking for row, answer in answers.items()} == {row: answer.ranking for row, answer in expected.items()}
     if scoring == "title":
         for row, values in numbers(expected).items():
-            assert numbers(found)[row] == pytest.approx(values, rel=1e-3, abs=1e-3)
+            assert numbers(answers)[row] == pytest.approx(values, rel=1e-3, abs=1e-3)
 
 
 def test_generated_answers_come_back(model, tmp_path, device):
-    found = scores(model, tmp_path, device, "generate", llm_hints=False)
-    assert set(found) == {instance.row for instance in instances()}
+    answers = scores(model, tmp_path, device, "generate", llm_hints=False)
+    assert set(answers) == {instance.row for instance in instances()}
 
 
 def test_bfloat16_is_the_choice_there_and_ranks_alike(model, tmp_path, device):
     if device == "cuda":
         assert best_dtype("cuda") == torch.bfloat16
     expected = numbers(scores(model, tmp_path / "a", device))
-    found = numbers(scores(model, tmp_path / "b", device, llm_dtype="bfloat16"))
+    on_gpu = numbers(scores(model, tmp_path / "b", device, llm_dtype="bfloat16"))
     for row, values in expected.items():
-        ours, theirs = (np.array([side[item] for item in values]) for side in (found[row], values))
+        ours, theirs = (np.array([side[item] for item in values]) for side in (on_gpu[row], values))
         assert np.corrcoef(ours, theirs)[0, 1] > 0.95
 
 
 def test_auto_places_the_model_on_the_gpu(model, tmp_path, device):
     llm, _ = load_causal_lm(str(model), "auto")
     assert next(llm.parameters()).device.type == device
-    found = scores(model, tmp_path / "auto", "auto", llm_dtype="float32")
+    answers = scores(model, tmp_path / "auto", "auto", llm_dtype="float32")
     expected = scores(model, tmp_path / "cpu", "cpu", llm_dtype="float32")
-    assert {row: answer.ranking for row, answer in found.items()} == {row: answer.ranking for row, answer in expected.items()}
+    assert {row: answer.ranking for row, answer in answers.items()} == {row: answer.ranking for row, answer in expected.items()}
 
 
 def examples(count, seed=0):
@@ -106,8 +106,8 @@ def test_quantised_weights_rank_and_learn(tmp_path, device, bits):
         pytest.skip("on a GPU only")
     wide = tiny_llm(tmp_path / "wide", width=128)
     expected = numbers(scores(wide, tmp_path / "a", device))
-    found = numbers(scores(wide, tmp_path / "b", device, llm_quantize=bits, llm_dtype="bfloat16"))
+    on_gpu = numbers(scores(wide, tmp_path / "b", device, llm_quantize=bits, llm_dtype="bfloat16"))
     for row, values in expected.items():
-        ours, theirs = (np.array([side[item] for item in values]) for side in (found[row], values))
+        ours, theirs = (np.array([side[item] for item in values]) for side in (on_gpu[row], values))
         assert np.corrcoef(ours, theirs)[0, 1] > 0.8
     assert tuned(wide, tmp_path / "c", device, llm_quantize=bits, llm_dtype="bfloat16")["loss_last"] > 0

@@ -1,4 +1,5 @@
-"""Recommenders on a GPU: every backbone trains there, and scores, difficulties and candidates are those of the CPU."""
+"""Recommenders on a GPU: every backbone trains there, and scores, difficulties and candidates are those of
+the CPU."""
 
 from __future__ import annotations
 
@@ -71,9 +72,9 @@ def test_scores_are_those_of_the_cpu(name, device, tiny_path):
     # convolutions round to 10 bits of mantissa on a GPU unless told otherwise
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = here.scores(seq, length)
-        found = there.scores(seq.to(device), length.to(device))
-    assert found.device.type == device
-    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+        scores = there.scores(seq.to(device), length.to(device))
+    assert scores.device.type == device
+    torch.testing.assert_close(scores.cpu(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(DIFFICULTIES))
@@ -81,8 +82,8 @@ def test_difficulties_are_those_of_the_cpu(name, device, tiny_path):
     part, here, there = both(tiny_path, "SessionFPMC", device)
     seq, length, target = rows(part)
     expected = difficulty(name, here, seq, length, target)
-    found = difficulty(name, there, seq.to(device), length.to(device), target.to(device))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    difficulties = difficulty(name, there, seq.to(device), length.to(device), target.to(device))
+    np.testing.assert_allclose(difficulties, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["SessionFPMC", "SessionKNN", "GRU4Rec"])
@@ -90,23 +91,24 @@ def test_candidates_are_those_of_the_cpu(name, device, tiny_path):
     part, here, there = both(tiny_path, name, device)
     seq, length, _ = rows(part)
     expected = top_candidates(here, seq, length, 8)
-    found = top_candidates(there, seq, length, 8)
+    candidates = top_candidates(there, seq, length, 8)
     scores = here.scores(seq, length).detach()
     # equal up to ties: the scores of the two lists agree place by place
-    torch.testing.assert_close(scores.gather(1, found), scores.gather(1, expected), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(scores.gather(1, candidates), scores.gather(1, expected), rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_can_be_repeated_there(device, tmp_path, monkeypatch):
-    """Two runs of one seed; sums on a GPU are not ordered, so the metrics agree closely, not to the last digit."""
+    """Two runs of one seed; sums on a GPU are not ordered, so the metrics agree closely,
+    not to the last digit."""
     monkeypatch.setattr(sys, "argv", ["run"])
-    found = []
+    ndcgs = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
         write_benchmark(tmp_path / name / "data", counts=(200, 60, 60))
         result = run_recbole_alkd(dataset="tiny", config_dict={"data_path": "data", **BASE, **on_gpu(device)})
-        found.append([result["stages"][stage]["test"]["ndcg@10"] for stage in sorted(result["stages"])])
-    assert found[0] == pytest.approx(found[1], abs=0.02)
+        ndcgs.append([result["stages"][stage]["test"]["ndcg@10"] for stage in sorted(result["stages"])])
+    assert ndcgs[0] == pytest.approx(ndcgs[1], abs=0.02)
 
 
 def test_runs_of_a_benchmark_train_there_side_by_side(device, tmp_path, monkeypatch):
@@ -118,6 +120,8 @@ def test_runs_of_a_benchmark_train_there_side_by_side(device, tmp_path, monkeypa
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plan))
     done = run(["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out", "--jobs", "4"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    made_on = [json.loads(file.read_text())["device"] for file in (tmp_path / "out" / "results").glob("*.json")]
+    made_on = [
+        json.loads(file.read_text())["device"] for file in (tmp_path / "out" / "results").glob("*.json")
+    ]
     name = torch.cuda.get_device_name(0) if device == "cuda" else "CPU"
     assert sorted(made_on) == sorted(["CPU"] * 2 + [name] * 4)

@@ -51,8 +51,8 @@ def readable(path: Path) -> list[Label] | None:
     try:
         with LabelStore(path) as store:
             labels = list(store)
-            found = store.get_many([label.key for label in LABELS])
-            return labels if len(found) == len(LABELS) and len(labels) == len(LABELS) + 1 else None
+            stored = store.get_many([label.key for label in LABELS])
+            return labels if len(stored) == len(LABELS) and len(labels) == len(LABELS) + 1 else None
     except LabelStoreError as error:
         assert "\n" not in str(error)
         return None

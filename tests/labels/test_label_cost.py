@@ -33,11 +33,11 @@ def test_a_total_is_the_sum(costs):
     added = Cost()
     for cost in costs:
         added += cost
-    found = total(costs)
-    assert found.tokens == added.tokens == sum(cost.prompt_tokens + cost.completion_tokens for cost in costs)
-    assert math.isclose(found.seconds, added.seconds, abs_tol=1e-9)
-    assert (found.usd is None) == all(cost.usd is None for cost in costs) == (added.usd is None)
-    assert math.isclose(found.usd or 0.0, added.usd or 0.0, abs_tol=1e-9)
+    whole = total(costs)
+    assert whole.tokens == added.tokens == sum(cost.prompt_tokens + cost.completion_tokens for cost in costs)
+    assert math.isclose(whole.seconds, added.seconds, abs_tol=1e-9)
+    assert (whole.usd is None) == all(cost.usd is None for cost in costs) == (added.usd is None)
+    assert math.isclose(whole.usd or 0.0, added.usd or 0.0, abs_tol=1e-9)
 
 
 def test_a_label_and_what_a_file_holds_give_a_cost():

@@ -64,9 +64,9 @@ def test_parquet_there_and_back(path: Path, tmp_path: Path) -> None:
     with LabelStore(path) as store, LabelStore(tmp_path / "other.sqlite") as other:
         assert tools.export_labels(store, file) == 3
         assert tools.import_labels(other, file) == (3, 3)
-        found = list(other)
-        assert [found[0], found[2]] == [LABELS[0], LABELS[2]]
-        assert found[1].raw == "I cannot ? \0"
+        read_back = list(other)
+        assert [read_back[0], read_back[2]] == [LABELS[0], LABELS[2]]
+        assert read_back[1].raw == "I cannot ? \0"
         (tmp_path / "bad.parquet").write_text("no Parquet")
         with pytest.raises(AlkdError, match=r"bad\.parquet' cannot be read"):
             tools.import_labels(other, tmp_path / "bad.parquet")

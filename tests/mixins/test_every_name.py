@@ -42,9 +42,9 @@ def module(file: str) -> ModuleType:
     """A module of this repository's tests, by its path."""
     spec = importlib.util.spec_from_file_location(f"{Path(file).stem}_looked_at", ROOT / "tests" / file)
     assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize(

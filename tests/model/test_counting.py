@@ -22,13 +22,13 @@ def flattened(sessions):
 
 
 def oracle(sessions, gap_decay, longest=100):
-    found = np.zeros((N, N))
+    counts = np.zeros((N, N))
     for session in sessions:
         for a, i in enumerate(session):
             for b in range(a + 1, min(len(session), a + 1 + longest)):
                 if session[b] != i:
-                    found[i, session[b]] += gap_decay ** (b - a - 1)
-    return found
+                    counts[i, session[b]] += gap_decay ** (b - a - 1)
+    return counts
 
 
 some_sessions = st.lists(st.lists(st.integers(1, N - 1), min_size=1, max_size=7), min_size=1, max_size=6)
@@ -38,9 +38,9 @@ some_sessions = st.lists(st.lists(st.integers(1, N - 1), min_size=1, max_size=7)
 @settings(deadline=None)
 def test_forward_counts_equal_the_loop(sessions):
     decays = [1.0, 0.5, 0.0]
-    for decay, found in zip(decays, forward_counts(*flattened(sessions), N, decays), strict=True):
-        np.testing.assert_allclose(found.toarray(), oracle(sessions, decay), rtol=1e-5)
-        assert found.has_sorted_indices and (found.data > 0).all()
+    for decay, counted in zip(decays, forward_counts(*flattened(sessions), N, decays), strict=True):
+        np.testing.assert_allclose(counted.toarray(), oracle(sessions, decay), rtol=1e-5)
+        assert counted.has_sorted_indices and (counted.data > 0).all()
     counts = Counter(item for session in sessions for item in set(session))
     assert session_counts(*flattened(sessions), N).tolist() == [counts[item] for item in range(N)]
 
@@ -66,8 +66,8 @@ def test_one_endless_session_takes_no_more_than_its_clicks(monkeypatch):
     """A place counts with a bounded number of places after it, whatever the session's length."""
     monkeypatch.setattr(counting, "LONGEST_GAP", 3)
     session = [1, 2, 3, 4, 5, 6, 7, 8]
-    (found,) = forward_counts(*flattened([session]), N, [1.0])
-    np.testing.assert_allclose(found.toarray(), oracle([session], 1.0, longest=3))
+    (counts,) = forward_counts(*flattened([session]), N, [1.0])
+    np.testing.assert_allclose(counts.toarray(), oracle([session], 1.0, longest=3))
     clicks = 12_000
     (long,) = forward_counts(np.arange(1, clicks + 1), np.array([0, clicks]), clicks + 1, [1.0])
     assert long.nnz <= 3 * clicks
@@ -86,10 +86,10 @@ def test_today_and_the_markov_chain_are_corners_of_the_grid(tiny_path):
             together[i, [j for j in session if j != i]] += 1
         for i, j in pairwise(session):
             follows[i, j] += 1
-    found = tables(Counting(backward=1, gap_decay=1, source_exponent=0, target_exponent=0)).toarray()
-    assert np.array_equal(found, together)
-    found = tables(Counting(backward=0, gap_decay=0, source_exponent=0, target_exponent=0)).toarray()
-    assert np.array_equal(found, follows)
+    table = tables(Counting(backward=1, gap_decay=1, source_exponent=0, target_exponent=0)).toarray()
+    assert np.array_equal(table, together)
+    table = tables(Counting(backward=0, gap_decay=0, source_exponent=0, target_exponent=0)).toarray()
+    assert np.array_equal(table, follows)
 
 
 @pytest.mark.parametrize("augmentation", ["prefix", "last"])
@@ -123,9 +123,9 @@ def test_rows_of_recboles_own_data_set_become_sessions_again(tmp_path, longest):
     train = dataset.build()[0]
     assert not hasattr(train, "session_items")
     flat, offsets = training_sessions(train)
-    found = {tuple(token[flat[a:b]]) for a, b in pairwise(offsets)}
+    read_back = {tuple(token[flat[a:b]]) for a, b in pairwise(offsets)}
     # the last two are held out
-    assert found == {tuple(f"i{i}" for i in items[:-2]) for items in sessions.values()}
+    assert read_back == {tuple(f"i{i}" for i in items[:-2]) for items in sessions.values()}
 
 
 # -- repeats
@@ -133,9 +133,9 @@ def test_rows_of_recboles_own_data_set_become_sessions_again(tmp_path, longest):
 
 def test_repeats_are_edges_to_the_item_itself():
     table = csr_array(np.array([[0, 0, 0, 0], [0, 0, 2.0, 4], [0, 6, 0, 0], [0, 0, 0, 0]], dtype=np.float32))
-    found = with_repeats(table, 8)
+    repeated = with_repeats(table, 8)
     expected = table.toarray() + np.diag([0, 32, 32, 32])
-    assert np.array_equal(found.toarray(), expected) and found.has_sorted_indices
+    assert np.array_equal(repeated.toarray(), expected) and repeated.has_sorted_indices
     assert with_repeats(table, 0) is table
     assert with_repeats(csr_array((3, 3), dtype=np.float32), 8).nnz == 0
 
@@ -222,10 +222,10 @@ def test_counting_forward_finds_an_order_in_time(tmp_path):
     rng = np.random.default_rng(1)
     sessions = [np.cumsum([rng.integers(200), *rng.integers(1, 4, size=rng.integers(3, 9))]) % 200 for _ in range(900)]
     folder = write(tmp_path, sessions, (500, 200, 200))
-    chosen, found = test_ndcg(folder)
+    chosen, ndcg = test_ndcg(folder)
     assert chosen["backward"] < 1
     assert chosen["over_plain_low"] > 0
-    assert found > 1.2 * test_ndcg(folder, **PLAIN)[1]
+    assert ndcg > 1.2 * test_ndcg(folder, **PLAIN)[1]
 
 
 def test_repeats_are_found_where_sessions_come_back(tmp_path):
@@ -236,9 +236,9 @@ def test_repeats_are_found_where_sessions_come_back(tmp_path):
         session += [session[-rng.integers(1, 4)] if rng.random() < 0.5 else int(rng.integers(300)) for _ in range(4)]
         sessions.append(session)
     folder = write(tmp_path, sessions, (500, 200, 200))
-    chosen, found = test_ndcg(folder)
+    chosen, ndcg = test_ndcg(folder)
     assert chosen["repeat"] > 0
-    assert found > 2 * test_ndcg(folder, **PLAIN)[1]
+    assert ndcg > 2 * test_ndcg(folder, **PLAIN)[1]
     masked, _ = test_ndcg(folder, mask_session_items=True)
     assert masked["repeat"] == 0, "what is never recommended is not counted"
 
@@ -248,6 +248,6 @@ def test_sessions_without_order_or_repeats_lose_nothing_by_the_larger_grid(tmp_p
     groups = rng.permutation(200).reshape(20, 10)
     sessions = [rng.choice(groups[rng.integers(20)], size=6, replace=False).tolist() for _ in range(2000)]
     folder = write(tmp_path, sessions, (500, 900, 600))
-    chosen, found = test_ndcg(folder)
+    chosen, ndcg = test_ndcg(folder)
     assert chosen["repeat"] == 0
-    assert found > 0.97 * test_ndcg(folder, **PLAIN)[1]
+    assert ndcg > 0.97 * test_ndcg(folder, **PLAIN)[1]

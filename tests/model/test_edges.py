@@ -20,9 +20,9 @@ def test_list_edges_equal_the_loop():
             for target, weight in zip(listed, weights, strict=True):
                 if target and target != source:
                     expected[source, target] += 0.5**age * weight
-    found = edges.list_edges(profile, np.array(lists), weights)
-    np.testing.assert_allclose(found.toarray(), expected)
-    assert found.has_sorted_indices and found.nnz == (expected > 0).sum()
+    made = edges.list_edges(profile, np.array(lists), weights)
+    np.testing.assert_allclose(made.toarray(), expected)
+    assert made.has_sorted_indices and made.nnz == (expected > 0).sum()
 
 
 def test_only_items_of_the_profile_speak():
@@ -56,10 +56,10 @@ def test_vectors_that_say_nothing_give_no_edge(vectors):
 def test_permuted_vectors_are_the_same_ones_elsewhere(count, seed):
     vectors = np.zeros((count + 2, 2))
     vectors[2:] = np.arange(1, count + 1)[:, None]
-    found = edges.permuted(vectors, np.random.default_rng(seed))
-    assert not found[:2].any()
-    assert sorted(found[2:, 0]) == sorted(vectors[2:, 0])
-    assert (found[2:] != vectors[2:]).all(), "none keeps its own"
+    shuffled = edges.permuted(vectors, np.random.default_rng(seed))
+    assert not shuffled[:2].any()
+    assert sorted(shuffled[2:, 0]) == sorted(vectors[2:, 0])
+    assert (shuffled[2:] != vectors[2:]).all(), "none keeps its own"
 
 
 def test_scale_and_sum():

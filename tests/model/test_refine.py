@@ -15,8 +15,8 @@ N = 12
 def sessions(count, seed=0):
     """Even items follow even ones, odd ones odd ones."""
     rng = np.random.default_rng(seed)
-    found = np.stack([rng.permutation(np.arange(1 + k % 2, N, 2))[:4] for k in range(count)])
-    return found[:, :3] * (np.arange(3) < 1 + np.arange(count)[:, None] % 3), 1 + np.arange(count) % 3, found[:, 3]
+    drawn = np.stack([rng.permutation(np.arange(1 + k % 2, N, 2))[:4] for k in range(count)])
+    return drawn[:, :3] * (np.arange(3) < 1 + np.arange(count)[:, None] % 3), 1 + np.arange(count) % 3, drawn[:, 3]
 
 
 def full_table():
@@ -48,20 +48,20 @@ def inside(table):
 
 def test_weights_move_to_where_training_says_and_edges_stay():
     table = full_table()
-    found, epoch, gains = refined(table, sessions(3000), 0.7, 3, 20, inside, seed=1)
-    assert epoch == 20 and gains == sorted(gains) and inside(found) > inside(table) + 0.1
-    assert np.array_equal(found.indices, table.indices) and np.array_equal(found.indptr, table.indptr)
-    assert (found.data > 0).all()
-    assert np.array_equal(found.data, found.data.astype(np.float16)), "as the table is saved"
+    better, epoch, gains = refined(table, sessions(3000), 0.7, 3, 20, inside, seed=1)
+    assert epoch == 20 and gains == sorted(gains) and inside(better) > inside(table) + 0.1
+    assert np.array_equal(better.indices, table.indices) and np.array_equal(better.indptr, table.indptr)
+    assert (better.data > 0).all()
+    assert np.array_equal(better.data, better.data.astype(np.float16)), "as the table is saved"
     again = refined(table, sessions(3000), 0.7, 3, 20, inside, seed=1)[0]
-    assert np.array_equal(again.data, found.data)
+    assert np.array_equal(again.data, better.data)
 
 
 def test_the_counted_weights_are_kept_where_nothing_is_better():
     table = full_table()
     for gain in (lambda one: -inside(one), lambda one: 1.0):
-        found, epoch, gains = refined(table, sessions(600), 0.7, 3, 3, gain, seed=1)
-        assert epoch == 0 and found is table and len(gains) == 4
+        kept, epoch, gains = refined(table, sessions(600), 0.7, 3, 3, gain, seed=1)
+        assert epoch == 0 and kept is table and len(gains) == 4
 
 
 def test_a_table_without_edges_stays_so():

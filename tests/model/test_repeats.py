@@ -57,8 +57,8 @@ def test_repeats_are_learnt(tmp_path, name, capsys, monkeypatch):
     lines = (tmp_path / "data" / "again" / "again.test.inter").read_text().splitlines()[1:]
     repeated = {line.split("\t")[0]: line.split("\t")[2] in line.split("\t")[1].split() for line in lines}
     again = np.array([repeated[session] for session in arrays["sessions_test"]])
-    found = arrays["test"] <= 10
+    hits = arrays["test"] <= 10
     with capsys.disabled():
-        print(f"\n{name}: recall@10 of items of the session {found[again].mean():.3f}, of others {found[~again].mean():.3f}")
+        print(f"\n{name}: recall@10 of items of the session {hits[again].mean():.3f}, of others {hits[~again].mean():.3f}")
     assert 0.35 < again.mean() < 0.65
-    assert found[again].mean() > 5 * 10 / N_ITEMS, "far above chance"
+    assert hits[again].mean() > 5 * 10 / N_ITEMS, "far above chance"

@@ -45,8 +45,8 @@ def test_the_loss_equals_the_loop():
         own = (session[b] @ positive[b]).item()
         others = [(session[b] @ negative[k] - log_expected[k]).item() for k in range(5) if target[b] != drawn[k]]
         losses.append(math.log(sum(math.exp(logit - own) for logit in [own, *others])))
-    found = sampled_loss(session, positive, negative, target, drawn, log_expected)
-    assert found.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
+    value = sampled_loss(session, positive, negative, target, drawn, log_expected)
+    assert value.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
 
 
 def test_its_gradient_is_that_of_finite_differences():
@@ -56,9 +56,9 @@ def test_its_gradient_is_that_of_finite_differences():
 
 def test_large_logits_do_not_overflow():
     (session, positive, negative), target, drawn, log_expected = some_batch()
-    found = sampled_loss(1e4 * session, 1e4 * positive, negative, target, drawn, log_expected)
-    found.backward()
-    assert torch.isfinite(found) and torch.isfinite(session.grad).all()
+    value = sampled_loss(1e4 * session, 1e4 * positive, negative, target, drawn, log_expected)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(session.grad).all()
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.lists(st.integers(1, 6), min_size=1, max_size=9))
@@ -66,8 +66,8 @@ def test_large_logits_do_not_overflow():
 def test_accidental_hits_are_those_of_the_whole_matrix(target, drawn):
     target, drawn = torch.tensor(target), torch.tensor(drawn)
     row, column = accidental_hits(target, drawn)
-    found = sorted(zip(row.tolist(), column.tolist(), strict=True))
-    assert found == [tuple(pair) for pair in (target.unsqueeze(1) == drawn).nonzero().tolist()]
+    hits = sorted(zip(row.tolist(), column.tolist(), strict=True))
+    assert hits == [tuple(pair) for pair in (target.unsqueeze(1) == drawn).nonzero().tolist()]
 
 
 def test_many_draws_give_the_full_softmax(tiny_path, part):
@@ -95,12 +95,12 @@ def test_draws_follow_q(tiny_path, part, uniform):
 
 def test_l2_is_on_the_vectors_that_are_looked_up(tiny_path, part):
     rows = part.inter_feat
-    found = []
+    losses = []
     for l2 in (0.0, 0.5):
         torch.manual_seed(1)
         loss = loss_of(tiny_path, part, how=TrainingSettings(softmax_l2=l2, softmax_dropout=0.0))
         torch.manual_seed(2)
-        found.append(float(loss(rows).detach()))
+        losses.append(float(loss(rows).detach()))
     model = loss.view.model
     inside = sum(
         float(model.input_embedding.weight[item].square().sum().detach())
@@ -109,7 +109,7 @@ def test_l2_is_on_the_vectors_that_are_looked_up(tiny_path, part):
         if item
     )
     targets = sum(float(model.output_embedding.weight[item].square().sum().detach()) for item in rows["item_id"].tolist())
-    assert found[1] - found[0] == pytest.approx(0.5 * (inside + targets) / len(rows), rel=1e-4)
+    assert losses[1] - losses[0] == pytest.approx(0.5 * (inside + targets) / len(rows), rel=1e-4)
 
 
 @given(

@@ -161,10 +161,10 @@ def test_a_table_of_some_bytes_is_as_large_as_they_allow(table, room):
 
 def _rows(table, filter_by=None):
     """The weights of every row; with ``filter_by`` only rows that lost some."""
-    found = [table.data[a:b].tolist() for a, b in zip(table.indptr[:-1], table.indptr[1:], strict=True)]
+    kept = [table.data[a:b].tolist() for a, b in zip(table.indptr[:-1], table.indptr[1:], strict=True)]
     if filter_by is None:
-        return found
-    return [part for part, whole in zip(found, np.diff(filter_by.indptr), strict=True) if len(part) < whole]
+        return kept
+    return [part for part, whole in zip(kept, np.diff(filter_by.indptr), strict=True) if len(part) < whole]
 
 
 def test_bytes_that_hold_no_table_are_an_error():
@@ -205,8 +205,8 @@ def test_ranks_equal_those_of_the_dense_scores(table, data):
             1 + sum((s[j] > s[t]) + 0.5 * (s[j] == s[t]) for j in range(1, n) if j != t)
             for s, t in zip(scores, target, strict=True)
         ]
-        found = target_ranks(table, profile, counts, target, masked)
-        assert found.tolist() == expected
+        ranks = target_ranks(table, profile, counts, target, masked)
+        assert ranks.tolist() == expected
 
 
 # -- settings and choices
@@ -225,7 +225,7 @@ def test_validation_chooses_the_best_of_the_grid(tiny_path):
     parts = create_dataset(config).build()
     model = tiny_model(config, parts[0])
     chosen = model.fit_table(parts[0], parts[1])
-    rows, found, last = parts[1].inter_feat, {}, {}
+    rows, means, last = parts[1].inter_feat, {}, {}
     for source in grid["knn_source_exponent"]:
         for decay in grid["knn_decay"]:
             own = {**grid, "knn_source_exponent": source, "knn_decay": decay, "mask_session_items": True}
@@ -239,10 +239,10 @@ def test_validation_chooses_the_best_of_the_grid(tiny_path):
                     scores[[0, *session[: length - back]]] = -torch.inf
                     rank = 1 + int((scores > scores[session[length - back]]).sum())
                     gains[back].append(1 / rank if rank <= 10 else 0)
-            found[source, decay] = np.mean([gain for place in gains for gain in place])
+            means[source, decay] = np.mean([gain for place in gains for gain in place])
             last[source, decay] = np.mean(gains[0])
     best = chosen["source_exponent"], chosen["decay"]
-    assert found[best] == max(found.values())
+    assert means[best] == max(means.values())
     assert chosen["valid"] == pytest.approx(last[best])
     assert (chosen["tried"], chosen["targets"]) == (4, int(rows["item_length"].sum()))
 
@@ -311,16 +311,16 @@ def test_a_checkpoint_from_before_direction_gap_and_repeats_loads(tiny_path, par
 def test_the_log_says_what_the_grid_cost_and_by_how_much_it_won(tiny_path, parts, caplog):
     caplog.set_level("INFO")
     model = tiny_model(tiny_config(tiny_path, model="SessionKNN"), parts[0])
-    found = count_model(model, parts[0], parts[1], getLogger())
+    facts = count_model(model, parts[0], parts[1], getLogger())
     line = caplog.records[-1].getMessage()
     for name in ("repeat", "backward", "gap decay", "decay", "source exponent", "target exponent"):
         assert re.search(rf"{name} [\d.]+", line)
-    words = rf"chosen on validation from {found['tried']} settings in [\d.]+ CPU s \({found['valid']:.4f}, "
+    words = rf"chosen on validation from {facts['tried']} settings in [\d.]+ CPU s \({facts['valid']:.4f}, "
     number = r"[+-]\d\.\d{4}"
     margin = rf"{number} \[{number}, {number}\] against "
     assert re.search(rf"{words}{margin}plain counting, {margin}the next best", line)
-    assert found["over_plain_low"] <= found["over_plain"] <= found["over_plain_high"]
-    assert found["over_next"] >= 0
+    assert facts["over_plain_low"] <= facts["over_plain"] <= facts["over_plain_high"]
+    assert facts["over_next"] >= 0
 
 
 # -- edges
@@ -330,9 +330,9 @@ def edges_to(part, answer):
     """Edges from the newest item of every row of a part to ``answer`` of the row's target."""
     n, rows = part.item_num, part.inter_feat
     newest = rows["item_id_list"].gather(1, rows["item_length"].unsqueeze(1) - 1).squeeze(1).numpy()
-    found = csr_array((np.ones(len(newest), dtype=np.float32), (newest, answer(rows["item_id"].numpy()))), shape=(n, n))
-    found.sum_duplicates()
-    return found
+    matrix = csr_array((np.ones(len(newest), dtype=np.float32), (newest, answer(rows["item_id"].numpy()))), shape=(n, n))
+    matrix.sum_duplicates()
+    return matrix
 
 
 @pytest.mark.parametrize("neighbors", [None, 4])

@@ -53,9 +53,9 @@ def test_ranks_are_those_of_all_scores(model, data, weights, edges):
             scores = model.scores(item_seq, length)
             if masked:
                 scores.scatter_(1, item_seq, -torch.inf)
-            found = table_ranks(model, item_seq, length, target, masked)
-            assert found.dtype == torch.float64
-            assert found.tolist() == mean_ranks(scores, target).tolist()
+            ranks = table_ranks(model, item_seq, length, target, masked)
+            assert ranks.dtype == torch.float64
+            assert ranks.tolist() == mean_ranks(scores, target).tolist()
     finally:
         sparse_ranks.EDGES = before
 

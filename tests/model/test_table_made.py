@@ -56,11 +56,11 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
     forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
     tables = steps(forward, counts, model.made, None, None)
     whole, table = tables[-1], served(tables[-1])
-    found = shares(tables, model.made, table)
-    assert found.keys() == {"text", "pairwise"}
-    text, lists = found["text"], found["pairwise"]
+    by_kind = shares(tables, model.made, table)
+    assert by_kind.keys() == {"text", "pairwise"}
+    text, lists = by_kind["text"], by_kind["pairwise"]
     assert (text >= 0).all() and (lists >= 0).all() and (text + lists <= 1 + 1e-6).all()
-    for name, share in found.items():
+    for name, share in by_kind.items():
         own = next(one.edges for one in model.made.sets if one.name == name)
         np.testing.assert_array_equal(share > 0, at(own, table) > 0)
     sets = {one.name: one for one in model.made.sets}
@@ -98,8 +98,8 @@ def test_places_in_rows_are_those_of_a_sort_by_weight_and_item(half):
     rng = np.random.default_rng(2)
     dense = rng.integers(0, 4, size=(40, 40)) * (0.25 if half else 0.1) * (rng.random((40, 40)) < 0.5)
     table = csr_array(dense.astype(np.float32))
-    found = places(table)
+    in_row = places(table)
     for row in range(40):
         part = slice(table.indptr[row], table.indptr[row + 1])
         wanted = sorted(range(part.start, part.stop), key=lambda at: (-table.data[at], table.indices[at]))
-        assert found[wanted].tolist() == list(range(len(wanted)))
+        assert in_row[wanted].tolist() == list(range(len(wanted)))

@@ -55,8 +55,8 @@ def test_scores_are_the_students_and_the_titles(tiny_path, part, name):
             means.append(weight @ vectors[seq[:n].numpy()] / weight.sum())
         expected = plain + torch.from_numpy(np.float32(means)) @ torch.from_numpy(vectors).T
         served = model.served
-        for found in (model.full_sort_predict(rows), served.encode(*session) @ served.item_table().T):
-            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        for served_scores in (model.full_sort_predict(rows), served.encode(*session) @ served.item_table().T):
+            torch.testing.assert_close(served_scores, expected, atol=1e-5, rtol=1e-5)
         of_target = expected.gather(1, rows["item_id"].unsqueeze(1)).squeeze(1)
         torch.testing.assert_close(model.predict(rows), of_target, atol=1e-5, rtol=1e-5)
         items = torch.tensor([3, 0, 30])
@@ -98,8 +98,8 @@ def test_coordinates_keep_the_angles_that_they_have_room_for():
     centred = vectors[known] - vectors[known].mean(0)
     cosine = centred @ centred.T / np.outer(*[np.linalg.norm(centred, axis=1)] * 2)
     for size, width in ((3, 3), (12, 12), (99, 12)):
-        found = title_coordinates(vectors, size)
-        assert found.shape == (50, width) and found.dtype == np.float32 and not found[[0, 7]].any()
-        np.testing.assert_allclose(found[known] @ found[known].T, cosine, atol=1e-3)
+        coordinates = title_coordinates(vectors, size)
+        assert coordinates.shape == (50, width) and coordinates.dtype == np.float32 and not coordinates[[0, 7]].any()
+        np.testing.assert_allclose(coordinates[known] @ coordinates[known].T, cosine, atol=1e-3)
     assert title_coordinates(vectors, 1)[known].std() == pytest.approx(1, abs=0.1)  # a sign is left
     assert not title_coordinates(np.zeros((5, 3)), 2).any()

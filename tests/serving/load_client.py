@@ -115,8 +115,8 @@ def main():
     times = sorted(load.times)
     at = {name: round(1000 * times[min(len(times) - 1, int(share * len(times)))], 2)
           for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))}  # fmt: skip
-    found = {"requests": load.count, "failures": load.failures, **at, "client_cpu": round(busy, 1), "load": os.getloadavg()[0]}
-    print(json.dumps(found))
+    report = {"requests": load.count, "failures": load.failures, **at, "client_cpu": round(busy, 1), "load": os.getloadavg()[0]}
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ def serve(
 
 
 def edge_maker(rng: np.random.Generator) -> Any:
-    found = csr_array(np.triu(rng.random((31, 31)) * (rng.random((31, 31)) < 0.2), 1).astype(np.float32))
-    return lambda weighing: found
+    edges = csr_array(np.triu(rng.random((31, 31)) * (rng.random((31, 31)) < 0.2), 1).astype(np.float32))
+    return lambda weighing: edges
 
 
 def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -83,8 +83,8 @@ def ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def bundle_scores(recommender: Recommender, sessions: list[list[str]], masked: bool = False) -> np.ndarray:
-    found = np.stack([recommender.scores(session) for session in sessions])
+    scores = np.stack([recommender.scores(session) for session in sessions])
     if masked:
-        for row, session in zip(found, sessions, strict=True):
+        for row, session in zip(scores, sessions, strict=True):
             row[recommender.numbers(session)] = -np.inf
-    return found
+    return scores

@@ -52,9 +52,9 @@ class Server:
         self.process, self.port = process, port
 
     def connect(self, timeout: float = 20) -> socket.socket:
-        found = socket.create_connection(("127.0.0.1", self.port), timeout)
-        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return found
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
 
     def ask(self, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and answer of one request on a connection of its own."""
@@ -71,8 +71,8 @@ class Server:
 
     def workers(self) -> list[int]:
         """The process ids of its workers (Linux)."""
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(one) for one in found]
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(one) for one in children]
 
 
 @contextlib.contextmanager
@@ -124,8 +124,8 @@ def answer(sock: socket.socket, rest: bytearray | None = None, heads: list[bytes
     """
     got = bytearray() if rest is None else rest
     while True:
-        head, found, body = bytes(got).partition(b"\r\n\r\n")
-        if found:
+        head, separator, body = bytes(got).partition(b"\r\n\r\n")
+        if separator:
             length = re.search(rb"content-length: (\d+)", head)
             assert length, head
             if len(body) >= int(length[1]):

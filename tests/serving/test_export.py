@@ -45,15 +45,15 @@ def test_the_graph_gives_the_same_items_and_scores(tmp_path, name):
     for batch, width, blocked in ((1, 1, 0), (1, 9, 1), (300, 6, 3), (498, 9, 0), (200, 2, 5)):
         items, length, never = random_sessions(rng, batch, width, blocked)
         mask, k = bool(count % 2), 7 if count % 3 else 40
-        found = run(
+        outputs = run(
             None, {"items": items, "blocked": never, "k": np.array([k]), "mask_session": np.array([mask])}
         )
         for row in range(batch):
             session = items[row, : length[row]]
             banned = np.concatenate([never[row], session]) if mask else never[row]
             wanted, scores = recommender.top(session, k, banned)
-            top, best = (one[row, : len(wanted)] for one in found)
-            assert not found[0][row, len(wanted) :].any() and (found[1][row, len(wanted) :] == -np.inf).all()
+            top, best = (one[row, : len(wanted)] for one in outputs)
+            assert not outputs[0][row, len(wanted) :].any() and (outputs[1][row, len(wanted) :] == -np.inf).all()
             np.testing.assert_allclose(best, scores, rtol=1e-5, atol=1e-5)
             moved = np.flatnonzero(top != wanted)  # only where rounding makes two items equal
             assert name != "SessionKNN" or not len(moved)
@@ -141,8 +141,8 @@ def commands(content):
     def line():
         nonlocal at
         end = content.index(b"\r\n", at)
-        found, at = content[at:end], end + 2
-        return found
+        text, at = content[at:end], end + 2
+        return text
 
     while at < len(content):
         head = line()
@@ -160,9 +160,9 @@ def commands(content):
 def test_a_redis_file_holds_the_table(tmp_path):
     served = serve(tmp_path, "SessionKNN")
     recommender = Recommender.load(served.bundle)
-    found = list(commands(FORMATS["redis"](recommender, tmp_path / "table.resp").read_bytes()))
-    assert {words[0] for words in found} == {b"SET"} and len(found) == 1 + 2 * 30
-    held = {words[1].decode(): words[2] for words in found}
+    sent = list(commands(FORMATS["redis"](recommender, tmp_path / "table.resp").read_bytes()))
+    assert {words[0] for words in sent} == {b"SET"} and len(sent) == 1 + 2 * 30
+    held = {words[1].decode(): words[2] for words in sent}
     facts = json.loads(held["alkd:table"])
     scores = {}
     session = ["i3", "i9", "i4"]

@@ -41,9 +41,9 @@ def read(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def same(found, wanted):
-    assert found["items"] == [one.item for one in wanted]
-    assert found["scores"] == pytest.approx([one.score for one in wanted], rel=1e-6)
+def same(line, wanted):
+    assert line["items"] == [one.item for one in wanted]
+    assert line["scores"] == pytest.approx([one.score for one in wanted], rel=1e-6)
 
 
 @pytest.mark.parametrize("exclude", [True, False])
@@ -51,9 +51,9 @@ def same(found, wanted):
 def test_the_same_as_one_by_one(bundle, tmp_path, k, exclude):
     here, rows = Recommender.load(bundle), sessions(700, np.random.default_rng(k))
     done = recommend_file(here, write(tmp_path / "in", rows), tmp_path / "out", k, exclude)
-    found = read(tmp_path / "out")
-    assert len(found) == done.done == 700 and here.ignored == 0
-    for row, one in zip(rows, found, strict=True):
+    lines = read(tmp_path / "out")
+    assert len(lines) == done.done == 700 and here.ignored == 0
+    for row, one in zip(rows, lines, strict=True):
         same(one, here.recommend(row, k, exclude_history=exclude))
     assert done.unknown == here.ignored > 0
 
@@ -85,9 +85,9 @@ def test_distinct_is_numpy_s(largest):
     rng = np.random.default_rng(0)
     keys = rng.integers(0, largest, size=400)
     keys[200:] = keys[:200]
-    found, place = distinct(keys)
+    unique, place = distinct(keys)
     wanted, inverse = np.unique(keys, return_inverse=True)
-    assert (found == wanted).all() and (place == inverse).all()
+    assert (unique == wanted).all() and (place == inverse).all()
     order, rising = _sorted(keys)
     assert (order == keys.argsort(kind="stable")).all() and (rising == keys[order]).all()
 
@@ -98,9 +98,9 @@ def test_what_a_session_is_known_by_comes_back(bundle, tmp_path):
     file = write(tmp_path / "in", rows)
     file.write_text(file.read_text().replace("\n", "\n\n \n"))  # empty lines are none
     recommend_file(Recommender.load(bundle), file, tmp_path / "out", 3)
-    found = read(tmp_path / "out")
-    assert [one.get("session", "none") for one in found] == [*names, "none", "none"]
-    assert len({str(one["items"]) for one in found}) == 1
+    lines = read(tmp_path / "out")
+    assert [one.get("session", "none") for one in lines] == [*names, "none", "none"]
+    assert len({str(one["items"]) for one in lines}) == 1
     assert not list(tmp_path.glob("out.*"))
 
 

@@ -33,9 +33,9 @@ def table(tmp_path_factory):
 def test_a_table_ranks_every_test_session_as_the_trainer_does(tmp_path, how, masked):
     served = serve(tmp_path, "SessionKNN", **how, mask_session_items=masked)
     sessions, targets, scores = served.evaluated()
-    found = bundle_scores(Recommender.load(served.bundle), sessions, masked)
-    np.testing.assert_array_equal(found[:, 1:], scores[:, 1:])
-    np.testing.assert_array_equal(ranks(found, targets), ranks(scores, targets))
+    served_scores = bundle_scores(Recommender.load(served.bundle), sessions, masked)
+    np.testing.assert_array_equal(served_scores[:, 1:], scores[:, 1:])
+    np.testing.assert_array_equal(ranks(served_scores, targets), ranks(scores, targets))
 
 
 OTHERS = [(name, False) for name in EXPORTED if name != "SessionKNN"]
@@ -48,19 +48,19 @@ def test_every_other_backbone_ranks_as_the_trainer_does(tmp_path, name, fusion):
     change places."""
     served = serve(tmp_path, name, fusion)
     sessions, targets, scores = served.evaluated()
-    found = bundle_scores(Recommender.load(served.bundle), sessions)
+    served_scores = bundle_scores(Recommender.load(served.bundle), sessions)
     size = np.abs(scores[:, 1:]).max()
-    np.testing.assert_allclose(found[:, 1:], scores[:, 1:], rtol=0, atol=1e-5 * size)
+    np.testing.assert_allclose(served_scores[:, 1:], scores[:, 1:], rtol=0, atol=1e-5 * size)
     own = np.take_along_axis(scores, targets[:, None], 1)
     near = (np.abs(scores[:, 1:] - own) < 2e-5 * size).sum(1) - 1
-    assert (np.abs(ranks(found, targets) - ranks(scores, targets)) <= near).all()
+    assert (np.abs(ranks(served_scores, targets) - ranks(scores, targets)) <= near).all()
 
 
 def test_the_decay_of_session_fpmc_is_served(tmp_path):
     served = serve(tmp_path, "SessionFPMC", item_decay=0.6)
     sessions, _, scores = served.evaluated()
-    found = bundle_scores(Recommender.load(served.bundle), sessions)
-    np.testing.assert_allclose(found[:, 1:], scores[:, 1:], rtol=1e-5, atol=1e-7)
+    served_scores = bundle_scores(Recommender.load(served.bundle), sessions)
+    np.testing.assert_allclose(served_scores[:, 1:], scores[:, 1:], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", NOT_EXPORTED)
@@ -85,8 +85,8 @@ def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, de
         wanted = sorted(range(1, len(scores)), key=lambda item: (-scores[item], item))
         never = {served.tokens[2], *(session if exclude else ())}
         wanted = [served.tokens[item] for item in wanted if served.tokens[item] not in never]
-        found = recommender.recommend(session, 30, exclude_history=exclude, blocked=[served.tokens[2]])
-        assert [one.item for one in found] == wanted
+        best = recommender.recommend(session, 30, exclude_history=exclude, blocked=[served.tokens[2]])
+        assert [one.item for one in best] == wanted
         some = [served.tokens[4], served.tokens[9], "not an item"]
         only = recommender.recommend(
             session, 30, exclude_history=exclude, blocked=[served.tokens[2]], allowed=some
@@ -100,9 +100,9 @@ def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, de
 
 def test_many_sessions_give_a_list_of_lists(table):
     _, recommender = table
-    found = recommender.recommend([["i3"], ["i4", "i5"], []], 2)
-    assert found == [recommender.recommend(one, 2) for one in (["i3"], ["i4", "i5"], [])]
-    assert all(len(one) == 2 for one in found)
+    lists = recommender.recommend([["i3"], ["i4", "i5"], []], 2)
+    assert lists == [recommender.recommend(one, 2) for one in (["i3"], ["i4", "i5"], [])]
+    assert all(len(one) == 2 for one in lists)
 
 
 def test_unknown_items_are_ignored_and_counted_or_refused(table):
@@ -132,8 +132,8 @@ def test_a_session_longer_than_in_training_is_cut_to_its_newest_known_items(tmp_
     newest = [f"i{k}" for k in range(1, 1 + recommender.max_length)]
     session = ["i20", "i21", *newest[:2], "who?", *newest[2:]]
     np.testing.assert_array_equal(recommender.scores(session), recommender.scores(newest))
-    found = {one.item for one in recommender.recommend(session, 30)}
-    assert found == set(served.tokens[1:]) - set(session)  # those before are left out as well
+    items = {one.item for one in recommender.recommend(session, 30)}
+    assert items == set(served.tokens[1:]) - set(session)  # those before are left out as well
 
 
 def test_ids_may_be_numbers_where_they_look_like_some(tmp_path):
@@ -174,9 +174,9 @@ def test_a_session_of_a_million_items_is_served(table):
 
 def test_titles_are_shown_as_they_are(table):
     _, recommender = table
-    found = recommender.recommend(["i3"], 30)
+    recommendations = recommender.recommend(["i3"], 30)
     # brackets are made round when titles are read, and nothing is done to them after that
-    assert {one.item: one.title for one in found}["i7"] == "The 7. film of (b)many(/b)"
+    assert {one.item: one.title for one in recommendations}["i7"] == "The 7. film of (b)many(/b)"
 
 
 def test_items_without_titles_have_none(tmp_path):

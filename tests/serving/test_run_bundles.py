@@ -56,8 +56,8 @@ def test_a_finished_run_leaves_a_bundle_with_its_report(finished):
     folder, result = finished
     content = json.loads((folder / "bundle" / "manifest.json").read_text())
     distilled = result["stages"]["distilled"]["test"]
-    assert {name: found["value"] for name, found in content["metrics"].items()} == distilled
-    assert all(found["low"] <= found["value"] <= found["high"] for found in content["metrics"].values())
+    assert {name: entry["value"] for name, entry in content["metrics"].items()} == distilled
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in content["metrics"].values())
     assert content["comparison"] == result["comparison"]
     assert content["bill"]["asked"] == result["labels"]["asked"] == 12
     assert content["settings"]["budget_labels"] == 12 and "label_store" not in content["settings"]
@@ -145,16 +145,16 @@ def test_every_test_session_ranks_as_the_run_reported_it(tmp_path, monkeypatch, 
     expected = {"late fusion": ("title_size", 4)}.get(kind)
     assert expected is None or recommender.manifest["student"][expected[0]] == expected[1]
     assert (folder / "bundle" / "reasons.safetensors").exists() == (kind == "a table with titles and lists")
-    found = []
+    ranks_served = []
     for line in (tmp_path / "data" / "tiny" / "tiny.test.inter").read_text().splitlines()[1:]:
         _, history, target = line.split("\t")
         scores = recommender.scores(history.split())
         if recommender.manifest["student"]["mask_session_items"]:
             scores[recommender.numbers(history.split())] = -np.inf
         own = scores[recommender.items.number(target)]
-        found.append((scores[1:] > own).sum() + ((scores[1:] == own).sum() + 1) / 2)
+        ranks_served.append((scores[1:] > own).sum() + ((scores[1:] == own).sum() + 1) / 2)
     with np.load(folder / "ranks.npz") as arrays:
-        np.testing.assert_array_equal(found, arrays["distilled_test"])
+        np.testing.assert_array_equal(ranks_served, arrays["distilled_test"])
 
 
 @pytest.mark.parametrize("model", ["SessionKNN", "SessionFPMC", "GRU4Rec"])
@@ -211,12 +211,12 @@ def test_export_and_recommend(finished, tmp_path, capsys):
     code, out, err = command(
         ["recommend", "--bundle", str(tmp_path / "b"), "--history", "i3 i4", "-k", "3", "--json"], capsys
     )
-    found = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and found == [
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and lines == [
         one._asdict() for one in Recommender.load(folder).recommend(["i3", "i4"], 3)
     ]
     code, out, err = command(["recommend", "--bundle", str(folder), "--history", "i3 i4", "-k", "3"], capsys)
-    assert code == 0 and all(one["title"] in out and one["item"] in out for one in found)
+    assert code == 0 and all(one["title"] in out and one["item"] in out for one in lines)
     code, _, err = command(["export", "--run", str(folder), "--out", str(tmp_path / "b")], capsys)
     assert code == 2 and err.startswith("error: ") and "is there already" in err
 

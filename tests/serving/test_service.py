@@ -57,9 +57,9 @@ def raw(service, method, target, body=b"", pieces=None, headers=()):
 
 def ask(service, path, body=None):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, headers, found = raw(service, "GET" if body is None else "POST", path, b"" if body is None else content)
+    status, headers, content_back = raw(service, "GET" if body is None else "POST", path, b"" if body is None else content)
     assert headers[b"x-content-type-options"] == b"nosniff"
-    return status, json.loads(found) if headers[b"content-type"] == b"application/json" else found.decode()
+    return status, json.loads(content_back) if headers[b"content-type"] == b"application/json" else content_back.decode()
 
 
 @pytest.mark.parametrize("history", [["3", "7"], [], ["5"] * 30, ["no", "such"], [str(k) for k in range(1, 50)]])
@@ -68,12 +68,12 @@ def ask(service, path, body=None):
 )
 def test_recommendations_are_those_of_the_recommender(service, bundle, history, more):
     here = Recommender.load(bundle)
-    status, found = ask(service, "/recommend", {"history": history, **more})
+    status, reply = ask(service, "/recommend", {"history": history, **more})
     assert status == 200
     wanted = here.recommend(history, **more)
-    assert [(one["item"], one["title"]) for one in found["recommendations"]] == [one[:2] for one in wanted]
-    assert [one["score"] for one in found["recommendations"]] == pytest.approx([one.score for one in wanted], abs=1e-12)
-    assert found["unknown"] == here.ignored and found["popular"] == (here.numbers(history).size == 0)
+    assert [(one["item"], one["title"]) for one in reply["recommendations"]] == [one[:2] for one in wanted]
+    assert [one["score"] for one in reply["recommendations"]] == pytest.approx([one.score for one in wanted], abs=1e-12)
+    assert reply["unknown"] == here.ignored and reply["popular"] == (here.numbers(history).size == 0)
 
 
 def test_ids_are_the_same_as_numbers_and_as_text(service):
@@ -85,37 +85,37 @@ def test_ids_are_the_same_as_numbers_and_as_text(service):
 
 
 def test_other_recommenders(service, bundle, tmp_path):
-    _, found = ask(service, "/recommend", {"history": ["3"], "by": "popularity"})
+    _, reply = ask(service, "/recommend", {"history": ["3"], "by": "popularity"})
     _, wanted = ask(service, "/recommend", {"history": [], "blocked": ["3"]})
-    assert found["recommendations"] == wanted["recommendations"] and found["unknown"] == 0
+    assert reply["recommendations"] == wanted["recommendations"] and reply["unknown"] == 0
     other = table_bundle(tmp_path / "other", seed=5)
     both = Service(Served.load(bundle, other))
-    _, found = ask(both, "/recommend", {"history": ["3", "9"], "by": "teacher"})
-    assert [one["item"] for one in found["recommendations"]] == [one.item for one in Recommender.load(other).recommend(["3", "9"])]
+    _, reply = ask(both, "/recommend", {"history": ["3", "9"], "by": "teacher"})
+    assert [one["item"] for one in reply["recommendations"]] == [one.item for one in Recommender.load(other).recommend(["3", "9"])]
     assert ask(both, "/health")[1]["recommenders"] == ["student", "popularity", "teacher"]
-    status, found = ask(service, "/recommend", {"history": [], "by": "teacher"})
-    assert status == 422 and found["error"] == "by: 'teacher': not allowed; allowed: student | popularity"
+    status, reply = ask(service, "/recommend", {"history": [], "by": "teacher"})
+    assert status == 422 and reply["error"] == "by: 'teacher': not allowed; allowed: student | popularity"
 
 
 def test_reasons_sum_to_the_score(service, bundle):
     best = Recommender.load(bundle).recommend(["3", "7", "7"], 1)[0]
-    status, found = ask(service, "/explain", {"history": ["3", "7", "7"], "item": best.item})
-    assert status == 200 and found["item"] == best.item and found["title"] == best.title
-    assert found["score"] == pytest.approx(best.score, abs=1e-6)
-    assert found["score"] == pytest.approx(sum(part["weight"] for part in found["reasons"]))
-    assert {part["source"] for part in found["reasons"]} <= {"3", "7", None}
+    status, reply = ask(service, "/explain", {"history": ["3", "7", "7"], "item": best.item})
+    assert status == 200 and reply["item"] == best.item and reply["title"] == best.title
+    assert reply["score"] == pytest.approx(best.score, abs=1e-6)
+    assert reply["score"] == pytest.approx(sum(part["weight"] for part in reply["reasons"]))
+    assert {part["source"] for part in reply["reasons"]} <= {"3", "7", None}
     assert all(part["title"] == f"The {part['source']}. film {MARKUP if part['source'] == '7' else ''}".strip()
-               for part in found["reasons"] if part["source"])  # fmt: skip
+               for part in reply["reasons"] if part["source"])  # fmt: skip
 
 
 def test_items_by_title(service, bundle):
     here = Recommender.load(bundle)
-    _, found = ask(service, "/items?q=the+12&limit=3")
-    assert [one["item"] for one in found["items"]] == [one.item for one in here.find("the 12", 3)] and found["items"]
-    _, found = ask(service, "/items?limit=2")
-    assert [one["item"] for one in found["items"]] == [one.item for one in here.recommend([], 2)]
-    _, found = ask(service, "/items?q=onerror")
-    assert found["items"] and all(MARKUP in one["title"] for one in found["items"]), "titles are text, as they are"
+    _, reply = ask(service, "/items?q=the+12&limit=3")
+    assert [one["item"] for one in reply["items"]] == [one.item for one in here.find("the 12", 3)] and reply["items"]
+    _, reply = ask(service, "/items?limit=2")
+    assert [one["item"] for one in reply["items"]] == [one.item for one in here.recommend([], 2)]
+    _, reply = ask(service, "/items?q=onerror")
+    assert reply["items"] and all(MARKUP in one["title"] for one in reply["items"]), "titles are text, as they are"
 
 
 def test_health_says_what_is_served(service):
@@ -155,24 +155,24 @@ def test_health_says_what_is_served(service):
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_one_line(service, body, status, words):
-    found, answer = ask(service, "/recommend", body)
-    assert found == status and answer["error"].startswith(words), answer
+    code, answer = ask(service, "/recommend", body)
+    assert code == status and answer["error"].startswith(words), answer
     assert len(answer["error"]) < 300 and "\n" not in answer["error"]
 
 
 def test_integers_of_any_size_are_ids(service):
     for number in (10**18, 10**30, -5):
-        status, found = ask(service, "/recommend", {"history": [number]})
-        assert status == 200 and found["unknown"] == 1, number
-    status, found = ask(service, "/recommend", b'{"history": [' + b"9" * 5000 + b"]}")
+        status, reply = ask(service, "/recommend", {"history": [number]})
+        assert status == 200 and reply["unknown"] == 1, number
+    status, reply = ask(service, "/recommend", b'{"history": [' + b"9" * 5000 + b"]}")
     assert status in (200, 400, 422), "an id of 5,000 digits"
 
 
 def test_a_whole_number_may_be_written_as_a_float(service):
     whole = ask(service, "/recommend", b'{"history": [3, "7"], "k": 4}')
     assert whole[0] == 200 and ask(service, "/recommend", b'{"history": [3.0, "7"], "k": 4.0}') == whole
-    status, found = ask(service, "/recommend", b'{"history": [3.0, 7.5], "k": 4.0}')
-    assert status == 422 and found["error"].startswith("history[") and "got `float`" in found["error"]
+    status, reply = ask(service, "/recommend", b'{"history": [3.0, 7.5], "k": 4.0}')
+    assert status == 422 and reply["error"].startswith("history[") and "got `float`" in reply["error"]
 
 
 def test_other_refusals(service):
@@ -225,8 +225,8 @@ def test_a_client_that_leaves_is_not_answered(service):
 def test_what_nobody_foresaw_is_one_answer_and_a_line_in_the_log(bundle, capsys, monkeypatch):
     service = Service(Served.load(bundle))
     monkeypatch.setattr(service._served.student.student, "top", lambda *_: 1 / 0)
-    status, found = ask(service, "/recommend", {"history": ["3"]})
-    assert status == 500 and found == {"error": "the service has failed; its log says where"}
+    status, reply = ask(service, "/recommend", {"history": ["3"]})
+    assert status == 500 and reply == {"error": "the service has failed; its log says where"}
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
@@ -237,8 +237,8 @@ def test_metrics(bundle):
     for k in range(50):
         raw(service, "GET", f"/{k}")
     _, text = ask(service, "/metrics")
-    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    counted = {name: float(value) for name, value in found.items()}
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    counted = {name: float(value) for name, value in samples.items()}
     assert counted['alkd_requests_total{path="/recommend",status="200"}'] == 3
     assert counted['alkd_requests_total{path="/recommend",status="400"}'] == 1
     assert counted['alkd_requests_total{path="/recommend",status="422"}'] == 1
@@ -279,11 +279,11 @@ def test_the_page_may_ask_nobody_else(service):
 
 
 def test_the_document_describes_what_is_served(service):
-    status, found = ask(service, "/openapi.json")
-    assert status == 200 and found["openapi"] == "3.1.0"
-    assert set(found["paths"]) == {"/recommend", "/explain", "/items", "/health", "/metrics", "/openapi.json", "/"}
-    schemas = found["components"]["schemas"]
+    status, document = ask(service, "/openapi.json")
+    assert status == 200 and document["openapi"] == "3.1.0"
+    assert set(document["paths"]) == {"/recommend", "/explain", "/items", "/health", "/metrics", "/openapi.json", "/"}
+    schemas = document["components"]["schemas"]
     assert schemas["Recommend"]["required"] == ["history"] and schemas["Recommend"]["properties"]["history"]["maxItems"] == 1000
     assert schemas["Recommend"]["properties"]["k"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10}
-    wanted = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(found)))
+    wanted = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert wanted <= set(schemas)

@@ -46,9 +46,9 @@ def test_a_thousand_requests_a_second(tmp_path, items, neighbours):
     with serving(bundle) as server:
         load(server.port, "--seconds", "3", "--items", str(items))  # pages are read, code is warm
         before, _ = cpu_and_memory(server)
-        found = load(server.port, "--seconds", seconds, "--items", str(items))
+        report = load(server.port, "--seconds", seconds, "--items", str(items))
         after, memory = cpu_and_memory(server)
-    print(f"\n{items:,} items x {neighbours}: {found}; worker: {after - before:.1f} CPU s, {memory:.0f} MiB of its own")
+    print(f"\n{items:,} items x {neighbours}: {report}; worker: {after - before:.1f} CPU s, {memory:.0f} MiB of its own")
 
 
 @pytest.mark.slow
@@ -56,8 +56,8 @@ def test_200_clients_for_a_minute(tmp_path):
     with serving(table_bundle(tmp_path / "bundle"), "--workers", "2") as server:
         _, before = cpu_and_memory(server)
         # slow enough for a machine that is busy with other things: what counts is that nothing fails
-        found = load(server.port, "--rate", "300", "--seconds", "60", "--connections", "200")
-        assert found["failures"] == 0 and found["requests"] == 18_000
+        report = load(server.port, "--rate", "300", "--seconds", "60", "--connections", "200")
+        assert report["failures"] == 0 and report["requests"] == 18_000
         _, after = cpu_and_memory(server)
         assert after - before < 100, "MiB"
         assert server.stop() == (0, "")
@@ -84,11 +84,11 @@ def test_bodies_of_100_megabytes_take_no_memory(tmp_path):
         assert after - before < 50, "MiB"
         # a million items in a body that is allowed to be large
     with serving(table_bundle(tmp_path / "other"), "--max-body", str(10**8)) as server:
-        status, found = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
-        assert status == 422 and found["error"].endswith("expected `array` of length <= 1000")
+        status, reply = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
+        assert status == 422 and reply["error"].endswith("expected `array` of length <= 1000")
     with serving(table_bundle(tmp_path / "third"), "--max-body", str(10**8), "--max-history", str(10**6)) as server:
-        status, found = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
-        assert status == 200 and len(found["recommendations"]) == 10
+        status, reply = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
+        assert status == 200 and len(reply["recommendations"]) == 10
 
 
 @pytest.mark.slow

@@ -42,8 +42,8 @@ def write(page, words):
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     teacher = table_bundle(folder / "teacher", seed=9)
-    with serving(table_bundle(folder / "bundle"), "--teacher", str(teacher)) as found:
-        yield found
+    with serving(table_bundle(folder / "bundle"), "--teacher", str(teacher)) as address:
+        yield address
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(bundle):
-    with serving(bundle, "--workers", "2", "--max-seconds", "1", "--max-body", "20000", "--max-connections", "40") as found:
-        yield found
-        assert found.process.poll() is None, "whatever its clients did, it serves"
-        code, said = found.stop()
+    with serving(bundle, "--workers", "2", "--max-seconds", "1", "--max-body", "20000", "--max-connections", "40") as server:
+        yield server
+        assert server.process.poll() is None, "whatever its clients did, it serves"
+        code, said = server.stop()
         assert code == 0 and said == ""
 
 
@@ -65,8 +65,8 @@ def test_workers_share_connections_and_count_together(server):
     assert len(server.workers()) == 2
 
     def counted():
-        found = re.search(r'alkd_requests_total\{path="/health",status="200"\} (\S+)', server.ask("/metrics")[1])
-        return float(found[1]) if found else 0
+        match = re.search(r'alkd_requests_total\{path="/health",status="200"\} (\S+)', server.ask("/metrics")[1])
+        return float(match[1]) if match else 0
 
     before = counted()
     for _ in range(30):  # each on a connection of its own, so that both workers answer some

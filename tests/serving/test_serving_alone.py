@@ -50,14 +50,14 @@ def go(python, code, cwd, **more):
 def test_a_bundle_is_served_without_recbole(tmp_path, name):
     served = serve(tmp_path, name)
     here = Recommender.load(served.bundle)
-    found, words = go(
+    out, words = go(
         sys.executable,
         ALONE + USE.replace("BUNDLE", repr(str(served.bundle))),
         tmp_path,
         PYTHONPATH=str(ROOT),
     )
     wanted = json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")])
-    assert json.loads(found) == json.loads(wanted)
+    assert json.loads(out) == json.loads(wanted)
     assert words.startswith(
         "recbole_alkd.run_recbole_alkd needs recbole and torch, which this environment has not: pip install"
     )
@@ -94,14 +94,14 @@ def test_a_bare_environment_with_the_wheel_and_two_packages(source, tmp_path):  
     python = str(tmp_path / "bare" / "bin" / "python")
     for words in (["--no-deps", str(wheel)], ["-c", str(ROOT / "constraints.txt"), "numpy", "safetensors"]):
         subprocess.run([python, "-m", "pip", "install", "-q", *words], check=True, timeout=300)
-    found, _ = go(
+    out, _ = go(
         python,
         "import sys, json\n" + USE.replace("BUNDLE", repr(str(served.bundle))),
         tmp_path,
         PYTHONPATH="",
     )
     here = Recommender.load(served.bundle)
-    assert json.loads(found) == json.loads(
+    assert json.loads(out) == json.loads(
         json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")])
     )
     command = [

@@ -34,9 +34,9 @@ HEAD = "session_id:token\titem_id_list:token_seq\titem_id:token"
 
 def more_sessions(count=25, new=5):
     """(history, target) of items 1 to 30 and, in every third session, of ``new`` new ones."""
-    found = toy_sessions(count, n_items=30 + new, seed=11)
+    drawn = toy_sessions(count, n_items=30 + new, seed=11)
     name = lambda item: f"i{item}" if item <= 30 else f"new{item - 30}"  # noqa: E731
-    return [([name(item) for item in history], name(target)) for history, target in found]
+    return [([name(item) for item in history], name(target)) for history, target in drawn]
 
 
 def write_more(folder, sessions, titles=True):
@@ -121,9 +121,9 @@ def test_lists_of_an_llm_are_weighed_with_the_new_popularities(cut):
     whole = TableCounts.of(flat, offsets, 25, made, *cut)
     part = TableCounts.of(flat[: offsets[60]], offsets[:61], 25, made, *cut)
     rest = [flat[begin:end].tolist() for begin, end in pairwise(offsets[60:])]
-    found, wanted = added(part, rest, 25).table, whole.table
-    np.testing.assert_array_equal(found.toarray(), wanted.toarray())
-    assert (found.toarray() != part.table.toarray()).any()
+    table, wanted = added(part, rest, 25).table, whole.table
+    np.testing.assert_array_equal(table.toarray(), wanted.toarray())
+    assert (table.toarray() != part.table.toarray()).any()
 
 
 def test_an_update_can_be_updated(tmp_path):
@@ -152,8 +152,8 @@ def test_clicks_are_cut_into_sessions_as_the_run_did(tmp_path):
         "list": "item_id_list",
         "window": 86400,
     }
-    found = read_sessions(tmp_path / "clicks.inter.xz", {**fields, "time_unit": None, "min_length": 3})
-    assert found == [["a", "b", "c"], ["a", "b", "c"]]
+    sessions = read_sessions(tmp_path / "clicks.inter.xz", {**fields, "time_unit": None, "min_length": 3})
+    assert sessions == [["a", "b", "c"], ["a", "b", "c"]]
 
 
 def test_prefixes_of_a_session_are_one_session(tmp_path):

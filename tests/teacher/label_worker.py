@@ -52,8 +52,8 @@ def label(
     ended = None
     try:
         with LabelStore(store) as opened:
-            found = labelling.collect_labels(teacher, questions(count), opened, budget, show_progress=False)
-            ended = found.ended
+            collected = labelling.collect_labels(teacher, questions(count), opened, budget, show_progress=False)
+            ended = collected.ended
     except AlkdError as error:
         ended = str(error)
     finally:

@@ -80,17 +80,17 @@ class TestApi(TeacherTests):
 
     def test_what_is_sent(self, tmp_path: Path, store: LabelStore) -> None:
         teacher = self.make(tmp_path)
-        found = label(teacher, store)
+        collected = label(teacher, store)
         (body,) = self.server.requests
         instance = some_instances(1)[0]
         assert body["model"] == "priced" and body["temperature"] == 0
         assert [message["role"] for message in body["messages"]] == ["system", "user"]
         assert "\n\n".join(message["content"] for message in body["messages"]) == teacher.prompt(instance)
         assert self.server.keys == ["Bearer none"]  # no key for a server that is not OpenAI's
-        label_ = found.labels[100]
+        label_ = collected.labels[100]
         assert label_.ranking == tuple(sorted(instance.candidates, reverse=True)[:7])
         assert label_.usd == pytest.approx((label_.prompt_tokens * 10 + label_.completion_tokens * 30) / 1e6)
-        assert found.bill.usd == label_.usd and found.bill.prompt_tokens == label_.prompt_tokens > 100
+        assert collected.bill.usd == label_.usd and collected.bill.prompt_tokens == label_.prompt_tokens > 100
 
     def test_the_servers_address_is_no_part_of_the_identity(self, tmp_path: Path) -> None:
         assert self.make(tmp_path).identity == self.make(tmp_path, llm_base_url="http://127.0.0.1:9/v1").identity
@@ -114,17 +114,17 @@ RETRIED = {
 @pytest.mark.parametrize("problem", RETRIED)
 def test_problems_that_pass_are_tried_again(tmp_path: Path, store: LabelStore, problem: str) -> None:
     with ChatServer(lambda number, body: RETRIED[problem] if number < 2 else None) as server:
-        found = label(make(server, tmp_path, llm_timeout=0.3), store)
-    assert len(found.labels) == 1 and found.bill.failed == 0
+        collected = label(make(server, tmp_path, llm_timeout=0.3), store)
+    assert len(collected.labels) == 1 and collected.bill.failed == 0
     assert len(server.requests) == 3  # one layer of retries, not two
-    assert found.bill.asked == 1
+    assert collected.bill.asked == 1
 
 
 def test_retry_after_holds_back_every_request(tmp_path: Path, store: LabelStore) -> None:
     slow_down = {"status": 429, "headers": {"Retry-After": "0.5"}}
     with ChatServer(lambda number, body: slow_down if number == 0 else {"sleep": 0.05}) as server:
-        found = label(make(server, tmp_path, llm_concurrency=1), store, 3)
-    assert len(found.labels) == 3
+        collected = label(make(server, tmp_path, llm_concurrency=1), store, 3)
+    assert len(collected.labels) == 3
     assert server.times[1] - server.times[0] >= 0.5
     when = time.time() + 1.5  # as a date, which has whole seconds
     date = {"status": 429, "headers": {"Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(when))}}
@@ -154,10 +154,10 @@ def test_a_request_that_never_works_is_left_to_the_next_run(tmp_path: Path, stor
         return {"status": 500} if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0] else None
 
     with ChatServer(script) as server, caplog.at_level(logging.WARNING):
-        found = label(make(server, tmp_path, llm_concurrency=1), store, 3)
-    assert found.missing == (bad.row,) and list(found.labels) == [100, 102]
+        collected = label(make(server, tmp_path, llm_concurrency=1), store, 3)
+    assert collected.missing == (bad.row,) and list(collected.labels) == [100, 102]
     assert len(server.requests) == 2 + chat_client.TRIES
-    assert len(store) == 2 and found.bill.failed == 1
+    assert len(store) == 2 and collected.bill.failed == 1
     assert "session s1: no label: 500" in caplog.text
 
 
@@ -196,8 +196,8 @@ def test_what_no_retry_can_mend_ends_it_and_keeps_the_rest(tmp_path: Path, store
 def test_a_request_that_is_refused_is_a_failed_label(tmp_path: Path, store: LabelStore, code: str) -> None:
     refused = {"status": 400, "body": {"error": {"message": "too long", "code": code}}}
     with ChatServer(lambda number, body: refused if number == 0 else None) as server:
-        found = label(make(server, tmp_path, llm_concurrency=1), store, 3)
-    assert len(server.requests) == 3 and len(found.labels) == 2 and found.bill.failed == 1
+        collected = label(make(server, tmp_path, llm_concurrency=1), store, 3)
+    assert len(server.requests) == 3 and len(collected.labels) == 2 and collected.bill.failed == 1
     assert store.counts() == {"ok": 2, "failed": 1}
 
 
@@ -209,8 +209,8 @@ def test_fields_that_a_server_does_not_take(tmp_path: Path, store: LabelStore, c
         return None
 
     with ChatServer(script) as server:
-        found = label(make(server, tmp_path, llm_concurrency=4), store, 8)
-    assert len(found.labels) == 8
+        collected = label(make(server, tmp_path, llm_concurrency=4), store, 8)
+    assert len(collected.labels) == 8
     assert len(server.requests) <= 8 + 2 * 4  # found out once, by those that were in flight
     assert "max_completion_tokens" in server.requests[-1]
     assert "takes no temperature" in caplog.text
@@ -222,32 +222,32 @@ UNUSABLE = ["I cannot help with that.", "", "<think>hm, <ID1>", "[<ID999>]", "lo
 @pytest.mark.parametrize("text", UNUSABLE, ids=lambda text: text[:12])
 def test_unusable_answers_are_asked_for_once_more(tmp_path: Path, store: LabelStore, text: str) -> None:
     with ChatServer(lambda number, body: text if number == 0 else None) as server:
-        found = label(make(server, tmp_path), store)
+        collected = label(make(server, tmp_path), store)
     first, second = server.requests
     assert second["messages"][:2] == first["messages"]
     assert [message["role"] for message in second["messages"][2:]] == ["assistant", "user"]
     assert "names none of the candidates" in second["messages"][3]["content"]
-    kept = found.labels[100]
-    assert kept.repairs["asked_again"] == 1 and found.bill.repaired == 1
+    kept = collected.labels[100]
+    assert kept.repairs["asked_again"] == 1 and collected.bill.repaired == 1
     assert kept.raw.startswith(text[:1000]) and kept.raw.endswith("]") and len(kept.raw) < 300_000
     assert kept.prompt_tokens + kept.completion_tokens == server.charged  # both are paid for
 
 
 def test_twice_unusable_is_a_failed_label(tmp_path: Path, store: LabelStore) -> None:
     with ChatServer(lambda number, body: f"no {number}") as server:
-        found = label(make(server, tmp_path), store)
+        collected = label(make(server, tmp_path), store)
         assert len(server.requests) == 2
         again = label(make(server, tmp_path), store)  # and final
         assert len(server.requests) == 2
-    assert found.labels == {} and found.bill.failed == again.bill.failed == 1
+    assert collected.labels == {} and collected.bill.failed == again.bill.failed == 1
     assert next(iter(store)).raw == "no 0\n\n=== asked again ===\n\nno 1"
 
 
 def test_ten_megabytes_are_read(tmp_path: Path, store: LabelStore) -> None:
     text = "lorem ipsum " * 850_000
     with ChatServer(lambda number, body: text + completion(body)["choices"][0]["message"]["content"]) as server:
-        found = label(make(server, tmp_path, llm_timeout=60), store)
-    assert len(found.labels[100].ranking) == 7
+        collected = label(make(server, tmp_path, llm_timeout=60), store)
+    assert len(collected.labels[100].ranking) == 7
     assert len(server.requests) == 1
 
 
@@ -262,17 +262,17 @@ def test_parts_and_missing_usage(tmp_path: Path, store: LabelStore) -> None:
     with ChatServer(script) as server:
         teacher = make(server, tmp_path)
         bound, usd = teacher.estimate(some_instances(1)[0])
-        found = label(teacher, store)
-    assert len(found.labels) == 1
-    assert found.bill.prompt_tokens + found.bill.completion_tokens == bound  # never less than it may have been
-    assert found.bill.usd == pytest.approx(usd)
+        collected = label(teacher, store)
+    assert len(collected.labels) == 1
+    assert collected.bill.prompt_tokens + collected.bill.completion_tokens == bound  # never less than it may have been
+    assert collected.bill.usd == pytest.approx(usd)
 
 
 def test_cached_tokens_are_cheaper(tmp_path: Path, store: LabelStore) -> None:
     usage = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 800}}
     with ChatServer(lambda number, body: {"usage": usage}) as server:
-        found = label(make(server, tmp_path), store)
-    assert found.bill.usd == pytest.approx((200 * 10 + 800 * 1 + 100 * 30) / 1e6)
+        collected = label(make(server, tmp_path), store)
+    assert collected.bill.usd == pytest.approx((200 * 10 + 800 * 1 + 100 * 30) / 1e6)
 
 
 # -- limits --------------------------------------------------------------------------------------------------------------
@@ -294,12 +294,12 @@ def test_32_in_flight_never_pass_a_limit(tmp_path: Path, store: LabelStore, limi
     budget = Budget(**limits)
     with ChatServer(script) as server:
         teacher = make(server, tmp_path, llm_concurrency=32, llm_timeout=1)
-        found = collect_labels(teacher, many(200), store, budget, show_progress=False)
+        collected = collect_labels(teacher, many(200), store, budget, show_progress=False)
         one, usd = teacher.estimate(many(1)[0])
         teacher.close()
     assert server.most > 20
-    assert f"budget_{limit}" in found.ended
-    assert found.missing
+    assert f"budget_{limit}" in collected.ended
+    assert collected.missing
     if limit == "labels":
         assert budget.spent.labels <= 90 and len(server.requests) <= 90 * 2
     elif limit == "tokens":
@@ -308,7 +308,7 @@ def test_32_in_flight_never_pass_a_limit(tmp_path: Path, store: LabelStore, limi
     else:
         assert budget.spent.usd <= 0.7
         assert budget.spent.usd > 0.7 - 3 * usd
-        assert found.bill.usd <= budget.spent.usd
+        assert collected.bill.usd <= budget.spent.usd
 
 
 def test_a_request_that_may_be_charged_counts(tmp_path: Path, store: LabelStore) -> None:
@@ -316,14 +316,14 @@ def test_a_request_that_may_be_charged_counts(tmp_path: Path, store: LabelStore)
         teacher = make(server, tmp_path)
         one, _ = teacher.estimate(some_instances(1)[0])
         budget = Budget(9, tokens=3 * one)
-        found = label(teacher, store, 1, budget)
-    assert budget.spent.tokens == one + found.bill.prompt_tokens + found.bill.completion_tokens
+        collected = label(teacher, store, 1, budget)
+    assert budget.spent.tokens == one + collected.bill.prompt_tokens + collected.bill.completion_tokens
     assert server.charged <= budget.spent.tokens
     with ChatServer(lambda number, body: {"reset": True} if number == 0 else None) as server, LabelStore(tmp_path / "2") as other:
         budget = Budget(9, tokens=one + 5)  # nothing is left to send it again
-        found = label(make(server, tmp_path), other, 1, budget)
+        collected = label(make(server, tmp_path), other, 1, budget)
         assert len(server.requests) == 1
-    assert found.labels == {} and found.missing == (100,)
+    assert collected.labels == {} and collected.missing == (100,)
     assert budget.spent.tokens == one
 
 
@@ -331,9 +331,9 @@ def test_no_second_try_without_budget(tmp_path: Path, store: LabelStore) -> None
     with ChatServer(lambda number, body: "nonsense") as server:
         teacher = make(server, tmp_path)
         one, _ = teacher.estimate(some_instances(1)[0])
-        found = label(teacher, store, 1, Budget(9, tokens=one + 10))
+        collected = label(teacher, store, 1, Budget(9, tokens=one + 10))
         assert len(server.requests) == 1
-    assert found.bill.failed == 1 and store.counts()["failed"] == 1
+    assert collected.bill.failed == 1 and store.counts()["failed"] == 1
 
 
 # -- hints ---------------------------------------------------------------------------------------------------------------
@@ -360,11 +360,11 @@ def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) ->
     with ChatServer(script) as server:
         budget = Budget(9, tokens=10**6)
         supplies = hint_supplies(calls)
-        found = label(make(server, tmp_path, HINTED), store, 3, budget, supplies=supplies)
+        collected = label(make(server, tmp_path, HINTED), store, 3, budget, supplies=supplies)
         assert len(server.requests) == 4
         assert "1. Sequels follow.\n2. Casts recur." in server.requests[1]["messages"][1]["content"]
-        assert found.bill.asked == 3
-        assert found.bill.prompt_tokens + found.bill.completion_tokens == server.charged == budget.spent.tokens
+        assert collected.bill.asked == 3
+        assert collected.bill.prompt_tokens + collected.bill.completion_tokens == server.charged == budget.spent.tokens
         rounds = make(server, tmp_path / "rounds", HINTED)  # hints of its own, because its store is another
         with LabelStore(tmp_path / "rounds.sqlite") as other:
             bills = [
@@ -562,5 +562,5 @@ def test_the_second_ctrl_c_leaves_at_once(tmp_path: Path, store: LabelStore) -> 
 def test_answers_are_json_safe(tmp_path: Path, store: LabelStore) -> None:
     half_a_pair = json.loads('"\\ud83d"')
     with ChatServer(lambda number, body: half_a_pair + completion(body)["choices"][0]["message"]["content"] + "\0") as server:
-        found = label(make(server, tmp_path), store)
-    assert found.labels[100].raw.startswith(half_a_pair) and found.labels[100].raw.endswith("\0")
+        collected = label(make(server, tmp_path), store)
+    assert collected.labels[100].raw.startswith(half_a_pair) and collected.labels[100].raw.endswith("\0")

@@ -58,8 +58,8 @@ def test_a_ranking_is_kept_whatever_stands_around_it(tmp_path: Path, store: Labe
     with FaultServer(fault) as server:
         teacher = make(server, tmp_path)
         bound, most = teacher.estimate(some_instances(1)[0])
-        found = label(teacher, store, 1, budget)
-    kept = found.labels[100]
+        collected = label(teacher, store, 1, budget)
+    kept = collected.labels[100]
     assert kept.ranking == tuple(sorted(some_instances(1)[0].candidates, reverse=True)[:7])
     assert server.paid_requests == 1 and "asked_again" not in kept.repairs
     assert server.paid_tokens <= budget.spent.tokens == kept.prompt_tokens + kept.completion_tokens <= bound
@@ -72,10 +72,10 @@ def test_a_ranking_is_kept_whatever_stands_around_it(tmp_path: Path, store: Labe
 def test_an_empty_answer_that_was_paid_for_is_a_failed_label(tmp_path: Path, store: LabelStore, fault: str) -> None:
     budget = Budget(9, tokens=10**6)
     with FaultServer(fault) as server:
-        found = label(make(server, tmp_path, llm_concurrency=2), store, 4, budget)
+        collected = label(make(server, tmp_path, llm_concurrency=2), store, 4, budget)
         assert server.paid_requests == 8  # asked for once more, and not again
-        assert store.counts() == {"ok": 0, "failed": 4} and found.bill.failed == 4 and found.missing == ()
-        assert server.paid_tokens <= budget.spent.tokens == found.bill.prompt_tokens + found.bill.completion_tokens
+        assert store.counts() == {"ok": 0, "failed": 4} and collected.bill.failed == 4 and collected.missing == ()
+        assert server.paid_tokens <= budget.spent.tokens == collected.bill.prompt_tokens + collected.bill.completion_tokens
         again = label(make(server, tmp_path), store, 4)
         assert server.paid_requests == 8 and again.bill.asked == 0
     assert fault == "content null" or all(one.raw.strip() for one in store)  # what came is kept
@@ -87,8 +87,8 @@ def test_a_body_without_end_is_a_failed_label(
 ) -> None:
     monkeypatch.setattr(body_limit, "MOST_BYTES", 2**20)
     with FaultServer(fault) as server:
-        found = label(make(server, tmp_path, llm_timeout=60), store)
-    assert found.bill.failed == 1 and len(store) == 1 and server.paid_requests == 2
+        collected = label(make(server, tmp_path, llm_timeout=60), store)
+    assert collected.bill.failed == 1 and len(store) == 1 and server.paid_requests == 2
     assert len(next(iter(store)).raw) < 10_000
 
 
@@ -141,8 +141,8 @@ def test_a_refusal_is_that_requests_alone(tmp_path: Path, store: LabelStore, fau
         return fault if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0] else None
 
     with FaultServer(plan) as server:
-        found = label(make(server, tmp_path, llm_concurrency=concurrency), store, 6)
-        assert len(found.labels) == 5 and store.counts() == {"ok": 5, "failed": 1}
+        collected = label(make(server, tmp_path, llm_concurrency=concurrency), store, 6)
+        assert len(collected.labels) == 5 and store.counts() == {"ok": 5, "failed": 1}
         assert len(server.requests) == 6 and server.paid_twice == 0
         again = label(make(server, tmp_path, llm_concurrency=concurrency), store, 6)
         assert again.bill.asked == 0 and len(server.requests) == 6
@@ -153,8 +153,8 @@ def test_the_last_one_missing_may_be_the_one_that_is_refused(tmp_path: Path, sto
     with FaultServer() as server:
         label(make(server, tmp_path), store, 3)
     with FaultServer(fault) as server:
-        found = label(make(server, tmp_path), store, 4)
-        assert len(found.labels) == 3 and store.counts() == {"ok": 3, "failed": 1}
+        collected = label(make(server, tmp_path), store, 4)
+        assert len(collected.labels) == 3 and store.counts() == {"ok": 3, "failed": 1}
     with LabelStore(tmp_path / "new") as other, FaultServer("400 text") as server:
         with pytest.raises(AlkdError, match=r"refuses requests to the model 'priced': 400: "):  # nothing was ever answered
             label(make(server, tmp_path), other)
@@ -180,15 +180,15 @@ def test_many_refusals_beside_slow_answers_end_nothing(tmp_path: Path, store: La
         return answer_text(body)
 
     with FaultServer(plan, text=text) as server:
-        found = collect_labels(make(server, tmp_path, llm_concurrency=8), many(60), store, Budget(99), show_progress=False)
-    assert len(found.labels) + found.bill.failed == 60 and found.missing == ()
+        collected = collect_labels(make(server, tmp_path, llm_concurrency=8), many(60), store, Budget(99), show_progress=False)
+    assert len(collected.labels) + collected.bill.failed == 60 and collected.missing == ()
     assert store.counts()["ok"] == server.paid_requests > 5
 
 
 def test_403_is_one_requests_once_others_are_answered(tmp_path: Path, store: LabelStore) -> None:
     with FaultServer(lambda number, body: "403 echo" if number == 2 else None) as server:
-        found = label(make(server, tmp_path, llm_concurrency=1), store, 4)
-    assert len(found.labels) == 3 and store.counts()["failed"] == 1
+        collected = label(make(server, tmp_path, llm_concurrency=1), store, 4)
+    assert len(collected.labels) == 3 and store.counts()["failed"] == 1
     with FaultServer("403 echo") as server, LabelStore(tmp_path / "2") as other, pytest.raises(AlkdError, match=r"\(403\)"):
         label(make(server, tmp_path, llm_concurrency=1), other, 4)
     assert len(server.requests) == 1
@@ -204,8 +204,8 @@ def test_what_holds_for_every_request_ends_it_and_keeps_the_rest(tmp_path: Path,
 @pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_is_tried_again(tmp_path: Path, store: LabelStore, fault: str) -> None:
     with FaultServer(lambda number, body: fault if number < 2 else None) as server:
-        found = label(make(server, tmp_path), store)
-    assert len(found.labels) == 1 and len(server.requests) == 3 and server.paid_requests == 1
+        collected = label(make(server, tmp_path), store)
+    assert len(collected.labels) == 1 and len(server.requests) == 3 and server.paid_requests == 1
 
 
 def test_a_server_that_cannot_be_trusted_for_a_while(tmp_path: Path, store: LabelStore) -> None:
@@ -214,15 +214,15 @@ def test_a_server_that_cannot_be_trusted_for_a_while(tmp_path: Path, store: Labe
     faults = [name for name in faults if name not in ("endless", "bomb", "html")]
     budget = Budget(999, tokens=10**7)
     with FaultServer(sometimes(faults, 0.5)) as server:
-        found = collect_labels(make(server, tmp_path, llm_concurrency=8), many(120), store, budget, show_progress=False)
+        collected = collect_labels(make(server, tmp_path, llm_concurrency=8), many(120), store, budget, show_progress=False)
         paid = set(server.paid)
         assert server.paid_tokens <= budget.spent.tokens
-        assert len(store) + len(found.missing) == 120 and len(found.labels) > 90
+        assert len(store) + len(collected.missing) == 120 and len(collected.labels) > 90
         teacher = make(server, tmp_path)
         stored = {one.key for one in store}
         for key, instance in zip(keys_of(teacher, many(120)), many(120), strict=True):
             question = question_of({"messages": [dict(m) for m in teacher.messages(instance)]})
-            assert question not in paid or key in stored or instance.row in found.missing
+            assert question not in paid or key in stored or instance.row in collected.missing
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_a_model_without_a_system_role(tmp_path: Path, store: LabelStore) -> Non
     with FaultServer("no system role") as server:
         teacher = make(server, tmp_path, llm_concurrency=2)
         before = teacher.prompt(some_instances(1)[0])
-        found = label(teacher, store, 6)
-    assert len(found.labels) == 6 and server.paid_twice == 0 and len(server.requests) <= 6 + 2
+        collected = label(teacher, store, 6)
+    assert len(collected.labels) == 6 and server.paid_twice == 0 and len(server.requests) <= 6 + 2
     (message,) = server.requests[-1]["messages"]
     texts = {m["messages"][0]["content"] for m in server.requests if len(m["messages"]) == 1}
     assert message["role"] == "user" and before in texts  # the same words, so the label's key is the same
@@ -253,8 +253,8 @@ def test_a_model_without_a_system_role(tmp_path: Path, store: LabelStore) -> Non
 
 def test_half_a_surrogate_pair_in_an_unusable_answer(tmp_path: Path, store: LabelStore) -> None:
     with FaultServer(text=lambda body: "\ud83d no idea \udc00") as server:
-        found = label(make(server, tmp_path), store, 3)
-        assert server.paid_requests == 6 and store.counts()["failed"] == 3 and found.missing == ()
+        collected = label(make(server, tmp_path), store, 3)
+        assert server.paid_requests == 6 and store.counts()["failed"] == 3 and collected.missing == ()
         label(make(server, tmp_path), store, 3)
         assert server.paid_requests == 6
     assert server.requests[-1]["messages"][2]["content"] == "\ufffd no idea \ufffd"
@@ -285,8 +285,8 @@ def test_a_reader_that_fails_makes_a_failed_label(
 
     monkeypatch.setattr(parse, "parse_ranking", broken)
     with FaultServer() as server:
-        found = label(make(server, tmp_path), store, 2)
-        assert server.paid_requests == 4 and store.counts()["failed"] == 2 and found.bill.failed == 2
+        collected = label(make(server, tmp_path), store, 2)
+        assert server.paid_requests == 4 and store.counts()["failed"] == 2 and collected.bill.failed == 2
     assert "RecursionError: too deep" in caplog.text
     assert all(one.raw.startswith("[<ID") for one in store)  # for a better reader
 
@@ -330,9 +330,9 @@ def test_a_key_that_the_server_repeats_is_struck_out(
     shown = ""
     with FaultServer(fault) as server, caplog.at_level(logging.DEBUG):
         try:
-            found = label(make(server, tmp_path, llm_api_key_env="MY_KEY"), store, 2)
-            shown = repr(found)
-            assert len(found.labels) == 2
+            collected = label(make(server, tmp_path, llm_api_key_env="MY_KEY"), store, 2)
+            shown = repr(collected)
+            assert len(collected.labels) == 2
         except AlkdError as error:
             shown = str(error)
         assert server.keys[0] == f"Bearer {KEY}"

@@ -100,17 +100,17 @@ def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> N
     teacher = teachers.get("api")(context)
     budget = Budget(len(instances), tokens=100_000)
     with LabelStore(tmp_path / "labels.sqlite") as store:
-        found = collect_labels(teacher, instances, store, budget, show_progress=False)
+        collected = collect_labels(teacher, instances, store, budget, show_progress=False)
         teacher.close()
         # a model of this size seldom ranks; what counts is that every answer is there, counted and kept
-        assert found.missing == () and len(store) == len(instances)
+        assert collected.missing == () and len(store) == len(instances)
         for label in store:
             asked = 2 if label.status == "failed" or "asked_again" in label.repairs else 1
             assert label.raw and label.prompt_tokens > 100 * asked and label.completion_tokens > 0
             assert set(label.ranking) <= set(label.candidates)
-        assert budget.spent.tokens == found.bill.prompt_tokens + found.bill.completion_tokens
+        assert budget.spent.tokens == collected.bill.prompt_tokens + collected.bill.completion_tokens
         upper = sum(teacher.estimate(i)[0] for i in instances)
-        assert found.bill.prompt_tokens < upper  # bytes are more than tokens
+        assert collected.bill.prompt_tokens < upper  # bytes are more than tokens
         again = collect_labels(teachers.get("api")(context), instances, store, Budget(99), show_progress=False)
         assert again.bill.asked == 0
 

@@ -38,10 +38,10 @@ def test_requests_a_second(tmp_path: Path) -> None:
     try:
         with LabelStore(tmp_path / "labels.sqlite") as store:
             teacher.prepare()
-            found = collect_labels(teacher, instances, store, Budget(REQUESTS), show_progress=False)
+            collected = collect_labels(teacher, instances, store, Budget(REQUESTS), show_progress=False)
     finally:
         teacher.close()
         process.kill()
-    assert len(found.labels) == REQUESTS
-    rate, most = REQUESTS / found.bill.seconds, IN_FLIGHT / SECONDS
+    assert len(collected.labels) == REQUESTS
+    rate, most = REQUESTS / collected.bill.seconds, IN_FLIGHT / SECONDS
     print(f"\n{rate:.1f} requests a second, stored durably; {most:g} are possible ({rate / most:.1%})")

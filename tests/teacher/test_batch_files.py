@@ -57,14 +57,14 @@ def test_there_and_back(tmp_path: Path) -> None:
             answer(requests, 3, custom_id="another run's"),
         ]
         back.write_text("\n".join(lines) + "\n")
-        found = read_batch(teacher, instances, store, back)
-        assert (found.stored, found.known, found.foreign, found.unanswered) == (2, 0, 1, 1)
+        read_in = read_batch(teacher, instances, store, back)
+        assert (read_in.stored, read_in.known, read_in.foreign, read_in.unanswered) == (2, 0, 1, 1)
         label = store.get(requests[1]["custom_id"])
         assert label.ranking == tuple(sorted(instances[1].candidates, reverse=True)[:7])
         assert label.usd == pytest.approx((label.prompt_tokens * 10 + label.completion_tokens * 30) / 1e6 / 2)
         assert store.get(requests[0]["custom_id"]).status == "failed"
-        assert (found.bill.asked, found.bill.failed) == (2, 1)
-        assert found.bill.prompt_tokens == sum(x.prompt_tokens for x in store)
+        assert (read_in.bill.asked, read_in.bill.failed) == (2, 1)
+        assert read_in.bill.prompt_tokens == sum(x.prompt_tokens for x in store)
 
         again = read_batch(teacher, instances, store, back)
         assert (again.stored, again.bill.usd) == (
@@ -121,9 +121,9 @@ def test_bad_lines_do_not_cost_the_good_ones(tmp_path: Path, caplog: pytest.LogC
         ]
         content = ("\ufeff" + "\r\n".join(lines) + "\n").encode()
         back.write_bytes(content + answer(requests, 5).encode().replace(b"[<ID", b"caf\xe9 [<ID"))
-        found = read_batch(teacher, instances, store, back)
-        assert (found.stored, found.bill.failed, found.unanswered, found.foreign) == (6, 2, 0, 0)
-        assert [problem.partition(":")[0] for problem in found.unreadable] == ["line 5", "line 6"]
+        read_in = read_batch(teacher, instances, store, back)
+        assert (read_in.stored, read_in.bill.failed, read_in.unanswered, read_in.foreign) == (6, 2, 0, 0)
+        assert [problem.partition(":")[0] for problem in read_in.unreadable] == ["line 5", "line 6"]
         assert "line 5: no line of a batch's output file" in caplog.text
         labels = [store.get(request["custom_id"]) for request in requests]
         assert [label.status for label in labels] == ["ok", "ok", "failed", "failed", "ok", "ok"]
@@ -140,8 +140,8 @@ def test_estimates_need_no_server(tmp_path: Path) -> None:
     teacher, instances = make(tmp_path), some_instances(5)
     with LabelStore(tmp_path / "s") as store:
         store.put(Label(key_of(teacher, instances[2]), ("x",)))
-        found = estimate_labels(teacher, [*instances, instances[0]], store)
-    assert (found.wanted, found.known, found.missing) == (6, 1, 4)
-    assert found.most_tokens == sum(teacher.most(i).tokens for i in instances if i is not instances[2])
+        estimate = estimate_labels(teacher, [*instances, instances[0]], store)
+    assert (estimate.wanted, estimate.known, estimate.missing) == (6, 1, 4)
+    assert estimate.most_tokens == sum(teacher.most(i).tokens for i in instances if i is not instances[2])
     assert all(teacher.most(i).tokens > 2 * teacher.estimate(i)[0] for i in instances)
-    assert 0 < found.tokens < found.most_tokens and 0 < found.usd < found.most_usd
+    assert 0 < estimate.tokens < estimate.most_tokens and 0 < estimate.usd < estimate.most_usd

@@ -54,8 +54,8 @@ SESSIONS = [[1, 2], [3], [11, 4, 11], [5, 6, 7, 8], [2, 1]]
 @pytest.mark.parametrize("batch_size", [1, 2, 1024])
 def test_candidates_are_the_best_items_outside_the_session(batch_size):
     view = BagView()
-    found = top_candidates(view, *sessions_to_tensors(SESSIONS), 5, batch_size)
-    assert found.tolist() == [best(0, session, 5) for session in SESSIONS]
+    candidates = top_candidates(view, *sessions_to_tensors(SESSIONS), 5, batch_size)
+    assert candidates.tolist() == [best(0, session, 5) for session in SESSIONS]
     assert max(view.batches) <= batch_size
 
 
@@ -80,8 +80,8 @@ def test_no_session_no_list():
 
 def test_an_absent_target_takes_the_last_place():
     candidates = torch.tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
-    found, natural = insert_target(candidates, torch.tensor([2, 9, 7]))
-    assert found.tolist() == [[1, 2, 3], [4, 5, 9], [7, 8, 9]]
+    inserted, natural = insert_target(candidates, torch.tensor([2, 9, 7]))
+    assert inserted.tolist() == [[1, 2, 3], [4, 5, 9], [7, 8, 9]]
     assert natural.tolist() == [True, False, True]
     assert candidates.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
@@ -127,12 +127,12 @@ def test_lists_come_from_the_recommender_that_did_not_see_the_session():
     sessions = [np.array(s) for s in ([1, 2, 3, 4], [5, 6, 7], [2, 4, 6, 8], [9, 8, 7])]
     examples = [(2, 2), (0, 1), (1, 1), (3, 1), (0, 2)]
     folds = np.array([0, 1, 1, 0])
-    found = cross_fitted_lists(sessions, examples, folds, [BagView(0), BagView(1)], 4, max_length=6)
+    lists = cross_fitted_lists(sessions, examples, folds, [BagView(0), BagView(1)], 4, max_length=6)
     wanted = [best(int(folds[s]), sessions[s][:position].tolist(), 4) for s, position in examples]
-    assert found.tolist() == wanted
+    assert lists.tolist() == wanted
 
 
 def test_long_histories_keep_their_last_items():
     sessions = [np.array([1, 2, 3, 4, 5, 6])]
-    found = cross_fitted_lists(sessions, [(0, 5)], [0], [BagView(0)], 4, max_length=2)
-    assert found.tolist() == [best(0, [4, 5], 4, width=2)]
+    lists = cross_fitted_lists(sessions, [(0, 5)], [0], [BagView(0)], 4, max_length=2)
+    assert lists.tolist() == [best(0, [4, 5], 4, width=2)]

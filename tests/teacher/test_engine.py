@@ -62,14 +62,14 @@ class TiedByOrder(Tied):
 
 def test_ties_do_not_give_the_inserted_target_away(tmp_path: Path, store: LabelStore) -> None:
     instances = [Instance(row, f"s{row}", (f"h{row}",), ("1A", "2A", "3A", "4A")) for row in range(400)]
-    found = label(Tied(context(tmp_path)), instances, store)
-    places = Counter(one.ranking.index("4A") for one in found.labels.values())  # where the target was inserted
+    collected = label(Tied(context(tmp_path)), instances, store)
+    places = Counter(one.ranking.index("4A") for one in collected.labels.values())  # where the target was inserted
     assert min(places[place] for place in range(4)) > 60
     # the key is of the instance as it is, so that a store of an earlier version still answers
     key = label_key(("h0",), ("1A", "2A", "3A", "4A"), "rank", "tied")
     assert store.get(key).candidates == ("1A", "2A", "3A", "4A")
     with LabelStore(tmp_path / "again") as other:
-        assert label(Tied(context(tmp_path)), instances[::-1], other).labels[3].ranking == found.labels[3].ranking
+        assert label(Tied(context(tmp_path)), instances[::-1], other).labels[3].ranking == collected.labels[3].ranking
     with LabelStore(tmp_path / "other") as other:
         assert label(TiedByOrder(context(tmp_path)), instances[:1], other).labels[0].ranking == ("1A", "2A", "3A", "4A")
 
@@ -103,10 +103,10 @@ class Earlier(LLMTeacher):
 
 def test_a_teacher_of_the_first_release_runs_as_it_did(tmp_path: Path, store: LabelStore) -> None:
     teacher, budget = Earlier(context(tmp_path)), Budget(9, tokens=1000, usd=9.0)
-    found = collect_labels(teacher, some_instances(3), store, budget, show_progress=False)
-    assert len(found.labels) == 3
-    assert budget.spent.tokens == found.bill.cost.tokens == 30 + 3 * 140
-    assert found.bill.usd == pytest.approx(1.8) and budget.spent.labels == 3
+    collected = collect_labels(teacher, some_instances(3), store, budget, show_progress=False)
+    assert len(collected.labels) == 3
+    assert budget.spent.tokens == collected.bill.cost.tokens == 30 + 3 * 140
+    assert collected.bill.usd == pytest.approx(1.8) and budget.spent.labels == 3
     assert teacher.seen == {"cases": None, "examples": None}  # it hears that there are none
     again = collect_labels(teacher, some_instances(4), store, Budget(9), show_progress=False)
     assert (again.bill.asked, again.bill.cost.tokens) == (1, 170)
@@ -142,8 +142,8 @@ class Elsewhere:
         has_answered: Callable[[], bool],
     ) -> Iterator[list[tuple[Question, Answer]]]:
         sent = {one.number: one for one in questions if may_send(one)}
-        found = self.pool.apply(_answer, (self.given, list(sent.values())))
-        yield [(sent[number], answer) for number, answer in found]
+        answered = self.pool.apply(_answer, (self.given, list(sent.values())))
+        yield [(sent[number], answer) for number, answer in answered]
 
 
 def test_another_process_can_answer(tmp_path: Path, store: LabelStore) -> None:
@@ -230,7 +230,7 @@ def test_a_file_of_examples_that_cannot_be_used_is_made_again(tmp_path: Path, da
 
 def test_of_two_that_want_the_same_examples_one_makes_them(tmp_path: Path) -> None:
     made: list[int] = []
-    began, may_end, found = threading.Event(), threading.Event(), []
+    began, may_end, supplied = threading.Event(), threading.Event(), []
 
     def slowly() -> list[LoraExample]:
         made.append(1)
@@ -240,7 +240,7 @@ def test_of_two_that_want_the_same_examples_one_makes_them(tmp_path: Path) -> No
 
     def want() -> None:
         teacher = Trained(context(tmp_path, lora_key="k"))
-        found.append(Supplies(list, slowly).materials(teacher, None))
+        supplied.append(Supplies(list, slowly).materials(teacher, None))
 
     threads = [threading.Thread(target=want) for _ in range(2)]
     threads[0].start()
@@ -249,4 +249,4 @@ def test_of_two_that_want_the_same_examples_one_makes_them(tmp_path: Path) -> No
     may_end.set()
     for thread in threads:
         thread.join(30)
-    assert made == [1] and found == [Materials(None, (), ())] * 2
+    assert made == [1] and supplied == [Materials(None, (), ())] * 2

@@ -66,12 +66,12 @@ def test_an_end_ends_the_answer(model, tmp_path, monkeypatch):
 def test_answers_are_parsed_and_counted(model, tmp_path, monkeypatch):
     monkeypatch.setattr(GenerateScorer, "_write", lambda self, prompts, _: [("[<IDb1>, <IDz9>, <IDb1>]", 7) for _ in prompts])
     one = teacher(model, tmp_path, {"llm_batch_size": 3})
-    found = {instance.row: answer for instance, answer in one.ask(instances())}
-    assert {answer.completion_tokens for answer in found.values()} == {7}
-    assert all(answer.prompt_tokens > 100 for answer in found.values())
-    assert (found[3].ranking, found[3].status) == (("b1",), "ok")
-    assert found[3].repairs == {"unknown": 1, "duplicate": 1}
-    assert (found[7].ranking, found[7].status) == ((), "failed")  # none of these was offered there
+    answers = {instance.row: answer for instance, answer in one.ask(instances())}
+    assert {answer.completion_tokens for answer in answers.values()} == {7}
+    assert all(answer.prompt_tokens > 100 for answer in answers.values())
+    assert (answers[3].ranking, answers[3].status) == (("b1",), "ok")
+    assert answers[3].repairs == {"unknown": 1, "duplicate": 1}
+    assert (answers[7].ranking, answers[7].status) == ((), "failed")  # none of these was offered there
 
 
 def test_tokens_stay_within_the_estimate(model, tmp_path):

@@ -155,7 +155,7 @@ def test_hints_are_asked_for_once(model, tmp_path, store):
 
 def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
     ctx = with_cases(model, tmp_path)
-    asked, began, may_end, found = [], threading.Event(), threading.Event(), []
+    asked, began, may_end, supplied = [], threading.Event(), threading.Event(), []
 
     def ask(messages):
         asked.append(messages)
@@ -165,7 +165,7 @@ def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
 
     def want():
         with LabelStore(store.path) as own:
-            found.append(hints_for(ctx, own, ask))
+            supplied.append(hints_for(ctx, own, ask))
 
     threads = [threading.Thread(target=want) for _ in range(2)]
     threads[0].start()
@@ -174,7 +174,7 @@ def test_of_two_that_want_the_same_hints_one_asks(model, tmp_path, store):
     may_end.set()
     for thread in threads:
         thread.join(30)
-    assert len(asked) == 1 and [rules for rules, _ in found] == [HINTS, HINTS]
+    assert len(asked) == 1 and [rules for rules, _ in supplied] == [HINTS, HINTS]
 
 
 def test_hints_that_cannot_be_stored_are_kept_beside_the_store(model, tmp_path, store, monkeypatch):

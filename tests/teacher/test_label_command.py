@@ -69,40 +69,40 @@ def test_a_dry_run_tries_a_local_llm(home: Path, scoring: str) -> None:  # noqa:
         "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "llm_scoring": scoring, "lora_examples": 8,
         "llm_hints": False,
     }  # fmt: skip
-    found = label({"dry_run": True}, **local)
+    estimated = label({"dry_run": True}, **local)
     assert not (home / "alkd_labels").exists()
-    assert found["missing"] == 5 and found["tried"] == 3 and found["seconds"] > 0 and found["preparation_seconds"] > 0
-    bound, here, before = found["lines"][2:]
+    assert estimated["missing"] == 5 and estimated["tried"] == 3 and estimated["seconds"] > 0 and estimated["preparation_seconds"] > 0
+    bound, here, before = estimated["lines"][2:]
     assert here.startswith("time here: ") and here.endswith("for the labels (tried on 3)")
     assert before.endswith("for LoRA on 8 examples, and 2 recommenders trained for them")
     words = {"title": "every title of llm_title_tokens tokens", "index": "every title of llm_title_tokens tokens"}
     assert bound.endswith(f"({words.get(scoring, 'every byte a token')})") and "twice" not in bound
     if scoring == "generate":  # random weights write anything; what they read is counted
-        assert found["tokens"] < found["most_tokens"]
+        assert estimated["tokens"] < estimated["most_tokens"]
         return
     report = go(**local)["labels"]
-    assert found["tokens"] == report["prompt_tokens"] + report["completion_tokens"]
+    assert estimated["tokens"] == report["prompt_tokens"] + report["completion_tokens"]
     again = label({"dry_run": True}, **{**local, "budget_labels": 7})
     assert again["preparation"] == "" and again["preparation_seconds"] == 0  # the adapter is there
 
 
 def test_a_dry_run_without_the_llm_says_why_there_is_no_time(home: Path) -> None:  # noqa: F811
-    found = label({"dry_run": True}, llm_model="gone/away")
-    assert found["seconds"] is None and 0 < found["tokens"] < found["most_tokens"]
-    assert found["lines"][-1].startswith("time here:   not known: llm_model: 'gone/away' cannot be loaded")
+    report = label({"dry_run": True}, llm_model="gone/away")
+    assert report["seconds"] is None and 0 < report["tokens"] < report["most_tokens"]
+    assert report["lines"][-1].startswith("time here:   not known: llm_model: 'gone/away' cannot be loaded")
     null = label({"dry_run": True}, llm_teacher="null")
     assert null["lines"][-1].endswith("tokens, no USD price") and null["tokens"] == 0
 
 
 def test_prompts_are_shown_and_nothing_is_asked(home: Path) -> None:  # noqa: F811
     with ChatServer() as server:
-        found = label({"show": 2}, **api(server, **spending(home)))
+        report = label({"show": 2}, **api(server, **spending(home)))
         assert server.requests == []
     assert not (home / "alkd_labels").exists() or not list((home / "alkd_labels").glob("*.sqlite"))
-    first = found["prompts"][0]
-    assert len(found["prompts"]) == 2 and first["titled"] == first["candidates"] > 0
-    assert first["prompt"].count("<ID") > first["candidates"] and first["prompt"].split("\n")[0] in found["lines"]
-    assert f"{first['candidates']} of {first['candidates']} candidates have a title" in found["lines"][0]
+    first = report["prompts"][0]
+    assert len(report["prompts"]) == 2 and first["titled"] == first["candidates"] > 0
+    assert first["prompt"].count("<ID") > first["candidates"] and first["prompt"].split("\n")[0] in report["lines"]
+    assert f"{first['candidates']} of {first['candidates']} candidates have a title" in report["lines"][0]
 
 
 @pytest.mark.parametrize("teacher", ["recommender", "null", "text", "replay"])
@@ -117,8 +117,8 @@ def test_a_teacher_without_prompts_says_so_before_it_is_selected_for(home: Path,
 
 def test_what_is_labelled_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
     with ChatServer(script) as server:
-        found = label(**api(server))
-        assert (found["asked"], found["rankings"], found["missing"], found["ended"]) == (5, 5, [], None)
+        labelled = label(**api(server))
+        assert (labelled["asked"], labelled["rankings"], labelled["missing"], labelled["ended"]) == (5, 5, [], None)
         assert not list((home / "saved").glob("*/result.json"))
         server.requests.clear()
         report = go(**api(server))
@@ -132,8 +132,8 @@ def test_failed_answers_are_asked_again_on_request(home: Path) -> None:  # noqa:
         server.script = script
         server.requests.clear()
         assert label(**api(server))["failed"] == 5 and server.requests == []
-        found = label({"retry_failed": True}, **api(server))
-        assert (found["asked"], found["rankings"]) == (5, 5)
+        report = label({"retry_failed": True}, **api(server))
+        assert (report["asked"], report["rankings"]) == (5, 5)
 
 
 def test_a_batch_there_and_back_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
@@ -148,8 +148,8 @@ def test_a_batch_there_and_back_is_reused_by_the_run(home: Path) -> None:  # noq
             for r in requests
         ]
         Path("answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in reversed(answers)))
-        found = label({"batch_in": "answers.jsonl"}, **settings)
-        assert (found["stored"], found["foreign"], found["unanswered"]) == (5, 0, 0)
+        labelled = label({"batch_in": "answers.jsonl"}, **settings)
+        assert (labelled["stored"], labelled["foreign"], labelled["unanswered"]) == (5, 0, 0)
         assert label({"batch_in": "answers.jsonl"}, **settings)["stored"] == 0
         server.requests.clear()
         report = go(**settings)["labels"]

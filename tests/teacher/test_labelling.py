@@ -92,18 +92,18 @@ def test_the_second_run_asks_nothing(store: LabelStore) -> None:
 def test_only_what_is_missing_is_asked(store: LabelStore) -> None:
     collect_labels(Scripted(), instances(3), store, Budget(9), show_progress=False)
     teacher = Scripted()
-    found = collect_labels(teacher, instances(6), store, Budget(9), show_progress=True)
+    collected = collect_labels(teacher, instances(6), store, Budget(9), show_progress=True)
     assert sorted(teacher.asked) == ["s3", "s4", "s5"]
-    assert list(found.labels) == [0, 1, 2, 3, 4, 5]
-    assert (found.bill.asked, found.bill.reused) == (3, 3)
+    assert list(collected.labels) == [0, 1, 2, 3, 4, 5]
+    assert (collected.bill.asked, collected.bill.reused) == (3, 3)
 
 
 def test_the_same_question_is_asked_once(store: LabelStore) -> None:
     twins = [Instance(row, "s", ("h",), ("a", "b", "c")) for row in (7, 8)]
     teacher, budget = Scripted(), Budget(2)
-    found = collect_labels(teacher, twins, store, budget, show_progress=False)
+    collected = collect_labels(teacher, twins, store, budget, show_progress=False)
     assert teacher.asked == ["s"]
-    assert found.labels[7] == found.labels[8]
+    assert collected.labels[7] == collected.labels[8]
     assert budget.left.labels == 0 and len(store) == 1
 
 
@@ -113,11 +113,11 @@ def test_failed_answers_are_kept_and_not_asked_again(store: LabelStore) -> None:
     lost = Answer((), status="unanswered")
     budget = Budget(9, tokens=10_000, usd=1)
     script = {"s1": bad, "s2": empty, "s3": lost}
-    found = collect_labels(Scripted(script), instances(5), store, budget, show_progress=False)
-    assert list(found.labels) == [0, 4]
-    assert found.missing == (3,)
-    assert (found.bill.asked, found.bill.failed, found.bill.usd) == (5, 3, pytest.approx(0.013))
-    assert found.repairs == {"unknown": 2}
+    collected = collect_labels(Scripted(script), instances(5), store, budget, show_progress=False)
+    assert list(collected.labels) == [0, 4]
+    assert collected.missing == (3,)
+    assert (collected.bill.asked, collected.bill.failed, collected.bill.usd) == (5, 3, pytest.approx(0.013))
+    assert collected.repairs == {"unknown": 2}
     assert budget.spent.labels == 4 and budget.spent.tokens == 2 * 80 + 55 + 51  # what was paid for counts
     assert store.counts() == {"ok": 2, "failed": 2}
     assert store.get(key_of(instances(5)[1])).raw == "I cannot"
@@ -132,9 +132,9 @@ def test_failed_answers_are_kept_and_not_asked_again(store: LabelStore) -> None:
 
 def test_repaired_answers_are_counted(store: LabelStore) -> None:
     mended = Answer(("b",), repairs={"duplicate": 3, "unknown": 1})
-    found = collect_labels(Scripted({"s0": mended, "s2": mended}), instances(3), store, Budget(3), show_progress=False)
-    assert found.bill.repaired == 2 and found.repairs == {"duplicate": 6, "unknown": 2}
-    assert found.labels[0].repairs == {"duplicate": 3, "unknown": 1}
+    collected = collect_labels(Scripted({"s0": mended, "s2": mended}), instances(3), store, Budget(3), show_progress=False)
+    assert collected.bill.repaired == 2 and collected.repairs == {"duplicate": 6, "unknown": 2}
+    assert collected.labels[0].repairs == {"duplicate": 3, "unknown": 1}
 
 
 def test_no_price_is_not_zero_dollars(store: LabelStore) -> None:
@@ -157,11 +157,11 @@ def test_no_price_is_not_zero_dollars(store: LabelStore) -> None:
 def test_the_budget_ends_it(store: LabelStore, caplog: pytest.LogCaptureFixture, limits: dict, asked: int, words: str) -> None:
     teacher, budget = Scripted(), Budget(**limits)
     with caplog.at_level(logging.INFO):
-        found = collect_labels(teacher, instances(10), store, budget, show_progress=False)
-    assert list(found.labels) == list(range(asked))
+        collected = collect_labels(teacher, instances(10), store, budget, show_progress=False)
+    assert list(collected.labels) == list(range(asked))
     assert len(store) == asked
-    assert words in found.ended
-    assert found.missing == tuple(range(asked, 10))
+    assert words in collected.ended
+    assert collected.missing == tuple(range(asked, 10))
     assert f"{10 - asked} instances are without a label" in caplog.text
     assert teacher.prepared == (asked > 0)  # nothing is loaded for a budget that is too small
     rest = collect_labels(Scripted(), instances(10), store, Budget(99), show_progress=False)
@@ -209,10 +209,10 @@ def test_what_another_process_asks_is_waited_for(store: LabelStore, caplog: pyte
 
     teacher = Answering()
     with caplog.at_level(logging.INFO):
-        found = collect_labels(teacher, instances(3), store, Budget(3), show_progress=False)
+        collected = collect_labels(teacher, instances(3), store, Budget(3), show_progress=False)
     assert teacher.asked == ["s0", "s1"]  # s1 after its owner fell silent
-    assert found.labels[2].ranking == ("b",)
-    assert (found.bill.asked, found.bill.reused) == (2, 1)
+    assert collected.labels[2].ranking == ("b",)
+    assert (collected.bill.asked, collected.bill.reused) == (2, 1)
     assert "another process (in another container or on another machine) is asking for 2" in caplog.text
 
 

@@ -69,8 +69,8 @@ def lock_at(path: Path, session: str, seconds: float) -> Any:
 
 def test_nothing_is_asked_while_a_write_waits_and_nothing_is_lost(store: LabelStore) -> None:
     teacher = Acting(lock_at(store.path, "s2", 2.0))
-    found = collect_labels(teacher, instances(6), store, Budget(6), show_progress=False)
-    assert teacher.asked == [f"s{row}" for row in range(6)] and len(found.labels) == 6 == len(store)
+    collected = collect_labels(teacher, instances(6), store, Budget(6), show_progress=False)
+    assert teacher.asked == [f"s{row}" for row in range(6)] and len(collected.labels) == 6 == len(store)
 
 
 def test_a_write_that_is_given_up_leaves_the_answers_to_the_next_start(
@@ -85,8 +85,8 @@ def test_a_write_that_is_given_up_leaves_the_answers_to_the_next_start(
     assert budget.spent.tokens == 240  # it was paid for
     monkeypatch.undo()
     again = Acting(lambda session: None)
-    found = collect_labels(again, instances(6), store, Budget(6), show_progress=False)
-    assert again.asked == ["s3", "s4", "s5"] and len(found.labels) == 6
+    collected = collect_labels(again, instances(6), store, Budget(6), show_progress=False)
+    assert again.asked == ["s3", "s4", "s5"] and len(collected.labels) == 6
     assert "1 answers of" in caplog.text and "are stored now" in caplog.text
 
 
@@ -173,18 +173,18 @@ ODD: list[Any] = [10**30, 12.5, -3, True, "many", float("nan"), None]
 def test_an_unreadable_count_charges_the_most_and_keeps_the_ranking(store: LabelStore, count: Any) -> None:
     odd = Answer(("b",), "[b]", {}, count, 5, 0.1, 0.002)
     budget = Budget(9, tokens=1000)
-    found = collect_labels(Scripted({"s1": odd}), instances(3), store, budget, show_progress=False)
-    assert found.labels[1].ranking == ("b",)
+    collected = collect_labels(Scripted({"s1": odd}), instances(3), store, budget, show_progress=False)
+    assert collected.labels[1].ranking == ("b",)
     assert budget.spent.tokens == 80 + 100 + 80  # 100 is what its estimate says
-    assert (store.get(key_of(instances(3)[1])).prompt_tokens, found.bill.prompt_tokens) == (100, 220)
+    assert (store.get(key_of(instances(3)[1])).prompt_tokens, collected.bill.prompt_tokens) == (100, 220)
 
 
 @pytest.mark.parametrize("usd", [float("nan"), float("inf"), -1, "free", True], ids=str)
 def test_an_unreadable_price_charges_the_most(store: LabelStore, usd: Any) -> None:
     odd = Answer(("b",), "[b]", {}, 60, 20, usd, usd)
     budget = Budget(9, usd=1.0)
-    found = collect_labels(Scripted({"s1": odd}), instances(3), store, budget, show_progress=False)
-    assert found.labels[1].ranking == ("b",) and found.labels[1].usd == 0.01 and found.labels[1].seconds == 0.0
+    collected = collect_labels(Scripted({"s1": odd}), instances(3), store, budget, show_progress=False)
+    assert collected.labels[1].ranking == ("b",) and collected.labels[1].usd == 0.01 and collected.labels[1].seconds == 0.0
     assert budget.spent.usd == pytest.approx(0.018)
 
 
@@ -269,8 +269,8 @@ def test_a_bound_of_one_number_is_an_error_before_anything_is_asked(store: Label
 
 def test_a_bound_may_be_a_cost_and_the_nearest_method_counts(store: LabelStore) -> None:
     teacher, budget = Bounding(), Budget(9, tokens=240)  # three requests of 80
-    found = collect_labels(teacher, instances(5), store, budget, show_progress=False)
-    assert len(found.labels) == 3
+    collected = collect_labels(teacher, instances(5), store, budget, show_progress=False)
+    assert len(collected.labels) == 3
 
     class Halved(Bounding):
         def estimate(self, instance: Instance) -> tuple[int, float | None]:
@@ -289,9 +289,9 @@ def test_a_question_that_another_process_has_taken_meanwhile_is_not_sent(store: 
 
     ledger = Ledger(store.path.with_name("spending.jsonl"))
     teacher, budget = Acting(act), Budget(6, tokens=10_000, ledger=ledger)
-    found = collect_labels(teacher, instances(6), store, budget, show_progress=False)
+    collected = collect_labels(teacher, instances(6), store, budget, show_progress=False)
     # asked after the other one fell silent
-    assert teacher.asked == ["s0", "s1", "s4", "s5", "s2", "s3"] and len(found.labels) == 6
+    assert teacher.asked == ["s0", "s1", "s4", "s5", "s2", "s3"] and len(collected.labels) == 6
     assert budget.spent.tokens == 480 == ledger.spending.tokens and budget.left.tokens == 10_000 - 480
 
 

@@ -40,9 +40,9 @@ def test_one_pass_equals_a_pass_for_each_text(folder, attention):
     model = load(folder, attention)
     for prefix in PREFIXES:
         with torch.no_grad():
-            found = log_likelihoods(model, [build_tree(prefix, TEXTS)])[0]
+            scores = log_likelihoods(model, [build_tree(prefix, TEXTS)])[0]
         wanted = [one_by_one(model, prefix, text) for text in TEXTS]
-        np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scores.numpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -67,9 +67,9 @@ def test_the_order_of_the_texts_does_not_matter(folder):
 
 def test_equal_texts_have_exactly_equal_scores(folder):
     with torch.no_grad():
-        found = log_likelihoods(load(folder, "sdpa"), [build_tree([5, 6], TEXTS)])[0]
-    assert found[0] == found[4]
-    assert found[5] == 0  # the empty text
+        scores = log_likelihoods(load(folder, "sdpa"), [build_tree([5, 6], TEXTS)])[0]
+    assert scores[0] == scores[4]
+    assert scores[5] == 0  # the empty text
 
 
 def test_gradients_flow_through_the_scores(folder):

@@ -75,9 +75,9 @@ def log_likelihood(model, text, continuation):
 
 def test_scores_are_the_pmi_of_title_and_session(model, tmp_path):
     head = "A user watched these movies, in order:\n"
-    found = answers(model, tmp_path, llm_title_tokens=20)
+    answered = answers(model, tmp_path, llm_title_tokens=20)
     for instance in instances():
-        scores = json.loads(found[instance.row].raw)
+        scores = json.loads(answered[instance.row].raw)
         session = head + "".join(TITLES[item][:20] + "\n" for item in instance.history)
         for item in instance.candidates:
             title = TITLES[item][:20]
@@ -98,14 +98,14 @@ def test_ranking_is_by_score(model, tmp_path):
 
 def test_equal_titles_stand_together_in_the_shown_order(model, tmp_path):
     for seed in range(4):
-        found = answers(model, tmp_path, llm_seed=seed)
+        answered = answers(model, tmp_path, llm_seed=seed)
         for instance in instances():
-            scores = json.loads(found[instance.row].raw)
+            scores = json.loads(answered[instance.row].raw)
             pair = [item for item in ("b1", "b2") if item in instance.candidates]
             if len(pair) < 2:
                 continue
             assert scores["b1"] == scores["b2"]
-            ranking = found[instance.row].ranking
+            ranking = answered[instance.row].ranking
             first, second = sorted(pair, key=ranking.index)
             assert ranking.index(second) == ranking.index(first) + 1
             assert sorted(pair, key=shown_order(instance, seed).index) == [first, second]
@@ -113,9 +113,9 @@ def test_equal_titles_stand_together_in_the_shown_order(model, tmp_path):
 
 def test_titles_and_histories_are_cut(model, tmp_path):
     long, cut = ({**TITLES, "a1": title} for title in ("Toy sto" + "X" * 500, "Toy sto"))
-    found, wanted = (answers(model, tmp_path, titles=titles, llm_title_tokens=7) for titles in (long, cut))
-    for row in found:
-        assert json.loads(found[row].raw) == pytest.approx(json.loads(wanted[row].raw), abs=2e-3)
+    long_answers, wanted = (answers(model, tmp_path, titles=titles, llm_title_tokens=7) for titles in (long, cut))
+    for row in long_answers:
+        assert json.loads(long_answers[row].raw) == pytest.approx(json.loads(wanted[row].raw), abs=2e-3)
     instance = instances()[2]
     last = dataclasses.replace(instance, history=instance.history[-2:])
     assert (
@@ -177,8 +177,8 @@ def test_identity_changes_with_what_decides_an_answer(model, tmp_path):
         {"llm_prompt": "games"},
         {"llm_model": "smollm2-135m-instruct"},
     ]
-    found = [teacher(model, tmp_path, **{"lora": True, "lora_key": "k", **change}).identity for change in other]
-    assert len({same, *found}) == len(other) + 1
+    identities = [teacher(model, tmp_path, **{"lora": True, "lora_key": "k", **change}).identity for change in other]
+    assert len({same, *identities}) == len(other) + 1
 
 
 def test_threads_are_given_back(model, tmp_path):
@@ -216,9 +216,9 @@ def test_an_item_without_title_is_named(model, tmp_path):
 
 def test_scores_that_are_no_numbers_fail_the_label(model, tmp_path, monkeypatch):
     monkeypatch.setattr(scorers.TitleScorer, "scores", lambda *_: [torch.tensor([1.0, float("nan"), 0.0])])
-    found = answers(model, tmp_path, [instances()[1]])
-    assert found[3].status == "failed"
-    assert found[3].ranking == ()
+    answered = answers(model, tmp_path, [instances()[1]])
+    assert answered[3].status == "failed"
+    assert answered[3].ranking == ()
 
 
 @pytest.mark.slow
@@ -256,5 +256,5 @@ def test_bundled_model_knows_a_sequel(tmp_path):
         "8": "Sense and Sensibility",
     }
     asked = Instance(0, "s", ("1", "2"), ("4", "5", "6", "3", "7", "8"))
-    found = answers("smollm2-135m-instruct", tmp_path, [asked], titles=titles, llm_dtype=None)
-    assert found[0].ranking[0] == "3"
+    answered = answers("smollm2-135m-instruct", tmp_path, [asked], titles=titles, llm_dtype=None)
+    assert answered[0].ranking[0] == "3"

@@ -236,13 +236,13 @@ def test_it_is_judged_by_ranks_of_held_out_targets(model, tmp_path, caplog):
     assert (ranks["examples"], ranks["candidates"]) == (20, 6)
 
     def by_hand(which):
-        found = []
+        ranks = []
         for e in held_out:
             ((_, answer),) = which.ask([Instance(0, "s", e.history, e.candidates)])
             scores = json.loads(answer.raw)
             own = scores[e.target]
-            found.append(1 + sum(s > own for s in scores.values()) + (sum(s == own for s in scores.values()) - 1) / 2)
-        return found
+            ranks.append(1 + sum(s > own for s in scores.values()) + (sum(s == own for s in scores.values()) - 1) / 2)
+        return ranks
 
     for name, which in (("before", teacher(model, tmp_path, lora=False)), ("after", one)):
         wanted = by_hand(which)
@@ -407,20 +407,20 @@ def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeyp
     whole = teacher(model, tmp_path / "whole", log_metric=lambda *entry: wanted.append(entry), **values)
     whole.prepare()
 
-    found: list = []
+    logged: list = []
     with monkeypatch.context() as patch, pytest.raises(Killed):
         killed_at(patch, step)
-        teacher(model, tmp_path, log_metric=lambda *entry: found.append(entry), **values).prepare()
+        teacher(model, tmp_path, log_metric=lambda *entry: logged.append(entry), **values).prepare()
     (partial,) = (tmp_path / "alkd_labels" / "adapters").glob(".*.partial")
     newest = max((partial / "checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
     half = newest.with_name("checkpoint-999")  # what a kill in the middle of a checkpoint leaves
     half.mkdir()
     (half / "trainer_state.json").write_text("{")
-    before = len(found)
-    again = teacher(model, tmp_path, log_metric=lambda *entry: found.append(entry), **values)
+    before = len(logged)
+    again = teacher(model, tmp_path, log_metric=lambda *entry: logged.append(entry), **values)
     again.prepare()
-    assert found[before][2] > 1  # it did not begin again
-    assert {(name, n): value for name, value, n in found} == {(name, n): value for name, value, n in wanted}
+    assert logged[before][2] > 1  # it did not begin again
+    assert {(name, n): value for name, value, n in logged} == {(name, n): value for name, value, n in wanted}
     a, b = (load_file(f"{adapter_of(one)}/adapter_model.safetensors") for one in (whole, again))
     assert all(torch.equal(a[name], b[name]) for name in a)
     seconds = again.lora_report.pop("seconds")
@@ -488,7 +488,7 @@ def test_recorded_rankings_are_imitated(model, tmp_path):
         asked = recorded(30, seed=9)
         answers = dict(one.ask([Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(asked)]))
         places = [(answer.ranking, asked[instance.row].ranking) for instance, answer in answers.items()]
-        pairs = [found.index(a) < found.index(b) for found, wanted in places for a, b in pairwise(wanted)]
+        pairs = [ranking.index(a) < ranking.index(b) for ranking, wanted in places for a, b in pairwise(wanted)]
         return np.mean(pairs)
 
     plain = teacher(model, tmp_path, lora=False)

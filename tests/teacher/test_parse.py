@@ -149,9 +149,9 @@ def test_at_most_top_n() -> None:
     ],
 )
 def test_ids_need_not_be_numbers(text: str, items: list, repairs: dict) -> None:
-    found = parse_ranking(text, RETAIL, 25)
-    assert list(found.items) == items
-    assert not items or found.repairs == repairs
+    parsed = parse_ranking(text, RETAIL, 25)
+    assert list(parsed.items) == items
+    assert not items or parsed.repairs == repairs
 
 
 @pytest.mark.parametrize(
@@ -272,12 +272,12 @@ PIECES = st.one_of(
 
 
 def _check_laws(text: str, candidates: list, top_n: int, titles: dict | None) -> None:
-    found = parse_ranking(text, candidates, top_n, titles)
-    assert len(found.items) <= top_n
-    assert len(set(found.items)) == len(found.items)
-    assert set(found.items) <= set(candidates)
-    assert all(isinstance(count, int) and count > 0 for count in found.repairs.values())
-    assert found == parse_ranking(text, list(candidates), top_n, titles)
+    parsed = parse_ranking(text, candidates, top_n, titles)
+    assert len(parsed.items) <= top_n
+    assert len(set(parsed.items)) == len(parsed.items)
+    assert set(parsed.items) <= set(candidates)
+    assert all(isinstance(count, int) and count > 0 for count in parsed.repairs.values())
+    assert parsed == parse_ranking(text, list(candidates), top_n, titles)
 
 
 ANY_ANSWER = {
@@ -335,7 +335,7 @@ def test_ten_megabytes(unit: str) -> None:
     # quadratic time would take days here
     text = unit * (10_000_000 // len(unit)) + "\n[<ID7>,<ID3>]"
     titles = {token: f"Part {token} (1999)" for token in FIFTY}
-    found = parse_ranking(text, FIFTY, 25, titles)
-    assert set(found.items) <= set(FIFTY)
+    parsed = parse_ranking(text, FIFTY, 25, titles)
+    assert set(parsed.items) <= set(FIFTY)
     if not any(c.isdigit() for c in unit) and not set(unit) & set("[]{}<>`"):
-        assert found.items == ("7", "3")
+        assert parsed.items == ("7", "3")

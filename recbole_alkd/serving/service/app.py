@@ -207,8 +207,8 @@ class Service:
         for one in reasons:
             source = None if one.source is None else student.items.number(one.source)
             parts.append(Part(one.source, student.items.title(source) if source else "", one.kind, one.weight))
-        found = Explained(item, student.items.title(number), sum(part.weight for part in parts), parts)
-        return 200, self._encode(found), _JSON
+        explained = Explained(item, student.items.title(number), sum(part.weight for part in parts), parts)
+        return 200, self._encode(explained), _JSON
 
     async def _items(self, scope: Scope) -> tuple[int, bytes, Any]:
         try:
@@ -221,8 +221,8 @@ class Service:
         limit = whole_number(query["limit"][-1], "limit", self.limits.found) if "limit" in query else 10
         student = self._served.student
         if words.strip():
-            found = await asyncio.to_thread(student.find, words, limit)
-            rows = [FoundItem(*one) for one in found]
+            matches = await asyncio.to_thread(student.find, words, limit)
+            rows = [FoundItem(*one) for one in matches]
         else:
             best = student.items.popular[:limit]
             counts = student.items.counts[best].tolist()
@@ -235,8 +235,8 @@ class Service:
         name = str(data.get("name", "")) if isinstance(data, dict) else ""
         items = self._served.student.items.n_items - 1
         created, backbone = str(manifest.get("created", "")), str(facts.get("backbone", ""))
-        found = Health("ok", backbone, name, items, created, list(self._served.recommenders))
-        return 200, self._encode(found), _JSON
+        health = Health("ok", backbone, name, items, created, list(self._served.recommenders))
+        return 200, self._encode(health), _JSON
 
     async def _metrics(self, scope: Scope) -> tuple[int, bytes, Any]:
         return 200, await asyncio.to_thread(self.measures.text), [(b"content-type", TYPE), _NO_SNIFFING]
@@ -264,8 +264,8 @@ def _numbers(student: Recommender, items: list[str | int]) -> np.ndarray:
 
 
 def _known(student: Recommender, items: list[str | int]) -> np.ndarray:
-    found = _numbers(student, items)
-    return found[found > 0]
+    numbers = _numbers(student, items)
+    return numbers[numbers > 0]
 
 
 def _steady(folder: Path, verify: bool) -> Recommender:
@@ -273,13 +273,13 @@ def _steady(folder: Path, verify: bool) -> Recommender:
     for k in range(_TRIES):
         before = _identity(folder)
         try:
-            found = Recommender.load(folder, verify=verify)
+            recommender = Recommender.load(folder, verify=verify)
         except (AlkdError, OSError):
             if k == _TRIES - 1 or before == _identity(folder) is not None:
                 raise
         else:
-            if before == _identity(found.path) is not None or before == _identity(folder) is not None:
-                return found
+            if before == _identity(recommender.path) is not None or before == _identity(folder) is not None:
+                return recommender
         time.sleep(_PAUSE)
     raise AlkdError(f"{folder}: it is replaced again and again while it is opened")
 
@@ -287,8 +287,8 @@ def _steady(folder: Path, verify: bool) -> Recommender:
 def _identity(folder: Path) -> tuple[int, int, int] | None:
     for file in (folder / MANIFEST, folder / "bundle" / MANIFEST):
         try:
-            found = file.stat()
+            status = file.stat()
         except OSError:
             continue
-        return found.st_dev, found.st_ino, found.st_mtime_ns
+        return status.st_dev, status.st_ino, status.st_mtime_ns
     return None

@@ -192,14 +192,14 @@ def _content(name: str) -> dict[str, Any]:
 
 
 def _operation(name: str, text: str, answer: str, request: str | None = None) -> dict[str, Any]:
-    found = _page(name, text, _content(answer))
+    operation = _page(name, text, _content(answer))
     codes = {"422": "a value is not allowed", "404": "an item is not in the catalogue"}
     if request:
-        found["requestBody"] = {"required": True, "content": _content(request)}
+        operation["requestBody"] = {"required": True, "content": _content(request)}
         codes |= {"400": "the body is no JSON", "408": "the request took too long", "413": "the body is too large"}
     for code, words in sorted(codes.items()):
-        found["responses"][code] = {"description": words, "content": _content("Failure")}
-    return found
+        operation["responses"][code] = {"description": words, "content": _content("Failure")}
+    return operation
 
 
 def _page(name: str, text: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ PAGE = Path(__file__).with_name("page.html").read_bytes()
 
 def _hash(tag: str) -> str:
     """The CSP source of the one inline element ``tag``: nothing else that might get into the page is run."""
-    found = re.search(rf"<{tag}>(.*?)</{tag}>".encode(), PAGE, re.DOTALL)
-    assert found, f"page.html has no <{tag}>"
-    return f"'sha256-{base64.b64encode(hashlib.sha256(found[1]).digest()).decode()}'"
+    element = re.search(rf"<{tag}>(.*?)</{tag}>".encode(), PAGE, re.DOTALL)
+    assert element, f"page.html has no <{tag}>"
+    return f"'sha256-{base64.b64encode(hashlib.sha256(element[1]).digest()).decode()}'"
 
 
 _POLICY = (

@@ -172,8 +172,8 @@ class _Watch:
         """Workers that ended, and their exit codes; they are to be replaced, unless the service stops."""
         ended = []
         for process in list(self.places):
-            found, status = os.waitpid(process, os.WNOHANG)
-            if not found:
+            child, status = os.waitpid(process, os.WNOHANG)
+            if not child:
                 continue
             ended.append((process, os.waitstatus_to_exitcode(status)))
             place = self.places.pop(process)
@@ -242,8 +242,8 @@ def _sockets(job: Job) -> list[socket.socket]:
     try:
         if not 0 <= job.port < 1 << 16:
             raise OverflowError("not the number of a port")
-        found = socket.getaddrinfo(job.host, job.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        family, address = found[0], found[4]
+        resolved = socket.getaddrinfo(job.host, job.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, address = resolved[0], resolved[4]
         probe = _bound(family, address, share=False)  # an address that another program has is refused, also to a share of it
         if job.workers == 1:
             return [probe]

@@ -64,14 +64,14 @@ class Block:
 
 def id_blocks(text: str, ids: Ids, titles: Titles | None, brackets: Lists) -> list[Block]:
     """The blocks of ``text`` that name items by their ids, in order."""
-    found: list[Block] = []
+    named: list[Block] = []
     spans: list[tuple[int, int]] = []
     for blocks in json_blocks(text, ids, titles):
         spans.append((blocks[0].start, blocks[0].end))
-        found += _of_json(blocks, text, brackets)
+        named += _of_json(blocks, text, brackets)
     mentions = islice(_outside(id_mentions(text, ids, brackets, titles), spans), MOST)
-    found += _grouped((m for m in mentions if m.marked or m.element), text)
-    return sorted(found, key=lambda block: block.start)
+    named += _grouped((m for m in mentions if m.marked or m.element), text)
+    return sorted(named, key=lambda block: block.start)
 
 
 def title_blocks(text: str, titles: Titles, brackets: Lists) -> list[Block]:

@@ -72,13 +72,13 @@ def json_blocks(text: str, ids: Ids, titles: Titles | None) -> Iterator[list[Jso
         if isinstance(value, list) and len(value) < 2 and not any(isinstance(entry, (list, tuple)) for entry in value):
             behind = start + 1  # a footnote [1], or one of several such lists: for the reader of texts
             continue
-        found = [
+        named = [
             JsonBlock(key, mentions, start, behind)
             for key, mentions in _Reader(ids, titles).blocks(value)
             if any(mention.tokens for mention in mentions)
         ]
-        if found:
-            yield found
+        if named:
+            yield named
         else:
             behind = start + 1
 
@@ -89,19 +89,19 @@ class _Reader:
 
     def blocks(self, value: Any, key: str = "") -> list[tuple[str, list[Mention]]]:
         """(key, items) of every list in ``value``, depth first; ``object_pairs_hook=tuple`` has made objects tuples of pairs."""
-        found: list[tuple[str, list[Mention]]] = []
+        lists: list[tuple[str, list[Mention]]] = []
         if isinstance(value, list):
-            self._list(value, key, found)
+            self._list(value, key, lists)
         elif isinstance(value, tuple):
-            self._object(value, key, found)
+            self._object(value, key, lists)
         elif isinstance(value, str):
-            found.append((key, self._scalar(value)))
-        return found
+            lists.append((key, self._scalar(value)))
+        return lists
 
-    def _list(self, values: list[Any], key: str, found: list[tuple[str, list[Mention]]]) -> None:
+    def _list(self, values: list[Any], key: str, lists: list[tuple[str, list[Mention]]]) -> None:
         pairs = _as_pairs(values, self.ids)
         if pairs:
-            self._object(pairs, key, found)
+            self._object(pairs, key, lists)
             return
         mine: list[Mention] = []
         below: list[tuple[str, list[Mention]]] = []
@@ -114,33 +114,33 @@ class _Reader:
                 inner: list[tuple[str, list[Mention]]] = []
                 self._object(value, key, inner)
                 mine += [mention for name, mentions in inner if name == key for mention in mentions]
-                found += [(name, mentions) for name, mentions in inner if name != key]
+                lists += [(name, mentions) for name, mentions in inner if name != key]
             elif isinstance(value, str):
                 mine += self._scalar(value) or [Mention(0, 0, ())]
-        found.append((key, mine))
+        lists.append((key, mine))
 
-    def _object(self, pairs: tuple[tuple[str, Any], ...], key: str, found: list[tuple[str, list[Mention]]]) -> None:
+    def _object(self, pairs: tuple[tuple[str, Any], ...], key: str, lists: list[tuple[str, list[Mention]]]) -> None:
         own = _own_ids(pairs)
         if own:
             marked = (f"ID{value}" if value in self.ids.exact else value for value in own)
-            found.append((key, [mention for value in marked for mention in self._scalar(value)]))
+            lists.append((key, [mention for value in marked for mention in self._scalar(value)]))
             return
         nested: list[tuple[str, Any]] = [(name, value) for name, value in pairs if isinstance(value, (list, tuple))]
         if nested and all(isinstance(value, tuple) for _, value in nested):
             if all(_own_ids(value) for _, value in nested):  # {"1": {"id": 30}, ...}
-                self._list([value for _, value in nested], key, found)
+                self._list([value for _, value in nested], key, lists)
                 return
             if all(self.ids.find(name)[0] for name, _ in nested):  # {"30": {"score": .9}, ...}
-                self._list([(("id", name), *value) for name, value in nested], key, found)
+                self._list([(("id", name), *value) for name, value in nested], key, lists)
                 return
         scalars = [(name, value) for name, value in pairs if isinstance(value, str)]
         answers = [value for name, value in scalars if ANSWER_KEY.search(name) and not OFFERED_KEY.match(name)]
         named = [mention for value in answers for mention in self._scalar(value) if mention.tokens]
         mine = named or [mention for value in _values(scalars, self.ids) for mention in self._scalar(value)]
         if mine:
-            found.append((key, mine))
+            lists.append((key, mine))
         for name, value in nested:
-            (self._list if isinstance(value, list) else self._object)(value, name if not name.isdigit() else key, found)
+            (self._list if isinstance(value, list) else self._object)(value, name if not name.isdigit() else key, lists)
 
     def _scalar(self, value: str) -> list[Mention]:
         """The items that one JSON string or number names."""
@@ -155,8 +155,8 @@ class _Reader:
             return [Mention(0, 0, tokens, how="title")]
         mentions = [m for m in id_mentions(text, self.ids, Lists(text), self.titles) if m.marked or m.element]
         listed = bool(mentions) and mentions[0].start <= 1
-        found = [m for m in mentions if m.marked or m.inside >= 0 or listed]
-        return found if any(m.tokens for m in found) else []
+        kept = [m for m in mentions if m.marked or m.inside >= 0 or listed]
+        return kept if any(m.tokens for m in kept) else []
 
 
 def _own_ids(pairs: tuple[tuple[str, Any], ...]) -> list[str]:

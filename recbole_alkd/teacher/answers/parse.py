@@ -102,9 +102,9 @@ def _names(mentions: Iterable[Mention]) -> set[str]:
 def _last_list(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
     """The list that is the answer: the last that is as good as those before it. Parts of one list go on."""
     for some in ([block for block in blocks if not block.is_offered], blocks):
-        found = _folded(some, shown, top_n)
-        if found:
-            return found
+        last = _folded(some, shown, top_n)
+        if last:
+            return last
     return []
 
 
@@ -238,8 +238,8 @@ def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> l
         lines = [m for m in lines if m.start not in set(numbers)]
     sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
     long = [m for m in mentions if len(m.tokens[0]) >= LONG_ID]
-    found = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
-    return _cut_echo(found, shown)
+    chosen = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
+    return _cut_echo(chosen, shown)
 
 
 def _in_line_of_ids(mention: Mention, text: str) -> bool:

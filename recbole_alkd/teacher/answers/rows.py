@@ -29,14 +29,14 @@ _LONGEST = 200  # characters of a row
 
 def number(text: str) -> float | None:
     """The number that ``text`` is: ``0.9``, ``90%``, ``9/10``. The units of one list are the same, so they may be left out."""
-    found = _NUMBER.fullmatch(text.strip())
-    return float(found["value"]) if found else None
+    match = _NUMBER.fullmatch(text.strip())
+    return float(match["value"]) if match else None
 
 
 def item_id(text: str, ids: Ids) -> str | None:
     """``text`` without marks, such as ``318`` for ``<ID318>``, if it is a candidate's id."""
-    found = _MARK.fullmatch(text.strip())
-    for name in (text.strip(), found["id"] if found else ""):
+    match = _MARK.fullmatch(text.strip())
+    for name in (text.strip(), match["id"] if match else ""):
         if ids.find(name)[0]:
             return name
     return None
@@ -67,9 +67,9 @@ def _ordered(run: list[tuple[str, re.Match[str]]], ids: Ids) -> list[str]:
         rows = [row for _, row in run[start:]]
         if len(rows) < 2:
             break
-        found = _by_places(rows, ids) or _by_numbers(rows, ids)
-        if found:
-            return lines[:start] + [f"<ID{name}>" for name in found]
+        ordered = _by_places(rows, ids) or _by_numbers(rows, ids)
+        if ordered:
+            return lines[:start] + [f"<ID{name}>" for name in ordered]
     return lines
 
 
@@ -99,5 +99,5 @@ def _by_numbers(rows: list[re.Match[str]], ids: Ids) -> list[str] | None:
 
 
 def _all(names: list[str | None]) -> list[str] | None:
-    found = [name for name in names if name is not None]
-    return found if len(found) == len(names) else None
+    known = [name for name in names if name is not None]
+    return known if len(known) == len(names) else None

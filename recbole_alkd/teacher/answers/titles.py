@@ -25,13 +25,13 @@ class Titles:
     @functools.cached_property
     def by_words(self) -> dict[tuple[str, ...], list[str]]:
         """The words of a title -> the candidates that have it. Made when first needed: most answers name ids."""
-        found: dict[tuple[str, ...], list[str]] = {}
+        tokens: dict[tuple[str, ...], list[str]] = {}
         for token in dict.fromkeys(self._candidates):
             for name in _forms(normal(self._titles.get(token, "")[:2000]).casefold()):
                 words = tuple(_WORD.findall(name)[:_TITLE_WORDS])
-                if words and token not in found.setdefault(words, []):
-                    found[words].append(token)
-        return found
+                if words and token not in tokens.setdefault(words, []):
+                    tokens[words].append(token)
+        return tokens
 
     @functools.cached_property
     def beginnings(self) -> set[tuple[str, ...]]:

@@ -62,11 +62,11 @@ class GenerateScorer(Scorer):
         """``raw`` is what the LM wrote."""
         prompts = [tuple(case.trees[0].tokens.tolist()) for case in cases]
         longest = max(self._answer_tokens(instance) for instance in instances)
-        found = []
+        answers = []
         for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest), strict=True):
             shown = shown_order(instance, self.settings.llm_seed)
             parsed = read_ranking(text, shown, self.settings.llm_top_n, self.titles)
-            found.append(
+            answers.append(
                 Answer(
                     parsed.items,
                     raw=text,
@@ -76,7 +76,7 @@ class GenerateScorer(Scorer):
                     status="ok" if parsed.items else "failed",
                 )
             )
-        return found
+        return answers
 
     def chat(self, messages: Sequence[Mapping[str, str]]) -> Answer:
         """The LM's answer to other messages, such as those that ask for hints; ``raw`` is what it wrote."""

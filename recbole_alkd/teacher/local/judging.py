@@ -30,7 +30,7 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
     cases = [(example, case) for example, case in cases if not case.problem]
     if not cases:
         return None
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "examples": len(cases),
         "candidates": round(float(np.mean([len(example.candidates) for example, _ in cases])), 2),
     }
@@ -38,9 +38,9 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
     for name, state in (("before", scorer.model.disable_adapter()), ("after", contextlib.nullcontext())):
         with torch.no_grad(), state:
             ranks = [candidate_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target)) for e, case in cases]
-        found[f"mean_rank_{name}"] = float(np.mean(ranks))
-        found[f"mrr_{name}"] = float(np.mean(1 / np.asarray(ranks)))
-    return found
+        report[f"mean_rank_{name}"] = float(np.mean(ranks))
+        report[f"mrr_{name}"] = float(np.mean(1 / np.asarray(ranks)))
+    return report
 
 
 def candidate_rank(scores: torch.Tensor, place: int) -> float:

@@ -75,9 +75,9 @@ def _check_device(settings: Settings) -> None:
         count = torch.cuda.device_count()
         number = device.partition(":")[2] or "0"
         if not number.isdigit() or int(number) >= count:
-            found = f"{count} GPUs were found" if torch.backends.cuda.is_built() else "this build of torch knows no GPU"
+            gpus = f"{count} GPUs were found" if torch.backends.cuda.is_built() else "this build of torch knows no GPU"
             raise AlkdError(
-                f"llm_device: {device!r} cannot be used here ({found}); allowed: auto, cpu, cuda or cuda:N, counted among the GPUs "
+                f"llm_device: {device!r} cannot be used here ({gpus}); allowed: auto, cpu, cuda or cuda:N, counted among the GPUs "
                 "that gpu_id lets RecBole see"
             )
         device = "cpu"

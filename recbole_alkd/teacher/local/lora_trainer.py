@@ -171,13 +171,13 @@ def _checkpointing() -> dict[str, Any]:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest complete checkpoint in ``folder``; half-written ones are removed."""
-    found = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
-    for step in sorted(found, reverse=True):
+    checkpoints = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    for step in sorted(checkpoints, reverse=True):
         try:
-            json.loads((found[step] / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
-            return str(found[step])
+            json.loads((checkpoints[step] / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
+            return str(checkpoints[step])
         except (OSError, ValueError):
-            shutil.rmtree(found[step], ignore_errors=True)
+            shutil.rmtree(checkpoints[step], ignore_errors=True)
     return None
 
 

@@ -149,8 +149,8 @@ class Scorer:
     def _answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
         """``raw`` is JSON, the score of every candidate."""
         with torch.inference_mode():
-            found = [scores.tolist() for scores in self.scores(cases)]
-        return [self._answer(*one) for one in zip(instances, cases, found, strict=True)]
+            case_scores = [scores.tolist() for scores in self.scores(cases)]
+        return [self._answer(*one) for one in zip(instances, cases, case_scores, strict=True)]
 
     def _answer(self, instance: Instance, case: Case, scores: list[float]) -> Answer:
         score_of = dict(zip(instance.candidates, scores, strict=True))
@@ -164,8 +164,8 @@ class Scorer:
 
     def scores(self, cases: Sequence[Case]) -> list[Tensor]:
         """(N,) score of every candidate of every case, in nats; with gradients if they are enabled."""
-        found = iter(self._log_likelihoods([tree for case in cases for tree in case.trees]))
-        return [self._combine([next(found) for _ in case.trees], case) for case in cases]
+        likelihoods = iter(self._log_likelihoods([tree for case in cases for tree in case.trees]))
+        return [self._combine([next(likelihoods) for _ in case.trees], case) for case in cases]
 
     def _log_likelihoods(self, trees: Sequence[TokenTree]) -> list[Tensor]:
         deepest = max(int(tree.depths.max()) + 1 for tree in trees)
@@ -231,8 +231,8 @@ class TitleScorer(Scorer):
         titles = self.title_tokens(items)
         for k in self._missing_chunks(titles):
             with torch.no_grad(), without_adapter(self.model):
-                found = self._log_likelihoods([build_tree(self._head, self._chunks[k])])[0]
-            self._null.update(zip(self._chunks[k], found.tolist(), strict=True))
+                likelihoods = self._log_likelihoods([build_tree(self._head, self._chunks[k])])[0]
+            self._null.update(zip(self._chunks[k], likelihoods.tolist(), strict=True))
         return torch.tensor([self._null[title] for title in titles])
 
     def _combine(self, parts: list[Tensor], case: Case) -> Tensor:
