@@ -12,8 +12,8 @@ version = next(
     if line.startswith("__version__")
 )
 
-# RecBole 1.2.1 asks for ray<=2.6.3, which has no wheel for Python 3.12 and later, and needs it for one import that
-# recbole_alkd serves itself (compat.py). There RecBole is installed without its requirements
+# RecBole 1.2.1 asks for ray<=2.6.3, which has no wheel for Python 3.12 and later, and needs it for one import
+# that recbole_alkd serves itself (compat.py). There RecBole is installed without its requirements
 # (`pip install --no-deps recbole==1.2.1`), and these stand in for them.
 recbole_needs = [
     "colorama==0.4.4",
@@ -32,7 +32,10 @@ recbole_needs = [
 setup(
     name="recbole-alkd",
     version=version,
-    description="ALKDRec for RecBole: distil an LLM into a small session recommender from few, actively chosen sessions",
+    description=(
+        "ALKDRec for RecBole: distil an LLM into a small session recommender from few, "
+        "actively chosen sessions"
+    ),
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -67,17 +70,20 @@ setup(
         "local": ["accelerate", "gguf", "safetensors"],
         "api": ["openai"],
         "bench": ["matplotlib"],
-        # what a service needs; with these and `pip install --no-deps recbole-alkd` there is no torch and no RecBole
+        # what a service needs; with these and `pip install --no-deps recbole-alkd` there is no torch and
+        # no RecBole
         "serve": [
             "numpy", "safetensors", "onnxruntime", "msgspec", "uvicorn", "httptools", "prometheus-client",
             "uvloop; platform_system != 'Windows'",
         ],
         "mcp": ["mcp>=2"],
         "onnx": ["onnx", "onnxruntime"],
-        "ray": ["ray>=2.49; python_version >= '3.12'"],  # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
+        # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
+        "ray": ["ray>=2.49; python_version >= '3.12'"],
         "dev": [
             "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
-            "fastapi", "uvicorn",  # with these `transformers serve` runs, one of the two real servers of the slow tests
+            # with these `transformers serve` runs, one of the two real servers of the slow tests
+            "fastapi", "uvicorn",
             "mcp>=2",
             "schemathesis",  # asks the service what its own document allows, and what it does not
             "xllamacpp; platform_system == 'Linux' and platform_machine == 'x86_64'",  # the other one

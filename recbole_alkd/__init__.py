@@ -1,7 +1,7 @@
 """ALKDRec for RecBole: an LLM's knowledge in a small session recommender, from few, actively chosen sessions.
 
-Importing this package is all that RecBole needs to know the model ``ALKDRec``. Where RecBole or torch is not installed,
-``recbole_alkd.serving`` works all the same, and everything else says what to install.
+Importing this package is all that RecBole needs to know the model ``ALKDRec``. Where RecBole or torch is not
+installed, ``recbole_alkd.serving`` works all the same, and everything else says what to install.
 """
 
 from importlib.util import find_spec as _find_spec
@@ -28,7 +28,10 @@ if _missing:
     def __getattr__(name: str) -> _Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        words = f"recbole_alkd.{name} needs {' and '.join(_missing)}, which this environment has not: pip install recbole-alkd"
+        words = (
+            f"recbole_alkd.{name} needs {' and '.join(_missing)}, which this environment has not: "
+            "pip install recbole-alkd"
+        )
         raise ImportError(f"{words}. Without them only recbole_alkd.serving works")
 
 else:

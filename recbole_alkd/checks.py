@@ -1,7 +1,7 @@
 """What settings alone tell before anything is read or trained: names, files, and what goes with what.
 
-``check_names`` runs whenever RecBole's Config of an ALKDRec run is made. A check that needs the data belongs to the trainer's
-``Run.open`` and its stages' ``check``, which run before the first epoch.
+``check_names`` runs whenever RecBole's Config of an ALKDRec run is made. A check that needs the data belongs
+to the trainer's ``Run.open`` and its stages' ``check``, which run before the first epoch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _own_command: ContextVar[bool] = ContextVar("own_command", default=False)
 
 @contextlib.contextmanager
 def asking_nobody() -> Iterator[None]:
-    """Inside of this no LLM is needed: neither its device nor its key is looked for (``select``, ``label --dry-run``)."""
+    """Inside of this no LLM is needed: neither its device nor its key is looked for (``select``,
+    ``label --dry-run``)."""
     token = _asks.set(False)
     try:
         yield
@@ -48,7 +49,8 @@ def asking_nobody() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_command() -> Iterator[None]:
-    """Inside of this the command line is ours: every word of it is a setting, and one that nobody reads is an error."""
+    """Inside of this the command line is ours: every word of it is a setting, and one that nobody reads is an
+    error."""
     token = _own_command.set(True)
     try:
         yield
@@ -57,7 +59,8 @@ def own_command() -> Iterator[None]:
 
 
 def import_plugins(values: Mapping[str, Any]) -> None:
-    """Import the modules of ``alkd_plugins``, which register entries and declare settings. AlkdError where one cannot be."""
+    """Import the modules of ``alkd_plugins``, which register entries and declare settings.
+    AlkdError where one cannot be."""
     for module in FIELDS["alkd_plugins"].checked("alkd_plugins", values.get("alkd_plugins", [])):
         try:
             importlib.import_module(module)
@@ -90,9 +93,11 @@ def check_names(settings: Settings) -> None:
 
 
 def _check_role_settings(settings: Settings) -> None:
-    """AlkdError where ``student_config`` or ``teacher_config`` gives a setting a value that it does not take, or names none.
+    """AlkdError where ``student_config`` or ``teacher_config`` gives a setting a value that it does not take,
+    or names none.
 
-    A plug-in may read settings that it does not declare: beside ``alkd_plugins`` only names almost like a known one are refused.
+    A plug-in may read settings that it does not declare: beside ``alkd_plugins`` only names almost like a
+    known one are refused.
     """
     for key in ("student_config", "teacher_config"):
         for name, value in getattr(settings.backbone, key).items():
@@ -102,11 +107,14 @@ def _check_role_settings(settings: Settings) -> None:
             elif name not in known_keys():
                 close = nearest(str(name), known_keys(), 0.8 if settings.plugin.alkd_plugins else 0.6)
                 if close or not settings.plugin.alkd_plugins:
-                    raise AlkdError(f"{key}: {name}: no such setting{f'; did you mean {close!r}?' if close else ''}")
+                    raise AlkdError(
+                        f"{key}: {name}: no such setting{f'; did you mean {close!r}?' if close else ''}"
+                    )
 
 
 def check_machine(settings: Settings) -> None:
-    """The LLM teacher's own ``check``, unless inside of ``asking_nobody``. Called once RecBole has set CUDA_VISIBLE_DEVICES."""
+    """The LLM teacher's own ``check``, unless inside of ``asking_nobody``.
+    Called once RecBole has set CUDA_VISIBLE_DEVICES."""
     if _asks.get():
         teachers.get(settings.teacher.llm_teacher).check(settings)
 
@@ -144,15 +152,22 @@ def check_places(settings: Settings) -> None:
 
 def check_folder(setting: str, folder: Path) -> None:
     """AlkdError where ``folder`` is not there and cannot be made, or cannot be written to."""
-    there = next((place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)), Path("/"))
+    there = next(
+        (place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)),
+        Path("/"),
+    )
     if not there.is_dir():
         raise AlkdError(f"{setting}: {str(folder)!r} cannot be made, because {str(there)!r} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise AlkdError(f"{setting}: {str(folder)!r} cannot be written to, because {str(there)!r} is read-only here")
+        raise AlkdError(
+            f"{setting}: {str(folder)!r} cannot be written to, because {str(there)!r} is read-only here"
+        )
     try:  # what access does not tell: root may write everywhere, and yet not in /proc or on a full disk
         os.rmdir(tempfile.mkdtemp(prefix=".alkd-", dir=there))
     except OSError as error:
-        raise AlkdError(f"{setting}: {str(folder)!r} cannot be written to: {error.strerror} in {str(there)!r}") from None
+        raise AlkdError(
+            f"{setting}: {str(folder)!r} cannot be written to: {error.strerror} in {str(there)!r}"
+        ) from None
 
 
 def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
@@ -176,19 +191,23 @@ def _check_vectors(settings: Settings) -> None:
         if missing:
             can = [model for model in backbones if not missing - view_and_model(model)[0].teaches()]
             raise AlkdError(
-                f"kd_loss: {name!r} needs {' and '.join(sorted(missing))}, which teacher_model {teacher!r} does not have; "
+                f"kd_loss: {name!r} needs {' and '.join(sorted(missing))}, which teacher_model {teacher!r} "
+                "does not have; "
                 f"allowed teacher_model: {', '.join(can)}"
             )
 
 
-# -- RecBole's settings ------------------------------------------------------------------------------------------------
+# RecBole's settings
 
 
-def check_keys(given: Mapping[str, Any], command_line: Mapping[str, Any], ours: bool, values: Mapping[str, Any]) -> None:
+def check_keys(
+    given: Mapping[str, Any], command_line: Mapping[str, Any], ours: bool, values: Mapping[str, Any]
+) -> None:
     """AlkdError where a user gives a setting that nobody reads.
 
-    A plug-in may have settings of its own: beside ``alkd_plugins`` only names that are almost a known one are refused. RecBole's
-    own models, and command lines of other programs, may hold anything; there it is not looked at, or said.
+    A plug-in may have settings of its own: beside ``alkd_plugins`` only names that are almost a known one are
+    refused. RecBole's own models, and command lines of other programs, may hold anything;
+    there it is not looked at, or said.
 
     Args:
         given: what files and callers give. command_line: what the words of the command line give.
@@ -222,15 +241,19 @@ def check_model_and_dataset(given: Mapping[str, Any], model: Any, dataset: Any, 
             names = [*ours, *model_names()]
             close = nearest(model, names)
             raise AlkdError(
-                f"model: {model!r} is no model of RecBole or of this package" + (f"; did you mean {close!r}?" if close else "")
+                f"model: {model!r} is no model of RecBole or of this package"
+                + (f"; did you mean {close!r}?" if close else "")
             ) from None
     if dataset is None:
-        raise AlkdError("dataset: none is named; give --dataset=NAME, the folder and the files data_path/NAME/NAME.inter")
+        raise AlkdError(
+            "dataset: none is named; give --dataset=NAME, the folder and the files data_path/NAME/NAME.inter"
+        )
     check_dataset_name(dataset)
 
 
 def say_device(device: Any, given: Mapping[str, Any]) -> None:
-    """A warning where the user asks for a GPU (``use_gpu: True``, or several in ``gpu_id``) and RecBole found none."""
+    """A warning where the user asks for a GPU (``use_gpu: True``, or several in ``gpu_id``) and RecBole found
+    none."""
     gpus = gpu_text(given.get("gpu_id", ""))
     asked = f"gpu_id: {gpus}" if "," in gpus else "use_gpu: True" if given.get("use_gpu") is True else None
     if asked and device.type == "cpu" and given.get("use_gpu") is not False:
@@ -238,7 +261,8 @@ def say_device(device: Any, given: Mapping[str, Any]) -> None:
 
 
 def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
-    """AlkdError where a run of ``model`` cannot work with RecBole's settings. ``ours``: whether it is a model of this package."""
+    """AlkdError where a run of ``model`` cannot work with RecBole's settings.
+    ``ours``: whether it is a model of this package."""
     check_values(values)
     check_folder("checkpoint_dir", Path(values["checkpoint_dir"]))
     check_folder("log", Path("log"))  # RecBole's, always below the working directory
@@ -246,18 +270,25 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
     processes = [key for key in ("nproc", "world_size") if values.get(key) not in (None, -1, 1)]
     if processes and (ours or "local_rank" not in values):
         way = "" if ours else "; for RecBole's own models call recbole.quick_start.run(..., nproc=N)"
-        raise AlkdError(f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}")
+        raise AlkdError(
+            f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}"
+        )
     if not ours:
         return
     check_fields(values)
     if values["epochs"] < 1:
         raise AlkdError(f"epochs: {values['epochs']} is not allowed; allowed: at least 1")
     if values.get("train_neg_sample_args") is not None:
-        raise AlkdError(f"train_neg_sample_args: not for {model}, which draws its negatives itself; allowed: ~")
+        raise AlkdError(
+            f"train_neg_sample_args: not for {model}, which draws its negatives itself; allowed: ~"
+        )
     if not values["repeatable"]:
         raise AlkdError("repeatable: False is not allowed; allowed: True (sessions may hold an item again)")
     if values.get("save_dataloaders"):
-        raise AlkdError(f"save_dataloaders: True is not allowed with {model}; allowed: False (reading sessions takes seconds)")
+        raise AlkdError(
+            f"save_dataloaders: True is not allowed with {model}; "
+            "allowed: False (reading sessions takes seconds)"
+        )
     from recbole_alkd.learner.base import backbones_of
 
     mode = values["eval_args"].get("mode", "full")
@@ -265,5 +296,6 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
     for part, name in modes.items():
         if name != "full" and (model == "ALKDRec" or model in backbones_of("counting")):
             raise AlkdError(
-                f"eval_args: mode {name!r} for {part} is not allowed with {model}; allowed: full (every item is ranked)"
+                f"eval_args: mode {name!r} for {part} is not allowed with {model}; "
+                "allowed: full (every item is ranked)"
             )

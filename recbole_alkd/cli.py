@@ -1,7 +1,8 @@
 """The console command ``recbole-alkd`` and the script ``run_recbole_alkd.py``.
 
 ``run``, ``select`` and ``label`` take RecBole's arguments (``--dataset=ml-100k --config_files "a.yaml b.yaml"
---any_key=value``). The other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
+--any_key=value``). The other commands have arguments of their own and hide them from RecBole, which reads
+``sys.argv`` by itself.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from recbole_alkd.settings.error import AlkdError
 
 
 def _find_plugins_here() -> None:
-    """Put the working directory at the end of the path of modules, so that ``alkd_plugins`` finds a file in it.
+    """Put the working directory at the end of the path of modules, so that ``alkd_plugins`` finds a file in
+    it.
 
-    `python -m` and a script have it there; a console command has its own folder instead. At the end, no file of the user's
-    can stand before an installed package.
+    `python -m` and a script have it there; a console command has its own folder instead. At the end, no file
+    of the user's can stand before an installed package.
     """
     if not getattr(sys.flags, "safe_path", False) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -37,8 +39,12 @@ def run_main(argv: Sequence[str] | None = None) -> None:
 
 def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse ``sys.argv`` and leave the settings (``--key=value``) in it, where RecBole reads them."""
-    parser.add_argument("--dataset", "-d", default=None, help="data set name, e.g. ml-100k; NAME in data_path/NAME/NAME.inter")
-    parser.add_argument("--config_files", default=None, help='YAML files, separated by spaces: "a.yaml b.yaml"')
+    parser.add_argument(
+        "--dataset", "-d", default=None, help="data set name, e.g. ml-100k; NAME in data_path/NAME/NAME.inter"
+    )
+    parser.add_argument(
+        "--config_files", default=None, help='YAML files, separated by spaces: "a.yaml b.yaml"'
+    )
     args, rest = parser.parse_known_args([word for word in sys.argv[1:] if word != "--traceback"])
     for word in rest:
         if not (word.startswith("--") and "=" in word):
@@ -59,15 +65,25 @@ def _run() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--model", "-m", default="ALKDRec", help="model name (default: ALKDRec)")
-    parser.add_argument("--again", metavar="RESULT", help="run the run behind a result.json (or its folder) again")
+    parser.add_argument(
+        "--again", metavar="RESULT", help="run the run behind a result.json (or its folder) again"
+    )
     args = _recbole_arguments(parser)
     settings = None
     if args.again:
         if args.dataset or args.config_files:
-            raise AlkdError("--again: not allowed beside --dataset and --config_files, which it brings; other settings may follow")
+            raise AlkdError(
+                "--again: not allowed beside --dataset and --config_files, which it brings; "
+                "other settings may follow"
+            )
         again = read_again(args.again)
         args.model, args.dataset, settings = again.model, again.dataset, again.settings
-        print(*(f"note: {note}" for note in again.notes), sep="\n", end="\n" if again.notes else "", file=sys.stderr)
+        print(
+            *(f"note: {note}" for note in again.notes),
+            sep="\n",
+            end="\n" if again.notes else "",
+            file=sys.stderr,
+        )
     with own_command():
         run_recbole_alkd(args.model, args.dataset, args.config_files, settings)
 
@@ -78,11 +94,14 @@ def _select() -> None:
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd select",
-        description="Select the sessions that an LLM should label, without any LLM. Any setting may follow as --key=value.",
+        description="Select the sessions that an LLM should label, without any LLM. Any setting may follow "
+        "as --key=value.",
         allow_abbrev=False,
     )
     parser.add_argument("--out", required=True, help="JSON file for the picks and the certificate")
-    parser.add_argument("--picture", default=None, help="image file (.png, .svg, .pdf) of difficulty, probabilities and picks")
+    parser.add_argument(
+        "--picture", default=None, help="image file (.png, .svg, .pdf) of difficulty, probabilities and picks"
+    )
     args = _recbole_arguments(parser)
     with own_command():
         result = select_instances(args.out, args.dataset, args.config_files, picture=args.picture)
@@ -96,19 +115,32 @@ def _label() -> None:
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd label",
-        description="Label the sessions that a run with the same settings selects, and distil nothing; that run finds the labels "
+        description="Label the sessions that a run with the same settings selects, and distil nothing; "
+        "that run finds the labels "
         "in the store. Any setting may follow as --key=value.",
         allow_abbrev=False,
     )
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--dry-run", action="store_true", help="say what it would take; send, store and spend nothing")
-    ways.add_argument("--show", type=int, metavar="N", help="show the first N prompts with their titles; ask nothing")
-    ways.add_argument("--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)")
+    ways.add_argument(
+        "--dry-run", action="store_true", help="say what it would take; send, store and spend nothing"
+    )
+    ways.add_argument(
+        "--show", type=int, metavar="N", help="show the first N prompts with their titles; ask nothing"
+    )
+    ways.add_argument(
+        "--batch-out", metavar="FILE", help="write what is missing for OpenAI's Batch API (llm_teacher api)"
+    )
     ways.add_argument("--batch-in", metavar="FILE", help="read the output of that batch into the store")
-    ways.add_argument("--retry-failed", action="store_true", help="ask again where an earlier answer was unusable")
-    parser.add_argument("--out", metavar="FILE", help="write the rankings as JSON lines, as llm_teacher replay reads them")
+    ways.add_argument(
+        "--retry-failed", action="store_true", help="ask again where an earlier answer was unusable"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the rankings as JSON lines, as llm_teacher replay reads them"
+    )
     args = _recbole_arguments(parser)
-    options = {key: getattr(args, key) for key in ("dry_run", "show", "batch_out", "batch_in", "retry_failed", "out")}
+    options = {
+        key: getattr(args, key) for key in ("dry_run", "show", "batch_out", "batch_in", "retry_failed", "out")
+    }
     if args.show is not None and args.show < 1:
         parser.error(f"--show: {args.show} is not allowed; allowed: a number of at least 1")
     if args.out and (args.dry_run or args.show or args.batch_out or args.batch_in):
@@ -155,7 +187,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
-    commands.add_parser("label", help="label the selected sessions without distilling, or say what it would cost", add_help=False)
+    commands.add_parser(
+        "label",
+        help="label the selected sessions without distilling, or say what it would cost",
+        add_help=False,
+    )
     add_sessions_command(commands)
     add_import_command(commands)
     add_bench_command(commands)
@@ -183,7 +219,10 @@ def _check_installed(words: list[str]) -> None:
     """Where RecBole is missing, say so for commands that need it."""
     missing = [name for name in ("recbole", "torch") if find_spec(name) is None]
     if missing and words[:1] and words[0] not in SERVING_COMMANDS:
-        needs = f"{words[0]} needs {' and '.join(missing)}, which this environment has not: pip install recbole-alkd"
+        needs = (
+            f"{words[0]} needs {' and '.join(missing)}, which this environment has not: "
+            "pip install recbole-alkd"
+        )
         print(f"error: {needs}; allowed without: {', '.join(SERVING_COMMANDS)}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,7 +1,8 @@
 """The door of the console command: every error leaves as one line, with an exit code.
 
-2: what a user can fix. 1: what nobody foresaw. 130: interrupted. The traceback of an error that nobody foresaw is in the run's
-log; ``--traceback`` (or RECBOLE_ALKD_TRACEBACK=1 in the environment) shows that of any error.
+2: what a user can fix. 1: what nobody foresaw. 130: interrupted. The traceback of an error that nobody
+foresaw is in the run's log; ``--traceback`` (or RECBOLE_ALKD_TRACEBACK=1 in the environment) shows that of
+any error.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def leave(command: Callable[[], int | None]) -> NoReturn:
         code = command()
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted: labels and finished stages are kept; the same command resumes there", file=sys.stderr)
+        print(
+            "interrupted: labels and finished stages are kept; the same command resumes there",
+            file=sys.stderr,
+        )
         code = 130
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,7 +63,8 @@ def describe(error: Exception) -> str:
 
 
 def write_to_log(error: Exception) -> str | None:
-    """Write the traceback into the run's log file, not to the screen; the file's path, or None where no run has begun."""
+    """Write the traceback into the run's log file, not to the screen;
+    the file's path, or None where no run has begun."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     record = logging.LogRecord("recbole_alkd", logging.CRITICAL, __file__, 0, text, None, None)
     path = None
@@ -75,7 +80,8 @@ def write_to_log(error: Exception) -> str | None:
 
 
 def _fixable(error: Exception) -> bool:
-    """Whether a user can do something about it: an error of ours, of files and disks, or of RecBole's reading of settings."""
+    """Whether a user can do something about it: an error of ours, of files and disks,
+    or of RecBole's reading of settings."""
     if isinstance(error, (AlkdError, OSError)):
         return True
     frames = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]

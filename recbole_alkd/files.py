@@ -1,7 +1,8 @@
-"""Where the shipped files are; files that are written whole or not at all, also when the power fails; checkpoints, read safely.
+"""Where the shipped files are; files that are written whole or not at all, also when the power fails;
+checkpoints, read safely.
 
-A new file is written beside its place, forced to the disk, and then renamed. Without the second step a file system may keep
-the rename and lose the content, which leaves an empty file under the right name.
+A new file is written beside its place, forced to the disk, and then renamed. Without the second step a file
+system may keep the rename and lose the content, which leaves an empty file under the right name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _MARKER = Path("model", "ALKDRec.yaml")
 
 
 def properties() -> Path:
-    """The folder of our YAML files: inside the package (wheel, sdist) or beside it (checkout, editable install).
+    """The folder of our YAML files: inside the package (wheel, sdist) or beside it (checkout,
+    editable install).
 
     Raises:
         FileNotFoundError: it is in neither place.
@@ -38,8 +40,8 @@ def properties() -> Path:
 
 @contextlib.contextmanager
 def whole_path(file: str | os.PathLike[str]) -> Iterator[Path]:
-    """The path of a new file, for whoever writes by name; what was written there becomes ``file`` when the block ends well, and on
-    an error ``file`` stays as it was.
+    """The path of a new file, for whoever writes by name; what was written there becomes ``file`` when the
+    block ends well, and on an error ``file`` stays as it was.
 
     Raises:
         OSError: as ``os.replace`` does, and the block; a full disk names the file too.
@@ -64,7 +66,8 @@ def whole_path(file: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_file(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """An open binary stream whose content becomes ``file`` when the block ends well; on an error ``file`` stays as it was.
+    """An open binary stream whose content becomes ``file`` when the block ends well;
+    on an error ``file`` stays as it was.
 
     Raises:
         OSError: as ``open`` and ``write`` do; a full disk names the file too.
@@ -95,7 +98,8 @@ def write_npz(file: str | os.PathLike[str], arrays: dict[str, Any], compressed: 
 
 
 def move_whole(work: Path, final: Path) -> None:
-    """Rename the folder ``work`` to ``final``, with everything in it on the disk first. OSError as ``os.replace``."""
+    """Rename the folder ``work`` to ``final``, with everything in it on the disk first.
+    OSError as ``os.replace``."""
     for folder, _, names in os.walk(work):
         for name in names:
             sync(Path(folder) / name)
@@ -137,6 +141,7 @@ def load_checkpoint(path: str, map_location: Any = None) -> dict[str, Any]:
 def refusal(path: str) -> ValueError:
     """The error for a checkpoint that the safe reader cannot read."""
     return ValueError(
-        f"checkpoint {path!r} was not written after `import recbole_alkd` (or is damaged) and reading it could run code: "
+        f"checkpoint {path!r} was not written after `import recbole_alkd` (or is damaged) and reading it "
+        "could run code: "
         "train it anew, or set `trust_checkpoint: True` if the file is your own"
     )

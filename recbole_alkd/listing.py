@@ -26,7 +26,8 @@ _KIND = re.compile(r"^\(([^)]*)\)\s*")
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as a user is shown it. ``place``: whose it is (ALKDRec, RecBole, or a model with defaults of its own)."""
+    """One setting as a user is shown it. ``place``: whose it is (ALKDRec, RecBole,
+    or a model with defaults of its own)."""
 
     key: str
     default: Any
@@ -37,7 +38,9 @@ class Setting:
     def __str__(self) -> str:
         default = "~" if self.default is None else self.default
         where = "" if self.place == "ALKDRec" else f"  [{self.place}]"
-        return f"{self.key}: {default}  ({self.allowed}){where}" + (f"\n    {self.comment}" if self.comment else "")
+        return f"{self.key}: {default}  ({self.allowed}){where}" + (
+            f"\n    {self.comment}" if self.comment else ""
+        )
 
 
 def all_settings() -> list[Setting]:
@@ -56,14 +59,18 @@ def all_settings() -> list[Setting]:
     for key, spec in declared.fields().items():
         if all(setting.key != key for setting in settings):
             default = None if spec.default is NO_DEFAULT else spec.default
-            settings.append(Setting(key, default, spec.allowed, spec.help, " and ".join(map(str, declared.owners(key)))))
+            settings.append(
+                Setting(key, default, spec.allowed, spec.help, " and ".join(map(str, declared.owners(key))))
+            )
     return settings
 
 
 def _settings(file: Path, place: str) -> list[Setting]:
     text = file.read_text(encoding="utf-8")
     comments = {match[1]: match[2] for match in map(_LINE.match, text.splitlines()) if match}
-    return [_setting(key, value, comments.get(key, ""), place) for key, value in (read_yaml(text) or {}).items()]
+    return [
+        _setting(key, value, comments.get(key, ""), place) for key, value in (read_yaml(text) or {}).items()
+    ]
 
 
 def _setting(key: str, default: Any, comment: str, place: str) -> Setting:
@@ -76,12 +83,15 @@ def _setting(key: str, default: Any, comment: str, place: str) -> Setting:
     registries = {registry.setting: registry for registry in (backbones, policies, teachers, losses)}
     registries["teacher_model"] = backbones
     if key in registries:
-        allowed = f"one of {', '.join(registries[key])}" + (", or {loss: weight, ...}" if key == "kd_loss" else "")
+        allowed = f"one of {', '.join(registries[key])}" + (
+            ", or {loss: weight, ...}" if key == "kd_loss" else ""
+        )
     return Setting(key, default, allowed or "any", comment, place)
 
 
 def find_settings(word: str | None) -> list[Setting]:
-    """The settings with ``word`` in their name or comment, those with it in their name first; all without a word.
+    """The settings with ``word`` in their name or comment, those with it in their name first;
+    all without a word.
 
     Raises:
         AlkdError: there is none.
@@ -91,10 +101,15 @@ def find_settings(word: str | None) -> list[Setting]:
         return known
     lower = word.lower().lstrip("-")
     named = [setting for setting in known if lower in setting.key.lower()]
-    matching = named + [setting for setting in known if setting not in named and lower in setting.comment.lower()]
+    matching = named + [
+        setting for setting in known if setting not in named and lower in setting.comment.lower()
+    ]
     if not matching:
         close = nearest(lower, {setting.key for setting in known})
-        raise AlkdError(f"{word}: no setting has this in its name or its comment" + (f"; did you mean {close!r}?" if close else ""))
+        raise AlkdError(
+            f"{word}: no setting has this in its name or its comment"
+            + (f"; did you mean {close!r}?" if close else "")
+        )
     return matching
 
 
@@ -109,7 +124,8 @@ def versions() -> str:
     from recbole_alkd import __version__
 
     rest = (
-        f"recbole {recbole.__version__}, torch {torch.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}"
+        f"recbole {recbole.__version__}, torch {torch.__version__}, numpy {numpy.__version__}, "
+        f"Python {platform.python_version()}"
     )
     return f"recbole_alkd {__version__} ({rest})"
 
@@ -119,12 +135,15 @@ def add_settings_command(commands: Any) -> None:
     parser = commands.add_parser(
         "settings",
         help="list the settings, with default, allowed values and meaning",
-        description="List the settings, with default, allowed values and meaning. They are given as --key=value to run, select and "
+        description="List the settings, with default, allowed values and meaning. They are given as "
+        "--key=value to run, select and "
         "label, or in YAML files (--config_files).",
         allow_abbrev=False,
     )
     parser.add_argument("word", nargs="?", help="only settings with this in their name or comment")
-    parser.add_argument("--plugins", nargs="+", default=[], metavar="MODULE", help="with the settings of these plug-ins")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="MODULE", help="with the settings of these plug-ins"
+    )
     parser.set_defaults(run=_list)
 
 

@@ -1,7 +1,8 @@
 """How many rows are scored against all items at once.
 
-A batch of scores is rows times items in float32. It is left whole up to ``WHOLE`` bytes; larger ones are cut into blocks of
-rows of ``BLOCK`` bytes each. A row's scores, and so its metrics, do not depend on the rows beside it.
+A batch of scores is rows times items in float32. It is left whole up to ``WHOLE`` bytes; larger ones are cut
+into blocks of rows of ``BLOCK`` bytes each. A row's scores, and so its metrics,
+do not depend on the rows beside it.
 """
 
 from __future__ import annotations

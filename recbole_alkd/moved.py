@@ -1,4 +1,5 @@
-"""Modules that moved stay importable under their old names, so that plug-ins and notebooks of earlier versions run."""
+"""Modules that moved stay importable under their old names, so that plug-ins and notebooks of earlier
+versions run."""
 
 from __future__ import annotations
 
@@ -10,12 +11,24 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-_LLM = ("adapters", "api_key", "body_limit", "bundled", "chat_client", "likelihood", "model_kind", "models", "prices", "reading")
+_LLM = (
+    "adapters",
+    "api_key",
+    "body_limit",
+    "bundled",
+    "chat_client",
+    "likelihood",
+    "model_kind",
+    "models",
+    "prices",
+    "reading",
+)
 _LLM_LATER = ("refusals", "replies", "text_vectors")
 _ANSWERS = ("blocks", "json_blocks", "mentions", "rows", "parse")
 _LOCAL = ("generate", "judging", "local_check", "lora", "lora_trainer", "measuring", "scorers")
 _LEARNER = (
-    "batches", "collector", "distillation", "item_text", "late_fusion", "progress", "row_adam", "search_space", "table_rows",
+    "batches", "collector", "distillation", "item_text", "late_fusion", "progress", "row_adam",
+    "search_space", "table_rows",
 )  # fmt: skip
 MOVED = {
     "config": "settings.groups",
@@ -40,7 +53,8 @@ _PACKAGE = __name__.rpartition(".")[0]
 
 
 class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds a module of an old name, and gives the module of the new name in its place: one module, two names."""
+    """Finds a module of an old name, and gives the module of the new name in its place:
+    one module, two names."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
         package, _, name = fullname.partition(".")

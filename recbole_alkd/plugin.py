@@ -1,8 +1,10 @@
-"""Makes RecBole know ALKDRec through RecBole's own look-ups: model, trainer, data set, property files, settings.
+"""Makes RecBole know ALKDRec through RecBole's own look-ups: model, trainer, data set, property files,
+settings.
 
-``register()`` is called when ``recbole_alkd`` is imported. It aliases modules in ``sys.modules`` (``get_model`` asks
-there first), sets names on ``recbole.trainer`` and ``recbole.data.dataset`` (``get_trainer``, ``create_dataset``) and
-wraps or replaces seven methods of ``Config``. It may be called any number of times.
+``register()`` is called when ``recbole_alkd`` is imported. It aliases modules in ``sys.modules``
+(``get_model`` asks there first), sets names on ``recbole.trainer`` and ``recbole.data.dataset``
+(``get_trainer``, ``create_dataset``) and wraps or replaces seven methods of ``Config``.
+It may be called any number of times.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def register() -> None:
     for room in ("active.policy", "teacher", "distill", "model", "learner"):
         importlib.import_module(f"recbole_alkd.{room}")
     for model, path in MODELS.items():
-        sys.modules.setdefault(f"recbole.model.sequential_recommender.{model.lower()}", importlib.import_module(path))
+        sys.modules.setdefault(
+            f"recbole.model.sequential_recommender.{model.lower()}", importlib.import_module(path)
+        )
 
     from recbole_alkd.data.dataset import ALKDRecDataset
     from recbole_alkd.serving.make import bundle_of_run
@@ -85,7 +89,8 @@ def register() -> None:
     recbole.trainer.SessionKNNTrainer = CountingTrainer
     for model in MODELS:  # the same sessions for all of them
         setattr(recbole.data.dataset, f"{model}Dataset", ALKDRecDataset)
-    # a data set that `save_dataset` wrote is reused only while these keys are unchanged; ours holds the split as well
+    # a data set that `save_dataset` wrote is reused only while these keys are unchanged;
+    # ours holds the split as well
     arguments = argument_list.dataset_arguments
     arguments.extend(key for key in (*SESSION_KEYS, "eval_args", "data_files") if key not in arguments)
     at_end("no bundle is written", bundle_of_run)
@@ -117,7 +122,8 @@ def _teach_config() -> None:
     set_defaults, init_device = Config._set_default_parameters, Config._init_device
 
     def _load_config_files(self: Any, file_list: Any) -> dict[str, Any]:
-        """RecBole's loader makes objects, and its message for a bad file is a traceback without the file's name."""
+        """RecBole's loader makes objects, and its message for a bad file is a traceback without the file's
+        name."""
         values: dict[str, Any] = {}
         for file in file_list or []:
             values.update(_read_config_file(file))
@@ -132,11 +138,18 @@ def _teach_config() -> None:
 
     def _load_cmd_line(self: Any) -> dict[str, Any]:
         """RecBole evaluates values, and drops one that holds a second ``=``."""
-        return {} if "ipykernel_launcher" in sys.argv[0] else self._convert_config_dict(_command_line(sys.argv[1:]))
+        return (
+            {}
+            if "ipykernel_launcher" in sys.argv[0]
+            else self._convert_config_dict(_command_line(sys.argv[1:]))
+        )
 
     def _convert_config_dict(self: Any, config_dict: Any) -> dict[str, Any]:
         if not isinstance(config_dict, Mapping) or not all(isinstance(key, str) for key in config_dict):
-            raise AlkdError(f"config_dict: {config_dict!r} is not allowed; allowed: a mapping from names of settings to values")
+            raise AlkdError(
+                f"config_dict: {config_dict!r} is not allowed; allowed: a mapping from names of settings to "
+                "values"
+            )
         _know_plugins(config_dict)
         return {key: _read_setting(key, value) for key, value in config_dict.items()}
 
@@ -170,7 +183,8 @@ def _teach_config() -> None:
             check_machine(settings_of(self))
 
     for method in (
-        _load_config_files, _load_internal_config_dict, _load_cmd_line, _convert_config_dict, _get_model_and_dataset,
+        _load_config_files, _load_internal_config_dict, _load_cmd_line, _convert_config_dict,
+        _get_model_and_dataset,
         _set_default_parameters, _init_device,
     ):  # fmt: skip
         original = getattr(Config, method.__name__)
@@ -179,7 +193,8 @@ def _teach_config() -> None:
 
 
 def _add_data_settings(config: Any, model: str, dataset: str) -> None:
-    """Lay what comes with the data set over RecBole's defaults, and give every model of ours the sessions of ALKDRec."""
+    """Lay what comes with the data set over RecBole's defaults, and give every model of ours the sessions of
+    ALKDRec."""
     internal, external = config.internal_config_dict, config.external_config_dict
     config.alkd_notes = ()
     ours = model in MODELS
@@ -200,12 +215,19 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
     config.alkd_notes = from_data.notes
     given = [key for key in SESSION_KEYS if key in external]
     if external.get("benchmark_filename", internal.get("benchmark_filename")):
-        ignored = [key for key in given if key in ("session_window", "session_min_length", "session_time_unit")] if ours else []
+        ignored = (
+            [key for key in given if key in ("session_window", "session_min_length", "session_time_unit")]
+            if ours
+            else []
+        )
         ignored += [key for key in FILTERS if ours and key in external]
         text = f"{', '.join(ignored)}: no effect on benchmark files, whose rows are sessions already"
     else:
         ignored = [] if ours else given
-        text = f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, not sessions; "
+        text = (
+            f"{', '.join(ignored)}: no effect on {model}, which is RecBole's own and reads users, "
+            "not sessions; "
+        )
         text += "make session files with `recbole-alkd sessions`"
     if ignored:
         config.alkd_notes += ((logging.WARNING, text),)
@@ -222,20 +244,28 @@ def _read_setting(key: str, value: Any) -> Any:
     """A setting as the command line or a caller gives it: text is read, and nothing is evaluated."""
     if not isinstance(value, str):
         return plain(key, value)
-    return parse(key, value) if spec_of(key) or is_ours(key, recbole_keys()) else plain(key, read_text(key, value))
+    return (
+        parse(key, value)
+        if spec_of(key) or is_ours(key, recbole_keys())
+        else plain(key, read_text(key, value))
+    )
 
 
 def _know_plugins(values: Mapping[str, Any]) -> None:
-    """Import the modules that ``values`` or the command line name as plug-ins, so that settings which they declare are known
-    while the Config is still being read. What cannot be imported is an error later, once all settings are there."""
+    """Import the modules that ``values`` or the command line name as plug-ins, so that settings which they
+    declare are known while the Config is still being read. What cannot be imported is an error later,
+    once all settings are there."""
     words = [word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--alkd_plugins=")]
     for named in (values.get("alkd_plugins"), *words):
         with contextlib.suppress(AlkdError):
-            import_plugins({"alkd_plugins": parse("alkd_plugins", named) if isinstance(named, str) else named or []})
+            import_plugins(
+                {"alkd_plugins": parse("alkd_plugins", named) if isinstance(named, str) else named or []}
+            )
 
 
 def _command_line(words: Sequence[str]) -> dict[str, str]:
-    """The settings among the words of a command line. RecBole's warning for the others, which are the script's own."""
+    """The settings among the words of a command line. RecBole's warning for the others,
+    which are the script's own."""
     given: dict[str, str] = {}
     others = []
     for word in words:
@@ -243,7 +273,8 @@ def _command_line(words: Sequence[str]) -> dict[str, str]:
         if not (word.startswith("--") and equals and key):
             others.append(word)
         elif given.get(key, text) != text:
-            if key not in recbole_keys() and not is_ours(key, recbole_keys()):  # the program's own, which may take it often
+            # the program's own, which may take it often
+            if key not in recbole_keys() and not is_ours(key, recbole_keys()):
                 others.append(word)
                 continue
             raise AlkdError(f"--{key} is given twice, as {given[key]!r} and as {text!r}; give it once")
@@ -261,7 +292,9 @@ def _read_config_file(file: Any) -> dict[str, Any]:
         raise AlkdError(f"{place} does not exist (looked from {os.getcwd()!r})")
     content = read_yaml_file(Path(file), place)
     if not isinstance(content, dict):
-        raise AlkdError(f"{place}: a mapping of settings is expected (key: value), found {type(content).__name__}")
+        raise AlkdError(
+            f"{place}: a mapping of settings is expected (key: value), found {type(content).__name__}"
+        )
     for key in content:
         if not isinstance(key, str):
             raise AlkdError(f"{place}: {key!r} is not the name of a setting; names are text")

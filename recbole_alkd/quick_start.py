@@ -1,4 +1,5 @@
-"""ALKDRec from Python and from the command line: RecBole's own entry points, with the report beside their result."""
+"""ALKDRec from Python and from the command line: RecBole's own entry points,
+with the report beside their result."""
 
 from __future__ import annotations
 
@@ -37,9 +38,10 @@ def run_recbole_alkd(
         model, dataset, config_file_list, config_dict, saved: as in ``recbole.quick_start.run_recbole``.
 
     Returns:
-        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and for ALKDRec
-        ``stages`` (teacher, student, student_longer, distilled; each with valid and test metrics), ``baselines`` (popularity,
-        item_knn), ``targets`` (test targets that are warm, input_only and cold), ``labels``, ``lora``, ``policy``,
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and
+        for ALKDRec ``stages`` (teacher, student, student_longer, distilled; each with valid and test
+        metrics), ``baselines`` (popularity, item_knn), ``targets`` (test targets that are warm,
+        input_only and cold), ``labels``, ``lora``, ``policy``,
         ``run_folder``, ``settings``: what ``result.json`` in the run folder holds.
 
     Raises:
@@ -63,17 +65,25 @@ def select_instances(
     Args:
         out: JSON file for the selection; ``alkd_policy: listed`` with ``alkd_picks: OUT#picks`` takes it up.
         dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
-        picture: image file (.png, .svg, .pdf) of difficulty, probabilities and picks; needs the extra ``bench``.
+        picture: image file (.png, .svg, .pdf) of difficulty, probabilities and picks;
+            needs the extra ``bench``.
 
     Returns:
-        What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper, gap, support.
+        What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper,
+        gap, support.
     """
     check_target(out)
     if picture:
         check_picture(picture)
-    with asking_nobody(), _selected(dataset, config_file_list, config_dict, titles=False) as (config, rounds, _):
+    with (
+        asking_nobody(),
+        _selected(dataset, config_file_list, config_dict, titles=False) as (config, rounds, _),
+    ):
         report = rounds.policy_report()
-        names = {key: config[key] for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")}
+        names = {
+            key: config[key]
+            for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")
+        }
         result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
         write_json(Path(out), result)  # before the picture: the selection is what was trained for
         if picture:
@@ -96,28 +106,41 @@ def label_instances(
     out: str | None = None,
     show: int | None = None,
 ) -> dict[str, Any]:
-    """Label the selected training sessions and distil nothing. A run with the same settings finds the labels in the store.
+    """Label the selected training sessions and distil nothing. A run with the same settings finds the labels
+    in the store.
 
     Args:
         dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
-        dry_run: only say what it would take; nothing is sent or stored. A local LLM is tried on three sessions.
-        batch_out: write the requests that are missing from the store to this file, for OpenAI's Batch API (`api` only).
+        dry_run: only say what it would take; nothing is sent or stored.
+            A local LLM is tried on three sessions.
+        batch_out: write the requests that are missing from the store to this file,
+            for OpenAI's Batch API (`api` only).
         batch_in: put the answers of this file, a batch's output, into the store (`api` only).
         retry_failed: ask again where an earlier answer was unusable.
         show: only show the prompts of so many sessions, with their titles; nothing is asked.
-        out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads them.
+        out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads
+            them.
 
     Returns:
-        ``lines``, what the command prints, and the same as data: the estimate, the bill, or the counts of the file.
+        ``lines``, what the command prints, and the same as data: the estimate, the bill,
+        or the counts of the file.
 
     Raises:
-        AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later selections.
+        AlkdError: as a run; several rounds, between which a run distils, so that nobody knows the later
+            selections.
     """
     for name, file in (("out", out), ("batch_out", batch_out)):
         if file:
             check_folder(name, Path(file).parent)
     asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
-    with asks, _selected(dataset, config_file_list, config_dict, before_labels=True, shows=bool(show)) as (_, rounds, picked):
+    with (
+        asks,
+        _selected(dataset, config_file_list, config_dict, before_labels=True, shows=bool(show)) as (
+            _,
+            rounds,
+            picked,
+        ),
+    ):
         if show:
             report, lines = label_only.show(rounds, picked, show)
         elif dry_run:
@@ -144,7 +167,8 @@ def _selected(
     config = Config(model="ALKDRec", dataset=dataset, config_file_list=files, config_dict=values)
     if before_labels and config["alkd_rounds"] > 1:
         raise AlkdError(
-            f"alkd_rounds: {config['alkd_rounds']} rounds select anew after each distillation, and nothing is distilled here; "
+            f"alkd_rounds: {config['alkd_rounds']} rounds select anew after each distillation, "
+            "and nothing is distilled here; "
             "allowed here: 1"
         )
     if shows:
@@ -155,7 +179,9 @@ def _selected(
     Group.of(config).seed_model(config)
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    rounds, picked = trainer.select(train_data, valid_data, show_progress=config["show_progress"], titles=titles)
+    rounds, picked = trainer.select(
+        train_data, valid_data, show_progress=config["show_progress"], titles=titles
+    )
     try:
         yield config, rounds, picked
     finally:
@@ -166,17 +192,23 @@ def _selected(
 def objective_function(
     config_dict: dict[str, Any] | None = None, config_file_list: list[str] | None = None, saved: bool = True
 ) -> dict[str, Any]:
-    """RecBole's objective for hyper-parameter search. A worker process that imports it by name knows ALKDRec."""
-    return quick_start.objective_function(config_dict=config_dict, config_file_list=config_file_list, saved=saved)
+    """RecBole's objective for hyper-parameter search. A worker process that imports it by name
+    knows ALKDRec."""
+    return quick_start.objective_function(
+        config_dict=config_dict, config_file_list=config_file_list, saved=saved
+    )
 
 
-def load_data_and_model(model_file: str, trust_checkpoint: bool = False) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """RecBole's ``load_data_and_model``: config, model, dataset, train_data, valid_data, test_data of a checkpoint.
+def load_data_and_model(
+    model_file: str, trust_checkpoint: bool = False
+) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """RecBole's ``load_data_and_model``: config, model, dataset, train_data, valid_data,
+    test_data of a checkpoint.
 
     Args:
         model_file: the checkpoint.
-        trust_checkpoint: also read a file that was written without this package. Such a file can run code: only for
-            files of your own.
+        trust_checkpoint: also read a file that was written without this package. Such a file can run code:
+            only for files of your own.
 
     Raises:
         ValueError: the file needs that trust and was not given it.

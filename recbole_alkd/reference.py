@@ -1,6 +1,7 @@
 """Makes ``properties/model/ALKDRec.yaml`` and ``docs/reference/settings.md`` from the fields of the settings.
 
-``python -m recbole_alkd.reference`` writes both into the checkout (``make settings``); a test fails while they differ.
+``python -m recbole_alkd.reference`` writes both into the checkout (``make settings``);
+a test fails while they differ.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ _KINDS = {int: "int", float: "float", bool: "bool", str: "str", list: "list", di
 _DOC = """\
 # Settings
 
-Made from the fields in `recbole_alkd/settings/groups` by `make settings`. `recbole-alkd settings [WORD]` shows the same in a
-terminal, with RecBole's own settings and those of plug-ins (`--plugins MODULE`).
+Made from the fields in `recbole_alkd/settings/groups` by `make settings`. `recbole-alkd settings [WORD]`
+shows the same in a terminal, with RecBole's own settings and those of plug-ins (`--plugins MODULE`).
 
-A setting is given as `--key=value` to `recbole-alkd run`, `select` and `label`, as a line of a YAML file (`--config_files`), or in
-`config_dict`. The command line comes before `config_dict`, and that before files. A value is data: nothing in it is evaluated.
-Every value is checked before anything is trained or paid, and a misspelt key is an error that names the nearest one. `~` is no
-value. Settings with a \u2020 do not change what comes out of a run: runs that differ in them alone are the same run.
+A setting is given as `--key=value` to `recbole-alkd run`, `select` and `label`, as a line of a YAML file
+(`--config_files`), or in `config_dict`. The command line comes before `config_dict`, and that before files. A
+value is data: nothing in it is evaluated. Every value is checked before anything is trained or paid, and a
+misspelt key is an error that names the nearest one. `~` is no value. Settings with a \u2020 do not change
+what comes out of a run: runs that differ in them alone are the same run.
 """
 
 
@@ -43,14 +45,23 @@ def yaml_text(value: Any) -> str:
     """A default as YAML has it, in one line."""
     if value is None or isinstance(value, bool):
         return "~" if value is None else str(value)
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n").removesuffix("...").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=10_000)
+        .removesuffix("\n")
+        .removesuffix("...")
+        .strip()
+    )
 
 
 def settings_yaml(before: str) -> str:
     """The YAML file of ALKDRec: our part made anew, and RecBole's part as ``before`` has it."""
     lines = [_HEAD]
     for group in GROUPS.values():
-        lines += [f"# -- {group.heading}", *(line for pair in fields_of(group).items() for line in _yaml_lines(*pair)), ""]
+        lines += [
+            f"# -- {group.heading}",
+            *(line for pair in fields_of(group).items() for line in _yaml_lines(*pair)),
+            "",
+        ]
     return "\n".join(lines) + "\n" + _TAIL + before.partition(_TAIL)[2]
 
 
@@ -77,9 +88,20 @@ def settings_page() -> str:
             lines.append(_row(listed["ALKDRec", key], "" if spec.decides else " \u2020"))
         lines.append("")
     for model in dict.fromkeys(place for place, _ in listed if place not in ("ALKDRec", "RecBole")):
-        lines += [f"## {model}", "", "Given for a run, or in `student_config` and `teacher_config`.", "", _TABLE]
+        lines += [
+            f"## {model}",
+            "",
+            "Given for a run, or in `student_config` and `teacher_config`.",
+            "",
+            _TABLE,
+        ]
         lines += [_row(setting) for (place, _), setting in listed.items() if place == model] + [""]
-    lines += ["## Options of losses", "", "`kd_config: {loss: {option: value}}`; every loss has `weight` too.", ""]
+    lines += [
+        "## Options of losses",
+        "",
+        "`kd_config: {loss: {option: value}}`; every loss has `weight` too.",
+        "",
+    ]
     lines += ["| loss | option | default | allowed |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | `{option}` | `{yaml_text(spec.default)}` | {_cell(spec.allowed)} |"
@@ -97,7 +119,12 @@ def _options(spec: Mapping[str, Field]) -> dict[str, Field]:
 
 
 def _row(setting: Setting, mark: str = "") -> str:
-    cells = (f"`{setting.key}`{mark}", f"`{yaml_text(setting.default)}`", _cell(setting.allowed), _cell(setting.comment))
+    cells = (
+        f"`{setting.key}`{mark}",
+        f"`{yaml_text(setting.default)}`",
+        _cell(setting.allowed),
+        _cell(setting.comment),
+    )
     return f"| {' | '.join(cells)} |"
 
 

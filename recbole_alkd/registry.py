@@ -37,12 +37,15 @@ class Registry:
 
         Args:
             name: what the setting calls the entry.
-            settings: key -> ``Field`` of settings of its own, beside those in the class attribute ``own_settings``. They are flat
-                keys like all others, and a run that uses the entry has them: a policy as ``self.settings.own[key]``, a teacher or
-                loss as ``context.settings.teacher.own[key]`` or ``.distill.own[key]``, a backbone as ``config[key]``.
+            settings: key -> ``Field`` of settings of its own, beside those in the class attribute
+                ``own_settings``. They are flat keys like all others, and a run that uses the entry has them:
+                a policy as ``self.settings.own[key]``,
+                a teacher or loss as ``context.settings.teacher.own[key]`` or ``.distill.own[key]``,
+                a backbone as ``config[key]``.
 
         Raises:
-            AlkdError: another class has the name (registering the same class again is no error); a setting that exists already.
+            AlkdError: another class has the name (registering the same class again is no error);
+                a setting that exists already.
         """
 
         def add(entry: T) -> T:
@@ -66,7 +69,10 @@ class Registry:
             raise AlkdError(self.unknown(name)) from None
 
     def unknown(self, name: object) -> str:
-        return f"{self.setting}: {name!r} is not a known {self.kind}{hint(name, self, 0.5)}; known: {', '.join(self)}"
+        return (
+            f"{self.setting}: {name!r} is not a known {self.kind}{hint(name, self, 0.5)}; "
+            f"known: {', '.join(self)}"
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries
@@ -79,7 +85,11 @@ def _own_settings(entry: Any) -> dict[str, Field]:
     """``own_settings`` of a class, and, of a backbone, of the model that it views and of its learner."""
     fields: dict[str, Field] = {}
     name = str(getattr(getattr(entry, "view_class", entry), "learner", ""))
-    for part in (learners.get(name) if name in learners else None, getattr(entry, "model_class", None), entry):
+    for part in (
+        learners.get(name) if name in learners else None,
+        getattr(entry, "model_class", None),
+        entry,
+    ):
         fields |= getattr(part, "own_settings", {})
     return fields
 
@@ -100,4 +110,5 @@ backbones = Registry("backbone", "student_model", "backbone", ("teacher_model",)
 policies = Registry("selection policy", "alkd_policy", "selection")
 teachers = Registry("LLM teacher", "llm_teacher", "teacher")
 losses = Registry("distillation loss", "kd_loss", "distill", ("item_text_loss",))
-learners = Registry("learner", "learner of a backbone")  # whose settings are those of the backbones that name it
+# whose settings are those of the backbones that name it
+learners = Registry("learner", "learner of a backbone")

@@ -1,6 +1,8 @@
-"""Threads that wait without spinning, so that a busy machine makes a run slower by what others take, and not ten times slower.
+"""Threads that wait without spinning, so that a busy machine makes a run slower by what others take,
+and not ten times slower.
 
-Threads of OpenMP wait for each other by spinning; where another process holds a core they spin for whole time slices.
+Threads of OpenMP wait for each other by spinning; where another process holds a core they spin for whole time
+slices.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 def wait_passively() -> None:
     """Have this process's threads, and those of its children, wait passively.
 
-    What the environment says already stays. Nothing is set where torch was imported before: it would come too late here, and
-    whoever imported it has an environment of their own.
+    What the environment says already stays. Nothing is set where torch was imported before: it would come too
+    late here, and whoever imported it has an environment of their own.
     """
     if "torch" not in sys.modules:
         for name, value in PASSIVE.items():

@@ -1,4 +1,5 @@
-"""Headless Chromium through its debugging pipe (JSON messages that end with a NUL byte, on the descriptors 3 and 4)."""
+"""Headless Chromium through its debugging pipe (JSON messages that end with a NUL byte,
+on the descriptors 3 and 4)."""
 
 from __future__ import annotations
 
@@ -36,11 +37,23 @@ class Page:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         # the shell puts our ends of the pipes where Chromium expects them
-        words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
-        words += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}", "about:blank"]
+        words = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--remote-debugging-pipe",
+        ]
+        words += [
+            "--disable-background-networking",
+            "--no-first-run",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
             ["bash", "-c", f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}', str(CHROMIUM), *words],
-            pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            pass_fds=(to_read, to_write), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_read)
         os.close(to_write)
@@ -92,8 +105,17 @@ class Page:
 
     def look(self, width: int, dark: bool = False, height: int = 900) -> None:
         """Show the page in a window of ``width`` px, in the light or the dark scheme of the system."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 600,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def screenshot(self, file: Path) -> None:
         """The whole page as PNG."""

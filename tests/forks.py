@@ -1,7 +1,9 @@
-"""A server that has imported torch, RecBole and this package once, and forks a process for every command line it is given.
+"""A server that has imported torch, RecBole and this package once, and forks a process for every command line
+it is given.
 
-A test of a command needs a process of its own: working directory, environment, streams, signals, exit code. It does not need the
-imports anew, which take longer than most commands. ``process.py`` is its client; ``python forks.py SOCKET`` starts it.
+A test of a command needs a process of its own: working directory, environment, streams, signals, exit code.
+It does not need the imports anew, which take longer than most commands.
+``process.py`` is its client; ``python forks.py SOCKET`` starts it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,13 @@ import socket
 import sys
 from typing import Any
 
-PRELOAD = ("recbole_alkd.cli", "recbole.quick_start", "recbole_alkd.trainer", "recbole_alkd.bench.worker", "torch._dynamo")
+PRELOAD = (
+    "recbole_alkd.cli",
+    "recbole.quick_start",
+    "recbole_alkd.trainer",
+    "recbole_alkd.bench.worker",
+    "torch._dynamo",
+)
 
 
 def serve(path: str) -> None:
@@ -42,7 +50,8 @@ def serve(path: str) -> None:
 
 
 def keep(connection: socket.socket) -> None:
-    """Fork the process, tell its number, wait for it and tell how it ended: as ``Popen.returncode`` has it."""
+    """Fork the process, tell its number, wait for it and tell how it ended: as
+    ``Popen.returncode`` has it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     stream = connection.makefile("r", encoding="utf-8")
     size = int(stream.readline())
@@ -64,7 +73,11 @@ def become(words: list[str], cwd: str, environment: dict[str, str], out: str, er
     import torch
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for descriptor, file, mode in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
+    for descriptor, file, mode in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, out, os.O_WRONLY),
+        (2, err, os.O_WRONLY),
+    ):
         opened = os.open(file, mode | os.O_APPEND if descriptor else mode)
         os.dup2(opened, descriptor)
         os.close(opened)

@@ -23,10 +23,13 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
 
 
-def run(words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+def run(
+    words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run a Python command line in a process of its own; nothing is checked.
 
-    The process is forked from one that has imported the package already (``forks.py``). ``fresh`` starts an interpreter.
+    The process is forked from one that has imported the package already (``forks.py``).
+    ``fresh`` starts an interpreter.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("out", "err")]
@@ -45,12 +48,16 @@ def run(words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **ext
                 code = int(stream.readline())
             except TimeoutError:
                 os.kill(process, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(words, timeout, *(file.read_bytes() for file in files)) from None
+                raise subprocess.TimeoutExpired(
+                    words, timeout, *(file.read_bytes() for file in files)
+                ) from None
         out, err = (file.read_text(encoding="utf-8") for file in files)
     return subprocess.CompletedProcess(words, code, out, err)
 
 
-def fresh(words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+def fresh(
+    words: list[str], cwd: os.PathLike[str] | str, timeout: int = 300, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run a Python command line in an interpreter that has imported nothing; nothing is checked."""
     return subprocess.run(
         [sys.executable, *words],
@@ -76,7 +83,9 @@ def server() -> str:
     folder = tempfile.mkdtemp(prefix="forks")  # a short path: sockets have 100 characters
     path = os.path.join(folder, "socket")
     words = [sys.executable, str(ROOT / "tests" / "forks.py"), path]
-    started = subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    started = subprocess.Popen(
+        words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
 
     def end() -> None:
         assert started.stdin is not None

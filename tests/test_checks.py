@@ -39,22 +39,37 @@ def refused(words, **values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alkd_difficulty": "consistancy"}, ["alkd_difficulty", "consistancy", "did you mean 'consistency'", "loss | rank"]),
+        (
+            {"alkd_difficulty": "consistancy"},
+            ["alkd_difficulty", "consistancy", "did you mean 'consistency'", "loss | rank"],
+        ),
         ({"llm_prompt": "nuetral"}, ["llm_prompt", "nuetral", "did you mean 'neutral'"]),
         ({"llm_prompt": "none/of/it.yaml"}, ["llm_prompt", "none/of/it.yaml"]),
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, ["alkd_picks", "none.json", "cannot be read"]),
         ({"llm_price_file": "none.yaml"}, ["llm_price_file", "none.yaml", "cannot be read"]),
         ({"valid_metric": ""}, ["valid_metric", "''", "not empty"]),
-        ({"llm_teacher": "api", "llm_model": "gpt-5x", "budget_usd": 1.0}, ["budget_usd", "gpt-5x", "no price", "llm_price_file"]),
-        ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, ["llm_replay_file", "none.jsonl", "cannot be read"]),
+        (
+            {"llm_teacher": "api", "llm_model": "gpt-5x", "budget_usd": 1.0},
+            ["budget_usd", "gpt-5x", "no price", "llm_price_file"],
+        ),
+        (
+            {"llm_teacher": "replay", "llm_replay_file": "none.jsonl"},
+            ["llm_replay_file", "none.jsonl", "cannot be read"],
+        ),
         ({"llm_teacher": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
         ({"lora_target": "replay"}, ["llm_replay_file", "ml-100k.llm.jsonl", "cannot be read"]),
         ({"label_store": "file/labels.sqlite"}, ["label_store", "cannot be made"]),
         ({"label_store": "folder"}, ["label_store", "folder"]),
         ({"stage_cache": "file"}, ["stage_cache", "cannot be made"]),
         ({"checkpoint_dir": "file/saved"}, ["checkpoint_dir", "cannot be made"]),
-        ({"alkd_ratio": "pilot", "alkd_pilot": 50, "budget_labels": 50}, ["alkd_pilot", "50", "budget_labels"]),
-        ({"student_model": "SessionKNN", "kd_loss": {"pairwise": 2}}, ["kd_loss", "weight 2", "no effect on a table"]),
+        (
+            {"alkd_ratio": "pilot", "alkd_pilot": 50, "budget_labels": 50},
+            ["alkd_pilot", "50", "budget_labels"],
+        ),
+        (
+            {"student_model": "SessionKNN", "kd_loss": {"pairwise": 2}},
+            ["kd_loss", "weight 2", "no effect on a table"],
+        ),
     ],
 )
 def test_names_and_files_are_looked_up_before_training(values, words, tmp_path, monkeypatch):
@@ -79,7 +94,10 @@ def test_what_settings_alone_tell_of_a_teacher_is_told_where_nobody_is_asked(val
 @pytest.mark.parametrize("key", ["checkpoint_dir", "label_store", "stage_cache"])
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
 def test_a_place_where_nothing_can_be_made_is_named(key):
-    refused([key, "/proc", "cannot be written to"], **{key: "/proc/new/place" if key == "label_store" else "/proc/new"})
+    refused(
+        [key, "/proc", "cannot be written to"],
+        **{key: "/proc/new/place" if key == "label_store" else "/proc/new"},
+    )
 
 
 @pytest.mark.parametrize("name", ["log", "log_tensorboard", "saved"])
@@ -119,7 +137,10 @@ def test_a_command_looks_at_its_files_first(tmp_path, monkeypatch):
     [
         ({"budget_labels": 41, "llm_candidates": 10}, "41 instances are asked for and only 40"),
         ({"budget_labels": 5, "llm_candidates": 30}, "llm_candidates: 30 is more than the 2. items"),
-        ({"budget_labels": 5, "llm_candidates": 10, "item_text": "no/such/encoder", "serve_text_dim": 4}, "item_text"),
+        (
+            {"budget_labels": 5, "llm_candidates": 10, "item_text": "no/such/encoder", "serve_text_dim": 4},
+            "item_text",
+        ),
     ],
 )
 def test_what_the_data_rules_out_is_found_before_training(values, words, tmp_path, monkeypatch):
@@ -128,9 +149,13 @@ def test_what_the_data_rules_out_is_found_before_training(values, words, tmp_pat
     (tmp_path / "data" / "tiny" / "tiny.item").write_text(
         "item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\ttitle {k}\n" for k in range(1, 31))
     )
-    config = tiny_config(tmp_path / "data", llm_teacher="recommender", llm_top_n=5, session_augmentation="last", **values)
+    config = tiny_config(
+        tmp_path / "data", llm_teacher="recommender", llm_top_n=5, session_augmentation="last", **values
+    )
     train, valid, _ = data_preparation(config, create_dataset(config))
-    trainer = get_trainer(config["MODEL_TYPE"], "ALKDRec")(config, get_model("ALKDRec")(config, train._dataset))
+    trainer = get_trainer(config["MODEL_TYPE"], "ALKDRec")(
+        config, get_model("ALKDRec")(config, train._dataset)
+    )
     monkeypatch.setattr(type(trainer.stage_trainer), "_train_epoch", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(AlkdError, match=words):
         trainer.fit(train, valid)
@@ -161,7 +186,7 @@ def test_an_llm_teacher_looks_for_what_it_needs_when_somebody_is_asked():
         del teachers._entries["needy"]
 
 
-# -- RecBole's settings
+# RecBole's settings
 
 RS = {"RS": [0.6, 0.2, 0.2]}
 
@@ -200,9 +225,18 @@ RS = {"RS": [0.6, 0.2, 0.2]}
         ({"eval_args": {"split": RS, "order": "RANDOM"}}, ["eval_args", "order RO or TO"]),
         ({"eval_args": {"split": RS, "mode": "uni"}}, ["eval_args", "uniN"]),
         ({"eval_args": "full"}, ["eval_args", "'full'", "a mapping"]),
-        ({"eval_args": {"split": RS, "order": "RO", "group_by": "none", "mode": "uni20"}}, ["eval_args", "uni20", "allowed: full"]),
-        ({"eval_args": {"split": RS, "group_by": "none", "mode": {"test": "pop5"}}}, ["pop5", "for test", "allowed: full"]),
-        ({"eval_args": {"split": RS, "group_by": "none", "mode": {"valid": "full", "test": "uni9"}}}, ["uni9", "for test"]),
+        (
+            {"eval_args": {"split": RS, "order": "RO", "group_by": "none", "mode": "uni20"}},
+            ["eval_args", "uni20", "allowed: full"],
+        ),
+        (
+            {"eval_args": {"split": RS, "group_by": "none", "mode": {"test": "pop5"}}},
+            ["pop5", "for test", "allowed: full"],
+        ),
+        (
+            {"eval_args": {"split": RS, "group_by": "none", "mode": {"valid": "full", "test": "uni9"}}},
+            ["uni9", "for test"],
+        ),
         ({"repeatable": False}, ["repeatable", "False", "allowed: True"]),
         ({"train_neg_sample_args": {"distribution": "uniform"}}, ["train_neg_sample_args", "allowed: ~"]),
         ({"save_dataloaders": True}, ["save_dataloaders", "allowed: False"]),
@@ -232,7 +266,9 @@ def test_a_setting_of_recboles_that_cannot_work_is_one_line(values, words):
 
 def test_wandb_is_looked_for_when_it_is_asked_for(monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else find(name, *rest)
+    )
     refused(["log_wandb", "pip install wandb"], log_wandb=True)
 
 
@@ -259,7 +295,10 @@ def test_a_plugin_may_have_settings_of_its_own(caplog):
 def test_the_words_of_another_program_are_not_settings(monkeypatch, caplog):
     monkeypatch.setattr(sys, "argv", ["pytest", "--cov=recbole_alkd", "--durations=5", "-q"])
     stock = {"model": "SASRec", "dataset": "ml-100k", "config_dict": {"train_neg_sample_args": None}}
-    assert Config(model="ALKDRec", dataset="ml-100k")["cov"] == "recbole_alkd" and "cov: no setting" in caplog.text
+    assert (
+        Config(model="ALKDRec", dataset="ml-100k")["cov"] == "recbole_alkd"
+        and "cov: no setting" in caplog.text
+    )
     assert Config(**stock)["durations"] == 5
     for how in ({"model": "ALKDRec", "dataset": "ml-100k"}, stock):
         with own_command(), pytest.raises(AlkdError, match="cov: no such setting"):
@@ -288,8 +327,10 @@ def test_how_an_llm_is_reached_makes_no_other_run():
     plain = of()
     with asking_nobody():
         moved = {
-            "llm_device": "cuda:1", "llm_batch_size": 2, "llm_concurrency": 3, "llm_timeout": 5, "llm_requests_per_minute": 7,
-            "llm_base_url": "http://127.0.0.1:8000/v1", "llm_api_key_env": "MY_KEY", "use_gpu": False, "trust_checkpoint": True,
+            "llm_device": "cuda:1", "llm_batch_size": 2, "llm_concurrency": 3, "llm_timeout": 5,
+            "llm_requests_per_minute": 7,
+            "llm_base_url": "http://127.0.0.1:8000/v1", "llm_api_key_env": "MY_KEY", "use_gpu": False,
+            "trust_checkpoint": True,
         }  # fmt: skip
         assert all(of(**{key: value}) == plain for key, value in moved.items())
         assert of(llm_model="other") != plain and of(lora=False) != plain

@@ -15,7 +15,10 @@ def cli(home, *words):  # noqa: F811
 
 def settings(**extra):
     values = {**BASE, "alkd_plugins": [], "llm_teacher": "recommender", "data_path": "data", **extra}
-    return ["--dataset=tiny", *(f"--{k}={json.dumps(v) if isinstance(v, (list, dict)) else v}" for k, v in values.items())]
+    return [
+        "--dataset=tiny",
+        *(f"--{k}={json.dumps(v) if isinstance(v, (list, dict)) else v}" for k, v in values.items()),
+    ]
 
 
 def test_select_asks_nobody_and_listed_takes_it_up(home):  # noqa: F811
@@ -32,7 +35,9 @@ def test_select_asks_nobody_and_listed_takes_it_up(home):  # noqa: F811
 
 def test_select_draws_a_picture(home):  # noqa: F811
     pytest.importorskip("matplotlib", reason="the extra `bench`")
-    done = cli(home, "select", "--out=picks.json", "--picture=picks.png", *settings(alkd_policy="uncertainty"))
+    done = cli(
+        home, "select", "--out=picks.json", "--picture=picks.png", *settings(alkd_policy="uncertainty")
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (home / "picks.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((home / "picks.json").read_text())["value"] is None
@@ -49,7 +54,10 @@ def test_the_run_that_follows_a_selection_does_not_train_the_recommender_again(h
     ("words", "expected"),
     [
         (["select", "--out=picks.json", "alkd_mu", "3"], "'alkd_mu' is not understood"),
-        (["select", "--out=picks.json", *settings(alkd_ratio="pilot", alkd_pilot=2)], "alkd_ratio: 'pilot' needs labels"),
+        (
+            ["select", "--out=picks.json", *settings(alkd_ratio="pilot", alkd_pilot=2)],
+            "alkd_ratio: 'pilot' needs labels",
+        ),
         (["sessions", "--inter", "none.inter", "--out", "x"], "none.inter"),
     ],
 )

@@ -10,7 +10,9 @@ from recbole.evaluator import Collector, Evaluator
 from recbole_alkd.learner.collector import SingleTargetCollector
 
 
-@pytest.mark.parametrize("metrics", [["Recall", "NDCG", "MRR"], ["Hit", "MAP", "Precision"], ["GAUC", "Recall"]])
+@pytest.mark.parametrize(
+    "metrics", [["Recall", "NDCG", "MRR"], ["Hit", "MAP", "Precision"], ["GAUC", "Recall"]]
+)
 @pytest.mark.parametrize("several_targets", [False, True])
 def test_same_as_recboles(metrics, several_targets):
     values = {"metrics": metrics, "topk": [3, 7], "valid_metric": f"{metrics[-1]}@3", "use_gpu": False}

@@ -1,4 +1,5 @@
-"""What the end of a run says of two rows of its table: right about chance, and about what it could have seen."""
+"""What the end of a run says of two rows of its table: right about chance, and about what it could
+have seen."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from recbole_alkd.trainer.comparison import NO_DIFFERENCE, compare_rows, comparison_metric, shortest, table_line, told_apart
+from recbole_alkd.trainer.comparison import (
+    NO_DIFFERENCE,
+    compare_rows,
+    comparison_metric,
+    shortest,
+    table_line,
+    told_apart,
+)
 
 NAMES = {"a": "student, distilled", "b": "student", "c": "popularity"}
 
@@ -85,14 +93,19 @@ def test_rows_are_told_apart_only_after_a_correction_for_their_number():
     names = {name: name for name in alike}
     assert told_apart(alike, "ndcg@10", 1) == []
     line = table_line(alike, "ndcg@10", 1, names)
-    assert line.startswith("no two rows of this table can be told apart on its 328 test sessions") and "28 pairs" in line
+    assert (
+        line.startswith("no two rows of this table can be told apart on its 328 test sessions")
+        and "28 pairs" in line
+    )
     good = alike | {"good": np.where(rng.random(328) < 0.5, 1.0, 50.0)}
     pairs = told_apart(good, "ndcg@10", 1)
     assert {better for better, _ in pairs} == {"good"} and len(pairs) == 8
     line = table_line(good, "ndcg@10", 1, names | {"good": "good"})
     assert "good above row 0" in line and "the other 28 pairs cannot" in line
     one_left = {"row 0": alike["row 0"], "row 1": rng.permutation(alike["row 0"]), "good": good["good"]}
-    assert table_line(one_left, "ndcg@10", 1, names | {"good": "good"}).endswith("; one pair cannot, and is in no order")
+    assert table_line(one_left, "ndcg@10", 1, names | {"good": "good"}).endswith(
+        "; one pair cannot, and is in no order"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,6 +120,8 @@ def test_the_metric_follows_from_ranks(metrics, valid_metric, expected):
     assert comparison_metric(metrics, valid_metric) == expected
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.00612, "0.0061"), (0.0204, "0.020"), (0.31, "0.31"), (1.4, "1.4"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.00612, "0.0061"), (0.0204, "0.020"), (0.31, "0.31"), (1.4, "1.4"), (0.0, "0")]
+)
 def test_two_digits_count(value, text):
     assert shortest(value) == text

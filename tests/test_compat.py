@@ -22,7 +22,8 @@ from recbole_alkd import compat
 
 STOCK = {
     "epochs": 1, "train_batch_size": 4096, "MAX_ITEM_LIST_LENGTH": 5, "embedding_size": 4, "hidden_size": 4,
-    "train_neg_sample_args": None, "show_progress": False, "state": "ERROR", "user_inter_num_interval": "[200,inf)",
+    "train_neg_sample_args": None, "show_progress": False, "state": "ERROR",
+    "user_inter_num_interval": "[200,inf)",
 }  # fmt: skip
 
 
@@ -111,7 +112,8 @@ def test_the_import_is_light_and_leaves_no_false_ray(tmp_path):
 import sys
 import recbole_alkd
 import recbole.quick_start
-heavy = [m for m in ("transformers", "peft", "openai", "matplotlib", "sklearn.feature_extraction") if m in sys.modules]
+late = ("transformers", "peft", "openai", "matplotlib", "sklearn.feature_extraction")
+heavy = [m for m in late if m in sys.modules]
 ray = sys.modules.get("ray")
 print("heavy", heavy, "ray", ray is None or bool(ray.__file__))
 """
@@ -146,7 +148,10 @@ def test_a_run_goes_on_after_a_download(tmp_path, monkeypatch):
     """A zip from a server on this machine, unpacked and loaded by RecBole in one process."""
     folder = tmp_path / "served"
     folder.mkdir()
-    lines = ["user_id:token\titem_id:token\ttimestamp:float", *(f"u{i % 3}\ti{i % 5}\t{i}" for i in range(60))]
+    lines = [
+        "user_id:token\titem_id:token\ttimestamp:float",
+        *(f"u{i % 3}\ti{i % 5}\t{i}" for i in range(60)),
+    ]
     with zipfile.ZipFile(folder / "far.zip", "w") as archive:
         archive.writestr("far.inter", "\n".join(lines) + "\n")
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
@@ -157,7 +162,9 @@ def test_a_run_goes_on_after_a_download(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setattr(Dataset, "_get_download_url", lambda self, url_file, allow_none=False: url)
     try:
-        config = Config(model="GRU4Rec", dataset="far", config_dict={"train_neg_sample_args": None, "data_path": "data"})
+        config = Config(
+            model="GRU4Rec", dataset="far", config_dict={"train_neg_sample_args": None, "data_path": "data"}
+        )
         dataset = create_dataset(config)
     finally:
         server.shutdown()
@@ -169,5 +176,7 @@ def test_a_run_goes_on_after_a_download(tmp_path, monkeypatch):
 def test_use_gpu_decides_the_device(use_gpu, device, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    config = Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None, "use_gpu": use_gpu})
+    config = Config(
+        model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None, "use_gpu": use_gpu}
+    )
     assert config["device"] == torch.device(device)

@@ -48,7 +48,11 @@ def test_no_key_of_ours_is_one_of_recboles():
         ("budget_usd", 0, ["budget_usd", "above 0"]),
         ("budget_labels", None, ["budget_labels", "None", "an integer"]),
         ("lora_learning_rate", float("nan"), ["lora_learning_rate", "nan"]),
-        ("session_augmentation", "prefixes", ["session_augmentation", "prefix | last", "did you mean 'prefix'"]),
+        (
+            "session_augmentation",
+            "prefixes",
+            ["session_augmentation", "prefix | last", "did you mean 'prefix'"],
+        ),
         ("alkd_ratio", [1, 2], ["alkd_ratio", "three numbers"]),
         ("alkd_ratio", [0, 0, 0], ["alkd_ratio", "not all 0"]),
         ("kd_position_weight", [[5, 3], [5, 2]], ["kd_position_weight", "rising"]),
@@ -75,7 +79,9 @@ def test_a_bad_setting_says_key_value_and_what_is_allowed(key, value, words):
 
 
 def test_a_stock_model_is_not_checked():
-    config = Config(model="GRU4Rec", dataset="ml-100k", config_dict={"budget_lables": 3, "train_neg_sample_args": None})
+    config = Config(
+        model="GRU4Rec", dataset="ml-100k", config_dict={"budget_lables": 3, "train_neg_sample_args": None}
+    )
     assert config["budget_lables"] == 3
 
 
@@ -98,7 +104,8 @@ def test_an_expression_is_never_executed(way, key, monkeypatch, tmp_path):
 
 
 def test_the_command_line_keeps_a_second_equals_sign_and_recboles_numbers(monkeypatch):
-    words = ["run", "--llm_model=models/a=b", "--lora_learning_rate=5e-4", "--budget_usd=None", "--session_window=~",
+    words = ["run", "--llm_model=models/a=b", "--lora_learning_rate=5e-4", "--budget_usd=None",
+             "--session_window=~",
              "--alkd_ratio=[2, 3, 5]", "--epochs=7", "--kd_config={pairwise: {}}"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", words)
     with asking_nobody():  # there is no such model
@@ -123,7 +130,10 @@ def test_the_command_line_wins_over_the_dict_and_the_dict_over_the_file(monkeypa
     file.write_text("budget_labels: 10\nlora_rank: 3\nllm_candidates: 30\n")
     monkeypatch.setattr(sys, "argv", ["run", "--llm_candidates=31"])
     config = Config(
-        model="ALKDRec", dataset="ml-100k", config_file_list=[str(file)], config_dict={"lora_rank": 4, "llm_candidates": 32}
+        model="ALKDRec",
+        dataset="ml-100k",
+        config_file_list=[str(file)],
+        config_dict={"lora_rank": 4, "llm_candidates": 32},
     )
     assert (config["budget_labels"], config["lora_rank"], config["llm_candidates"]) == (10, 4, 31)
 
@@ -181,11 +191,17 @@ def test_parsing_gives_plain_data_or_a_one_line_error(text):
 
 
 def test_hash_and_seed_do_not_depend_on_order_or_process():
-    assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1}) != settings_hash({"a": 1, "b": [3]})
+    assert (
+        settings_hash({"a": 1, "b": [2]})
+        == settings_hash({"b": [2], "a": 1})
+        != settings_hash({"a": 1, "b": [3]})
+    )
     assert stage_seed(2020, "teacher") == stage_seed(2020, "teacher") != stage_seed(2020, "student")
     assert stage_seed(2020, "ab", "c") != stage_seed(2020, "a", "bc")
     assert 0 <= stage_seed(2020, "teacher") < 2**31
 
 
 def test_defaults_are_valid_by_themselves():
-    assert read_settings({}) == read_settings(Settings(*(type(g)() for g in vars(read_settings({})).values())).flat())
+    assert read_settings({}) == read_settings(
+        Settings(*(type(g)() for g in vars(read_settings({})).values())).flat()
+    )

@@ -1,4 +1,5 @@
-"""Every error leaves the console command as one line with an exit code; the traceback is kept, and shown when asked for."""
+"""Every error leaves the console command as one line with an exit code;
+the traceback is kept, and shown when asked for."""
 
 from __future__ import annotations
 
@@ -34,8 +35,16 @@ def raising(error):
             2,
             "error: PermissionError: [Errno 13] Permission denied: 'log'\n",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: OSError: [Errno 28] No space left on device\n"),
-        (ZeroDivisionError("division by zero"), 1, "error: ZeroDivisionError: division by zero (--traceback shows where; "),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "error: OSError: [Errno 28] No space left on device\n",
+        ),
+        (
+            ZeroDivisionError("division by zero"),
+            1,
+            "error: ZeroDivisionError: division by zero (--traceback shows where; ",
+        ),
         (KeyError("item_id"), 1, "error: KeyError: 'item_id' ("),
         (RuntimeError("\n  first\nsecond"), 1, "error: RuntimeError: first ("),
         (RuntimeError(""), 1, "error: RuntimeError ("),
@@ -73,7 +82,9 @@ def test_the_stage_is_named_and_the_traceback_kept(tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):
         leave(command)
     said = capsys.readouterr().err
-    assert said.startswith("error: stage teacher: ZeroDivisionError: division by zero (the traceback is in run.log; ")
+    assert said.startswith(
+        "error: stage teacher: ZeroDivisionError: division by zero (the traceback is in run.log; "
+    )
     handler.close()
     log = (tmp_path / "run.log").read_text()
     assert "Traceback (most recent call last)" in log and "in command" in log
@@ -124,11 +135,20 @@ def line(done, code=2):
         (["run"], "dataset: none is named; give --dataset=NAME"),
         (["run", "--model=ALKDREC", "--dataset=ml-100k"], "model: 'ALKDREC' is no model"),
         (["run", "--dataset=ml-100k", "--epoch=3"], "epoch: no such setting; did you mean 'epochs'?"),
-        (["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--epoch=3"], "did you mean 'epochs'?"),
+        (
+            ["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--epoch=3"],
+            "did you mean 'epochs'?",
+        ),
         (["run", "--dataset=ml-100k", "--nproc=2"], "nproc: 2 is not allowed"),
-        (["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--nproc=2"], "nproc: 2 is not allowed"),
+        (
+            ["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--nproc=2"],
+            "nproc: 2 is not allowed",
+        ),
         (["run", "--model=GRU4Rec", "--dataset=ml-100k"], "should be None when the loss_type is CE"),
-        (["select", "--out=x.json", "--dataset=ml-100k", "--alkd_difficulty=hard"], "alkd_difficulty: 'hard'"),
+        (
+            ["select", "--out=x.json", "--dataset=ml-100k", "--alkd_difficulty=hard"],
+            "alkd_difficulty: 'hard'",
+        ),
         (["label", "--dataset=ml-100k", "--llm_prompt=nuetral"], "llm_prompt: 'nuetral'"),
         (["settings", "no_such_setting_at_all"], "no_such_setting_at_all: no setting has this"),
     ],
@@ -145,7 +165,12 @@ def test_a_folder_that_cannot_be_made_is_one_line(name, command, tmp_path):
 
 @pytest.mark.parametrize(
     "words",
-    [["run", "--traceback"], ["--traceback", "run"], ["--traceback", "settings", "zzzzz"], ["settings", "zzzzz", "--traceback"]],
+    [
+        ["run", "--traceback"],
+        ["--traceback", "run"],
+        ["--traceback", "settings", "zzzzz"],
+        ["settings", "zzzzz", "--traceback"],
+    ],
 )
 def test_the_traceback_option_stands_anywhere(words, command):
     code, _, said = command(*words)
@@ -162,7 +187,10 @@ def test_version_and_settings(command):
     assert f"recbole_alkd {recbole_alkd.__version__}" in said and f"recbole {recbole.__version__}" in said
     code, listed, _ = command("settings", "label_store")
     assert code == 0 and "properties" in listed.splitlines()[0]
-    assert "label_store: alkd_labels/labels.sqlite  (text)" in listed and "relative to the working directory" in listed
+    assert (
+        "label_store: alkd_labels/labels.sqlite  (text)" in listed
+        and "relative to the working directory" in listed
+    )
     epochs = command("settings", "epochs")[1]
     assert "epochs: 300  (an integer of at least 0)  [RecBole]\n    The number of training epochs." in epochs
     assert "knn_decay: [0.0, 0.3, 0.5, 0.7]" in command("settings")[1]
@@ -176,4 +204,6 @@ def test_every_setting_of_ours_is_listed_with_a_comment():
 
 def test_the_script_leaves_by_the_same_door(tmp_path):
     done = fresh([str(ROOT / "run_recbole_alkd.py"), "--dataset=ml-100k", "--epoch=3"], tmp_path)
-    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith("error: epoch: no such setting")
+    assert done.returncode == 2 and done.stderr.strip().splitlines()[-1].startswith(
+        "error: epoch: no such setting"
+    )

@@ -1,4 +1,5 @@
-"""Evaluation: metrics of whole lists, lists longer than the catalogue, and blocks where a batch of scores would be too large."""
+"""Evaluation: metrics of whole lists, lists longer than the catalogue, and blocks where a batch of scores
+would be too large."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def prepared(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", ["SASRec", "SessionFPMC", "SessionKNN"])
 def test_metrics_of_whole_lists_are_computed(model, prepared):
-    trainer, train, valid, test = prepared(model, metrics=["NDCG", *WHOLE_LISTS], topk=[5, 10], valid_metric="NDCG@10")
+    trainer, train, valid, test = prepared(
+        model, metrics=["NDCG", *WHOLE_LISTS], topk=[5, 10], valid_metric="NDCG@10"
+    )
     trainer.fit(train, valid, saved=False)
     result = trainer.evaluate(test, load_best_model=False)
     # the same from the lists themselves
@@ -43,9 +46,9 @@ def test_metrics_of_whole_lists_are_computed(model, prepared):
             scores[:, 0] = -torch.inf
             lists.append(scores.topk(10).indices)
     lists = torch.cat(lists)
-    assert result["itemcoverage@10"] == pytest.approx(len(lists.unique()) / (N_ITEMS + 1), abs=1e-4) or result[
-        "itemcoverage@10"
-    ] == pytest.approx(len(lists.unique()) / N_ITEMS, abs=1e-4)
+    assert result["itemcoverage@10"] == pytest.approx(
+        len(lists.unique()) / (N_ITEMS + 1), abs=1e-4
+    ) or result["itemcoverage@10"] == pytest.approx(len(lists.unique()) / N_ITEMS, abs=1e-4)
     counts = train._dataset.item_counter
     popularity = torch.tensor([[float(counts[int(i)]) for i in row] for row in lists]).mean()
     assert result["averagepopularity@10"] == pytest.approx(float(popularity), abs=1e-3)
@@ -75,7 +78,11 @@ def test_rows_at_once():
 @pytest.mark.parametrize("model", ["ALKDRec", "SASRec", "SessionFPMC", "SessionKNN"])
 def test_blocks_give_the_same_metrics(model, prepared, monkeypatch):
     values = {"metrics": ["Recall", "NDCG", "MRR", "ItemCoverage"], "topk": [1, 5], "valid_metric": "NDCG@5"}
-    values |= {"llm_teacher": "recommender", "budget_labels": 5, "llm_candidates": 10, "llm_top_n": 5} if model == "ALKDRec" else {}
+    values |= (
+        {"llm_teacher": "recommender", "budget_labels": 5, "llm_candidates": 10, "llm_top_n": 5}
+        if model == "ALKDRec"
+        else {}
+    )
     metrics = []
     for block in (None, 4 * (N_ITEMS + 1) * 3):
         if block:

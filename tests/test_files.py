@@ -69,4 +69,8 @@ def test_a_folder_moves_with_everything_in_it_on_the_disk(tmp_path, monkeypatch)
     inner.write_text("x")
     inode = inner.stat().st_ino
     move_whole(tmp_path / "work", tmp_path / "final")
-    assert inode in synced and (tmp_path / "final" / "deep" / "file").read_text() == "x" and not (tmp_path / "work").exists()
+    assert (
+        inode in synced
+        and (tmp_path / "final" / "deep" / "file").read_text() == "x"
+        and not (tmp_path / "work").exists()
+    )

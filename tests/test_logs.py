@@ -43,13 +43,20 @@ def test_wandb_has_every_stage(home, monkeypatch):  # noqa: F811
     go(log_wandb=True)
     keys = {key for metrics in logged for key in metrics}
     for stage in STAGES:
-        assert {f"{stage}/train/train_loss", f"{stage}/train_step", f"{stage}/valid/ndcg@10", f"{stage}/valid_step"} <= keys
+        assert {
+            f"{stage}/train/train_loss",
+            f"{stage}/train_step",
+            f"{stage}/valid/ndcg@10",
+            f"{stage}/valid_step",
+        } <= keys
     assert any(key.endswith("eval/ndcg@10") for key in summary)
 
 
 def test_hyper_parameters_are_written_once():
     calls = []
-    writer = types.SimpleNamespace(add_hparams=lambda h, m: calls.append(h), add_scalar=lambda *a: calls.append(a))
+    writer = types.SimpleNamespace(
+        add_hparams=lambda h, m: calls.append(h), add_scalar=lambda *a: calls.append(a)
+    )
     StageTensorBoard(writer, "teacher").add_hparams({"a": 1}, {})
     StageTensorBoard(writer, "distilled", hparams=True).add_hparams({"a": 2}, {})
     StageTensorBoard(writer, "teacher").add_scalar("Loss/Train", 0.5, 3)
@@ -57,10 +64,13 @@ def test_hyper_parameters_are_written_once():
 
 
 @pytest.mark.parametrize(
-    ("key", "named"), [("train_loss", "s/train/train_loss"), ("train_step", "s/train_step"), ("epoch", "s/train/epoch")]
+    ("key", "named"),
+    [("train_loss", "s/train/train_loss"), ("train_step", "s/train_step"), ("epoch", "s/train/epoch")],
 )
 def test_names_of_metrics(key, named):
     got = []
-    logger = types.SimpleNamespace(log_metrics=lambda metrics, head, commit: got.append((metrics, head, commit)))
+    logger = types.SimpleNamespace(
+        log_metrics=lambda metrics, head, commit: got.append((metrics, head, commit))
+    )
     StageWandb(logger, "s").log_metrics({key: 1})
     assert got == [({named: 1}, "", True)]

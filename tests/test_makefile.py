@@ -73,4 +73,9 @@ def test_threads_wait_without_spinning_unless_told_otherwise(tmp_path):
     rule = ["make", "--silent", "--eval", "policy: ; @echo $$OMP_WAIT_POLICY", "policy"]
     for own, seen in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
         given = env if own is None else {**env, "OMP_WAIT_POLICY": own}
-        assert subprocess.run(rule, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60).stdout.strip() == seen
+        assert (
+            subprocess.run(
+                rule, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60
+            ).stdout.strip()
+            == seen
+        )

@@ -14,7 +14,9 @@ from recbole_alkd.moved import MOVED
 def test_an_old_name_is_the_module_of_the_new_one(old):
     if old.endswith("lora_trainer"):
         pytest.importorskip("peft")
-    assert importlib.import_module(f"recbole_alkd.{old}") is importlib.import_module(f"recbole_alkd.{MOVED[old]}")
+    assert importlib.import_module(f"recbole_alkd.{old}") is importlib.import_module(
+        f"recbole_alkd.{MOVED[old]}"
+    )
 
 
 @pytest.mark.parametrize("old", MOVED)

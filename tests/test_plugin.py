@@ -1,4 +1,5 @@
-"""RecBole's own entry points know ALKDRec after the import, each in a fresh process; stock models go on working."""
+"""RecBole's own entry points know ALKDRec after the import, each in a fresh process;
+stock models go on working."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from recbole_alkd import plugin
 
 SMALL = {
     "epochs": 2, "train_batch_size": 512, "MAX_ITEM_LIST_LENGTH": 5, "show_progress": False, "state": "ERROR",
-    "llm_teacher": "recommender", "budget_labels": 20, "llm_candidates": 10, "llm_top_n": 5, "session_augmentation": "last",
+    "llm_teacher": "recommender", "budget_labels": 20, "llm_candidates": 10, "llm_top_n": 5,
+    "session_augmentation": "last",
     "user_inter_num_interval": "[200,inf)",
 }  # fmt: skip
 STAGES = {"teacher", "student", "student_longer", "distilled"}
@@ -52,7 +54,8 @@ from recbole.utils.case_study import full_sort_topk
 small = {SMALL!r}
 out = {{}}
 plain = run_recbole(model="ALKDRec", dataset="ml-100k", config_dict=dict(small))
-out["run_recbole"] = {{key: plain[key] for key in ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")}}
+keys = ("best_valid_score", "valid_score_bigger", "best_valid_result", "test_result")
+out["run_recbole"] = {{key: plain[key] for key in keys}}
 result = recbole_alkd.run_recbole_alkd(dataset="ml-100k", config_dict=dict(small))
 out["run_recbole_alkd"] = {{key: value for key, value in result.items() if key != "settings"}}
 out["run"] = run("ALKDRec", "ml-100k", config_dict=dict(small))["test_result"]
@@ -79,7 +82,11 @@ def test_every_entry_point_gives_the_same_result(ran):
     first = out["run_recbole"]["test_result"]
     for name in ("run", "objective_function", "evaluated"):
         assert out[name] == first, name
-    assert out["run_recbole_alkd"]["test_result"] == first == out["run_recbole_alkd"]["stages"]["distilled"]["test"]
+    assert (
+        out["run_recbole_alkd"]["test_result"]
+        == first
+        == out["run_recbole_alkd"]["stages"]["distilled"]["test"]
+    )
     assert out["run_recbole"]["best_valid_result"] == out["run_recbole_alkd"]["stages"]["distilled"]["valid"]
     assert out["run_recbole"]["valid_score_bigger"] is True
 
@@ -89,7 +96,11 @@ def test_the_report_is_complete_and_in_the_run_folder(ran):
     report = out["run_recbole_alkd"]
     assert set(report["stages"]) == STAGES
     for stage in report["stages"].values():
-        assert set(stage["valid"]) == set(stage["test"]) == {f"{m}@{k}" for m in ("recall", "ndcg", "mrr") for k in (5, 10)}
+        assert (
+            set(stage["valid"])
+            == set(stage["test"])
+            == {f"{m}@{k}" for m in ("recall", "ndcg", "mrr") for k in (5, 10)}
+        )
     assert report["stages"]["distilled"]["best_step"] >= 1
     assert report["stages"]["student_longer"]["steps"] == report["stages"]["distilled"]["steps"]
     labels = report["labels"]
@@ -132,9 +143,18 @@ def words(**extra):
 
 
 def test_the_script_and_the_command_run_to_the_table(tmp_path):
-    done = fresh([str(ROOT / "run_recbole_alkd.py"), "--model=ALKDRec", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
+    done = fresh(
+        [str(ROOT / "run_recbole_alkd.py"), "--model=ALKDRec", "--dataset=ml-100k", *words(state="INFO")],
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    for text in ("teacher recommender", "student, trained longer", "student, distilled", "labels: 20 asked", "worst-case gain"):
+    for text in (
+        "teacher recommender",
+        "student, trained longer",
+        "student, distilled",
+        "labels: 20 asked",
+        "worst-case gain",
+    ):
         assert text in done.stdout + done.stderr
     again = fresh(["-m", "recbole_alkd.cli", "run", "--dataset=ml-100k", *words(state="INFO")], tmp_path)
     assert again.returncode == 0, again.stderr[-2000:]

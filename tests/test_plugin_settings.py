@@ -1,4 +1,5 @@
-"""Settings that plug-ins declare: RecBole's Config, YAML, the command line, hints, the list and the hashes know them."""
+"""Settings that plug-ins declare: RecBole's Config, YAML, the command line, hints,
+the list and the hashes know them."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from recbole_alkd.settings.identity import settings_hash
 from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.trainer.deciding import deciding_settings
 
-PLUGIN = '''
+PLUGIN = """
 from recbole_alkd.active.policy.base import Policy, take_highest
 from recbole_alkd.distill.base import DistillationLoss
 from recbole_alkd.model.session_fpmc import SessionFPMC
@@ -43,7 +44,8 @@ class Shelved(DistillationLoss):
     own_settings = {"shelf_depth": Field(0.5, float, check=between(0, 1), help="How deep.")}
 
 
-@teachers.register("librarian", settings={"shelf_order": Field("title", choices=("title", "author"), help="Order.")})
+by = Field("title", choices=("title", "author"), help="Order.")
+@teachers.register("librarian", settings={"shelf_order": by})
 class Librarian(LLMTeacher):
     instant = True
 
@@ -51,7 +53,7 @@ class Librarian(LLMTeacher):
 @backbones.register("ShelfFPMC")
 class ShelfFPMC(SessionFPMC):
     own_settings = {"shelf_width": Field([1, 2], (list, int), help="How wide.")}
-'''
+"""
 
 
 @pytest.fixture
@@ -72,7 +74,10 @@ def plugin(tmp_path, monkeypatch):
 def make(files=None, **values):
     with asking_nobody():
         return Config(
-            model="ALKDRec", dataset="ml-100k", config_file_list=files, config_dict={"alkd_plugins": ["shelf_plugin"], **values}
+            model="ALKDRec",
+            dataset="ml-100k",
+            config_file_list=files,
+            config_dict={"alkd_plugins": ["shelf_plugin"], **values},
         )
 
 
@@ -90,7 +95,10 @@ def test_an_entry_that_is_used_has_its_settings(plugin):
     assert "shelf_depth" not in config.final_config_dict  # of a loss that this run has not
 
     config = make(
-        kd_loss={"pairwise": 1.0, "shelved": 0.5}, llm_teacher="librarian", student_model="ShelfFPMC", shelf_order="author"
+        kd_loss={"pairwise": 1.0, "shelved": 0.5},
+        llm_teacher="librarian",
+        student_model="ShelfFPMC",
+        shelf_order="author",
     )
     settings = settings_of(config)
     assert settings.distill.own == {"shelf_depth": 0.5} and settings.teacher.own == {"shelf_order": "author"}
@@ -101,7 +109,13 @@ def test_files_callers_and_the_command_line_give_them(plugin, tmp_path, monkeypa
     (tmp_path / "run.yaml").write_text("alkd_policy: by_shelf\nshelf_height: 5\n")
     assert make([str(tmp_path / "run.yaml")])["shelf_height"] == 5
     assert make([str(tmp_path / "run.yaml")], shelf_height="6")["shelf_height"] == 6
-    words = ["run", "--alkd_plugins=shelf_plugin", "--alkd_policy=by_shelf", "--shelf_height=7", "--shelf_label=1e3"]
+    words = [
+        "run",
+        "--alkd_plugins=shelf_plugin",
+        "--alkd_policy=by_shelf",
+        "--shelf_height=7",
+        "--shelf_label=1e3",
+    ]
     monkeypatch.setattr(sys, "argv", words)
     with asking_nobody():
         config = Config(model="ALKDRec", dataset="ml-100k", config_dict={"shelf_words": "false"})
@@ -112,13 +126,34 @@ def test_files_callers_and_the_command_line_give_them(plugin, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"alkd_policy": "by_shelf", "shelf_height": 0}, ["'by_shelf'", "shelf_height: 0", "an integer of at least 1"]),
-        ({"alkd_policy": "by_shelf", "shelf_height": "x"}, ["'by_shelf'", "shelf_height: 'x'", "an integer of at least 1"]),
-        ({"kd_loss": "shelved", "shelf_depth": 2}, ["distillation loss 'shelved'", "shelf_depth: 2", "a number from 0 to 1"]),
-        ({"llm_teacher": "librarian", "shelf_order": "autor"}, ["'librarian'", "title | author", "did you mean 'author'"]),
-        ({"teacher_model": "ShelfFPMC", "shelf_width": "wide"}, ["'ShelfFPMC'", "shelf_width", "a list or an integer"]),
-        ({"student_model": "ShelfFPMC", "student_config": {"shelf_width": 0.5}}, ["student_config: shelf_width: 0.5"]),
-        ({"alkd_policy": "by_shelf", "shelf_hight": 3}, ["shelf_hight: no such setting", "did you mean 'shelf_height'"]),
+        (
+            {"alkd_policy": "by_shelf", "shelf_height": 0},
+            ["'by_shelf'", "shelf_height: 0", "an integer of at least 1"],
+        ),
+        (
+            {"alkd_policy": "by_shelf", "shelf_height": "x"},
+            ["'by_shelf'", "shelf_height: 'x'", "an integer of at least 1"],
+        ),
+        (
+            {"kd_loss": "shelved", "shelf_depth": 2},
+            ["distillation loss 'shelved'", "shelf_depth: 2", "a number from 0 to 1"],
+        ),
+        (
+            {"llm_teacher": "librarian", "shelf_order": "autor"},
+            ["'librarian'", "title | author", "did you mean 'author'"],
+        ),
+        (
+            {"teacher_model": "ShelfFPMC", "shelf_width": "wide"},
+            ["'ShelfFPMC'", "shelf_width", "a list or an integer"],
+        ),
+        (
+            {"student_model": "ShelfFPMC", "student_config": {"shelf_width": 0.5}},
+            ["student_config: shelf_width: 0.5"],
+        ),
+        (
+            {"alkd_policy": "by_shelf", "shelf_hight": 3},
+            ["shelf_hight: no such setting", "did you mean 'shelf_height'"],
+        ),
         ({"alkd_policy": "by_shelv"}, ["by_shelv", "did you mean 'by_shelf'"]),
     ],
 )
@@ -152,7 +187,10 @@ def test_a_run_without_the_plugin_is_what_it_was(plugin):
 def test_they_are_listed(plugin):
     make()
     (setting,) = find_settings("shelf_height")
-    assert str(setting) == "shelf_height: 3  (an integer of at least 1)  [selection policy 'by_shelf']\n    Rows of a shelf."
+    assert (
+        str(setting)
+        == "shelf_height: 3  (an integer of at least 1)  [selection policy 'by_shelf']\n    Rows of a shelf."
+    )
 
 
 @pytest.mark.parametrize(

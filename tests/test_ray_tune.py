@@ -60,7 +60,8 @@ def test_recbole_without_recbole_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None, reason="Ray Tune is not installed"
+    importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None,
+    reason="Ray Tune is not installed",
 )
 def test_a_real_trial_ends_with_the_test_metrics(tmp_path):
     code = """
@@ -74,12 +75,17 @@ def trial(values):
     import sys
     sys.argv = sys.argv[:1]
     import recbole_alkd
-    small = {"epochs": 1, "train_batch_size": 4096, "train_neg_sample_args": None, "state": "ERROR", "show_progress": False,
-             "user_inter_num_interval": "[200,inf)", "MAX_ITEM_LIST_LENGTH": 5, "hidden_size": 4}
-    recbole_alkd.objective_function(config_dict={**small, **values, "model": "GRU4Rec", "dataset": "ml-100k"}, saved=False)
+    small = {
+        "epochs": 1, "train_batch_size": 4096, "train_neg_sample_args": None, "state": "ERROR",
+        "show_progress": False, "user_inter_num_interval": "[200,inf)", "MAX_ITEM_LIST_LENGTH": 5,
+        "hidden_size": 4,
+    }
+    settings = {**small, **values, "model": "GRU4Rec", "dataset": "ml-100k"}
+    recbole_alkd.objective_function(config_dict=settings, saved=False)
 
 space = {"embedding_size": tune.grid_search([2, 4])}
-results = tune.Tuner(trial, param_space=space, run_config=tune.RunConfig(storage_path=os.getcwd() + "/ray")).fit()
+where = tune.RunConfig(storage_path=os.getcwd() + "/ray")
+results = tune.Tuner(trial, param_space=space, run_config=where).fit()
 assert not results.errors, results.errors
 print("trials", len(results), "metrics", sorted(r.metrics["ndcg@10"] >= 0 for r in results))
 """

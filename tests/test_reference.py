@@ -19,7 +19,8 @@ def made(tmp_path_factory):
     before = (ROOT / "properties" / "model" / "ALKDRec.yaml").read_text(encoding="utf-8")
     (folder / "properties" / "model" / "ALKDRec.yaml").write_text(before, encoding="utf-8")
     code = (
-        "from pathlib import Path; from recbole_alkd.files import write_whole; from recbole_alkd.reference import made\n"
+        "from pathlib import Path; from recbole_alkd.files import write_whole; "
+        "from recbole_alkd.reference import made\n"
         f"for path, text in made(Path({str(folder)!r})).items():\n"
         "    path.parent.mkdir(parents=True, exist_ok=True); write_whole(path, text)"
     )
@@ -30,7 +31,9 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("file", ["properties/model/ALKDRec.yaml", "docs/reference/settings.md"])
 def test_the_files_are_what_the_fields_say(made, file):
-    assert (ROOT / file).read_text(encoding="utf-8") == (made / file).read_text(encoding="utf-8"), "run `make settings`"
+    assert (ROOT / file).read_text(encoding="utf-8") == (made / file).read_text(encoding="utf-8"), (
+        "run `make settings`"
+    )
 
 
 def test_our_part_is_made_anew_and_recboles_part_is_kept():
@@ -48,6 +51,11 @@ def test_every_setting_has_a_help_that_ends_and_a_default_that_is_read_back():
 
 
 def test_a_long_comment_is_laid_below_or_above_its_line():
-    lines = (ROOT / "properties" / "model" / "ALKDRec.yaml").read_text(encoding="utf-8").partition("# -- RecBole")[0].splitlines()
+    lines = (
+        (ROOT / "properties" / "model" / "ALKDRec.yaml")
+        .read_text(encoding="utf-8")
+        .partition("# -- RecBole")[0]
+        .splitlines()
+    )
     assert max(map(len, lines)) <= reference.WIDTH
     assert set(yaml.safe_load("\n".join(lines))) == set(FIELDS)

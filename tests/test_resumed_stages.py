@@ -1,4 +1,5 @@
-"""A stage that is killed resumes from its last kept epoch and ends as if nothing had happened, digit for digit."""
+"""A stage that is killed resumes from its last kept epoch and ends as if nothing had happened,
+digit for digit."""
 
 from __future__ import annotations
 
@@ -63,7 +64,10 @@ def killed_in(monkeypatch, stage, epoch, **settings):
 def outcomes(report):
     """What must be the same; times and memory may differ."""
     volatile = {"seconds", "peak_mb"}
-    return {name: {key: value for key, value in stage.items() if key not in volatile} for name, stage in report["stages"].items()}
+    return {
+        name: {key: value for key, value in stage.items() if key not in volatile}
+        for name, stage in report["stages"].items()
+    }
 
 
 @pytest.fixture
@@ -75,13 +79,16 @@ def every_epoch(monkeypatch):
 
 CASES = {
     "defaults": ("student", {}),
-    "dense optimizer, dropout": ("student", {"student_model": "NARM", "student_embedding_size": 8, "train_loss": None}),
+    "dense optimizer, dropout": ("student", {"student_model": "NARM", "student_embedding_size": 8,
+                                             "train_loss": None}),
     "weight decay": ("teacher", {"weight_decay": 0.01, "clip_grad_norm": {"max_norm": 1.0}}),
     "labels alone": ("distilled", {}),
     "labels beside all rows": ("distilled", {"kd_rec_weight": 1.0, "kd_batch_size": 20}),
     "extra parameters": ("distilled", {"kd_loss": {"de": 1.0, "htd": 0.5}, "kd_rec_weight": 1.0}),
-    "a moving mask": ("distilled", {"kd_loss": "dsl", "kd_rec_weight": 1.0, "kd_config": {"dsl": {"update_every": 2}}}),
-    "a loss that begins later": ("distilled", {"kd_loss": "rd", "kd_rec_weight": 1.0, "kd_config": {"rd": {"start_epoch": 2}}}),
+    "a moving mask": ("distilled", {"kd_loss": "dsl", "kd_rec_weight": 1.0,
+                                    "kd_config": {"dsl": {"update_every": 2}}}),
+    "a loss that begins later": ("distilled", {"kd_loss": "rd", "kd_rec_weight": 1.0,
+                                               "kd_config": {"rd": {"start_epoch": 2}}}),
     "batches without an end": ("student_longer", {}),
     "rows read backwards": ("student_longer", {"train_backwards": True, "session_augmentation": "prefix"}),
 }  # fmt: skip
@@ -103,11 +110,19 @@ def test_the_resumed_stage_ends_the_same(case, home, monkeypatch, every_epoch, c
     assert resumed["run_folder"] == f"saved/{left.name}" and not list(left.glob("*.progress.pth"))
     assert outcomes(resumed) == outcomes(whole)
     for name in ("student", "distilled", "student_longer"):
-        ours, theirs = (load_checkpoint(f"{report['run_folder']}/{name}.stage.pth")["state"] for report in (resumed, whole))
+        ours, theirs = (
+            load_checkpoint(f"{report['run_folder']}/{name}.stage.pth")["state"]
+            for report in (resumed, whole)
+        )
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
 
 
-def test_a_damaged_or_foreign_progress_begins_the_stage_anew(home, monkeypatch, every_epoch, caplog):  # noqa: F811
+def test_a_damaged_or_foreign_progress_begins_the_stage_anew(
+    home,  # noqa: F811
+    monkeypatch,
+    every_epoch,
+    caplog,
+):
     whole = go(epochs=5, stage_cache=False)
     for spoil in ("empty", "foreign"):
         killed_in(monkeypatch, "student", 3, epochs=5, stage_cache=False)
@@ -178,7 +193,9 @@ def test_a_loss_that_is_no_number_names_its_stage(home, monkeypatch):  # noqa: F
 
 
 def test_scores_that_are_no_numbers_name_their_stage_though_the_loss_was_one(home):  # noqa: F811
-    with pytest.raises(AlkdError, match=r"stage teacher: scores on validation are .*nan.*epoch 1.*learning_rate") as error:
+    with pytest.raises(
+        AlkdError, match=r"stage teacher: scores on validation are .*nan.*epoch 1.*learning_rate"
+    ) as error:
         go(learning_rate=1e30, train_loss=None, epochs=1, train_batch_size=4096)
     assert "\n" not in str(error.value)
 
@@ -191,10 +208,14 @@ def test_a_run_killed_in_the_middle_of_its_stages_ends_the_same(tmp_path):
         (folder / "scripted_teacher.py").write_text(TEACHER + SLOW)
     killed, whole = homes
     for stage in ("teacher", "distilled"):
-        killed_while(killed, lambda stage=stage: list(killed.glob(f"saved/**/{stage}.progress.pth")), EPOCH_PAUSE="0.4")
+        killed_while(
+            killed, lambda stage=stage: list(killed.glob(f"saved/**/{stage}.progress.pth")), EPOCH_PAUSE="0.4"
+        )
     resumed, uninterrupted = finish(killed), finish(whole)
     assert outcomes(resumed) == outcomes(uninterrupted)
     assert len(list((killed / "saved").glob("ALKDRec-*"))) == 1
     trained = (killed / "epochs.txt").read_text().splitlines()
-    assert [trained.count(f"{stage} 0") for stage in ("teacher", "distilled")] == [1, 1], "no stage began anew"
+    assert [trained.count(f"{stage} 0") for stage in ("teacher", "distilled")] == [1, 1], (
+        "no stage began anew"
+    )
     assert not any(name.endswith(".part") for _, _, names in os.walk(killed) for name in names)

@@ -71,7 +71,9 @@ def damage(file, how):
     content = file.read_bytes()
     changed = bytearray(content)
     changed[content.index(b"tensor-bytes-")] ^= 1
-    file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "a bit": bytes(changed), "text": b"{}"}[how])
+    file.write_bytes(
+        {"empty": b"", "half": content[: len(content) // 2], "a bit": bytes(changed), "text": b"{}"}[how]
+    )
 
 
 @pytest.mark.parametrize("how", ["empty", "half", "a bit", "text"])

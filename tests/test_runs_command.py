@@ -1,4 +1,5 @@
-"""After a run: its result.json runs it again, its name is one, its console is short, and old runs can be pruned."""
+"""After a run: its result.json runs it again, its name is one, its console is short,
+and old runs can be pruned."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ def cli(home, *words, **settings):
     """``recbole-alkd`` in a shell of its own."""
     fresh = words[0] == "run" and "--again" not in words
     values = {**BASE, "state": "INFO", "show_progress": True, **settings} if fresh else settings
-    given = [f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in values.items()]
+    given = [
+        f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}"
+        for key, value in values.items()
+    ]
     return run(["-m", "recbole_alkd.cli", *words, *given], home, PYTHONPATH=python_path(home))
 
 
@@ -40,7 +44,10 @@ def finished(tmp_path_factory):
 
 def test_the_result_says_what_decided_it(finished):
     _, _, result = finished
-    assert result["training"]["student"]["learning_rate"] == 0.02 and result["training"]["student"]["epochs"] == 4
+    assert (
+        result["training"]["student"]["learning_rate"] == 0.02
+        and result["training"]["student"]["epochs"] == 4
+    )
     assert result["evaluation"]["eval_args"]["split"] and result["evaluation"]["topk"] == [5, 10]
     assert {"recbole_alkd", "recbole", "torch", "numpy", "python"} <= set(result["versions"])
     assert result["began"] <= result["ended"] and result["seconds"] > 0
@@ -74,7 +81,9 @@ def test_short_log_false_is_recboles_own(finished):
     home, *_ = finished
     done = cli(home, "run", "--dataset=tiny", "--data_path=data", short_log=False, seed=5)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "train_batch_size" in done.stdout + done.stderr and "epoch 0 evaluating" in done.stdout + done.stderr
+    assert (
+        "train_batch_size" in done.stdout + done.stderr and "epoch 0 evaluating" in done.stdout + done.stderr
+    )
 
 
 def test_a_result_is_run_again(finished):
@@ -104,7 +113,9 @@ def test_again_takes_other_settings_too_and_says_what_is_not_as_it_was(finished)
     assert both.returncode == 2 and "--again" in both.stderr and "Traceback" not in both.stderr
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b'{"again": {"model": 3}}', b"\xff\xfe", b"[" * 100000])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b"{}", b'{"again": {"model": 3}}', b"\xff\xfe", b"[" * 100000]
+)
 def test_what_is_no_result_is_refused_in_one_line(content, tmp_path):
     file = tmp_path / "result.json"
     if content is not None:
@@ -123,7 +134,9 @@ def test_runs_are_listed_and_shown(finished):
     count = sum(line.startswith("ALKDRec-") for line in listed.stdout.splitlines())
     assert listed.stdout.splitlines()[-1].startswith(f"{count} run, " if count == 1 else f"{count} runs, ")
     shown = cli(home, "runs", "show", name)
-    assert f"recbole-alkd run --again saved/{name}/result.json" in shown.stdout and "distilled" in shown.stdout
+    assert (
+        f"recbole-alkd run --again saved/{name}/result.json" in shown.stdout and "distilled" in shown.stdout
+    )
     unknown = cli(home, "runs", "show", "nothing")
     assert unknown.returncode == 2 and "fits 0 of" in unknown.stderr
     assert cli(home, "runs", "list", "--dir", "nowhere").returncode == 2
@@ -131,7 +144,8 @@ def test_runs_are_listed_and_shown(finished):
 
 @pytest.fixture
 def several(tmp_path, monkeypatch):
-    """Five finished runs, one a day, the first the oldest, with logs; a shared stage; labels everywhere one may put them."""
+    """Five finished runs, one a day, the first the oldest, with logs; a shared stage;
+    labels everywhere one may put them."""
     monkeypatch.chdir(tmp_path)
     for day in range(5):
         folder = RunFolder.open("saved", "ALKDRec-tiny", f"Jan-{day}", f"{day:010x}")
@@ -166,7 +180,11 @@ def left(home):
 def test_prune_keeps_the_newest(several):
     said = list(prune(several / "saved", keep=2, older_than=None))
     assert len(left(several)) == 2 and all("Jan-3" in name or "Jan-4" in name for name in left(several))
-    assert len(list((several / "log/ALKDRec").iterdir())) == len(list((several / "log_tensorboard").iterdir())) == 2
+    assert (
+        len(list((several / "log/ALKDRec").iterdir()))
+        == len(list((several / "log_tensorboard").iterdir()))
+        == 2
+    )
     assert (several / "saved/stages/teacher-0123456789").is_dir() and (several / "saved/mine").is_dir()
     assert len(said) == 9
 
@@ -191,7 +209,10 @@ def test_prune_leaves_labels_and_living_runs_alone(several):
 
 def test_a_dry_run_deletes_nothing_and_nothing_goes_unasked(several):
     names = left(several)
-    assert all(line.startswith("would delete") for line in prune(several / "saved", keep=0, older_than=None, dry_run=True))
+    assert all(
+        line.startswith("would delete")
+        for line in prune(several / "saved", keep=0, older_than=None, dry_run=True)
+    )
     assert left(several) == names
     with pytest.raises(AlkdError, match="--keep"):
         list(prune(several / "saved", keep=None, older_than=None))

@@ -1,4 +1,5 @@
-"""Data sets and loaders that were saved are pickles: nobody reads them without the user's word, whoever names the file."""
+"""Data sets and loaders that were saved are pickles: nobody reads them without the user's word,
+whoever names the file."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def mine(tmp_path, monkeypatch):
 
 
 def config_of(folder, model="ALKDRec", **values):
-    return tiny_config(folder / "data", model=model, checkpoint_dir="saved", llm_teacher="recommender", **values)
+    return tiny_config(
+        folder / "data", model=model, checkpoint_dir="saved", llm_teacher="recommender", **values
+    )
 
 
 def plant(folder, name):
@@ -72,19 +75,31 @@ def test_a_pickle_is_not_read_without_trust(where, model, mine, caplog):
         assert (mine / "exploded").exists()  # trust means trust
 
 
-@pytest.mark.parametrize("key", ["dataset_save_path", "dataloaders_save_path", "checkpoint_dir", "trust_checkpoint"])
+@pytest.mark.parametrize(
+    "key", ["dataset_save_path", "dataloaders_save_path", "checkpoint_dir", "trust_checkpoint"]
+)
 def test_a_checkpoint_does_not_bring_a_pickle_along(key, mine):
     config = config_of(mine, "SASRec")
     train, *_ = data_preparation(config, create_dataset(config))
     model = get_model("SASRec")(config, train._dataset)
-    save_checkpoint({"config": config, "state_dict": model.state_dict(), "other_parameter": None}, "model.pth")
+    save_checkpoint(
+        {"config": config, "state_dict": model.state_dict(), "other_parameter": None}, "model.pth"
+    )
     state = load_checkpoint("model.pth")
     config = state["config"]
-    where = {"dataset_save_path": "a", "dataloaders_save_path": "b", "checkpoint_dir": "tiny-SequentialDataset.pth"}
+    where = {
+        "dataset_save_path": "a",
+        "dataloaders_save_path": "b",
+        "checkpoint_dir": "tiny-SequentialDataset.pth",
+    }
     path = plant(mine, where.get(key, "c"))
-    config["checkpoint_dir" if key == "checkpoint_dir" else "dataset_save_path" if key == "trust_checkpoint" else key] = (
-        str(mine / "saved") if key == "checkpoint_dir" else path
-    )
+    config[
+        "checkpoint_dir"
+        if key == "checkpoint_dir"
+        else "dataset_save_path"
+        if key == "trust_checkpoint"
+        else key
+    ] = str(mine / "saved") if key == "checkpoint_dir" else path
     if key == "trust_checkpoint":
         config["trust_checkpoint"] = True  # the file's own word
     save_checkpoint(state, "model.pth")
@@ -95,7 +110,10 @@ def test_a_checkpoint_does_not_bring_a_pickle_along(key, mine):
 
 def test_a_checkpoint_does_not_bring_code_for_a_setting_that_recbole_evaluates(mine):
     config = config_of(mine, "SASRec")
-    config["model"], config["teacher"] = "KD_DAGFM", f"__import__('os').mkdir({str(mine / 'exploded')!r}) or CIN"
+    config["model"], config["teacher"] = (
+        "KD_DAGFM",
+        f"__import__('os').mkdir({str(mine / 'exploded')!r}) or CIN",
+    )
     save_checkpoint({"config": config, "state_dict": {}}, "model.pth")
     with pytest.raises(AlkdError, match=r"teacher: .*allowed: DAGFM"):
         recbole_alkd.load_data_and_model("model.pth")
@@ -105,8 +123,15 @@ def test_a_checkpoint_does_not_bring_code_for_a_setting_that_recbole_evaluates(m
 @pytest.mark.parametrize("content", ["pickle", "numbers", "nothing"])
 def test_a_file_beside_the_data_is_not_unpickled(content, mine):
     file = mine / "data" / "tiny" / "item_emb.npy"
-    values = {"n_cate": 2, "benchmark_filename": None, "load_col": {"inter": ["session_id", "item_id"]}, "alias_of_item_id": None}
-    (mine / "data" / "tiny" / "tiny.inter").write_bytes((mine / "data" / "tiny" / "tiny.train.inter").read_bytes())
+    values = {
+        "n_cate": 2,
+        "benchmark_filename": None,
+        "load_col": {"inter": ["session_id", "item_id"]},
+        "alias_of_item_id": None,
+    }
+    (mine / "data" / "tiny" / "tiny.inter").write_bytes(
+        (mine / "data" / "tiny" / "tiny.train.inter").read_bytes()
+    )
     if content == "pickle":
         np.save(file, np.array([Bomb(mine / "exploded")], dtype=object), allow_pickle=True)
     elif content == "numbers":
@@ -140,6 +165,8 @@ def test_a_data_set_of_ones_own_is_read_again_on_trust(mine, monkeypatch):
     assert len(create_dataset(config_of(mine, trust_checkpoint=True))) == len(first) and not made
     create_dataset(config_of(mine))  # without trust, from its files
     assert len(made) == 1
-    (mine / "data" / "tiny" / "tiny.train.inter").write_text("session_id:token\titem_id_list:token_seq\titem_id:token\n")
+    (mine / "data" / "tiny" / "tiny.train.inter").write_text(
+        "session_id:token\titem_id_list:token_seq\titem_id:token\n"
+    )
     create_dataset(config_of(mine, trust_checkpoint=True))  # other files, so another data set
     assert len(made) == 2

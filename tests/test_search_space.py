@@ -1,5 +1,5 @@
-"""The space of ``student_tune``: valid for every backbone, without what changes a comparison, and what is drawn from it."""
-
+"""The space of ``student_tune``: valid for every backbone, without what changes a comparison,
+and what is drawn from it."""
 
 import pytest
 import yaml
@@ -44,7 +44,7 @@ def written(path, **content):
     return str(path)
 
 
-# -- the shipped space
+# the shipped space
 
 
 def test_every_backbone_that_is_trained_has_an_entry():
@@ -68,7 +68,11 @@ def part(tiny_path):
 @pytest.mark.parametrize("name", WITH_VECTORS)
 def test_recbole_and_the_model_take_every_value_and_the_size_stays(tiny_path, part, name):
     own = {"last_k": 4} if name == "AttMix" else {}
-    both = {f"{role}_{key}": value for role in ("student", "teacher") for key, value in (("model", name), ("config", own))}
+    both = {
+        f"{role}_{key}": value
+        for role in ("student", "teacher")
+        for key, value in (("model", name), ("config", own))
+    }
     config, settings = configured(tiny_path, **both, student_embedding_size=8, student_tune=1)
 
     def shapes(config):
@@ -80,36 +84,56 @@ def test_recbole_and_the_model_take_every_value_and_the_size_stays(tiny_path, pa
     for key, values in space.items():
         for value in values:
             laid = laid_over(config, "student", {key: value})
-            read = tiny_config(tiny_path, **{k: laid[k] for k in (*both, *RUN_KEYS, "student_embedding_size")})
+            read = tiny_config(
+                tiny_path, **{k: laid[k] for k in (*both, *RUN_KEYS, "student_embedding_size")}
+            )
             assert (read if key in RUN_KEYS else read["student_config"])[key] == value
             assert shapes(laid) == before
 
 
-# -- what is drawn
+# what is drawn
 
 
 def test_the_runs_own_settings_come_first_and_once(tiny_path):
-    config, settings = configured(tiny_path, student_tune=360, train_batch_size=512, learning_rate=0.003, train_loss=None)
+    config, settings = configured(
+        tiny_path, student_tune=360, train_batch_size=512, learning_rate=0.003, train_loss=None
+    )
     tries = role_tries(config, settings, "student")
     assert tries[0] == {} and len(tries) == 360
-    own = {"learning_rate": 0.003, "train_batch_size": 512, "train_loss": None, "train_backwards": False, "item_decay": 0.5}
+    own = {
+        "learning_rate": 0.003,
+        "train_batch_size": 512,
+        "train_loss": None,
+        "train_backwards": False,
+        "item_decay": 0.5,
+    }
     assert own in combinations(space_of(read_spaces(settings), "SessionFPMC")) and own not in tries
     assert len({str(sorted(values.items())) for values in tries}) == 360
 
 
 def test_a_setting_without_effect_is_not_varied(tiny_path, tmp_path):
-    common = {"train_loss": [None, "sampled_softmax"], "softmax_l2": [0.1, 0.2], "softmax_dropout": [0.0, 0.3]}
+    common = {
+        "train_loss": [None, "sampled_softmax"],
+        "softmax_l2": [0.1, 0.2],
+        "softmax_dropout": [0.0, 0.3],
+    }
     file = written(tmp_path / "mine.yaml", common=common, SessionFPMC={"loss_type": ["CE", "BPR"]})
     config, settings = configured(tiny_path, student_tune=6, student_search=file)
     assert len(role_tries(config, settings, "student")) == 1 + 2 + 4 - 1
     for values in role_tries(config, settings, "student")[1:]:
         sampled = values["train_loss"] == "sampled_softmax"
-        assert sampled == ("softmax_l2" in values) == ("softmax_dropout" in values) == ("loss_type" not in values)
+        assert (
+            sampled
+            == ("softmax_l2" in values)
+            == ("softmax_dropout" in values)
+            == ("loss_type" not in values)
+        )
 
 
 def test_seeds_try_the_same_and_a_larger_number_goes_on(tiny_path):
     few, more = (
-        role_tries(*configured(tiny_path, student_tune=n, seed=seed, learning_rate=0.02), "student") for n, seed in ((4, 1), (9, 2))
+        role_tries(*configured(tiny_path, student_tune=n, seed=seed, learning_rate=0.02), "student")
+        for n, seed in ((4, 1), (9, 2))
     )
     assert more[:4] == few and len(more) == 9
 
@@ -133,10 +157,12 @@ def test_values_are_laid_where_a_run_has_them(tiny_path):
     laid = laid_over(config, "student", {"learning_rate": 0.01, "dropout_prob": 0.5})
     assert (laid["learning_rate"], laid["student_tune"]) == (0.01, 0)
     assert laid["student_config"] == {"dropout_prob": 0.5, "num_layers": 2}
-    assert config["student_config"] == mine and config["learning_rate"] != 0.01 and config["student_tune"] == 3
+    assert (
+        config["student_config"] == mine and config["learning_rate"] != 0.01 and config["student_tune"] == 3
+    )
 
 
-# -- losses and the control
+# losses and the control
 
 
 @pytest.mark.parametrize("name", list(losses))
@@ -174,15 +200,21 @@ def test_the_control_tries_as_many_learning_rates(tiny_path):
     assert tries[0] == {} and len(tries) == 6 and {"kd_learning_rate": 0.001} not in tries
 
 
-# -- a user's own space, and mistakes
+# a user's own space, and mistakes
 
 
 def test_a_file_of_ones_own(tiny_path, tmp_path):
-    file = written(tmp_path / "mine.yaml", common={"learning_rate": [0.1, 0.2]}, SessionFPMC={"train_batch_size": [8]})
+    file = written(
+        tmp_path / "mine.yaml", common={"learning_rate": [0.1, 0.2]}, SessionFPMC={"train_batch_size": [8]}
+    )
     config, settings = configured(tiny_path, student_tune=2, student_search=file)
-    assert role_tries(config, settings, "student")[1] in [{"learning_rate": rate, "train_batch_size": 8} for rate in (0.1, 0.2)]
+    assert role_tries(config, settings, "student")[1] in [
+        {"learning_rate": rate, "train_batch_size": 8} for rate in (0.1, 0.2)
+    ]
     before = tuning_facts(settings, ("student",), labels=True)
-    written(tmp_path / "mine.yaml", common={"learning_rate": [0.1, 0.3]}, SessionFPMC={"train_batch_size": [8]})
+    written(
+        tmp_path / "mine.yaml", common={"learning_rate": [0.1, 0.3]}, SessionFPMC={"train_batch_size": [8]}
+    )
     assert tuning_facts(settings, ("student",), labels=True) != before, "the content counts"
 
 
@@ -191,9 +223,15 @@ def test_a_file_of_ones_own(tiny_path, tmp_path):
     [
         ({"SessionFMPC": {}}, ["'SessionFMPC'", "did you mean 'SessionFPMC'", "common"]),
         ({"SessionKNN": {"knn_decay": [0.5]}}, ["SessionKNN", "by itself"]),
-        ({"common": {"lerning_rate": [0.1]}}, ["common", "'lerning_rate'", "did you mean 'learning_rate'", "train_batch_size"]),
+        (
+            {"common": {"lerning_rate": [0.1]}},
+            ["common", "'lerning_rate'", "did you mean 'learning_rate'", "train_batch_size"],
+        ),
         ({"common": {"session_augmentation": ["last"]}}, ["'session_augmentation'", "cannot be tuned"]),
-        ({"GRU4Rec": {"embedding_size": [64]}}, ["GRU4Rec", "'embedding_size'", "cannot be tuned", "dropout_prob"]),
+        (
+            {"GRU4Rec": {"embedding_size": [64]}},
+            ["GRU4Rec", "'embedding_size'", "cannot be tuned", "dropout_prob"],
+        ),
         ({"AttMix": {"MAX_ITEM_LIST_LENGTH": [5]}}, ["'MAX_ITEM_LIST_LENGTH'", "cannot be tuned"]),
         ({"GRU4Rec": {"loss_type": ["BPR"]}}, ["GRU4Rec", "loss_type", "'BPR'", "allowed: CE"]),
         ({"GRU4Rec": {"dropout_prob": [1.0]}}, ["dropout_prob", "1.0", "[0, 1)"]),
@@ -204,8 +242,19 @@ def test_a_file_of_ones_own(tiny_path, tmp_path):
         ({"common": {"train_batch_size": [2.5]}}, ["train_batch_size", "2.5", "an integer"]),
         ({"common": {"train_loss": ["softmax"]}}, ["train_loss", "'softmax'", "sampled_softmax"]),
         ({"student_longer": {"kd_weight": [1.0]}}, ["student_longer", "'kd_weight'", "kd_learning_rate"]),
-        ({"common": {"learning_rate": [k / 400 for k in range(1, 400)], "train_batch_size": list(range(1, 400))}}, ["100,000"]),
-        ({"common": {"learning_rate": [0.1]}}, ["student_tune: 2", "the 1 settings", "SessionFPMC", "allowed: 0 to 1"]),
+        (
+            {
+                "common": {
+                    "learning_rate": [k / 400 for k in range(1, 400)],
+                    "train_batch_size": list(range(1, 400)),
+                }
+            },
+            ["100,000"],
+        ),
+        (
+            {"common": {"learning_rate": [0.1]}},
+            ["student_tune: 2", "the 1 settings", "SessionFPMC", "allowed: 0 to 1"],
+        ),
         (["learning_rate"], ["a mapping is expected"]),
     ],
 )
@@ -228,4 +277,5 @@ def test_a_file_that_is_not_there(tiny_path):
 def test_more_than_the_space_has(tiny_path):
     with pytest.raises(AlkdError, match=r"student_tune: 900 is more than the 360 settings .* 'SessionFPMC'"):
         tiny_config(tiny_path, student_tune=900)
-    tiny_config(tiny_path, student_tune=900, student_model="SessionKNN", teacher_model="SessionKNN")  # nothing is tried there
+    # nothing is tried there
+    tiny_config(tiny_path, student_tune=900, student_model="SessionKNN", teacher_model="SessionKNN")

@@ -28,7 +28,8 @@ def by_words(monkeypatch, *words, model="ALKDRec"):
 @pytest.mark.parametrize("way", ["command line", "config_dict", "file", "nested"])
 @pytest.mark.parametrize("model", ["ALKDRec", "SASRec"])
 @pytest.mark.parametrize(
-    "key", ["learning_rate", "hidden_size", "checkpoint_dir", "eval_args", "topk", "seed", "metrics", "anything"]
+    "key",
+    ["learning_rate", "hidden_size", "checkpoint_dir", "eval_args", "topk", "seed", "metrics", "anything"],
 )
 def test_no_text_is_ever_executed(way, model, key, monkeypatch, tmp_path):
     mark = tmp_path / "executed"
@@ -52,8 +53,10 @@ def test_no_text_is_ever_executed(way, model, key, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["10", "1e-3", "-2.5", "1_000", "0x10", "[5, 10]", "[64,32]", "(1, 2)", "{'RS': [0.8, 0.1]}", "None", "True", "true", "FALSE",
-     "'quoted'", '"a=b"', "[5,inf)", "adam", "GRU4Rec", "a/b.yaml", "['Recall', 'NDCG']", "[]", "{}", "1.", "[None, True]"],
+    ["10", "1e-3", "-2.5", "1_000", "0x10", "[5, 10]", "[64,32]", "(1, 2)", "{'RS': [0.8, 0.1]}", "None",
+     "True", "true", "FALSE",
+     "'quoted'", '"a=b"', "[5,inf)", "adam", "GRU4Rec", "a/b.yaml", "['Recall', 'NDCG']", "[]", "{}", "1.",
+     "[None, True]"],
 )  # fmt: skip
 def test_a_text_is_what_recbole_makes_of_it(text):
     namespace = {"__builtins__": {}}
@@ -80,7 +83,11 @@ def test_a_text_is_what_recbole_makes_of_it(text):
         ("train_neg_sample_args", "null", None),
         ("load_col", "~", None),
         ("clip_grad_norm", "{max_norm: 5}", {"max_norm": 5}),
-        ("eval_args", "{split: {RS: [.6, .2, .2]}, order: RO}", {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "RO"}),
+        (
+            "eval_args",
+            "{split: {RS: [.6, .2, .2]}, order: RO}",
+            {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "RO"},
+        ),
         ("user_inter_num_interval", "[5,10]", "[5,10]"),
         ("user_inter_num_interval", "[5,inf)", "[5,inf)"),
         ("data_path", "here/run=1", "here/run=1"),
@@ -157,20 +164,40 @@ def test_a_bad_file_is_one_line_that_names_it(content, words, model, tmp_path):
 
 def test_files_give_what_recboles_loader_gives(tmp_path):
     file = tmp_path / "a.yaml"
-    file.write_text("\ufefflearning_rate: 5e-4\nepochs: 3\nweight_decay: 1e-12\nshow_progress: off\ntopk: [5, 10]\n"
+    file.write_text("\ufefflearning_rate: 5e-4\nepochs: 3\nweight_decay: 1e-12\nshow_progress: off\ntopk: "
+                    "[5, 10]\n"
                     "base: &base {x: 1}\nmore: {<<: *base, y: .5}\n")  # fmt: skip
     with empty_argv():
-        config = Config(**STOCK, config_file_list=[str(file)], config_dict={"train_neg_sample_args": None, "metrics": ["MRR"]})
-    assert (config["learning_rate"], config["epochs"], config["weight_decay"], config["show_progress"]) == (5e-4, 3, 1e-12, False)
+        config = Config(
+            **STOCK,
+            config_file_list=[str(file)],
+            config_dict={"train_neg_sample_args": None, "metrics": ["MRR"]},
+        )
+    assert (config["learning_rate"], config["epochs"], config["weight_decay"], config["show_progress"]) == (
+        5e-4,
+        3,
+        1e-12,
+        False,
+    )
     assert config["more"] == {"x": 1, "y": 0.5} and config["topk"] == [5, 10]
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
     np = pytest.importorskip("numpy")
     with empty_argv():
-        values = {"epochs": np.int64(3), "learning_rate": np.float64(0.1), "budget_labels": np.int32(7), "shuffle": np.bool_(False)}
+        values = {
+            "epochs": np.int64(3),
+            "learning_rate": np.float64(0.1),
+            "budget_labels": np.int32(7),
+            "shuffle": np.bool_(False),
+        }
         config = Config(model="ALKDRec", dataset="ml-100k", config_dict=values)
-    assert (config["epochs"], config["learning_rate"], config["budget_labels"], config["shuffle"]) == (3, 0.1, 7, False)
+    assert (config["epochs"], config["learning_rate"], config["budget_labels"], config["shuffle"]) == (
+        3,
+        0.1,
+        7,
+        False,
+    )
     assert all(type(config[key]) in (int, float, bool) for key in values)
 
 
@@ -190,7 +217,9 @@ def test_the_callers_mapping_is_left_alone():
 @given(st.text(max_size=80), st.sampled_from(sorted(recbole_keys())))
 def test_reading_never_fails_and_gives_plain_data(text, key):
     value = read_text(key, text)
-    assert isinstance(value, (str, int, float, bool, list, tuple, dict, type(None))) or type(value).__name__ in ("date", "datetime")
+    assert isinstance(value, (str, int, float, bool, list, tuple, dict, type(None))) or type(
+        value
+    ).__name__ in ("date", "datetime")
 
 
 @given(st.text(max_size=200))
@@ -204,7 +233,8 @@ def test_yaml_is_plain_data_or_a_one_line_error(text):
 def test_a_search_file_is_read_and_not_evaluated(tmp_path, monkeypatch):
     from recbole.trainer import HyperTuning
 
-    monkeypatch.setattr(HyperTuning, "_build_space_from_dict", staticmethod(lambda space: space))  # hyperopt's part
+    # hyperopt's part
+    monkeypatch.setattr(HyperTuning, "_build_space_from_dict", staticmethod(lambda space: space))
     mark = tmp_path / "executed"
     file = tmp_path / "search.txt"
     expression = f"__import__('pathlib').Path({str(mark)!r}).write_text('x')"
@@ -215,12 +245,18 @@ def test_a_search_file_is_read_and_not_evaluated(tmp_path, monkeypatch):
         HyperTuning._build_space_from_file(str(file))
     assert not mark.exists()
     file.write_text(
-        "learning_rate loguniform -8, 0\n\n# a word\nhidden_size choice [64, 128]\nlayers choice ['[64,32]', '[8]']\n"
+        "learning_rate loguniform -8, 0\n\n# a word\nhidden_size choice [64, 128]\nlayers choice ['[64,32]', "
+        "'[8]']\n"
         "dropout uniform 0,1\nbatch quniform 64,128,64\nloss_type choice ['BPR', 'CE']\nnames choice [a, b]\n"
     )
     assert HyperTuning._build_space_from_file(str(file)) == {
         "loguniform": {"learning_rate": [-8.0, 0.0]},
-        "choice": {"hidden_size": [64, 128], "layers": ["[64,32]", "[8]"], "loss_type": ["BPR", "CE"], "names": ["a", "b"]},
+        "choice": {
+            "hidden_size": [64, 128],
+            "layers": ["[64,32]", "[8]"],
+            "loss_type": ["BPR", "CE"],
+            "names": ["a", "b"],
+        },
         "uniform": {"dropout": [0.0, 1.0]},
         "quniform": {"batch": [64.0, 128.0, 64.0]},
     }
@@ -246,7 +282,9 @@ def test_a_stock_model_does_not_evaluate_the_name_of_its_teacher():
 
 
 def test_the_import_does_not_cost_recbole_its_own_errors():
-    code = "import recbole_alkd\nfrom recbole.config import Config\nConfig(model='GRU4Rec', dataset='ml-100k')"
+    code = (
+        "import recbole_alkd\nfrom recbole.config import Config\nConfig(model='GRU4Rec', dataset='ml-100k')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "should be None when the loss_type is CE" in done.stderr
 
@@ -270,7 +308,9 @@ def test_values_that_recbole_would_end_in_a_traceback_with_are_refused(key, bad,
 
 def test_a_word_of_another_program_may_stand_there_twice(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["program", "--ignore=a", "--ignore=b", "--epochs=3"])
-    assert Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})["epochs"] == 3
+    assert (
+        Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})["epochs"] == 3
+    )
     monkeypatch.setattr(sys, "argv", ["program", "--epochs=2", "--epochs=3"])
     with pytest.raises(AlkdError, match="--epochs is given twice"):
         Config(model="GRU4Rec", dataset="ml-100k", config_dict={"train_neg_sample_args": None})

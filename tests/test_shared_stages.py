@@ -1,4 +1,5 @@
-"""Trained recommenders are shared between runs: found again where they would come out the same, and only there."""
+"""Trained recommenders are shared between runs: found again where they would come out the same,
+and only there."""
 
 from __future__ import annotations
 
@@ -75,7 +76,10 @@ def test_what_decides_a_stage_trains_it_anew(change, home, trained, monkeypatch)
 
 def test_other_titles_train_a_student_that_reads_them_anew(home, trained):  # noqa: F811
     def titles(words):
-        lines = ["item_id:token\ttitle:token_seq", *(f"i{i}\t{words[i % len(words)]} number {i % 5}" for i in range(1, 31))]
+        lines = [
+            "item_id:token\ttitle:token_seq",
+            *(f"i{i}\t{words[i % len(words)]} number {i % 5}" for i in range(1, 31)),
+        ]
         (home / "data/tiny/tiny.item").write_text("\n".join(lines) + "\n")
 
     how = {"item_text": "tfidf", "item_text_loss": "text_pairs"}
@@ -97,7 +101,10 @@ def test_two_processes_train_a_shared_stage_once(home):  # noqa: F811
     (home / "scripted_teacher.py").write_text((home / "scripted_teacher.py").read_text() + COUNTING)
     words = [sys.executable, *command()]
     env = environment(PYTHONPATH=python_path(home))
-    both = [subprocess.Popen(words, cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    both = [
+        subprocess.Popen(words, cwd=home, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
     for process in both:
         assert process.wait(timeout=240) == 0, process.stderr.read()[-2000:]
     begun = (home / "epochs.txt").read_text().split()

@@ -1,4 +1,5 @@
-"""Data flows one way: a module imports only from the rooms that stand before its own, and heavy libraries only when used."""
+"""Data flows one way: a module imports only from the rooms that stand before its own,
+and heavy libraries only when used."""
 
 from __future__ import annotations
 
@@ -12,8 +13,30 @@ ROOMS = [
     "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling",
     "learner", "trainer", "serving", "bench", "testing",
 ]  # fmt: skip
-SEE_EVERYTHING = {"__init__", "moved", "checks", "door", "listing", "reference", "plugin", "quick_start", "cli"}
-HEAVY = {"transformers", "peft", "openai", "ray", "matplotlib", "sklearn", "accelerate", "gguf", "safetensors", "wandb", "mcp"}
+SEE_EVERYTHING = {
+    "__init__",
+    "moved",
+    "checks",
+    "door",
+    "listing",
+    "reference",
+    "plugin",
+    "quick_start",
+    "cli",
+}
+HEAVY = {
+    "transformers",
+    "peft",
+    "openai",
+    "ray",
+    "matplotlib",
+    "sklearn",
+    "accelerate",
+    "gguf",
+    "safetensors",
+    "wandb",
+    "mcp",
+}
 TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
 MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below
 LOADED_LATE = {"lora_trainer.py"}  # imported inside of the function that trains

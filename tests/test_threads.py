@@ -25,12 +25,19 @@ sys.meta_path.insert(0, Look())
 """
 
 
-@pytest.mark.parametrize("first", ["import recbole_alkd", "from recbole_alkd.cli import main", "import run_recbole_alkd"])
+@pytest.mark.parametrize(
+    "first", ["import recbole_alkd", "from recbole_alkd.cli import main", "import run_recbole_alkd"]
+)
 @pytest.mark.parametrize(("own", "seen"), [({}, "PASSIVE 0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 0")])
 def test_torch_finds_that_threads_wait_passively(first, own, seen):
     env = {name: value for name, value in os.environ.items() if name not in PASSIVE}
     done = subprocess.run(
-        [sys.executable, "-c", _LOOK + first], cwd=ROOT, env={**env, **own}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _LOOK + first],
+        cwd=ROOT,
+        env={**env, **own},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout.strip() == seen, done.stderr
 

@@ -1,4 +1,5 @@
-"""The trainer's stages on a tiny data set, with a scripted LLM teacher that keeps a diary of what it was asked."""
+"""The trainer's stages on a tiny data set, with a scripted LLM teacher that keeps a diary of what it was
+asked."""
 
 from __future__ import annotations
 
@@ -48,10 +49,12 @@ TEACHER = textwrap.dedent(
     """
 )
 BASE = {
-    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
     "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
     "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 3, "show_progress": False, "state": "ERROR",
-    "alkd_plugins": ["scripted_teacher"], "llm_teacher": "scripted", "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4,
+    "alkd_plugins": ["scripted_teacher"], "llm_teacher": "scripted", "budget_labels": 12, "llm_candidates": 8,
+    "llm_top_n": 4,
     "session_augmentation": "last", "topk": [5, 10], "valid_metric": "NDCG@10",
 }  # fmt: skip
 OURS = ("alkd_plugins", "llm_teacher", "budget_labels", "llm_candidates", "llm_top_n", "session_augmentation")
@@ -91,16 +94,23 @@ def test_the_stages_run_and_the_budget_is_kept(home):
 
 def test_popularity_and_item_knn_stand_beside_the_stages(home):
     report = go()
-    train, test = ((home / f"data/tiny/tiny.{part}.inter").read_text().splitlines()[1:] for part in ("train", "test"))
+    train, test = (
+        (home / f"data/tiny/tiny.{part}.inter").read_text().splitlines()[1:] for part in ("train", "test")
+    )
     count = Counter(item for line in train for item in {*line.split("\t")[1].split(), line.split("\t")[2]})
     own = [count[line.split("\t")[2]] for line in test]
     rank = [sum(n > k for n in count.values()) + (sum(n == k for n in count.values()) + 1) / 2 for k in own]
     hits = [place <= 10 for place in rank]
     assert len(count) == 30
-    assert report["baselines"]["popularity"]["test"]["recall@10"] == pytest.approx(sum(hits) / len(hits), abs=1e-4)
+    assert report["baselines"]["popularity"]["test"]["recall@10"] == pytest.approx(
+        sum(hits) / len(hits), abs=1e-4
+    )
     assert set(report["baselines"]) == {"popularity", "item_knn"}
     assert report["baselines"]["item_knn"]["valid"].keys() == report["stages"]["student"]["valid"].keys()
-    assert json.loads((home / report["run_folder"] / "result.json").read_text())["baselines"] == report["baselines"]
+    assert (
+        json.loads((home / report["run_folder"] / "result.json").read_text())["baselines"]
+        == report["baselines"]
+    )
 
 
 def test_a_second_run_asks_nothing_and_gives_the_same(home):
@@ -124,7 +134,9 @@ def test_the_checkpoint_holds_the_distilled_student(home):
     report = go()
     folder = home / report["run_folder"]
     saved = load_checkpoint(str(folder / "ALKDRec.pth"))["state_dict"]
-    distilled, student = (load_checkpoint(str(folder / f"{name}.stage.pth"))["state"] for name in ("distilled", "student"))
+    distilled, student = (
+        load_checkpoint(str(folder / f"{name}.stage.pth"))["state"] for name in ("distilled", "student")
+    )
     assert saved.keys() == student.keys() == distilled.keys()
     assert all(torch.equal(saved[key], distilled[key]) for key in saved)
     assert any(not torch.equal(saved[key], student[key]) for key in saved)
@@ -145,7 +157,9 @@ def test_damaged_stages_are_trained_again_and_give_the_same(home, caplog):
     for name in first["stages"]:
         assert first["stages"][name]["test"] == second["stages"][name]["test"]
     for name in ("teacher", "student", "distilled"):
-        assert any(name in line and ("damaged" in line or "trained again" in line) for line in caplog.messages), name
+        assert any(
+            name in line and ("damaged" in line or "trained again" in line) for line in caplog.messages
+        ), name
 
 
 def test_without_saving_there_is_no_checkpoint_but_the_same_result(home):
@@ -157,7 +171,9 @@ def test_without_saving_there_is_no_checkpoint_but_the_same_result(home):
 
 @pytest.mark.parametrize("name", ["GRU4Rec", "NARM", "STAMP", "SASRec"])
 def test_stock_models_are_teacher_recommender_and_student(home, name):
-    report = go(student_model=name, teacher_model=name, student_embedding_size=8, teacher_embedding_size=16, epochs=1)
+    report = go(
+        student_model=name, teacher_model=name, student_embedding_size=8, teacher_embedding_size=16, epochs=1
+    )
     assert report["stages"]["student"]["parameters"] == report["stages"]["distilled"]["parameters"]
     assert report["stages"]["student"]["parameters"] < report["stages"]["teacher"]["parameters"]
 
@@ -175,7 +191,8 @@ def test_backward_rows_double_an_epoch_and_leave_folds_clean(home, monkeypatch):
     monkeypatch.setattr("recbole_alkd.learner.gradient.row_loader", watched)
     plain = go(seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next")
     seen, backward = len(loaders), go(
-        seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next", train_backwards=True
+        seed=5, session_augmentation="prefix", alkd_ratio="pilot", alkd_pilot=8, alkd_fill="next",
+        train_backwards=True
     )  # fmt: skip
     for stage in ("teacher", "student"):
         steps = [run["stages"][stage]["steps"] / run["stages"][stage]["epochs"] for run in (plain, backward)]
@@ -183,14 +200,17 @@ def test_backward_rows_double_an_epoch_and_leave_folds_clean(home, monkeypatch):
     turned = [(sessions, rows) for sessions, rows in loaders[seen:] if (rows["alkd_row"] < 0).any()]
     assert len(turned) == 2 + 2 + 1, "teacher recommender, student, two folds, student trained longer"
     for sessions, rows in turned:
-        assert set(rows["session_id"].tolist()) == set(sessions.tolist()), "of no session that the fold leaves out"
+        assert set(rows["session_id"].tolist()) == set(sessions.tolist()), (
+            "of no session that the fold leaves out"
+        )
         assert int((rows["alkd_row"] < 0).sum()) * 2 == len(rows)
 
 
 def test_from_scratch_and_jointly(home):
     report = go(kd_init="scratch", kd_rec_weight=1.0, kd_weight=0.5)
     assert (
-        report["stages"]["distilled"]["steps"] == report["stages"]["student"]["steps"] // report["stages"]["student"]["epochs"] * 3
+        report["stages"]["distilled"]["steps"]
+        == report["stages"]["student"]["steps"] // report["stages"]["student"]["epochs"] * 3
     )
 
 
@@ -235,7 +255,10 @@ def test_listed_takes_the_named_sessions(home):
         ({"alkd_policy": "listed", "alkd_picks": "none.json"}, "none.json"),
         ({"llm_teacher": "local"}, "title"),
         ({"llm_teacher": "replay", "llm_replay_file": "none.jsonl"}, "none.jsonl"),
-        ({"llm_teacher": "replay", "llm_replay_file": "others.jsonl"}, "none of its 1 session ids ('somebody else') is one"),
+        (
+            {"llm_teacher": "replay", "llm_replay_file": "others.jsonl"},
+            "none of its 1 session ids ('somebody else') is one",
+        ),
         ({"alkd_ratio": "pilot", "alkd_pilot": 12}, "alkd_pilot"),
         ({"kd_loss": "dsl"}, "kd_rec_weight"),
         ({"alkd_draw": "pps", "alkd_policy": "paper", "budget_labels": 39}, "only 38 can be drawn"),
@@ -257,7 +280,8 @@ def test_recordings_of_other_data_are_found_before_anything_is_trained(home, mon
     monkeypatch.setattr(GradientLearner, "fit", lambda *_: pytest.fail("trained"))
     (home / "others.jsonl").write_text('{"session_id": "s1", "ranking": ["Toy Story", "Heat"]}\n')
     with pytest.raises(
-        AlkdError, match=r"none of its 2 items \('Heat', 'Toy Story'\) is one of this data set's \d+ \('i1', 'i10', "
+        AlkdError,
+        match=r"none of its 2 items \('Heat', 'Toy Story'\) is one of this data set's \d+ \('i1', 'i10', ",
     ):
         go(llm_teacher="replay", llm_replay_file="others.jsonl")
 
@@ -274,7 +298,10 @@ def test_several_processes_are_refused(home):
 
 
 def command():
-    words = [f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in BASE.items()]
+    words = [
+        f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}"
+        for key, value in BASE.items()
+    ]
     return ["-m", "recbole_alkd.cli", "run", "--dataset=tiny", "--data_path=data", *words]
 
 
@@ -313,7 +340,8 @@ def test_a_run_killed_while_labelling_buys_no_label_twice_and_ends_the_same(tmp_
     before = diary(killed)
     assert 5 <= len(before) < 12
     resumed, uninterrupted = finish(killed), finish(whole)
-    # one request may have been answered and not yet written down when the kill came; that one alone may be asked again
+    # one request may have been answered and not yet written down when the kill came;
+    # that one alone may be asked again
     repeated = [session for session in set(diary(killed)) if diary(killed).count(session) > 1]
     assert set(repeated) <= {before[-1]}
     assert resumed["labels"]["asked"] + resumed["labels"]["reused"] == 12
@@ -329,7 +357,11 @@ def test_the_end_of_a_run_says_what_it_showed(home, caplog):
     report = go(report_tables=[2, 5])
     comparison = report["comparison"]
     assert set(comparison) == {"against", "metric", "difference", "low", "high", "sessions", "verdict"}
-    assert (comparison["against"], comparison["metric"], comparison["sessions"]) == ("student_longer", "ndcg@10", 12)
+    assert (comparison["against"], comparison["metric"], comparison["sessions"]) == (
+        "student_longer",
+        "ndcg@10",
+        12,
+    )
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     written = json.loads((home / report["run_folder"] / "result.json").read_text())
     assert written["comparison"] == comparison
@@ -340,7 +372,8 @@ def test_the_end_of_a_run_says_what_it_showed(home, caplog):
     assert "12 test sessions can show" in said
     assert "no two rows of this table can be told apart on its 12 test sessions" in said
     with numpy.load(home / report["run_folder"] / "ranks.npz") as ranks:
-        gains = {name: numpy.where(ranks[f"{name}_test"] <= 10, 1 / numpy.log2(ranks[f"{name}_test"] + 1), 0) for name in
+        gains = {name: numpy.where(ranks[f"{name}_test"] <= 10, 1 / numpy.log2(ranks[f"{name}_test"] + 1),
+                                   0) for name in
                  ("distilled", "student_longer")}  # fmt: skip
         assert len(ranks["session_knn_5_test"]) == 12
     assert comparison["difference"] == pytest.approx((gains["distilled"] - gains["student_longer"]).mean())
@@ -350,7 +383,10 @@ def test_tables_that_count_stand_in_the_report(home, caplog):
     caplog.set_level("INFO")
     plain = go()
     assert set(plain["baselines"]) == {"popularity", "item_knn"}
-    lines = ["item_id:token\ttitle:token_seq", *(f"i{i}\tfilm {i % 7} of the {i % 3} kind" for i in range(1, 31))]
+    lines = [
+        "item_id:token\ttitle:token_seq",
+        *(f"i{i}\tfilm {i % 7} of the {i % 3} kind" for i in range(1, 31)),
+    ]
     (home / "data/tiny/tiny.item").write_text("\n".join(lines) + "\n")
     report = go(report_tables=[5])
     assert set(report["baselines"]) == {"popularity", "item_knn", "session_knn_5", "session_knn_5_titles"}
@@ -366,6 +402,10 @@ def test_tables_that_count_stand_in_the_report(home, caplog):
     alone = run_recbole_alkd(model="SessionKNN", dataset="tiny", config_dict=recbole)
     # the same table as of SessionKNN alone, which rounds to four digits
     # behind the neighbours stand items of equal popularity: mean ranks here, as it comes in RecBole's top k
-    shown = {metric: value for metric, value in report["baselines"]["session_knn_5"]["test"].items() if metric.endswith("@5")}
+    shown = {
+        metric: value
+        for metric, value in report["baselines"]["session_knn_5"]["test"].items()
+        if metric.endswith("@5")
+    }
     assert len(shown) == 3
     assert {metric: alone["test_result"][metric] for metric in shown} == pytest.approx(shown, abs=1e-4)

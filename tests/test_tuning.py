@@ -24,11 +24,20 @@ from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.trainer.tuning import tried_out
 
 SPACE = {
-    "common": {"learning_rate": [0.001, 0.01, 0.05], "train_batch_size": [8, 16], "train_loss": [None, "sampled_softmax"]},
+    "common": {
+        "learning_rate": [0.001, 0.01, 0.05],
+        "train_batch_size": [8, 16],
+        "train_loss": [None, "sampled_softmax"],
+    },
     "student_longer": {"kd_learning_rate": [0.01, 0.02, 0.05]},
     "GRU4Rec": {"dropout_prob": [0.0, 0.3]},
 }
-SMALL = {"student_search": "space.yaml", "student_embedding_size": 4, "teacher_embedding_size": 8, "softmax_negatives": 8}
+SMALL = {
+    "student_search": "space.yaml",
+    "student_embedding_size": 4,
+    "teacher_embedding_size": 8,
+    "softmax_negatives": 8,
+}
 
 
 @pytest.fixture
@@ -38,7 +47,8 @@ def space(home):  # noqa: F811
 
 
 class Diary(list):
-    """(stage as logs call it, learning rate, rows in a batch) of every training that begins. ``dies``: the one that is killed."""
+    """(stage as logs call it, learning rate, rows in a batch) of every training that begins.
+    ``dies``: the one that is killed."""
 
     dies = 0
 
@@ -84,30 +94,47 @@ def test_every_stage_tries_equally_many_and_says_what(space, diary):
         assert plain["stages"][stage]["valid"]["ndcg@10"] == report["tuned"][stage]["tried"][0]["valid"]
     assert plain["run_folder"][-10:] != report["run_folder"][-10:]
     again = go(student_tune=3, **SMALL)
-    assert [again["stages"][name]["test"] for name in again["stages"]] == [row["test"] for row in report["stages"].values()]
+    assert [again["stages"][name]["test"] for name in again["stages"]] == [
+        row["test"] for row in report["stages"].values()
+    ]
 
 
 @pytest.fixture
 def last_wins(monkeypatch):
     """The toy data has nothing to learn; here every try is better than the one before."""
     rising = count(1)
-    monkeypatch.setattr("recbole_alkd.trainer.tuning.calculate_valid_score", lambda valid, metric: next(rising))
+    monkeypatch.setattr(
+        "recbole_alkd.trainer.tuning.calculate_valid_score", lambda valid, metric: next(rising)
+    )
 
 
-@pytest.mark.parametrize(("model", "train_loss"), [("SessionFPMC", None), ("SessionFPMC", "sampled_softmax"), ("GRU4Rec", None)])
+@pytest.mark.parametrize(
+    ("model", "train_loss"), [("SessionFPMC", None), ("SessionFPMC", "sampled_softmax"), ("GRU4Rec", None)]
+)
 def test_a_tuned_run_is_the_plain_run_with_what_won(space, diary, last_wins, model, train_loss):
     content = {"learning_rate": [0.05, 0.06], "train_batch_size": [8], "train_loss": [train_loss]}
     (space / "space.yaml").write_text(yaml.safe_dump({**SPACE, "common": content}))
-    # the pilot trains the fold recommenders; the recommendation loss and the new start need the student's settings
+    # the pilot trains the fold recommenders; the recommendation loss and the new start need the student's
+    # settings
     pilot = {"alkd_ratio": "pilot", "alkd_pilot": 6, "alkd_fill": "next"}
-    how = {**SMALL, **pilot, "student_model": model, "teacher_model": model, "kd_rec_weight": 1.0, "kd_init": "scratch"}
+    how = {
+        **SMALL,
+        **pilot,
+        "student_model": model,
+        "teacher_model": model,
+        "kd_rec_weight": 1.0,
+        "kd_init": "scratch",
+    }
     tuned = go(**how, student_tune=2)
     assert [entry["won"] for entry in tuned["tuned"].values()] == [1, 1, 1, 1]
     seen = {shown: facts for shown, *facts in diary}
     for stage in ("teacher_fold0", "teacher_fold1", "distilled_tune_00", "student_longer_tune_00"):
         assert seen[stage][1] == 8, stage
     best = {stage: entry["tried"][1]["settings"] for stage, entry in tuned["tuned"].items()}
-    assert best["teacher"] == best["student"] and best["student"]["learning_rate"] == seen["distilled_tune_00"][0]
+    assert (
+        best["teacher"] == best["student"]
+        and best["student"]["learning_rate"] == seen["distilled_tune_00"][0]
+    )
     shared = {key: value for key, value in best["student"].items() if key != "dropout_prob"}
     own = {key: value for key, value in best["student"].items() if key not in shared}
     assert bool(own) == (model == "GRU4Rec")
@@ -145,7 +172,9 @@ def forced(scores):
 
             return with_score(train(number, values, lambda outcome: better(with_score(outcome))))
 
-        tried = tried_out(name, tries[: len(given)], scored, run.trainer.valid_metric, True, run.trainer.logger)
+        tried = tried_out(
+            name, tries[: len(given)], scored, run.trainer.valid_metric, True, run.trainer.logger
+        )
         run.tuned[name] = tried.report
         return tried
 
@@ -193,25 +222,31 @@ def test_a_table_chooses_by_itself(space, diary):
 
 
 def test_without_validation_there_is_nothing_to_choose_on(space):
-    with pytest.raises(AlkdError, match="student_tune: settings are chosen on validation and this run has none"):
+    with pytest.raises(
+        AlkdError, match="student_tune: settings are chosen on validation and this run has none"
+    ):
         go(student_tune=2, eval_step=0, **SMALL)
 
 
 def test_a_tuned_teacher_recommender_makes_other_examples(space, monkeypatch, last_wins):
     keys = []
     real = TrainingRows.lora_key
-    monkeypatch.setattr(TrainingRows, "lora_key", lambda self, *recorded: keys.append(real(self, *recorded)) or keys[-1])
+    monkeypatch.setattr(
+        TrainingRows, "lora_key", lambda self, *recorded: keys.append(real(self, *recorded)) or keys[-1]
+    )
     best = go(student_tune=2, **SMALL)["tuned"]["teacher"]["tried"][1]["settings"]
     go(**SMALL)
     go(**{**SMALL, **best})
     assert keys[0] != keys[1] and keys[0] == keys[2]
 
 
-# -- the choice itself
+# the choice itself
 
 
 def outcome(score, seconds=1.0):
-    return StageOutcome(valid=None if score is None else {"ndcg@10": score, "loss": 1 - score}, seconds=seconds)
+    return StageOutcome(
+        valid=None if score is None else {"ndcg@10": score, "loss": 1 - score}, seconds=seconds
+    )
 
 
 class Log:
@@ -229,12 +264,20 @@ def choose(scores, bigger=True):
         return outcome(scores[number])
 
     log = Log()
-    return tried_out("student", [{"a": n} if n else {} for n in range(len(scores))], train, "ndcg@10", bigger, log), log.lines
+    return tried_out(
+        "student", [{"a": n} if n else {} for n in range(len(scores))], train, "ndcg@10", bigger, log
+    ), log.lines
 
 
 @pytest.mark.parametrize(
     ("scores", "bigger", "won"),
-    [([1, 3, 2], True, 1), ([2, 2, 2], True, 0), ([2, 3, 1], False, 2), ([1, None, 3, None], True, 2), ([5], True, 0)],
+    [
+        ([1, 3, 2], True, 1),
+        ([2, 2, 2], True, 0),
+        ([2, 3, 1], False, 2),
+        ([1, None, 3, None], True, 2),
+        ([5], True, 0),
+    ],
 )
 def test_the_best_wins_and_the_first_of_equal_ones(scores, bigger, won):
     best, lines = choose(scores, bigger)
@@ -249,7 +292,7 @@ def test_the_runs_own_settings_must_work():
         choose([None, 1])
 
 
-# -- in a benchmark
+# in a benchmark
 
 
 def test_a_bench_counts_what_tuning_took_and_knows_tuned_arms_apart(tmp_path, monkeypatch):
@@ -269,7 +312,10 @@ def test_a_bench_counts_what_tuning_took_and_knows_tuned_arms_apart(tmp_path, mo
     assert facts["cost"]["seconds"] == facts["seconds"] == pytest.approx(total, abs=2e-3)
     _, facts = run_task("tiny", "distilled", how)
     total = sum(entry["seconds"] for tuned in facts["tuned"].values() for entry in tuned["tried"])
-    assert set(facts["tuned"]) == {"teacher", "student", "distilled"} and facts["cost"]["seconds"] >= total - 0.01
+    assert (
+        set(facts["tuned"]) == {"teacher", "student", "distilled"}
+        and facts["cost"]["seconds"] >= total - 0.01
+    )
 
     def key(arm, **settings):
         with empty_argv():
@@ -281,5 +327,7 @@ def test_a_bench_counts_what_tuning_took_and_knows_tuned_arms_apart(tmp_path, mo
         before = key(arm)
         (tmp_path / "copy.yaml").write_text((tmp_path / "space.yaml").read_text())
         assert key(arm, student_search="copy.yaml") == before, "the content counts, not the name"
-        (tmp_path / "copy.yaml").write_text(yaml.safe_dump({**SPACE, "common": {"learning_rate": [0.1, 0.2]}}))
+        (tmp_path / "copy.yaml").write_text(
+            yaml.safe_dump({**SPACE, "common": {"learning_rate": [0.1, 0.2]}})
+        )
         assert key(arm, student_search="copy.yaml") != before

@@ -1,4 +1,5 @@
-"""A data set of a few dozen toy sessions, and the RecBole objects on it, for tests that need the real thing but not real data."""
+"""A data set of a few dozen toy sessions, and the RecBole objects on it, for tests that need the real thing
+but not real data."""
 
 from __future__ import annotations
 
@@ -27,8 +28,11 @@ LENGTH = 6
 FIELDS = {"item_seq_field": "item_id_list", "item_seq_len_field": "item_length", "item_field": "item_id"}
 
 
-def toy_sessions(count: int, n_items: int = N_ITEMS, length: int = LENGTH, seed: int = 0) -> list[tuple[list[int], int]]:
-    """``count`` pairs (history, target) of item numbers 1..n_items; the first history has one item, the second is full."""
+def toy_sessions(
+    count: int, n_items: int = N_ITEMS, length: int = LENGTH, seed: int = 0
+) -> list[tuple[list[int], int]]:
+    """``count`` pairs (history, target) of item numbers 1..n_items;
+    the first history has one item, the second is full."""
     rng = np.random.default_rng(seed)
     sizes = [1, length, *rng.integers(1, length + 1, size=count)]
     return [
@@ -38,8 +42,11 @@ def toy_sessions(count: int, n_items: int = N_ITEMS, length: int = LENGTH, seed:
     ]
 
 
-def write_benchmark(folder: Path, name: str = NAME, counts: tuple[int, int, int] = (40, 12, 12), **toy: Any) -> Path:
-    """Write NAME.{train,valid,test}.inter, one session a row, into ``folder/NAME``; returns ``folder``, RecBole's data_path."""
+def write_benchmark(
+    folder: Path, name: str = NAME, counts: tuple[int, int, int] = (40, 12, 12), **toy: Any
+) -> Path:
+    """Write NAME.{train,valid,test}.inter, one session a row, into ``folder/NAME``;
+    returns ``folder``, RecBole's data_path."""
     target = folder / name
     target.mkdir(parents=True, exist_ok=True)
     sessions = toy_sessions(sum(counts), **toy)
@@ -54,7 +61,8 @@ def write_benchmark(folder: Path, name: str = NAME, counts: tuple[int, int, int]
 
 
 def register_stand_ins() -> None:
-    """Stand-ins for the default policy and teacher where the rooms that hold the real ones are not installed."""
+    """Stand-ins for the default policy and teacher where the rooms that hold the real ones are not
+    installed."""
     if "max_min" not in policies:
         policies.register("max_min")(type("StandInPolicy", (Policy,), {}))
     if "local" not in teachers:
@@ -62,7 +70,8 @@ def register_stand_ins() -> None:
 
 
 def tiny_config(data_path: Path, model: str = "ALKDRec", dataset: str = NAME, **settings: Any) -> Config:
-    """A RecBole Config for the benchmark files of ``write_benchmark``, on the CPU, with ``settings`` laid over it."""
+    """A RecBole Config for the benchmark files of ``write_benchmark``, on the CPU,
+    with ``settings`` laid over it."""
     register_stand_ins()
     values = {
         "data_path": str(data_path),
@@ -108,6 +117,8 @@ def training_part(dataset: Any) -> Any:
 
 
 __all__ = [
-    "FIELDS", "LENGTH", "NAME", "N_ITEMS", "Settings", "backbones", "create_dataset", "register_stand_ins", "settings_of",
-    "tiny_config", "tiny_model", "tiny_view", "toy_sessions", "training_part", "training_rows", "write_benchmark",
+    "FIELDS", "LENGTH", "NAME", "N_ITEMS", "Settings", "backbones", "create_dataset", "register_stand_ins",
+    "settings_of",
+    "tiny_config", "tiny_model", "tiny_view", "toy_sessions", "training_part", "training_rows",
+    "write_benchmark",
 ]  # fmt: skip

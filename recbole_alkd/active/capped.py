@@ -1,17 +1,19 @@
 """The max-min policy when no probability may exceed 1 / size, exactly, in O(N log N).
 
-Needed for ``alkd_draw: pps``, whose inclusion probabilities size * p must not exceed 1. The same game as ``max_min``, but
-the support may have to be wider and the gains p_s g_s are no longer level.
+Needed for ``alkd_draw: pps``, whose inclusion probabilities size * p must not exceed 1. The same game as
+``max_min``, but the support may have to be wider and the gains p_s g_s are no longer level.
 
-With w_s = p_s g_s and S_k(w) the sum of the k largest, the worst case is F(w) = S_N - (1 - a) S_K - (a + b) S_{n_incorrect},
-K = n_similar + n_incorrect. Since S_k(w) = min_t k t + sum (w_s - t)_+, the multiplier ``lam`` of sum w_s / g_s = 1 splits
-the problem into one small choice for each instance,
+With w_s = p_s g_s and S_k(w) the sum of the k largest, the worst case is F(w) = S_N - (1 - a) S_K - (a + b)
+S_{n_incorrect}, K = n_similar + n_incorrect. Since S_k(w) = min_t k t + sum (w_s - t)_+, the multiplier
+``lam`` of sum w_s / g_s = 1 splits the problem into one small choice for each instance,
 
-    w_s = 0 if lam > g_s,   min(t1, g_s / size) if a g_s < lam <= g_s,   min(t2, g_s / size) if -b g_s < lam <= a g_s,
+    w_s = 0 if lam > g_s,   min(t1, g_s / size) if a g_s < lam <= g_s,
+    min(t2, g_s / size) if -b g_s < lam <= a g_s,
     g_s / size beyond,
 
-and two independent ones for the levels t1 <= t2. The dual function of ``lam`` is convex; its minimum is bracketed to the
-last digits, and a mixture of the two sides, which are both optimal there, satisfies the constraint.
+and two independent ones for the levels t1 <= t2. The dual function of ``lam`` is convex; its minimum is
+bracketed to the last digits, and a mixture of the two sides, which are both optimal there,
+satisfies the constraint.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def solve_capped(
     spread = float(log_gain.max() - log_gain.min())
     if not spread <= _MAX_RANGE:
         raise AlkdError(
-            f"alkd_mu: log gains that span {spread:.4g} (mu * log N) cannot be solved under the cap p <= 1/{size}; "
+            f"alkd_mu: log gains that span {spread:.4g} (mu * log N) cannot be solved under the cap p <= "
+            f"1/{size}; "
             f"allowed: at most {_MAX_RANGE:g}; lower alkd_mu, or use alkd_draw: gumbel"
         )
     if size == len(log_gain):
@@ -90,7 +93,8 @@ class _Lagrangian:
         self.target1, self.target2 = (1 - a) * (n_similar + n_incorrect), (a + b) * n_incorrect
 
     def _slopes(self, lam: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What one more unit of w is worth below t1 (over the next), between t1 and t2 (over the next), and beyond."""
+        """What one more unit of w is worth below t1 (over the next), between t1 and t2 (over the next),
+        and beyond."""
         cost = lam / self.g
         first, second, third = (np.clip(height - cost, 0, None) for height in (1, self.a, -self.b))
         return first - second, second - third, third
@@ -109,7 +113,9 @@ class _Lagrangian:
     def policy(self, lam: float) -> np.ndarray:
         """The maximising p, not normalised: its sum falls as ``lam`` rises."""
         t1, t2 = self._levels(*self._slopes(lam)[:2])
-        level = np.select([lam > self.g, lam > self.a * self.g, lam > -self.b * self.g], [0.0, t1, t2], np.inf)
+        level = np.select(
+            [lam > self.g, lam > self.a * self.g, lam > -self.b * self.g], [0.0, t1, t2], np.inf
+        )
         return np.minimum(level / self.g, self.cap)
 
     def dual(self, lam: float) -> float:

@@ -1,8 +1,8 @@
 """How hard an instance is for a recommender; larger is harder.
 
-``consistency`` is ALKDRec's (AAAI 2025): df_s = -(1 / |s|) sum over v in s of sigmoid(Encode(s) . e_v), under the teacher
-recommender. ``loss`` and ``rank`` look at the true next item instead. All run in batches of rows; nothing larger than
-(batch, n_items) is held.
+``consistency`` is ALKDRec's (AAAI 2025): df_s = -(1 / |s|) sum over v in s of sigmoid(Encode(s) . e_v), under
+the teacher recommender. ``loss`` and ``rank`` look at the true next item instead. All run in batches of rows;
+nothing larger than (batch, n_items) is held.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.nearest import hint
 
 
-def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024) -> np.ndarray:
+def consistency_difficulty(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int = 1024
+) -> np.ndarray:
     """Minus the mean sigmoid score of the session's own items, in (-1, 0).
 
     Args:
         view: the recommender.
-        item_seq: (N, L) item ids, 0 behind the session's end. A repeated item counts as often as it stands there.
+        item_seq: (N, L) item ids, 0 behind the session's end. A repeated item counts as often as it stands
+            there.
         item_seq_len: (N,) session lengths, >= 1.
         batch_size: rows in one forward pass.
 
@@ -39,8 +42,11 @@ def consistency_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tenso
     return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
 
 
-def loss_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
-    """-log softmax of the true next item (nats), over all items but the padding. ``target`` (N,) item ids -> (N,) float64."""
+def loss_difficulty(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024
+) -> np.ndarray:
+    """-log softmax of the true next item (nats), over all items but the padding.
+    ``target`` (N,) item ids -> (N,) float64."""
 
     def batch(rows: Tensor, lengths: Tensor, part: slice) -> Tensor:
         scores = view.scores(rows, lengths)[:, 1:]
@@ -49,8 +55,11 @@ def loss_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, targ
     return _in_batches(view, item_seq, item_seq_len, batch_size, batch)
 
 
-def rank_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024) -> np.ndarray:
-    """Rank of the true next item among all items but the padding, 1 = best; ties count half. ``target`` (N,) -> (N,) float64."""
+def rank_difficulty(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, batch_size: int = 1024
+) -> np.ndarray:
+    """Rank of the true next item among all items but the padding, 1 = best; ties count half.
+    ``target`` (N,) -> (N,) float64."""
 
     def batch(rows: Tensor, lengths: Tensor, part: slice) -> Tensor:
         return mean_ranks(view.scores(rows, lengths), target[part].to(rows.device))
@@ -59,14 +68,19 @@ def rank_difficulty(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, targ
 
 
 DIFFICULTIES: dict[str, Callable[[Backbone, Tensor, Tensor, Tensor], np.ndarray]] = {
-    "consistency": lambda view, item_seq, item_seq_len, target: consistency_difficulty(view, item_seq, item_seq_len),
+    "consistency": lambda view, item_seq, item_seq_len, target: consistency_difficulty(
+        view, item_seq, item_seq_len
+    ),
     "loss": loss_difficulty,
     "rank": rank_difficulty,
 }
 
 
-def difficulty(name: str, view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor) -> np.ndarray:
-    """The difficulty of setting ``alkd_difficulty``: consistency, loss or rank. (N, L), (N,), (N,) -> (N,) float64.
+def difficulty(
+    name: str, view: Backbone, item_seq: Tensor, item_seq_len: Tensor, target: Tensor
+) -> np.ndarray:
+    """The difficulty of setting ``alkd_difficulty``: consistency, loss or rank.
+    (N, L), (N,), (N,) -> (N,) float64.
 
     Raises:
         AlkdError: no such difficulty.
@@ -86,5 +100,7 @@ def _of_target(scores: Tensor, target: Tensor) -> Tensor:
     return scores.gather(1, target.to(scores.device).unsqueeze(1) - 1).squeeze(1)
 
 
-def _in_batches(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Scored) -> np.ndarray:
+def _in_batches(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, batch_size: int, batch: Scored
+) -> np.ndarray:
     return in_batches(view, item_seq, item_seq_len, batch, batch_size).double().numpy()

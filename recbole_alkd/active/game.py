@@ -1,7 +1,9 @@
-"""The game between a selection policy and an adversary: its rules, its solution, and the worst case of any policy.
+"""The game between a selection policy and an adversary: its rules, its solution,
+and the worst case of any policy.
 
-ALKDRec (AAAI 2025), Eq. 3: of N instances ``n_effective`` turn out effective (gain g_s), ``n_similar`` similar (a g_s) and
-``n_incorrect`` incorrect (-b g_s); which ones, an adversary decides. A policy p is worth its smallest expected gain.
+ALKDRec (AAAI 2025), Eq. 3: of N instances ``n_effective`` turn out effective (gain g_s), ``n_similar``
+similar (a g_s) and ``n_incorrect`` incorrect (-b g_s); which ones, an adversary decides.
+A policy p is worth its smallest expected gain.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class MaxMinSolution:
 
     Attributes:
         log_p: (N,) logarithms of the probabilities, normalised; -inf off the support.
-        cutoff: size of the support. Where several supports are optimal it is the smallest that treats equal gains alike.
+        cutoff: size of the support. Where several supports are optimal it is the smallest that treats equal
+            gains alike.
         value_sign, log_abs_value: sign (-1, 0, 1) and logarithm of the size of the value of the game.
         strategy: () -> the adversary's (effective, similar, incorrect) probabilities, and its upper bound.
     """
@@ -51,10 +54,11 @@ class MaxMinSolution:
         return self._played[3]
 
     def certificate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The adversary's optimal mixed strategy: probabilities (effective, similar, incorrect), each (N,) in [0, 1].
+        """The adversary's optimal mixed strategy: probabilities (effective, similar, incorrect),
+        each (N,) in [0, 1].
 
-        The three sum to 1 in every row, and over the instances to the three counts. No instance is worth more than the
-        value against it, which proves that no policy gains more.
+        The three sum to 1 in every row, and over the instances to the three counts. No instance is worth more
+        than the value against it, which proves that no policy gains more.
         """
         return self._played[:3]
 
@@ -71,7 +75,8 @@ def worst_case_gain(
     """Smallest expected gain of any policy: the adversary sorts p_s g_s and spoils the largest first.
 
     Args:
-        p: (N,) probabilities >= 0 (or any other weights, such as inclusion probabilities divided by the number of picks).
+        p: (N,) probabilities >= 0 (or any other weights, such as inclusion probabilities divided by the
+            number of picks).
         gain: (N,) gains of effective labels, > 0 (0 where they are too small for a float).
 
     Raises:
@@ -91,7 +96,8 @@ def worst_case_gain(
 def log_worst_case(
     log_p: np.ndarray, log_gain: np.ndarray, counts: Counts, similar: float = 0.5, incorrect: float = 0.5
 ) -> tuple[int, float]:
-    """``worst_case_gain`` in log space: sign and logarithm of its size, for arguments that are no floats themselves."""
+    """``worst_case_gain`` in log space: sign and logarithm of its size, for arguments that are no floats
+    themselves."""
     weight = log_p + log_gain
     top = weight.max()
     value = _spoil(np.exp(weight - top), counts, similar, incorrect)
@@ -121,7 +127,8 @@ def check_counts(n: int, n_effective: int, n_similar: int, n_incorrect: int) -> 
 
 
 def check_shares(similar: float, incorrect: float) -> tuple[float, float]:
-    """The shares as floats; AlkdError unless 0 <= similar <= 1, incorrect >= 0 and one of them is positive."""
+    """The shares as floats; AlkdError unless 0 <= similar <= 1, incorrect >= 0 and one of them is
+    positive."""
     if not 0 <= similar <= 1:
         raise AlkdError(f"similar: {similar!r} is not allowed; allowed: a number in [0, 1]")
     if not 0 <= incorrect < np.inf:

@@ -1,14 +1,17 @@
-"""The exact max-min selection policy for gains of any shape: effective, similar and incorrect gains given one by one.
+"""The exact max-min selection policy for gains of any shape: effective, similar and incorrect gains given one
+by one.
 
-The game of ALKDRec (AAAI 2025), Eq. 3, without the assumption that a similar or an incorrect label is worth a fixed share
-of an effective one. Seen from the adversary: the value is the smallest z at which it can hold every instance to an
-expected gain of at most z while using up its counts. With P(effective) = e and P(similar) = q, an instance allows
+The game of ALKDRec (AAAI 2025), Eq. 3, without the assumption that a similar or an incorrect label is worth a
+fixed share of an effective one. Seen from the adversary: the value is the smallest z at which it can hold
+every instance to an expected gain of at most z while using up its counts.
+With P(effective) = e and P(similar) = q, an instance allows
 
     e, q >= 0,   e + q <= 1,   (g_ef + g_in) e + (g_si + g_in) q <= z + g_in,
 
-and Q_z(E), the largest total of q when the e sum to E, is a concave chain of segments whose order does not depend on z.
-h(z) = Q_z(n_effective) - n_similar is concave, increasing and piecewise linear, so Newton's method from the left finds
-its root in a few steps; the slopes of the last one are the policy. O(N log N), one sort.
+and Q_z(E), the largest total of q when the e sum to E, is a concave chain of segments whose order does not
+depend on z. h(z) = Q_z(n_effective) - n_similar is concave, increasing and piecewise linear, so Newton's
+method from the left finds its root in a few steps; the slopes of the last one are the policy.
+O(N log N), one sort.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from recbole_alkd.settings.error import AlkdError
 
 # measured: 4 to 10; rounding may add one
 _MAX_STEPS = 100
-# a similar label that is worth less than this above an incorrect one is worth the same; its inverse is still a float
+# a similar label that is worth less than this above an incorrect one is worth the same;
+# its inverse is still a float
 _NOTHING = 1e-290
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -35,7 +39,8 @@ def solve_general(
     n_similar: int,
     n_incorrect: int,
 ) -> MaxMinSolution:
-    """Solve the game whose instance s gains ``gain_effective[s]``, ``gain_similar[s]`` or -``loss_incorrect[s]``.
+    """Solve the game whose instance s gains ``gain_effective[s]``,
+    ``gain_similar[s]`` or -``loss_incorrect[s]``.
 
     Args:
         gain_effective, gain_similar, loss_incorrect: (N,) each, in any order, with
@@ -43,19 +48,23 @@ def solve_general(
         n_effective, n_similar, n_incorrect: how many labels of each kind there are; they sum to N.
 
     Raises:
-        AlkdError (a ValueError): shapes that differ, numbers that are not finite or not in that order, bad counts.
+        AlkdError (a ValueError): shapes that differ, numbers that are not finite or not in that order,
+            bad counts.
     """
     columns = [np.asarray(c, dtype=np.float64) for c in (gain_effective, gain_similar, loss_incorrect)]
     if columns[0].ndim != 1 or len({c.shape for c in columns}) > 1:
         raise AlkdError(
-            f"gain_effective, gain_similar, loss_incorrect: shapes {', '.join(str(c.shape) for c in columns)} were given; "
+            "gain_effective, gain_similar, loss_incorrect: "
+            f"shapes {', '.join(str(c.shape) for c in columns)} were given; "
             "allowed: (N,) each"
         )
     counts = check_counts(len(columns[0]), n_effective, n_similar, n_incorrect)
     for name, column in zip(("gain_effective", "gain_similar", "loss_incorrect"), columns, strict=True):
         if not np.isfinite(column).all():
             bad = int((~np.isfinite(column)).sum())
-            raise AlkdError(f"{name}: {bad} of {len(column)} values are NaN or infinite; allowed: finite numbers")
+            raise AlkdError(
+                f"{name}: {bad} of {len(column)} values are NaN or infinite; allowed: finite numbers"
+            )
     high, middle, loss = columns
     if not ((high >= middle).all() and (middle >= -loss).all() and (high > -loss).all()):
         bad = int(np.argmin((high >= middle) & (middle >= -loss) & (high > -loss)))
@@ -67,8 +76,8 @@ def solve_general(
 
 
 class _Chain(NamedTuple):
-    """The adversary's play at one z: e and q with e summing to n_effective and q to as much as z allows; the slope of that
-    total in z, by instance; and what Newton adds to z.
+    """The adversary's play at one z: e and q with e summing to n_effective and q to as much as z allows; the
+    slope of that total in z, by instance; and what Newton adds to z.
     """
 
     effective: np.ndarray
@@ -94,7 +103,8 @@ class _Game:
     def solve(self) -> MaxMinSolution:
         floor = float(-self.loss.min())
         z, chain = floor, self._walk(floor)
-        # where the adversary can hold everything to the floor: the instances that lose least, which never gain less
+        # where the adversary can hold everything to the floor: the instances that lose least,
+        # which never gain less
         slope = (self.loss == self.loss.min()).astype(np.float64)
         for _ in range(_MAX_STEPS):
             if not z + chain.step > z:
@@ -113,10 +123,13 @@ class _Game:
             return (*self._mixed(chain), z)
 
         sign = int(np.sign(z))
-        return MaxMinSolution(log_p, int(held.sum()), sign, float(np.log(abs(z))) if sign else -np.inf, strategy)
+        return MaxMinSolution(
+            log_p, int(held.sum()), sign, float(np.log(abs(z))) if sign else -np.inf, strategy
+        )
 
     def _walk(self, z: float) -> _Chain:
-        """Q_z(n_effective) with its maximisers, and the Newton step towards h = 0 (or towards room for n_effective)."""
+        """Q_z(n_effective) with its maximisers, and the Newton step towards h = 0 (or towards room for
+        n_effective)."""
         n_effective, n_similar, _ = self.counts
         room = z + self.loss
         full, low = self.high <= z, (self.middle > z) & (self.rise_middle > 0)
@@ -140,7 +153,9 @@ class _Game:
             similar, effective = similar + effective - turned, turned
         else:
             walked = np.cumsum(most - effective)
-            joint = min(int(np.searchsorted(walked, n_effective - free)), int(np.flatnonzero(most > effective)[-1]))
+            joint = min(
+                int(np.searchsorted(walked, n_effective - free)), int(np.flatnonzero(most > effective)[-1])
+            )
             price = self.ratio[joint]
             part = n_effective - free - (walked[joint - 1] if joint else 0.0)
             slope[kink] = (price - 1) / (self.high[kink] - self.middle[kink])
@@ -151,10 +166,13 @@ class _Game:
             total = float(similar.sum())
         gap = n_similar - total
         steepness = float(slope.sum())
-        return _Chain(effective, similar, slope, gap / steepness if gap > self.slack and steepness > 0 else 0.0)
+        return _Chain(
+            effective, similar, slope, gap / steepness if gap > self.slack and steepness > 0 else 0.0
+        )
 
     def _mixed(self, chain: _Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probabilities in the caller's order. What the counts leave of the similar ones becomes incorrect."""
+        """Probabilities in the caller's order. What the counts leave of the similar ones becomes
+        incorrect."""
         total = chain.similar.sum()
         similar = chain.similar * min(1.0, self.counts[1] / total if total else 0.0)
         parts = np.empty((3, len(self.order)))

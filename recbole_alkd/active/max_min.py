@@ -1,22 +1,30 @@
 """The exact max-min selection policy for gains that are proportional to each other, with a certificate.
 
-ALKDRec (AAAI 2025), Eq. 3, in the proportional case: the gains of similar and incorrect labels are fixed shares a and -b of
-those of effective ones (``game``). The paper's closed form (Definition 1, Theorems 1-3) is not optimal in general; the
-solution here is, and ``docs/selection.md`` proves it in a page. Everything is computed in log space: gains such as
-rank^-60 are no floats, their logarithms are.
+ALKDRec (AAAI 2025), Eq. 3, in the proportional case: the gains of similar and incorrect labels are fixed
+shares a and -b of those of effective ones (``game``). The paper's closed form (Definition 1, Theorems 1-3) is
+not optimal in general; the solution here is, and ``docs/selection.md`` proves it in a page. Everything is
+computed in log space: gains such as rank^-60 are no floats, their logarithms are.
 
 With g sorted descending and a_i = -b for the first n_incorrect, a for the next n_similar, 1 for the rest:
 A_k = a_1 + ... + a_k, C_k = 1/g_1 + ... + 1/g_k, and
 
-    value = max_k A_k / C_k,           p_s = 1 / (g_s C_k) on the k instances with the largest gains,      if A_N >= 0
-    value = max(A_N / C_N, -b g_N),    p_s = 1 / (g_s C_N), or all mass on the smallest gain,              if A_N < 0
+    if A_N >= 0:  value = max_k A_k / C_k,         p_s = 1 / (g_s C_k) on the k instances with the largest
+                                                   gains
+    if A_N < 0:   value = max(A_N / C_N, -b g_N),  p_s = 1 / (g_s C_N), or all mass on the smallest gain
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from recbole_alkd.active.game import Counts, MaxMinSolution, Strategy, check_counts, check_shares, worst_case_gain
+from recbole_alkd.active.game import (
+    Counts,
+    MaxMinSolution,
+    Strategy,
+    check_counts,
+    check_shares,
+    worst_case_gain,
+)
 from recbole_alkd.active.general import solve_general
 from recbole_alkd.settings.error import AlkdError
 
@@ -28,7 +36,12 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 def solve_max_min(
-    log_gain: np.ndarray, n_effective: int, n_similar: int, n_incorrect: int, similar: float = 0.5, incorrect: float = 0.5
+    log_gain: np.ndarray,
+    n_effective: int,
+    n_similar: int,
+    n_incorrect: int,
+    similar: float = 0.5,
+    incorrect: float = 0.5,
 ) -> MaxMinSolution:
     """Solve the game in O(N log N); 10^7 instances take seconds.
 
@@ -39,8 +52,8 @@ def solve_max_min(
         incorrect: loss of an incorrect label in the same units, >= 0 (the paper: 0.5).
 
     Raises:
-        AlkdError (a ValueError): the pool is empty, a gain is not finite, a count is no integer or negative, the counts do
-            not sum to N, or ``similar`` and ``incorrect`` are out of range or both 0.
+        AlkdError (a ValueError): the pool is empty, a gain is not finite, a count is no integer or negative,
+            the counts do not sum to N, or ``similar`` and ``incorrect`` are out of range or both 0.
     """
     log_gain = np.asarray(log_gain, dtype=np.float64)
     if log_gain.ndim != 1:
@@ -49,7 +62,9 @@ def solve_max_min(
     a, b = check_shares(similar, incorrect)
     if not np.isfinite(log_gain).all():
         bad = int((~np.isfinite(log_gain)).sum())
-        raise AlkdError(f"log_gain: {bad} of {len(log_gain)} values are NaN or infinite; allowed: finite numbers")
+        raise AlkdError(
+            f"log_gain: {bad} of {len(log_gain)} values are NaN or infinite; allowed: finite numbers"
+        )
 
     loss = -log_gain
     order = np.argsort(loss, kind="stable")
@@ -79,7 +94,8 @@ def _support(loss: np.ndarray, counts: Counts, a: float, b: float) -> tuple[slic
     """The support in sorted order, the sign of the value, and log |A| of the support (value = A / C)."""
     n_effective, n_similar, n_incorrect = counts
     n = len(loss)
-    # sums of floats that should cancel may leave this much; times a gain ratio of 10^40 it would look like a value
+    # sums of floats that should cancel may leave this much; times a gain ratio of 10^40 it would look like a
+    # value
     rounding = 4 * _EPS * (n_effective + a * n_similar + b * n_incorrect)
     total = n_effective + a * n_similar - b * n_incorrect
     if abs(total) <= rounding:
@@ -89,7 +105,8 @@ def _support(loss: np.ndarray, counts: Counts, a: float, b: float) -> tuple[slic
         head, last = np.log(-total) - log_sums[-1], np.log(b) - loss[-1]
         if head <= last + _TIE:
             return slice(0, n), -1, float(np.log(-total))
-        # every instance with the smallest gain, so that equal gains get equal probabilities; still value -b g_N
+        # every instance with the smallest gain, so that equal gains get equal probabilities;
+        # still value -b g_N
         start = int(np.searchsorted(loss, loss[-1]))
         return slice(start, n), -1, float(np.log(b * (n - start)))
     # A_k <= 0 up to n_incorrect: the best k lies behind
@@ -110,9 +127,11 @@ def _support(loss: np.ndarray, counts: Counts, a: float, b: float) -> tuple[slic
 def _adversary(
     loss: np.ndarray, support: slice, sign: int, log_value: float, counts: Counts, a: float, b: float
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The adversary's optimal strategy in sorted order, as P(effective) and the expected gain in units of g, and its bound.
+    """The adversary's optimal strategy in sorted order, as P(effective) and the expected gain in units of g,
+    and its bound.
 
-    Given both, P(similar) and P(incorrect) follow. Kept in this form because a level of 10^-40 is lost in P(similar).
+    Given both, P(similar) and P(incorrect) follow. Kept in this form because a level of 10^-40 is lost in
+    P(similar).
     """
     n_effective, n_similar, n_incorrect = counts
     n, mixed = len(loss), n_similar + n_incorrect

@@ -13,7 +13,11 @@ from recbole_alkd.settings.error import AlkdError
 
 
 def draw_selection(
-    path: str | Path, difficulty: np.ndarray, log_p: np.ndarray | None, picks: np.ndarray, solution_summary: str = ""
+    path: str | Path,
+    difficulty: np.ndarray,
+    log_p: np.ndarray | None,
+    picks: np.ndarray,
+    solution_summary: str = "",
 ) -> Path:
     """Write the picture; the file's ending decides the format (.png, .svg, .pdf).
 
@@ -43,10 +47,24 @@ def draw_selection(
     top.legend()
 
     edges = np.linspace(0.5, len(rank) + 0.5, min(60, len(rank)) + 1)
-    bottom.hist(rank[picks], bins=edges, weights=np.full(len(picks), 1 / max(1, len(picks))), color="C0", label="share of picks")
+    bottom.hist(
+        rank[picks],
+        bins=edges,
+        weights=np.full(len(picks), 1 / max(1, len(picks))),
+        color="C0",
+        label="share of picks",
+    )
     if log_p is not None:
         p = np.exp(np.asarray(log_p) - np.max(log_p))
-        bottom.hist(rank, bins=edges, weights=p / p.sum(), histtype="step", color="C1", linewidth=1.5, label="probability")
+        bottom.hist(
+            rank,
+            bins=edges,
+            weights=p / p.sum(),
+            histtype="step",
+            color="C1",
+            linewidth=1.5,
+            label="probability",
+        )
     bottom.set(xlabel="difficulty rank (1 is the hardest)", ylabel="share in each bin")
     bottom.legend()
     figure.suptitle(solution_summary)
@@ -75,7 +93,8 @@ def check_picture(path: str | Path) -> None:
 
 
 def check_target(path: str | Path) -> None:
-    """AlkdError where no file can be written at ``path``: no such folder, one that may not be written into, or a folder."""
+    """AlkdError where no file can be written at ``path``: no such folder, one that may not be written into,
+    or a folder."""
     path = Path(path)
     if path.is_dir():
         raise AlkdError(f"{path}: it is a folder; give the name of a file")

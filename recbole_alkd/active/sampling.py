@@ -1,9 +1,10 @@
 """Drawing distinct instances with given probabilities.
 
-``gumbel``: the law of the paper's Algorithm 1 (draw, keep if new, until there are enough), order included, in one
-vectorised pass: the largest of log p + Gumbel noise (Plackett-Luce; Yellott, 1977). ``pps``: a fixed number of picks
-whose inclusion probabilities are exactly size * p (systematic sampling on a random order; Madow, 1949). Only the latter
-keeps a guarantee that was computed for p; drawing without replacement flattens p.
+``gumbel``: the law of the paper's Algorithm 1 (draw, keep if new, until there are enough), order included, in
+one vectorised pass: the largest of log p + Gumbel noise (Plackett-Luce; Yellott, 1977). ``pps``: a fixed
+number of picks whose inclusion probabilities are exactly size * p (systematic sampling on a random order;
+Madow, 1949). Only the latter keeps a guarantee that was computed for p;
+drawing without replacement flattens p.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class PoolExhausted(AlkdError):  # noqa: N818  (a public name)
 
     def __str__(self) -> str:
         return (
-            f"budget_labels: {self.requested} instances are asked for and only {self.available} can be drawn; "
+            f"budget_labels: {self.requested} instances are asked for and only {self.available} can be "
+            "drawn; "
             "lower the budget, or set alkd_fill: next where the policy has a support"
         )
 
@@ -38,8 +40,10 @@ class InclusionAboveOne(AlkdError):  # noqa: N818  (a public name)
 
     def __str__(self) -> str:
         return (
-            f"alkd_draw: pps with {self.size} picks would include an instance {self.largest:.6g} times; allowed: at most once, "
-            f"which means budget_labels <= {int(self.size / self.largest)} with these probabilities, or alkd_draw: gumbel"
+            f"alkd_draw: pps with {self.size} picks would include an instance {self.largest:.6g} times; "
+            "allowed: at most once, "
+            f"which means budget_labels <= {int(self.size / self.largest)} with these probabilities, "
+            "or alkd_draw: gumbel"
         )
 
 
@@ -67,7 +71,9 @@ def draw(log_p: np.ndarray, size: int, rng: np.random.Generator, method: str = "
         raise PoolExhausted(len(support), size)
     if size == 0:
         return np.empty(0, dtype=np.int64)
-    picks = _gumbel(log_p[support], size, rng) if method == "gumbel" else _systematic(log_p[support], size, rng)
+    picks = (
+        _gumbel(log_p[support], size, rng) if method == "gumbel" else _systematic(log_p[support], size, rng)
+    )
     return support[picks]
 
 

@@ -1,7 +1,8 @@
-"""The arms of a benchmark by name: every row that a table of this method should have beside the method itself.
+"""The arms of a benchmark by name: every row that a table of this method should have beside the method
+itself.
 
-An arm is a group of settings laid over those of the plan, and the stage whose result is read. Families have a name with
-a colon: ``loss:rd``, ``policy:random``, ``llm:text``, ``model:GRU4Rec``.
+An arm is a group of settings laid over those of the plan, and the stage whose result is read. Families have a
+name with a colon: ``loss:rd``, ``policy:random``, ``llm:text``, ``model:GRU4Rec``.
 """
 
 from __future__ import annotations
@@ -42,17 +43,39 @@ class Arm:
 
 # Students that look at titles; the plan may name another encoder (`item_text`).
 TITLE_ARMS = (
-    Arm("text_pairs", "student, pairs of titles", "student", {"item_text": "tfidf", "item_text_loss": "text_pairs"}),
-    Arm("text_project", "student, projected titles", "student", {"item_text": "tfidf", "item_text_loss": "text_project"}),
-    Arm("late_fusion", "student, titles in late fusion", "student", {"item_text": "tfidf", "serve_text_dim": 128}),
-    Arm("text_edges", "item neighbours, edges of titles", "student", {"item_text": "tfidf", "student_model": "SessionKNN"}),
+    Arm(
+        "text_pairs",
+        "student, pairs of titles",
+        "student",
+        {"item_text": "tfidf", "item_text_loss": "text_pairs"},
+    ),
+    Arm(
+        "text_project",
+        "student, projected titles",
+        "student",
+        {"item_text": "tfidf", "item_text_loss": "text_project"},
+    ),
+    Arm(
+        "late_fusion",
+        "student, titles in late fusion",
+        "student",
+        {"item_text": "tfidf", "serve_text_dim": 128},
+    ),
+    Arm(
+        "text_edges",
+        "item neighbours, edges of titles",
+        "student",
+        {"item_text": "tfidf", "student_model": "SessionKNN"},
+    ),
 )
 
 
 def permuted(arm: Arm) -> Arm:
     """The control of an arm that looks at titles: every item has the title of another one."""
     settings = {**arm.settings, "item_text_permuted": True}
-    return replace(arm, name=f"{arm.name}_permuted", words=f"control: {arm.words} of other items", settings=settings)
+    return replace(
+        arm, name=f"{arm.name}_permuted", words=f"control: {arm.words} of other items", settings=settings
+    )
 
 
 ARMS: dict[str, Arm] = {
@@ -74,11 +97,18 @@ ARMS: dict[str, Arm] = {
         Arm("easiest", "easiest sessions", "distilled", {"alkd_policy": "easiest"}),
         Arm("hardest", "hardest sessions", "distilled", {"alkd_policy": "hardest"}),
         Arm("rad_bc", "RAD-BC", "distilled", {"alkd_policy": "rad_bc"}),
-        Arm("label_only", "control: true next items of the same sessions", "distilled", {"kd_lists": "target"}),
+        Arm(
+            "label_only", "control: true next items of the same sessions", "distilled", {"kd_lists": "target"}
+        ),
         Arm("shuffled", "control: the same lists, shuffled", "distilled", {"kd_lists": "shuffled"}),
         Arm("permuted", "control: lists of other sessions", "distilled", {"kd_lists": "permuted"}),
         Arm("candidates", "control: candidates in random order", "distilled", {"llm_teacher": "null"}),
-        Arm("recommender", "control: the teacher recommender's lists", "distilled", {"llm_teacher": "recommender"}),
+        Arm(
+            "recommender",
+            "control: the teacher recommender's lists",
+            "distilled",
+            {"llm_teacher": "recommender"},
+        ),
         Arm("text", "control: TF-IDF of titles", "distilled", {"llm_teacher": "text"}),
         *(one for arm in TITLE_ARMS for one in (arm, permuted(arm))),
     )
@@ -114,6 +144,7 @@ def find_arm(name: str) -> Arm:
 
 
 def _loss_settings(name: str) -> dict[str, Any]:
-    """The regime a loss was published with (``properties/loss_search.yaml``); the plan's regime for a user's own loss."""
+    """The regime a loss was published with (``properties/loss_search.yaml``);
+    the plan's regime for a user's own loss."""
     known = read_yaml((properties() / "loss_search.yaml").read_text(encoding="utf-8"))
     return known.get(name, {}).get("settings", {"kd_loss": name})

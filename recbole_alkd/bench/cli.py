@@ -18,29 +18,47 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "bench",
         help="run a plan of arms and seeds, and write its report",
-        description="Run datasets x backbones x arms x seeds and write results.csv, results.md and report.html. "
+        description="Run datasets x backbones x arms x seeds and write results.csv, "
+        "results.md and report.html. "
         "The same command resumes what is not finished.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("plan", help=f"a plan: a YAML file, or a shipped one: {', '.join(shipped_plans())}")
-    parser.add_argument("--out", default=None, metavar="FOLDER", help="results and report (default: alkd_bench/NAME)")
     parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs side by side; OMP_NUM_THREADS each, or the cores divided by N"
+        "--out", default=None, metavar="FOLDER", help="results and report (default: alkd_bench/NAME)"
     )
-    parser.add_argument("--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's")
-    parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="instead of the plan's")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs side by side; OMP_NUM_THREADS each, or the cores divided by N",
+    )
+    parser.add_argument(
+        "--data-path", default=None, metavar="FOLDER", help="RecBole's data_path, instead of the plan's"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=None, metavar="N", help="instead of the plan's"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--arms", nargs="+", default=None, metavar="ARM",
-        help="run these arms of the plan alone, in this order; the report has all that is finished in the folder",
+        "--arms",
+        nargs="+",
+        default=None,
+        metavar="ARM",
+        help="run these arms of the plan alone, in this order; the report has all that is finished in the "
+        "folder",
     )
-    which.add_argument("--report-only", action="store_true", help="run nothing: the report of what is finished in the folder")
+    which.add_argument(
+        "--report-only", action="store_true", help="run nothing: the report of what is finished in the folder"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check the plan, run it, write the report. 0 when every run asked for finished, 1 when one failed or none is there."""
+    """Check the plan, run it, write the report. 0 when every run asked for finished,
+    1 when one failed or none is there."""
     from recbole_alkd.bench.cores import threads_of_a_run
     from recbole_alkd.bench.figures import missing_matplotlib
     from recbole_alkd.bench.report import failures, write_report
@@ -55,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     check_runs(plan)
     out = Path(args.out or f"alkd_bench/{plan.name}")
     if args.report_only and not (out / "results").is_dir():
-        raise AlkdError(f"--report-only: {str(out)!r} has no results of a benchmark; give its folder with --out")
+        raise AlkdError(
+            f"--report-only: {str(out)!r} has no results of a benchmark; give its folder with --out"
+        )
     with alone_in(out):
         if missing := missing_matplotlib():
             print(missing, file=sys.stderr)

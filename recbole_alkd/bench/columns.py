@@ -1,4 +1,5 @@
-"""The columns of the tables of a report: what is shown in a cell, and the value that its column is sorted by."""
+"""The columns of the tables of a report: what is shown in a cell, and the value that its column is
+sorted by."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, the value that its column is sorted by, and ``mark``, the class of a verdict on the page."""
+    """What is shown, the value that its column is sorted by, and ``mark``, the class of a verdict on the
+    page."""
 
     text: str
     value: Any
@@ -47,21 +49,37 @@ def cells(row: Row, metric: str) -> list[Cell]:
     name, measured = Cell(row.words, row.words), [_number(values.mean()), _number(std)]
     if comparison is None:
         return [name, Cell(reference, reference), Cell(metric, metric), *measured, *[Cell("", NAN)] * 4]
-    mark = (comparison.direction if comparison.sure else f"{comparison.direction}-maybe") if comparison.sure or comparison.apart else ""
+    mark = (
+        (comparison.direction if comparison.sure else f"{comparison.direction}-maybe")
+        if comparison.sure or comparison.apart
+        else ""
+    )
     change = signed(comparison.difference) + share(comparison)
     interval = f"[{signed(comparison.low)}, {signed(comparison.high)}]"
     return [
-        name, Cell(comparison.verdict, comparison.verdict, mark if not np.isnan(comparison.p_holm) else ""), Cell(metric, metric), *measured,
-        Cell(change, comparison.difference), Cell(interval, comparison.low), _p(comparison), _number(comparison.detectable),
+        name, Cell(comparison.verdict, comparison.verdict, mark if not np.isnan(comparison.p_holm) else ""),
+        Cell(metric, metric), *measured,
+        Cell(change, comparison.difference), Cell(interval, comparison.low), _p(comparison),
+        _number(comparison.detectable),
     ]  # fmt: skip
 
 
 def cost_cells(row: Row) -> list[Cell]:
     """The columns of ``COST_HEADER``: what an arm takes and what it rests on."""
     price = Cell("no price", NAN) if row.usd is None else _number(row.usd, 2)
-    counts = [(row.parameters, row.parameters), (row.bytes / 1024, row.bytes), (row.labels, row.labels), (row.tokens, row.tokens)]
+    counts = [
+        (row.parameters, row.parameters),
+        (row.bytes / 1024, row.bytes),
+        (row.labels, row.labels),
+        (row.tokens, row.tokens),
+    ]
     seconds = Cell(f"{row.all_seconds:,.1f}", row.all_seconds)
-    return [Cell(row.words, row.words), *(Cell(f"{shown:,.0f}", value) for shown, value in counts), price, seconds]
+    return [
+        Cell(row.words, row.words),
+        *(Cell(f"{shown:,.0f}", value) for shown, value in counts),
+        price,
+        seconds,
+    ]
 
 
 def group_header(table: Table) -> list[str]:
@@ -71,7 +89,8 @@ def group_header(table: Table) -> list[str]:
 
 
 def group_cells(table: Table, row: Row, metric: str) -> list[Cell]:
-    """The row of an arm in the table that is split by groups of targets: what is shown and what a column is sorted by."""
+    """The row of an arm in the table that is split by groups of targets: what is shown and what a column is
+    sorted by."""
     shown = [Cell(row.words, row.words), Cell(metric, metric)]
     for name in table.targets:
         part = row.groups[metric].get(name)

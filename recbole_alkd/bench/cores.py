@@ -1,4 +1,5 @@
-"""How many threads a run of a benchmark may use: no more than there are cores for it. How they wait: ``recbole_alkd.threads``."""
+"""How many threads a run of a benchmark may use: no more than there are cores for it.
+How they wait: ``recbole_alkd.threads``."""
 
 from __future__ import annotations
 
@@ -12,14 +13,18 @@ from recbole_alkd.settings.error import AlkdError
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def threads_of_a_run(jobs: int, environment: Mapping[str, str] | None = None, cores: int | None = None) -> int:
-    """OMP_NUM_THREADS where it is set (at most one thread a core), else the cores divided by the runs side by side.
+def threads_of_a_run(
+    jobs: int, environment: Mapping[str, str] | None = None, cores: int | None = None
+) -> int:
+    """OMP_NUM_THREADS where it is set (at most one thread a core), else the cores divided by the runs side by
+    side.
 
     Args:
         jobs: runs side by side. environment: instead of the process's. cores: instead of ``usable_cores``.
 
     Raises:
-        AlkdError: OMP_NUM_THREADS is no integer >= 1. A list, for nested parallel regions, counts by its first number.
+        AlkdError: OMP_NUM_THREADS is no integer >= 1. A list, for nested parallel regions,
+            counts by its first number.
     """
     cores = usable_cores() if cores is None else cores
     text = (os.environ if environment is None else environment).get("OMP_NUM_THREADS", "").strip()
@@ -27,12 +32,15 @@ def threads_of_a_run(jobs: int, environment: Mapping[str, str] | None = None, co
         return max(1, cores // jobs)
     first = text.split(",")[0].strip()
     if not (first.isascii() and first.isdigit() and int(first) > 0):
-        raise AlkdError(f"OMP_NUM_THREADS: {text[:40]!r} is not allowed; allowed: an integer >= 1, or not set at all")
+        raise AlkdError(
+            f"OMP_NUM_THREADS: {text[:40]!r} is not allowed; allowed: an integer >= 1, or not set at all"
+        )
     return min(int(first), cores)
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may use: of its CPU affinity (``taskset``), and within the quota of its container."""
+    """Cores that this process may use: of its CPU affinity (``taskset``),
+    and within the quota of its container."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(affinity, _quota(cgroup))))
 

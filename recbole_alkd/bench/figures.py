@@ -25,8 +25,24 @@ if TYPE_CHECKING:
 INK = "#010203"  # becomes the colour of the text around the SVG
 GREY = "#8a8a8a"
 # each stands out on white and on black
-COLOURS = ("#2f7ed8", "#d9541e", "#2ca05a", "#a65fc4", "#b8860b", "#d6337c", "#1a9aa8", "#7a8a3a", "#8c6d5a", "#6b7fd0")
-COSTS = {"labels": "labels", "tokens": "tokens", "usd": "USD", "all_seconds": "seconds of training and answers"}
+COLOURS = (
+    "#2f7ed8",
+    "#d9541e",
+    "#2ca05a",
+    "#a65fc4",
+    "#b8860b",
+    "#d6337c",
+    "#1a9aa8",
+    "#7a8a3a",
+    "#8c6d5a",
+    "#6b7fd0",
+)
+COSTS = {
+    "labels": "labels",
+    "tokens": "tokens",
+    "usd": "USD",
+    "all_seconds": "seconds of training and answers",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,10 @@ def missing_matplotlib() -> str | None:
     """Why a report will have no figures, and what to install; None where matplotlib is there."""
     if importlib.util.find_spec("matplotlib"):
         return None
-    return "No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'; the same command then adds them)."
+    return (
+        "No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'; "
+        "the same command then adds them)."
+    )
 
 
 def draw_figures(plan: Plan, table: Table, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
@@ -68,7 +87,9 @@ def draw_figures(plan: Plan, table: Table, folder: Path) -> tuple[list[tuple[str
     for name, draw in wanted:
         try:
             drawn.append((name, draw(folder / name)))
-        except Exception as error:  # whatever a font or a backend does, the report of the runs is not lost over a figure
+        except (
+            Exception
+        ) as error:  # whatever a font or a backend does, the report of the runs is not lost over a figure
             what = str(error).strip().splitlines() or [""]
             left_out.append(f"No figure {name}: {type(error).__name__}: {what[0]}")
     return drawn, left_out
@@ -87,7 +108,13 @@ def _draw_arms(plan: Plan, table: Table, stem: Path) -> str:
             values, comparison = row.values[metric], row.comparison.get(metric)
             axes.plot(values, [place] * len(values), "o", color=GREY, markersize=3.5, alpha=0.7)
             if comparison is not None and base is not None:
-                axes.plot([base + comparison.low, base + comparison.high], [place, place], color=COLOURS[0], linewidth=2.5, alpha=0.8)
+                axes.plot(
+                    [base + comparison.low, base + comparison.high],
+                    [place, place],
+                    color=COLOURS[0],
+                    linewidth=2.5,
+                    alpha=0.8,
+                )
             axes.plot(values.mean(), place, "D", color=COLOURS[0], markersize=6)
         axes.set_yticks(range(len(rows)), [_short(row.words, 46) for row in rows])
         axes.set_xlabel(f"test {metric}")
@@ -97,7 +124,8 @@ def _draw_arms(plan: Plan, table: Table, stem: Path) -> str:
 
 
 def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
-    """The deciding metric over the values of a setting: a line an arm, a band for the interval of its difference."""
+    """The deciding metric over the values of a setting: a line an arm, a band for the interval of its
+    difference."""
     assert plan.study is not None
     study, metric = plan.study, plan.metrics[0]
     label = f"{table.dataset}, {table.backbone}: {metric} over {study.setting}"
@@ -115,15 +143,27 @@ def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
                 axes.plot([x] * len(values), values, "o", color=colour, markersize=2.5, alpha=0.35)
             words = study.base_words(points[0][1].words, points[0][1].point)
             means = [row.values[metric].mean() for _, row in points]
-            axes.plot([x for x, _ in points], means, "D-", color=colour, markersize=5, label=_short(words, 40))
+            axes.plot(
+                [x for x, _ in points], means, "D-", color=colour, markersize=5, label=_short(words, 40)
+            )
             band = [(x, *edges) for x, row in points if (edges := _edges(row, by_name, metric))]
             if band:
                 x, low, high = zip(*band, strict=True)
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         others = [row for row in table.rows if not row.base]
         for number, row in enumerate(others):
-            style = (INK, ":") if row.name == plan.reference else (COLOURS[-1 - number % len(COLOURS)], (0, (5, 3)))
-            axes.axhline(row.values[metric].mean(), color=style[0], linestyle=style[1], linewidth=1, label=_short(row.words, 40))
+            style = (
+                (INK, ":")
+                if row.name == plan.reference
+                else (COLOURS[-1 - number % len(COLOURS)], (0, (5, 3)))
+            )
+            axes.axhline(
+                row.values[metric].mean(),
+                color=style[0],
+                linestyle=style[1],
+                linewidth=1,
+                label=_short(row.words, 40),
+            )
         numbers = [place[i] for i in range(len(study.values))]
         if study.numeric and min(numbers) > 0 and max(numbers) >= 8 * min(numbers):
             axes.set_xscale("log")
@@ -141,7 +181,8 @@ def _draw_study(plan: Plan, table: Table, stem: Path) -> str:
 
 
 def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> str:
-    """The deciding metric against each kind of cost: a number an arm, joined by a line where a study has it at several values."""
+    """The deciding metric against each kind of cost: a number an arm, joined by a line where a study has it
+    at several values."""
     metric, arms = plan.metrics[0], _by_arm(table)
     label = f"{table.dataset}, {table.backbone}: {metric} against {', '.join(COSTS[cost] for cost in costs)}"
     columns = min(2, len(costs))
@@ -154,7 +195,9 @@ def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> s
         for panel, cost in zip(panels.ravel(), costs, strict=False):
             numbers.append((panel, _numbered(plan, table, panel, cost)))
             panel.set_xlabel(COSTS[cost])
-            panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1e4 else f"{x:g}")
+            panel.xaxis.set_major_formatter(
+                lambda x, _: f"{x / 1e6:g}M" if x >= 1e6 else f"{x / 1e3:g}k" if x >= 1e4 else f"{x:g}"
+            )
         for panel in panels[:, 0]:
             panel.set_ylabel(f"test {metric}")
         words = "a dot: the mean of an arm; bar: 95 % interval of its difference,"
@@ -191,8 +234,8 @@ def _draw_sizes(plan: Plan, table: Table, stem: Path) -> str:
 
 
 def size_ticks(low: float, high: float, most: int = 9) -> list[float]:
-    """Numbers of bytes in [low, high] for a log axis: 1, 2 and 5 times powers of ten, or fewer, so that at most ``most`` names
-    stand side by side; the ends where there are not two such numbers between them."""
+    """Numbers of bytes in [low, high] for a log axis: 1, 2 and 5 times powers of ten, or fewer, so that at
+    most ``most`` names stand side by side; the ends where there are not two such numbers between them."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors, step in (((1, 2, 5), 1), ((1,), 1), *(((1,), step) for step in range(2, 16))):
         ticks = [factor * 10.0**power for power in powers if power % step == 0 for factor in factors]
@@ -218,7 +261,8 @@ def _by_arm(table: Table) -> dict[str, list[Row]]:
 
 
 def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> list[Mark]:
-    """Draw every arm over a cost: a dot at the mean, a bar for the interval; gives back the numbers that are to stand there."""
+    """Draw every arm over a cost: a dot at the mean, a bar for the interval;
+    gives back the numbers that are to stand there."""
     metric, by_name = plan.metrics[0], {row.name: row for row in table.rows}
     marks = []
     for number, points in enumerate(_by_arm(table).values(), 1):
@@ -226,7 +270,9 @@ def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> list[Mark]:
         words = points[0].words
         if plan.study and points[0].base:
             words = plan.study.base_words(words, points[0].point)
-        known = sorted((getattr(row, cost), row.values[metric].mean(), row.name) for row in points if _known(row, cost))
+        known = sorted(
+            (getattr(row, cost), row.values[metric].mean(), row.name) for row in points if _known(row, cost)
+        )
         for x, _, place in known:
             if edges := _edges(by_name[place], by_name, metric):
                 panel.plot([x, x], edges, color=colour, linewidth=1.5, alpha=0.35)
@@ -238,7 +284,8 @@ def _numbered(plan: Plan, table: Table, panel: Any, cost: str) -> list[Mark]:
 
 
 def _place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> None:
-    """Write the numbers beside their dots, the nearest free place each, so that none covers another number or a dot.
+    """Write the numbers beside their dots, the nearest free place each, so that none covers another number or
+    a dot.
 
     The panels must have their final place: nothing may be added to the figure afterwards.
     """
@@ -262,11 +309,20 @@ def _place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) ->
                     places.append((dx, dy, box, inside and not any(_overlap(box, other) for other in taken)))
             dx, dy, box, _ = next((place for place in places if place[3]), places[-1])
             taken.append(box)
-            line = {"arrowstyle": "-", "color": mark.colour, "linewidth": 0.5, "alpha": 0.6, "shrinkA": 4, "shrinkB": 2}
+            line = {
+                "arrowstyle": "-",
+                "color": mark.colour,
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "shrinkA": 4,
+                "shrinkB": 2,
+            }
             far = math.hypot(dx, dy) > 14
             panel.annotate(
-                mark.text, (mark.x, mark.y), (dx, dy), textcoords="offset points", color=mark.colour, fontsize=8,
-                fontweight="bold", ha="center", va="center", arrowprops=line if far else None, gid=f"number-{mark.text}",
+                mark.text, (mark.x, mark.y), (dx, dy), textcoords="offset points", color=mark.colour,
+                fontsize=8,
+                fontweight="bold", ha="center", va="center", arrowprops=line if far else None,
+                gid=f"number-{mark.text}",
             )  # fmt: skip
 
 
@@ -317,12 +373,17 @@ def _short(words: str, most: int) -> str:
 
 
 @contextmanager
-def _figure(plan: Plan, stem: Path, label: str, size: tuple[float, float]) -> Iterator[tuple[Any, Callable[[], str]]]:
-    """A figure to draw on; afterwards the files are written and the second value gives the SVG, in the page's colours."""
+def _figure(
+    plan: Plan, stem: Path, label: str, size: tuple[float, float]
+) -> Iterator[tuple[Any, Callable[[], str]]]:
+    """A figure to draw on; afterwards the files are written and the second value gives the SVG,
+    in the page's colours."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    colours = dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    )
     style: dict[Any, Any] = {
         **colours, "svg.fonttype": "none", "font.size": 10, "svg.hashsalt": plan.name,
         "axes.spines.top": False, "axes.spines.right": False,

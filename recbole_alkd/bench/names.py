@@ -1,7 +1,9 @@
-"""What a plan may call itself, its data sets and its arms, and how such a name is written where it could be taken for more.
+"""What a plan may call itself, its data sets and its arms, and how such a name is written where it could be
+taken for more.
 
-A plan's text is data. The name of a plan or of a data set becomes the name of a file, so it may not leave its folder; an arm's
-name may be any line of text, which is escaped for Markdown and quoted for spreadsheets (``bench.page`` escapes for HTML).
+A plan's text is data. The name of a plan or of a data set becomes the name of a file, so it may not leave its
+folder; an arm's name may be any line of text, which is escaped for Markdown and quoted for spreadsheets
+(``bench.page`` escapes for HTML).
 """
 
 from __future__ import annotations
@@ -14,10 +16,19 @@ from typing import Any
 
 from recbole_alkd.settings.error import AlkdError
 
-LONGEST = 100  # characters; with an ending and a time a file name still stays below the 255 bytes of most file systems
+# characters; with an ending and a time a file name still stays below the 255 bytes of most file systems
+LONGEST = 100
 MOST_BYTES = 180
 FORBIDDEN = '/\\:*?"<>|'  # at least one of the usual systems does not have them in a file name
-RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³")}
+RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    "conin$",
+    "conout$",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in "0123456789¹²³"),
+}
 MOST_NODES = 100_000
 
 
@@ -40,13 +51,15 @@ def file_name(value: Any, place: str) -> str:
     else:
         return name
     raise AlkdError(
-        f"{place}: {name!r} {what} and cannot name a file everywhere; allowed: letters, digits, spaces and most signs, none of "
+        f"{place}: {name!r} {what} and cannot name a file everywhere; "
+        "allowed: letters, digits, spaces and most signs, none of "
         f"{FORBIDDEN}, no dot at either end, at most {MOST_BYTES} bytes"
     )
 
 
 def line(value: Any, place: str) -> str:
-    """``value`` as one line of text: characters that can be seen, 1 to ``LONGEST`` of them, no space at either end.
+    """``value`` as one line of text: characters that can be seen, 1 to ``LONGEST`` of them,
+    no space at either end.
 
     Raises:
         AlkdError: it is no text (or number), or not such a one; the message begins with ``place``.
@@ -54,8 +67,12 @@ def line(value: Any, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise AlkdError(f"{place}: {seen(value)} is not allowed; allowed: a name")
     name = str(value)
-    # controls, line ends, marks that turn the direction of text, halves of surrogate pairs, code points without a character
-    hidden = next((char for char in name if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")), None)
+    # controls, line ends, marks that turn the direction of text, halves of surrogate pairs,
+    # code points without a character
+    hidden = next(
+        (char for char in name if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")),
+        None,
+    )
     if hidden is not None:
         what = f"has a character that cannot be seen ({hidden.encode('unicode_escape').decode()})"
     elif not name.strip():
@@ -79,16 +96,22 @@ def check_apart(arms: Iterable[tuple[str, str]]) -> None:
         for text in dict.fromkeys((_folded(name), _folded(words))):
             if text in seen:
                 other = seen[text]
-                twice = f"{name!r} stands there twice" if other == name else f"{other!r} and {name!r} look alike in the report"
-                raise AlkdError(f"arms: {twice}; give a name of its own: {{name: ..., arm: ..., settings: ...}}")
+                twice = (
+                    f"{name!r} stands there twice"
+                    if other == name
+                    else f"{other!r} and {name!r} look alike in the report"
+                )
+                raise AlkdError(
+                    f"arms: {twice}; give a name of its own: {{name: ..., arm: ..., settings: ...}}"
+                )
         seen.update(dict.fromkeys((_folded(name), _folded(words)), name))
 
 
 def check_content(content: Any, place: str) -> None:
     """AlkdError where what was read from YAML cannot be worked with.
 
-    References (``&a`` and ``*a``) may make it endless, or larger than any plan is; texts may hold a NUL, which no path may, or
-    half of a surrogate pair, which no file may.
+    References (``&a`` and ``*a``) may make it endless, or larger than any plan is; texts may hold a NUL,
+    which no path may, or half of a surrogate pair, which no file may.
     """
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
@@ -115,7 +138,10 @@ def check_content(content: Any, place: str) -> None:
     except RecursionError:
         raise AlkdError(f"{place}: lists or mappings are nested too deeply") from None
     if nodes > MOST_NODES:
-        raise AlkdError(f"{place}: more than {MOST_NODES:,} values, references (*) counted in full; allowed: at most that many")
+        raise AlkdError(
+            f"{place}: more than {MOST_NODES:,} values, references (*) counted in full; "
+            "allowed: at most that many"
+        )
 
 
 def seen(value: Any) -> str:
@@ -125,14 +151,16 @@ def seen(value: Any) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """``text`` as Markdown that shows exactly it: no HTML, link, image, emphasis, code or column of a table."""
+    """``text`` as Markdown that shows exactly it: no HTML, link, image, emphasis, code or column
+    of a table."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     escaped = re.sub(r"([\\`*\[\]~$|]|(?<!\w)_|_(?!\w))", r"\\\1", escaped)
     return re.sub(r"^([#+=-]|\d+[.)])", lambda start: re.sub(r"([#+=.)-])", r"\\\1", start.group()), escaped)
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """A value for CSV. Text that a spreadsheet would take for a formula begins with an apostrophe; numbers stay as they are."""
+    """A value for CSV. Text that a spreadsheet would take for a formula begins with an apostrophe;
+    numbers stay as they are."""
     if not isinstance(value, str):
         return value
     start = unicodedata.normalize("NFKC", value.lstrip())[:1]

@@ -1,7 +1,7 @@
 """The page of a report: one HTML file without any request, light and dark, sortable, readable on a phone.
 
-What is worth knowing comes first at any width: the verdicts in words, then the table of verdicts, then figures, costs and groups
-of targets. A window too narrow for a table shows each of its rows as a card.
+What is worth knowing comes first at any width: the verdicts in words, then the table of verdicts, then
+figures, costs and groups of targets. A window too narrow for a table shows each of its rows as a card.
 """
 
 from __future__ import annotations
@@ -26,18 +26,21 @@ h1, h2 { line-height: 1.2; }
 .summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; margin: 1rem 0; }
 .summary p, .summary ul { margin: .2rem 0; }
 /* a shadow at the right says that there is more; at the end of the way a cover that scrolls along hides it */
-.scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem 100% no-repeat local,
+.scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem
+  100% no-repeat local,
   linear-gradient(to left, #8886, transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
   overflow-wrap: normal; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas; overflow-wrap: anywhere;
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: Canvas;
+  overflow-wrap: anywhere;
   min-width: 8rem; }
 td.verdict { text-align: left; }
 th.verdict { text-align: left; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid #2f7ed8; }
-th[aria-sort=ascending] button::after { content: " \\2191"; } th[aria-sort=descending] button::after { content: " \\2193"; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
 .better, .better-maybe { color: var(--good); } .worse, .worse-maybe { color: var(--bad); }
 .better, .worse { font-weight: 600; }
 svg { max-width: 100%; height: auto; min-width: 34rem; }
@@ -45,19 +48,22 @@ footer, .failed, .notes { font-size: .9rem; }
 details { margin: 1rem 0; } details summary { font-size: 1.1rem; font-weight: 600; cursor: pointer; }
 @media (max-width: 64rem) {
   table, tbody, thead { display: block; }
-  thead tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .4rem 0; border-bottom: 1px solid var(--line); }
+  thead tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .4rem 0;
+    border-bottom: 1px solid var(--line); }
   thead tr::before { content: "sort by"; }
   th { border: 0; padding: 0; }
   th:first-child { min-width: 0; position: static; }
   th button { text-decoration: underline; padding: .2rem 0; }
-  tbody tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .3rem .8rem; padding: .6rem 0;
+  tbody tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr)); gap: .3rem .8rem;
+    padding: .6rem 0;
     border-bottom: 1px solid var(--line); }
   td { display: block; border: 0; padding: 0; text-align: left; min-width: 0; overflow-wrap: anywhere; }
   td:first-child { font-size: 1rem; font-weight: 600; position: static; }
   td:first-child, td.verdict { grid-column: 1 / -1; }
   td.verdict { font-size: .95rem; }
   td:empty { display: none; }
-  td:not(:first-child, .verdict)::before { content: attr(data-label); display: block; font-size: .75rem; opacity: .75; }
+  td:not(:first-child, .verdict)::before { content: attr(data-label); display: block; font-size: .75rem;
+    opacity: .75; }
 }
 """
 
@@ -70,17 +76,20 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
   const value = row => row.cells[column].dataset.value, number = row => parseFloat(value(row));
   const rows = [...table.tBodies[0].rows], numeric = rows.some(row => !isNaN(number(row)));
   const last = row => numeric && isNaN(number(row));
-  rows.sort((a, b) => last(a) - last(b) || (up ? 1 : -1) * (numeric ? number(a) - number(b) : value(a).localeCompare(value(b))));
+  rows.sort((a, b) => last(a) - last(b) ||
+    (up ? 1 : -1) * (numeric ? number(a) - number(b) : value(a).localeCompare(value(b))));
   table.tBodies[0].append(...rows);
 });
 """
 
 
 def page(
-    plan: Any, tables: Sequence[Any], verdicts: Sequence[Verdicts], failed: Sequence[str], figures: Sequence[Sequence[str]],
+    plan: Any, tables: Sequence[Any], verdicts: Sequence[Verdicts], failed: Sequence[str],
+    figures: Sequence[Sequence[str]],
     sheets: Sequence[Sequence[Sheet]], notes: Sequence[str], method: str,
 ) -> str:  # fmt: skip
-    """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each, the first one before the figures."""
+    """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each,
+    the first one before the figures."""
     escape = html.escape
     parts = [f"<h1>{escape(plan.name)}</h1>"]
     parts += [_summary(one) for one in verdicts]
@@ -88,7 +97,10 @@ def page(
         parts.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
     for table, drawn, shown in zip(tables, figures, sheets, strict=True):
         parts.append(f"<h2>{escape(table.dataset)}, {escape(table.backbone)}</h2>")
-        parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column's name sorts by it.</p>")
+        parts.append(
+            f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column's name sorts "
+            "by it.</p>"
+        )
         first, *others = map(_sheet, shown)
         parts += [first, *(f'<div class="scroll">{figure}</div>' for figure in drawn), *others]
     if failed:
@@ -115,9 +127,13 @@ def _sheet(sheet: Sheet) -> str:
     words = f"<p>{escape(sheet.words)}</p>" if sheet.words else ""
     classes = ['class="verdict" ' if name == "verdict" else "" for name in sheet.header]
     named = zip(classes, sheet.header, strict=True)
-    head = "".join(f'<th {mark}scope="col"><button type="button">{escape(name)}</button></th>' for mark, name in named)
+    head = "".join(
+        f'<th {mark}scope="col"><button type="button">{escape(name)}</button></th>' for mark, name in named
+    )
     body = "".join(_row(sheet.header, row) for row in sheet.rows)
-    table = f'{words}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = (
+        f'{words}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
     return f"<details><summary>{escape(sheet.title)}</summary>{table}</details>" if sheet.title else table
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def markdown(
-    plan: Plan, tables: Sequence[Table], verdicts: Sequence[Verdicts], failed: Sequence[str], figures: Sequence[Sequence[str]],
+    plan: Plan, tables: Sequence[Table], verdicts: Sequence[Verdicts], failed: Sequence[str],
+    figures: Sequence[Sequence[str]],
     sheets: Sequence[Sequence[Sheet]], notes: Sequence[str],
 ) -> str:  # fmt: skip
     """The report as Markdown. ``figures``: the names of the figures of each table, without their ends."""
@@ -30,7 +31,10 @@ def markdown(
         lines += [f"{text(one.head)}:", "", *(f"- {text(part)}" for part in one.parts), ""]
     lines += [*(f"- {text(note)}" for note in notes), ""] if notes else []
     for table, names, shown in zip(tables, figures, sheets, strict=True):
-        head = f"## {text(table.dataset)}, {text(table.backbone)} ({table.sessions:,} test sessions, {len(plan.seeds)} seeds)"
+        head = (
+            f"## {text(table.dataset)}, {text(table.backbone)} ({table.sessions:,} test sessions, "
+            f"{len(plan.seeds)} seeds)"
+        )
         lines += [head, "", *_markdown_table(shown[0])]
         lines += [f"![{text(name)}](figures/{quote(name)}.png)" for name in names] + [""]
         for sheet in shown[1:]:
@@ -58,12 +62,30 @@ def csv_text(plan: Plan, results: Sequence[Result]) -> str:
     cost = ("labels", "tokens", "usd", "seconds")
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    names = ["dataset", "backbone", "arm", "seed", "stage", "study_arm", "study_value", *keys, "parameters", "bytes", "seconds"]
+    names = [
+        "dataset",
+        "backbone",
+        "arm",
+        "seed",
+        "stage",
+        "study_arm",
+        "study_value",
+        *keys,
+        "parameters",
+        "bytes",
+        "seconds",
+    ]
     split = [f"test_{metric}_{group}" for metric in plan.metrics for group in GROUPS]
     sizes = [f"targets_{group}" for group in GROUPS]
-    writer.writerow([*names, *(f"cost_{key}" for key in cost), *(f"labels_{key}" for key in bill), *sizes, *split])
+    writer.writerow(
+        [*names, *(f"cost_{key}" for key in cost), *(f"labels_{key}" for key in bill), *sizes, *split]
+    )
     for r in results:
-        values = [f"{gains(getattr(r, part), metric).mean():.6f}" for part in ("valid", "test") for metric in plan.metrics]
+        values = [
+            f"{gains(getattr(r, part), metric).mean():.6f}"
+            for part in ("valid", "test")
+            for metric in plan.metrics
+        ]
         labels = r.facts.get("labels") or {}
         arm = r.task.arm
         point = plan.study.words(arm.point) if plan.study and arm.base else None
@@ -71,6 +93,12 @@ def csv_text(plan: Plan, results: Sequence[Result]) -> str:
         size = [r.facts[key] for key in ("parameters", "bytes", "seconds")]
         paid = [*(r.facts["cost"][key] for key in cost), *(labels.get(key) for key in bill)]
         of_group = [r.test[r.groups == k] for k in range(len(GROUPS))]
-        by_group = [f"{gains(part, metric).mean():.6f}" if len(part) else None for metric in plan.metrics for part in of_group]
-        writer.writerow([*map(spreadsheet_cell, place), *values, *size, *paid, *map(len, of_group), *by_group])
+        by_group = [
+            f"{gains(part, metric).mean():.6f}" if len(part) else None
+            for metric in plan.metrics
+            for part in of_group
+        ]
+        writer.writerow(
+            [*map(spreadsheet_cell, place), *values, *size, *paid, *map(len, of_group), *by_group]
+        )
     return stream.getvalue()

@@ -33,16 +33,31 @@ from recbole_alkd.settings.keys import known_keys
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.text import read_yaml_file
 
-KEYS = ("name", "datasets", "backbones", "seeds", "reference", "metrics", "settings", "arms", "study", "data_path")
+KEYS = (
+    "name",
+    "datasets",
+    "backbones",
+    "seeds",
+    "reference",
+    "metrics",
+    "settings",
+    "arms",
+    "study",
+    "data_path",
+)
 # All arms are evaluated alike, so none may change what is evaluated.
 SHARED_ONLY = (
-    "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit", "benchmark_filename",
-    "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval", "rm_dup_inter",
+    "seed", "eval_args", "mask_session_items", "session_window", "session_min_length", "session_time_unit",
+    "benchmark_filename",
+    "MAX_ITEM_LIST_LENGTH", "data_path", "val_interval", "user_inter_num_interval", "item_inter_num_interval",
+    "rm_dup_inter",
 )  # fmt: skip
 # What the benchmark itself gives to each run, and where a plan says so.
 BENCH_ONLY = {
-    "seed": "give seeds", "student_model": "give backbones, or an arm model:NAME", "teacher_model": "give backbones",
-    "checkpoint_dir": "runs are kept in the output folder (--out)", "show_progress": "the progress of a run is in its log",
+    "seed": "give seeds", "student_model": "give backbones, or an arm model:NAME", "teacher_model": "give "
+                                                                                                    "backbones",
+    "checkpoint_dir": "runs are kept in the output folder (--out)", "show_progress": "the progress of a run "
+                                                                                     "is in its log",
 }  # fmt: skip
 # Files that a run reads: below where the bench was started, or the data path.
 PATH_SETTINGS = ("alkd_picks", "llm_replay_file", "llm_price_file", "student_search")
@@ -55,7 +70,8 @@ LARGEST_SEED = 2**32 - 1  # of numpy's generators, which RecBole seeds
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One run: an arm on a data set with a backbone and a seed, and all its settings. Every object is a key of its own."""
+    """One run: an arm on a data set with a backbone and a seed, and all its settings.
+    Every object is a key of its own."""
 
     dataset: str
     backbone: str
@@ -69,7 +85,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked plan; see the module's text. ``datasets`` and ``backbones`` hold the settings laid over the common ones."""
+    """A checked plan; see the module's text. ``datasets`` and ``backbones`` hold the settings laid over the
+    common ones."""
 
     name: str
     datasets: Mapping[str, Mapping[str, Any]]
@@ -87,13 +104,19 @@ class Plan:
             return None if arm.name == self.reference else self.reference
         if not arm.base or arm.base == self.reference:
             return None
-        return next(other.name for other in self.arms if (other.base, other.point) == (self.reference, arm.point))
+        return next(
+            other.name for other in self.arms if (other.base, other.point) == (self.reference, arm.point)
+        )
 
     @property
     def reference_words(self) -> str:
         """What the report calls the reference."""
         arm = next(arm for arm in self.arms if self.reference in (arm.name, arm.base))
-        return f"{self.study.base_words(arm.words, arm.point)} at the same value" if self.study and arm.base else arm.words
+        return (
+            f"{self.study.base_words(arm.words, arm.point)} at the same value"
+            if self.study and arm.base
+            else arm.words
+        )
 
     def chosen_arms(self, names: Iterable[str]) -> tuple[str, ...]:
         """The arms of these names, in their order; the name of a studied arm stands for it at every value.
@@ -110,7 +133,8 @@ class Plan:
         return tuple(chosen)
 
     def tasks(self) -> Iterator[Task]:
-        """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared stages."""
+        """Every run. Seeds change fastest, so that runs side by side rarely wait for each other's shared
+        stages."""
         for dataset, of_dataset in self.datasets.items():
             for backbone, of_backbone in self.backbones.items():
                 both = {"student_model": backbone, "teacher_model": backbone}
@@ -129,7 +153,8 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
         seeds: instead of the plan's.
 
     Raises:
-        AlkdError: the file cannot be read; an unknown key, arm or setting; no seeds; an arm that changes the evaluation.
+        AlkdError: the file cannot be read; an unknown key, arm or setting; no seeds;
+            an arm that changes the evaluation.
     """
     try:
         content = read_yaml_file(source, f"plan {str(source)!r}")
@@ -160,7 +185,9 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
         check_apart((arm.name, arm.words) for arm in study.expand(arms))
     named = content.get("name") is not None
     plan = Plan(
-        name=file_name(content["name"] if named else source.stem, "name" if named else "name (that of the plan's file)"),
+        name=file_name(
+            content["name"] if named else source.stem, "name" if named else "name (that of the plan's file)"
+        ),
         datasets=_named(content.get("datasets"), "datasets", path),
         backbones=_named(content.get("backbones", ["SessionFPMC"]), "backbones", path),
         arms=study.expand(arms) if study else arms,
@@ -175,10 +202,12 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
 
 
 def check_runs(plan: Plan) -> None:
-    """Build RecBole's Config of every arm on every data set and look whether its data is there; nothing is trained.
+    """Build RecBole's Config of every arm on every data set and look whether its data is there;
+    nothing is trained.
 
     Raises:
-        AlkdError: what RecBole or a setting refuses, a data set that is not there or lacks titles for an arm that needs them.
+        AlkdError: what RecBole or a setting refuses, a data set that is not there or lacks titles for an arm
+            that needs them.
     """
     from recbole_alkd.data.titles import titles_of
     from recbole_alkd.registry import teachers
@@ -186,12 +215,16 @@ def check_runs(plan: Plan) -> None:
     for task in replace(plan, seeds=plan.seeds[:1]).tasks():
         try:
             if task.dataset.startswith("alkdrec-"):  # its settings apply where its files are
-                _check_there(task.dataset, Path(str(task.settings.get("data_path", "dataset"))) / task.dataset)
+                _check_there(
+                    task.dataset, Path(str(task.settings.get("data_path", "dataset"))) / task.dataset
+                )
             config = config_of(task.dataset, task.arm.stage, task.settings)
             _check_there(task.dataset, Path(config["data_path"]))
             for key in PATH_SETTINGS:
                 if config[key] and not Path(config[key].partition("#")[0]).is_file():
-                    raise AlkdError(f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path")
+                    raise AlkdError(
+                        f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path"
+                    )
             if task.arm.stage in LABELLED and teachers.get(config["llm_teacher"]).needs_titles:
                 titles_of(config, config["ITEM_ID_FIELD"])
         except AlkdError as error:
@@ -199,7 +232,8 @@ def check_runs(plan: Plan) -> None:
 
 
 def config_of(dataset: str, stage: str, settings: Mapping[str, Any]) -> Any:
-    """RecBole's Config of a run. Only for a stage that asks the LLM teacher are its device, extras and key looked for."""
+    """RecBole's Config of a run. Only for a stage that asks the LLM teacher are its device,
+    extras and key looked for."""
     from recbole.config import Config
 
     from recbole_alkd.checks import asking_nobody
@@ -239,7 +273,8 @@ def absolute(path: str) -> str:
 
 
 def _resolve_files(settings: dict[str, Any], data_path: str | None) -> dict[str, Any]:
-    """Make the files in ``settings`` absolute: as they stand where there is such a file, otherwise below the data path."""
+    """Make the files in ``settings`` absolute: as they stand where there is such a file,
+    otherwise below the data path."""
     for key in (*PATH_SETTINGS, *NAME_OR_PATH):
         if isinstance(settings.get(key), str) and settings[key]:
             name = settings[key].partition("#")[0]
@@ -274,9 +309,15 @@ def _arm(entry: Any, data_path: str | None) -> Arm:
     if isinstance(entry, str):
         return find_arm(entry)
     if not isinstance(entry, dict) or not {"name", "arm"} <= set(entry) <= {"name", "arm", "settings"}:
-        raise AlkdError(f"arms: {seen(entry)} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: {{...}}}}")
+        raise AlkdError(
+            f"arms: {seen(entry)} is not allowed; allowed: a name, or {{name: ..., arm: ..., settings: "
+            "{...}}"
+        )
     name = line(entry["name"], "arms, name")
-    base, own = find_arm(line(entry["arm"], f"arms, {name}")), _mapping(entry.get("settings"), f"arms, {name}")
+    base, own = (
+        find_arm(line(entry["arm"], f"arms, {name}")),
+        _mapping(entry.get("settings"), f"arms, {name}"),
+    )
     _resolve_files(own, data_path)
     if base.stage in CLOSED_FORM and own:
         raise AlkdError(f"arms, {name}: {base.name} has no settings")
@@ -284,16 +325,29 @@ def _arm(entry: Any, data_path: str | None) -> Arm:
 
 
 def _seeds(values: Any) -> tuple[int, ...]:
-    whole = isinstance(values, list) and values and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    whole = (
+        isinstance(values, list)
+        and values
+        and all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    )
     if not whole or min(values) < 0 or max(values) > LARGEST_SEED or len(set(values)) < len(values):
-        raise AlkdError(f"seeds: {seen(values)} is not allowed; allowed: distinct integers from 0 to {LARGEST_SEED}, at least one")
+        raise AlkdError(
+            f"seeds: {seen(values)} is not allowed; allowed: distinct integers from 0 to {LARGEST_SEED}, "
+            "at least one"
+        )
     return tuple(values)
 
 
 def _metrics(values: Any) -> tuple[str, ...]:
     pattern = re.compile(r"(recall|hit|ndcg|mrr)@[1-9][0-9]{0,6}")
-    if not isinstance(values, list) or not values or not all(isinstance(v, str) and pattern.fullmatch(v.lower()) for v in values):
-        raise AlkdError(f"metrics: {seen(values)} is not allowed; allowed: a list of recall@K, hit@K, ndcg@K, mrr@K")
+    if (
+        not isinstance(values, list)
+        or not values
+        or not all(isinstance(v, str) and pattern.fullmatch(v.lower()) for v in values)
+    ):
+        raise AlkdError(
+            f"metrics: {seen(values)} is not allowed; allowed: a list of recall@K, hit@K, ndcg@K, mrr@K"
+        )
     return tuple(dict.fromkeys(value.lower() for value in values))
 
 
@@ -302,11 +356,16 @@ def _named(value: Any, key: str, data_path: str | None) -> dict[str, dict[str, A
         names = [file_name(name, key) for name in value]
         for name in names:
             if sum(name.casefold() == other.casefold() for other in names) > 1:
-                raise AlkdError(f"{key}: {name!r} stands there twice (upper and lower case are alike); allowed: different names")
+                raise AlkdError(
+                    f"{key}: {name!r} stands there twice (upper and lower case are alike); "
+                    "allowed: different names"
+                )
         given = value.values() if isinstance(value, dict) else [None] * len(names)
         settings = [_mapping(own, f"{key}, {name}") for name, own in zip(names, given, strict=True)]
         return {name: _resolve_files(own, data_path) for name, own in zip(names, settings, strict=True)}
-    raise AlkdError(f"{key}: {seen(value)} is not allowed; allowed: a list of names, or a mapping from names to settings")
+    raise AlkdError(
+        f"{key}: {seen(value)} is not allowed; allowed: a list of names, or a mapping from names to settings"
+    )
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
@@ -325,4 +384,6 @@ def _list(value: Any, key: str) -> list[Any]:
 
 def _unknown(word: object, known: Iterable[str], kind: str, listed: bool = True) -> str:
     names = sorted(known)
-    return f"{seen(word)} is not a known {kind}{hint(word, names, 0.5)}" + (f"; known: {', '.join(names)}" if listed else "")
+    return f"{seen(word)} is not a known {kind}{hint(word, names, 0.5)}" + (
+        f"; known: {', '.join(names)}" if listed else ""
+    )

@@ -1,7 +1,9 @@
-"""Processes of runs, forked from a server that has imported torch and RecBole once: no run pays for the imports again.
+"""Processes of runs, forked from a server that has imported torch and RecBole once:
+no run pays for the imports again.
 
-Every run still has a process of its own, so none sees what another left in memory, and one that is killed takes no other
-with it. A run does not outlive the benchmark that started it. Where the platform has no fork server, processes are started anew.
+Every run still has a process of its own, so none sees what another left in memory, and one that is killed
+takes no other with it. A run does not outlive the benchmark that started it.
+Where the platform has no fork server, processes are started anew.
 """
 
 from __future__ import annotations
@@ -18,12 +20,18 @@ from pathlib import Path
 from recbole_alkd.threads import PASSIVE
 
 # torch's first optimizer imports torch._dynamo, which takes longer than torch itself
-PRELOAD = ("recbole_alkd.bench.worker", "recbole_alkd.trainer.trainer", "torch._dynamo", "recbole.quick_start")
+PRELOAD = (
+    "recbole_alkd.bench.worker",
+    "recbole_alkd.trainer.trainer",
+    "torch._dynamo",
+    "recbole.quick_start",
+)
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def start_run(task: Path, log: Path, folder: Path, threads: int) -> BaseProcess:
-    """Start ``worker.main`` on the file ``task`` in ``folder``; stdout and stderr go to ``log``. Its exit code is the worker's."""
+    """Start ``worker.main`` on the file ``task`` in ``folder``; stdout and stderr go to ``log``.
+    Its exit code is the worker's."""
     name = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(name)
     context.set_forkserver_preload(list(PRELOAD))
@@ -49,7 +57,8 @@ def _run(task: Path, log: Path, folder: Path, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the benchmark has ended, however that came: finished stages are kept, as after any kill."""
+    """End this process when the benchmark has ended, however that came: finished stages are kept,
+    as after any kill."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

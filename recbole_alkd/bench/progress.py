@@ -1,4 +1,5 @@
-"""What a run under way is doing: the newest line of its log, shown now and then, so that a long stage is not silent."""
+"""What a run under way is doing: the newest line of its log, shown now and then,
+so that a long stage is not silent."""
 
 from __future__ import annotations
 
@@ -27,9 +28,11 @@ class LogWatch:
         self._at, self._next, self._last = 0, monotonic() + every, "nothing yet"
 
     def news(self) -> str | None:
-        """The newest whole line since the last call that gave one; one of an epoch if any. None: nothing, or not yet.
+        """The newest whole line since the last call that gave one; one of an epoch if any.
+        None: nothing, or not yet.
 
-        After ``SILENT`` seconds without a line it says for how long the run has been going, and the last line.
+        After ``SILENT`` seconds without a line it says for how long the run has been going,
+        and the last line.
         """
         if monotonic() < self._next:
             return None
@@ -51,7 +54,10 @@ class LogWatch:
         except OSError:
             return None
         whole = content[: content.rfind(b"\n") + 1]
-        lines = [STAMP.sub("", COLOUR.sub("", line)).strip() for line in whole.decode("utf-8", "replace").splitlines()]
+        lines = [
+            STAMP.sub("", COLOUR.sub("", line)).strip()
+            for line in whole.decode("utf-8", "replace").splitlines()
+        ]
         lines = [line for line in lines if line]
         if not lines:
             return None

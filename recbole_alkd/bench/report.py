@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.bench.arms import Arm
-from recbole_alkd.bench.columns import COST_HEADER, HEADER, Sheet, cells, cost_cells, group_cells, group_header
+from recbole_alkd.bench.columns import (
+    COST_HEADER,
+    HEADER,
+    Sheet,
+    cells,
+    cost_cells,
+    group_cells,
+    group_header,
+)
 from recbole_alkd.bench.figures import draw_figures
 from recbole_alkd.bench.page import page
 from recbole_alkd.bench.plain import csv_text, markdown
@@ -30,12 +38,13 @@ class Row:
     """One arm in one table.
 
     Attributes:
-        base, point: see ``Arm``. reference: the arm it is compared with. is_reference: whether others are compared with it.
+        base, point: see ``Arm``. reference: the arm it is compared with.
+            is_reference: whether others are compared with it.
         values: metric -> its value for every finished seed. comparison: metric -> against the reference.
         groups: metric -> group of targets -> the same on these.
         seconds: mean wall time of the stage itself. bytes: of the model's numbers.
-        labels, tokens, usd, all_seconds: means over seeds of what a result rests on, shared stages and labels in full; usd is
-            None where labels have no price.
+        labels, tokens, usd, all_seconds: means over seeds of what a result rests on, shared stages and labels
+            in full; usd is None where labels have no price.
     """
 
     name: str
@@ -68,7 +77,8 @@ class Table:
 
 
 def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
-    """Write every file of the report into ``out``, each whole or not at all, and give back the summary in words.
+    """Write every file of the report into ``out``, each whole or not at all,
+    and give back the summary in words.
 
     Figures that cannot be drawn are left out, and the report says why: the runs are what was paid for.
     """
@@ -84,7 +94,10 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
         missing += left_out
     notes = list(dict.fromkeys(missing))
     if failed:
-        notes.insert(0, f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.results)} runs failed; see below.")
+        notes.insert(
+            0,
+            f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.results)} runs failed; see below.",
+        )
     if outcome.missing:
         notes.insert(0, missing_words(outcome.missing))
     notes += devices_words(outcome.results)
@@ -92,7 +105,9 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
     names = [[name for name, _ in pictures] for pictures in drawn]
     write_whole(out / "results.md", markdown(plan, tables, verdicts, failed, names, sheets, notes))
     figures = [[svg for _, svg in pictures] for pictures in drawn]
-    write_whole(out / "report.html", page(plan, tables, verdicts, failed, figures, sheets, notes, method(plan)))
+    write_whole(
+        out / "report.html", page(plan, tables, verdicts, failed, figures, sheets, notes, method(plan))
+    )
     return "\n".join([*(one.sentence for one in verdicts), *notes])
 
 
@@ -131,7 +146,8 @@ def devices_words(results: Sequence[Result]) -> list[str]:
 
 
 def _sheets(plan: Plan, table: Table) -> list[Sheet]:
-    """What a report shows of a table: what came out, what it costs, and the first split by groups of targets."""
+    """What a report shows of a table: what came out, what it costs, and the first split by groups
+    of targets."""
     pairs = [(row, metric) for metric in plan.metrics for row in table.rows]
     return [
         Sheet("", "", HEADER, [cells(row, metric) for row, metric in pairs]),
@@ -147,16 +163,21 @@ def _sheets(plan: Plan, table: Table) -> list[Sheet]:
 
 
 def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
-    """Compare every arm with the reference. Holm's correction is over the arms of one table, for every metric by itself."""
+    """Compare every arm with the reference. Holm's correction is over the arms of one table,
+    for every metric by itself."""
     tables = []
     for dataset in plan.datasets:
         for backbone in plan.backbones:
             mine = [r for r in results if (r.task.dataset, r.task.backbone) == (dataset, backbone)]
-            of_arm = {arm.name: {r.task.seed: r for r in mine if r.task.arm.name == arm.name} for arm in plan.arms}
+            of_arm = {
+                arm.name: {r.task.seed: r for r in mine if r.task.arm.name == arm.name} for arm in plan.arms
+            }
             rows = [_row(plan, arm, of_arm) for arm in plan.arms if of_arm[arm.name]]
             for metric in plan.metrics:
                 compared = [row for row in rows if metric in row.comparison]
-                for row, p in zip(compared, holm([row.comparison[metric].p for row in compared]), strict=True):
+                for row, p in zip(
+                    compared, holm([row.comparison[metric].p for row in compared]), strict=True
+                ):
                     row.comparison[metric] = replace(row.comparison[metric], p_holm=p)
             if rows:
                 tables.append(Table(dataset, backbone, rows, len(mine[0].test), group_sizes(mine)))
@@ -184,8 +205,10 @@ def _row(plan: Plan, arm: Arm, of_arm: dict[str, dict[int, Result]]) -> Row:
     costs = {key: [fact["cost"][key] for fact in facts] for key in ("labels", "tokens", "usd", "seconds")}
     return Row(
         arm.name, arm.words, arm.base, arm.point, name, plan.reference in (arm.name, arm.base),
-        {metric: np.array([gains(run.test, metric).mean() for run in runs.values()]) for metric in plan.metrics},
-        comparison, groups, int(facts[0]["parameters"]), int(facts[0]["bytes"]), float(np.mean([f["seconds"] for f in facts])),
+        {metric: np.array([gains(run.test,
+                                 metric).mean() for run in runs.values()]) for metric in plan.metrics},
+        comparison, groups, int(facts[0]["parameters"]), int(facts[0]["bytes"]),
+        float(np.mean([f["seconds"] for f in facts])),
         labels=float(np.mean(costs["labels"])),
         tokens=float(np.mean(costs["tokens"])),
         usd=None if None in costs["usd"] else float(np.mean(costs["usd"])),

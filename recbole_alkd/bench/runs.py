@@ -1,7 +1,9 @@
-"""Runs of a plan: in subprocesses, side by side, kept under their content, and never repeated once they are finished.
+"""Runs of a plan: in subprocesses, side by side, kept under their content, and never repeated once they are
+finished.
 
-In the output folder: ``results/`` one pair of files a finished run, ``cache/`` shared teacher recommenders and students,
-``labels.sqlite``, ``logs/`` what each run printed. A run is kept under a hash of all that decides it (``run_key``).
+In the output folder: ``results/`` one pair of files a finished run, ``cache/`` shared teacher recommenders
+and students, ``labels.sqlite``, ``logs/`` what each run printed.
+A run is kept under a hash of all that decides it (``run_key``).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import settings_hash
 from recbole_alkd.trainer.deciding import deciding_settings
 
-# stage -> the recommenders that it trains, and whether anything is labelled; everything, for stages that are not named here
+# stage -> the recommenders that it trains, and whether anything is labelled;
+# everything, for stages that are not named here
 TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
     "student": (("student",), False),
     "student_half": (("student",), False),
@@ -50,7 +53,8 @@ TRAINS: dict[str, tuple[tuple[str, ...], bool]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: ranks of the test and valid targets (1 = best), what it cost, and of the test part sessions and ``groups``.
+    """A finished run: ranks of the test and valid targets (1 = best), what it cost,
+    and of the test part sessions and ``groups``.
 
     groups: the place of each target in ``model.scoring.GROUPS``.
     """
@@ -65,7 +69,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a plan: finished runs, the reason of each that failed, and runs that were not asked for and are not there."""
+    """What became of a plan: finished runs, the reason of each that failed, and runs that were not asked for
+    and are not there."""
 
     results: list[Result]
     failed: dict[Task, str]
@@ -73,7 +78,8 @@ class Outcome:
 
 
 def run_key(task: Task, config: Any, data: str) -> str:
-    """The content a run is kept under: its stage, its data, and every setting that decides it, defaults among them.
+    """The content a run is kept under: its stage, its data, and every setting that decides it,
+    defaults among them.
 
     Names and places do not count, of files that settings name the content does.
 
@@ -104,7 +110,11 @@ def data_fingerprint(folder: Path, dataset: str) -> str:
 @cache
 def _file_hash(path: str) -> str:
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() if sys.version_info >= (3, 11) else _digest(stream.read())
+        return (
+            hashlib.file_digest(stream, "sha256").hexdigest()
+            if sys.version_info >= (3, 11)
+            else _digest(stream.read())
+        )
 
 
 def _digest(content: bytes) -> str:
@@ -122,17 +132,22 @@ def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:
 def run_plan(plan: Plan, out: Path, jobs: int = 1, arms: Sequence[str] | None = None) -> Outcome:
     """Run what is not finished yet, ``jobs`` runs at a time, and collect all results.
 
-    ``cores.threads_of_a_run`` says how many threads each has. A run that fails does not end the others. On ``KeyboardInterrupt``
-    the runs under way are stopped and finished ones are kept; a later call resumes from there.
+    ``cores.threads_of_a_run`` says how many threads each has. A run that fails does not end the others. On
+    ``KeyboardInterrupt`` the runs under way are stopped and finished ones are kept;
+    a later call resumes from there.
 
     Args:
-        arms: run these alone, in this order (``Plan.chosen_arms``); none: run nothing. Results of the others that are there
-            are collected too.
+        arms: run these alone, in this order (``Plan.chosen_arms``); none: run nothing. Results of the others
+            that are there are collected too.
     """
     make_folders(out)
     threads = threads_of_a_run(jobs)
     tasks = list(plan.tasks())
-    asked = tasks if arms is None else sorted((t for t in tasks if t.arm.name in arms), key=lambda t: arms.index(t.arm.name))
+    asked = (
+        tasks
+        if arms is None
+        else sorted((t for t in tasks if t.arm.name in arms), key=lambda t: arms.index(t.arm.name))
+    )
     configs = arm_configs(plan)
     keys, prints = {}, {}
     for task in tasks:
@@ -154,7 +169,9 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1, arms: Sequence[str] | None = 
         if result is None and task not in asked:
             missing.append(task)
         elif result is None:
-            failed[task] = reasons.get(keys[task], f"its result cannot be read ({out / 'results' / keys[task]}.json)")
+            failed[task] = reasons.get(
+                keys[task], f"its result cannot be read ({out / 'results' / keys[task]}.json)"
+            )
         else:
             results.append(result)
     return Outcome(results, failed, tuple(missing))
@@ -173,7 +190,9 @@ def make_folders(out: Path) -> None:
                 pass
     except OSError as error:
         what = error.strerror or error
-        raise AlkdError(f"--out: nothing can be written into {str(out)!r} ({what}); give another folder") from None
+        raise AlkdError(
+            f"--out: nothing can be written into {str(out)!r} ({what}); give another folder"
+        ) from None
 
 
 @contextmanager
@@ -184,11 +203,14 @@ def alone_in(out: Path) -> Iterator[None]:
         AlkdError: another process holds it.
     """
     make_folders(out)
-    with open(out / ".lock", "w", encoding="utf-8") as handle:  # the system takes the lock back when the process dies
+    # the system takes the lock back when the process dies
+    with open(out / ".lock", "w", encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlkdError(f"--out: another benchmark is running in {str(out)!r}; wait for it, or give another folder") from None
+            raise AlkdError(
+                f"--out: another benchmark is running in {str(out)!r}; wait for it, or give another folder"
+            ) from None
         yield
 
 
@@ -200,19 +222,29 @@ def load_result(task: Task, stem: Path) -> Result | None:
             test, valid = (np.asarray(arrays[name], float) for name in ("test", "valid"))
             sessions, groups = arrays["sessions_test"], arrays["groups_test"]
         numbers = [facts[key] for key in ("parameters", "bytes", "seconds")]
-        numbers += [facts["cost"][key] for key in ("labels", "tokens", "seconds")] + [facts["cost"]["usd"] or 0]
+        numbers += [facts["cost"][key] for key in ("labels", "tokens", "seconds")] + [
+            facts["cost"]["usd"] or 0
+        ]
         whole = all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
         whole = whole and isinstance(facts.get("labels") or {}, dict)
     except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
-    whole = whole and test.shape == sessions.shape == groups.shape and test.ndim == 1 == valid.ndim and len(test) > 0
+    whole = (
+        whole
+        and test.shape == sessions.shape == groups.shape
+        and test.ndim == 1 == valid.ndim
+        and len(test) > 0
+    )
     if not whole or not (np.isfinite(test).all() and np.isfinite(valid).all()):
         return None
     return Result(task, test, valid, sessions, groups, facts)
 
 
-def _run_all(waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int, threads: int) -> dict[str, str]:
-    """Run every waiting task; gives back key -> reason of those that failed. A reason that several have is shown once."""
+def _run_all(
+    waiting: dict[str, Task], data: dict[str, str], out: Path, jobs: int, threads: int
+) -> dict[str, str]:
+    """Run every waiting task; gives back key -> reason of those that failed.
+    A reason that several have is shown once."""
     queue = list(waiting.items())
     running: dict[str, BaseProcess] = {}
     reasons: dict[str, str] = {}
@@ -249,7 +281,8 @@ def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProc
         "stage_cache": str(root / "cache"),
         "label_store": str(root / "labels.sqlite"),
         **task.settings,
-        "checkpoint_dir": str(root / "work" / "saved"), "save_bundle": False,
+        "checkpoint_dir": str(root / "work" / "saved"),
+        "save_bundle": False,
         "show_progress": False,
     }
     content = {
@@ -271,7 +304,10 @@ def _reason(log: Path, code: int | None) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = lines[-1].removeprefix("error: ") if lines else "it printed nothing"
     if code is not None and code < 0:
-        said = f"ended by signal {-code}{', perhaps for memory' if code == -signal.SIGKILL else ''}; its last line: {said}"
+        said = (
+            f"ended by signal {-code}{', perhaps for memory' if code == -signal.SIGKILL else ''}; "
+            f"its last line: {said}"
+        )
     return f"{said} (exit code {code}, {log})"
 
 

@@ -1,6 +1,7 @@
 """Paired comparisons: what a difference between two arms is worth over seeds and sessions.
 
-The null hypothesis is everywhere that an arm and the reference have the same expected metric; tests are two-sided.
+The null hypothesis is everywhere that an arm and the reference have the same expected metric;
+tests are two-sided.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recbole_alkd.statistics import LEVEL, bootstrap_interval, detectable_difference, paired_t, sign_flips, variances
+from recbole_alkd.statistics import (
+    LEVEL,
+    bootstrap_interval,
+    detectable_difference,
+    paired_t,
+    sign_flips,
+    variances,
+)
 
-# a standard error over seeds below this share of that over sessions: seeds say nothing, and sessions are tested
+# a standard error over seeds below this share of that over sessions: seeds say nothing,
+# and sessions are tested
 STILL = 0.1
 NO_VERDICT, SAME = "no verdict", "no measurable difference"
 
@@ -25,9 +34,10 @@ class Comparison:
         difference: mean over seeds of (arm - reference). relative: as a share of the reference's mean.
         low, high: bootstrap interval at 95 % over sessions and seeds.
         p: of the test (nan where none can be made). p_holm: after Holm's correction, where one was made.
-        detectable: the smallest true difference that a t-test on the same numbers finds with a probability of 80 % (nan likewise).
-        test: what was tested: "seeds" by a paired t-test, "sessions" by sign flips (where seeds hardly differ), "" where
-            nothing was.
+        detectable: the smallest true difference that a t-test on the same numbers finds with a probability of
+            80 % (nan likewise).
+        test: what was tested: "seeds" by a paired t-test, "sessions" by sign flips (where seeds hardly
+            differ), "" where nothing was.
         seeds, sessions: what it rests on.
     """
 
@@ -58,10 +68,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """better or worse where the corrected test and the interval agree; else what they say in words that claim no more.
+        """better or worse where the corrected test and the interval agree;
+        else what they say in words that claim no more.
 
-        A corrected test that does not reject what the interval shows has too few seeds (or sessions) for it: at a true difference
-        of this size it would reject about half the time at most.
+        A corrected test that does not reject what the interval shows has too few seeds (or sessions) for it:
+        at a true difference of this size it would reject about half the time at most.
         """
         if np.isnan(self.p_holm):
             return NO_VERDICT
@@ -78,10 +89,11 @@ def paired_differences(arm: Sequence[np.ndarray], reference: Sequence[np.ndarray
 
 
 def choose_test(differences: Sequence[np.ndarray], crossed: bool) -> str:
-    """What is tested, a word of ``Comparison.test``: the t-test over seeds, or sign flips over sessions where seeds are still.
+    """What is tested, a word of ``Comparison.test``: the t-test over seeds, or sign flips over sessions where
+    seeds are still.
 
-    Where seeds hardly change the difference (counted arms do not know seeds at all) a t-test over them would take any
-    difference for real, however few sessions it rests on; there the sessions decide.
+    Where seeds hardly change the difference (counted arms do not know seeds at all) a t-test over them would
+    take any difference for real, however few sessions it rests on; there the sessions decide.
     """
     of_seeds, of_sessions, _ = variances(differences, crossed)
     if len(differences) < 2:
@@ -92,13 +104,19 @@ def choose_test(differences: Sequence[np.ndarray], crossed: bool) -> str:
 
 
 def compare(
-    arm: Sequence[np.ndarray], reference: Sequence[np.ndarray], crossed: bool, rng: np.random.Generator, test: str | None = None
+    arm: Sequence[np.ndarray],
+    reference: Sequence[np.ndarray],
+    crossed: bool,
+    rng: np.random.Generator,
+    test: str | None = None,
 ) -> Comparison:
     """Compare per-session gains, one array (sessions,) a seed, paired by seed and session.
 
     Args:
-        crossed: whether all seeds are evaluated on the same sessions in the same order; otherwise each has its own.
-        test: ``choose_test`` of the metric that decides, for another metric of the same arm; None: that of these gains.
+        crossed: whether all seeds are evaluated on the same sessions in the same order;
+            otherwise each has its own.
+        test: ``choose_test`` of the metric that decides, for another metric of the same arm;
+            None: that of these gains.
     """
     differences = paired_differences(arm, reference)
     test = choose_test(differences, crossed) if test is None else test
@@ -125,7 +143,8 @@ def compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979) of p values, in their order; nan is left out of the count and stays nan."""
+    """Holm's step-down correction (1979) of p values, in their order;
+    nan is left out of the count and stays nan."""
     p = np.asarray(p_values, float)
     order = [i for i in np.argsort(p) if not np.isnan(p[i])]
     corrected = np.full(len(p), np.nan)

@@ -51,7 +51,9 @@ class Study:
                 point = f"{self.setting} {self.words(value)}"
                 own = {**arm.settings, self.setting: value}
                 name, words = f"{arm.name}, {point}", f"{arm.words}, {point}"
-                expanded.append(replace(arm, name=name, words=words, settings=own, base=arm.name, point=value))
+                expanded.append(
+                    replace(arm, name=name, words=words, settings=own, base=arm.name, point=value)
+                )
         return tuple(expanded)
 
 
@@ -59,16 +61,24 @@ def read_study(content: Any, arms: Sequence[Arm]) -> Study | None:
     """Check the entry ``study`` of a plan with ``arms``; None where it has none.
 
     Raises:
-        AlkdError: a wrong key, fewer than two values or one twice, an arm that is not in the plan or has no settings, or
-            that gives the setting a value of its own.
+        AlkdError: a wrong key, fewer than two values or one twice, an arm that is not in the plan or has no
+            settings, or that gives the setting a value of its own.
     """
     if content is None:
         return None
     if not isinstance(content, Mapping) or not {"setting", "values"} <= set(content) <= set(KEYS):
-        raise AlkdError(f"study: {seen(content)} is not allowed; allowed: {{setting: ..., values: [...], arms: [...]}}")
+        raise AlkdError(
+            f"study: {seen(content)} is not allowed; allowed: {{setting: ..., values: [...], arms: [...]}}"
+        )
     setting, values = line(content["setting"], "study, setting"), content["values"]
-    if not isinstance(values, list) or len(values) < 2 or any(value in values[:i] for i, value in enumerate(values)):
-        raise AlkdError(f"study, values: {seen(values)} is not allowed; allowed: a list of at least two different values")
+    if (
+        not isinstance(values, list)
+        or len(values) < 2
+        or any(value in values[:i] for i, value in enumerate(values))
+    ):
+        raise AlkdError(
+            f"study, values: {seen(values)} is not allowed; allowed: a list of at least two different values"
+        )
     for value in values:
         line(" ".join(str(value).split()) or value, "study, values")  # it stands in the names of arms
     by_name = {arm.name: arm for arm in arms if arm.stage not in CLOSED_FORM}
@@ -77,7 +87,13 @@ def read_study(content: Any, arms: Sequence[Arm]) -> Study | None:
         raise AlkdError(f"study, arms: {seen(names)} is not allowed; allowed: a list of {', '.join(by_name)}")
     for name in names:
         if name not in by_name:
-            raise AlkdError(f"study, arms: {name!r} is not allowed; allowed: arms of this plan with settings: {', '.join(by_name)}")
+            raise AlkdError(
+                f"study, arms: {name!r} is not allowed; allowed: arms of this plan with settings: "
+                f"{', '.join(by_name)}"
+            )
         if setting in by_name[name].settings:
-            raise AlkdError(f"study, arms: {name!r} gives {setting} a value of its own ({by_name[name].settings[setting]!r})")
+            raise AlkdError(
+                f"study, arms: {name!r} gives {setting} a value of its own "
+                f"({by_name[name].settings[setting]!r})"
+            )
     return Study(setting, tuple(values), tuple(names))

@@ -1,4 +1,5 @@
-"""Every table once more, split by what training knows of the target: warm, input-only, cold (``model.scoring.target_groups``)."""
+"""Every table once more, split by what training knows of the target:
+warm, input-only, cold (``model.scoring.target_groups``)."""
 
 from __future__ import annotations
 
@@ -16,22 +17,27 @@ if TYPE_CHECKING:
 
 WORDS = {"warm": "warm", "input_only": "input-only", "cold": "cold"}
 MEANING = (
-    "warm: the target is the last item of a training session; input-only: it is in training sessions, never as their last item; "
+    "warm: the target is the last item of a training session; input-only: it is in training sessions, "
+    "never as their last item; "
     "cold: it is in none. Intervals as above, on the sessions of the group; no test was made."
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """An arm on the targets of one group: its mean, and its difference from the reference with the 95 % interval, or None."""
+    """An arm on the targets of one group: its mean, and its difference from the reference with the 95 %
+    interval, or None."""
 
     mean: float
     difference: tuple[float, float, float] | None = None
 
 
 def group_sizes(results: Sequence[Result]) -> dict[str, list[int]]:
-    """Group -> the numbers of its test targets (several where seeds have different ones), for groups that have any."""
-    sizes = {name: sorted({int((result.groups == k).sum()) for result in results}) for k, name in enumerate(GROUPS)}
+    """Group -> the numbers of its test targets (several where seeds have different ones),
+    for groups that have any."""
+    sizes = {
+        name: sorted({int((result.groups == k).sum()) for result in results}) for k, name in enumerate(GROUPS)
+    }
     return {name: numbers for name, numbers in sizes.items() if numbers[-1]}
 
 
@@ -42,12 +48,18 @@ def size_words(sizes: Mapping[str, list[int]]) -> str:
 
 
 def parts(
-    ours: Sequence[Result], theirs: Sequence[Result], own: Sequence[Result], metric: str, crossed: bool, rng: np.random.Generator
+    ours: Sequence[Result],
+    theirs: Sequence[Result],
+    own: Sequence[Result],
+    metric: str,
+    crossed: bool,
+    rng: np.random.Generator,
 ) -> dict[str, Part]:
     """Group -> what the arm does there; a group that a run has no target of is left out.
 
     Args:
-        ours, theirs: runs of the arm and of its reference, paired by seed; empty where it has none. own: all runs of the arm.
+        ours, theirs: runs of the arm and of its reference, paired by seed; empty where it has none.
+            own: all runs of the arm.
         crossed: whether all seeds are evaluated on the same sessions in the same order.
     """
     by_group = {}

@@ -39,13 +39,23 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
     count = seeds or len(plan.seeds)
     head += f"{count} seed{'s' if count > 1 else ''}, against {plan.reference_words}"
     if not compared:
-        return Verdicts(head, ["no verdict: no seed has a finished run of both the reference and another arm"])
+        return Verdicts(
+            head, ["no verdict: no seed has a finished run of both the reference and another arm"]
+        )
     comparisons = {row.name: row.comparison[metric] for row in compared}
     if seeds < 2:
         parts = ["no verdict: one seed says nothing about seeds, and no test was made"]
         for direction, words in (("better", "higher"), ("worse", "lower")):
-            which = [row for row in compared if comparisons[row.name].apart and comparisons[row.name].direction == direction]
-            parts += [f"{words} by the interval over sessions alone: {_listed(plan, which, change)}"] if which else []
+            which = [
+                row
+                for row in compared
+                if comparisons[row.name].apart and comparisons[row.name].direction == direction
+            ]
+            parts += (
+                [f"{words} by the interval over sessions alone: {_listed(plan, which, change)}"]
+                if which
+                else []
+            )
         return Verdicts(head, parts)
     groups: dict[str, list[Row]] = {}
     for row in compared:
@@ -53,7 +63,10 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
     order: list[str] = [verdict for verdict in ("better", "worse") if verdict in groups]
     order += [verdict for verdict in groups if verdict not in ("better", "worse", SAME, NO_VERDICT)]
     order += [verdict for verdict in (SAME, NO_VERDICT) if verdict in groups]
-    parts = [f"{verdict}: {_listed(plan, groups[verdict], change if verdict != SAME else _nothing)}" for verdict in order]
+    parts = [
+        f"{verdict}: {_listed(plan, groups[verdict], change if verdict != SAME else _nothing)}"
+        for verdict in order
+    ]
     if "better" not in groups:
         half = any(verdict.startswith("better") for verdict in groups)
         parts.insert(0, "no gain that test and interval agree on" if half else "no measurable gain")
@@ -79,15 +92,24 @@ def _listed(plan: Plan, rows: Sequence[Row], more: Callable[[Row], str]) -> str:
 def method(plan: Plan) -> str:
     """How the numbers came about, for the foot of every report."""
     return (
-        f"Mean and standard deviation over seeds {', '.join(map(str, plan.seeds))}. Ranks are over all items, mean rank at ties. "
-        "Null hypothesis: an arm and the reference have the same expected metric. p names its test, one for all metrics of an arm: "
-        "'(seeds)' is a two-sided paired t-test over seeds; '(sessions)' a two-sided paired randomisation test over sessions, "
-        f"where seeds hardly change the difference in {plan.metrics[0]} (as between arms that count and do not train); n/a where "
-        "there is nothing to test. Holm's correction is over the arms of a table. Interval: 95 % bootstrap over seeds and sessions "
-        "(corrected for few seeds). Detectable: the true difference that a t-test on the same numbers would find with 80 % "
-        "probability. Better or worse: the corrected p is below 0.05 and the interval excludes 0. '... by the interval': only the "
-        "interval excludes 0; the corrected test on so few seeds (sessions) would miss a true difference of this size about half "
+        f"Mean and standard deviation over seeds {', '.join(map(str, plan.seeds))}. Ranks are over all "
+        "items, mean rank at ties. "
+        "Null hypothesis: an arm and the reference have the same expected metric. p names its test, "
+        "one for all metrics of an arm: "
+        "'(seeds)' is a two-sided paired t-test over seeds; '(sessions)' a two-sided paired randomisation "
+        "test over sessions, "
+        f"where seeds hardly change the difference in {plan.metrics[0]} (as between arms that count and do "
+        "not train); n/a where "
+        "there is nothing to test. Holm's correction is over the arms of a table. Interval: "
+        "95 % bootstrap over seeds and sessions "
+        "(corrected for few seeds). Detectable: the true difference that a t-test on the same numbers would "
+        "find with 80 % "
+        "probability. Better or worse: the corrected p is below 0.05 and the interval excludes 0. '... by "
+        "the interval': only the "
+        "interval excludes 0; the corrected test on so few seeds (sessions) would miss a true difference of "
+        "this size about half "
         "the time or more. 'No verdict': no test was possible. "
-        "Labels, tokens, USD and seconds are those of one run, with shared stages and labels in full; seconds are wall time of "
+        "Labels, tokens, USD and seconds are those of one run, with shared stages and labels in full; "
+        "seconds are wall time of "
         "training and answers, and runs may have shared the machine."
     )

@@ -1,7 +1,7 @@
 """One run of a plan in a process of its own: ``python -m recbole_alkd.bench.worker TASK.json``.
 
-Writes ``<key>.npz`` (ranks, session ids and groups of targets of the valid and test part) and then ``<key>.json``, whose being
-there says that the run is finished.
+Writes ``<key>.npz`` (ranks, session ids and groups of targets of the valid and test part) and then
+``<key>.json``, whose being there says that the run is finished.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from recbole_alkd.trainer.run import Run
 
 
-def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def run_task(
+    dataset: str, stage: str, settings: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Train what ``stage`` needs and rank; gives back the arrays and the facts of a result."""
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_logger, init_seed
@@ -47,7 +49,9 @@ def run_task(dataset: str, stage: str, settings: dict[str, Any]) -> tuple[dict[s
     train, valid, test = data_preparation(config, create_dataset(config))
     arrays = {f"sessions_{name}": session_tokens(part) for name, part in (("valid", valid), ("test", test))}
     arrays |= {
-        f"groups_{name}": target_groups(train._dataset, part._dataset.inter_feat[part._dataset.iid_field].numpy())
+        f"groups_{name}": target_groups(
+            train._dataset, part._dataset.inter_feat[part._dataset.iid_field].numpy()
+        )
         for name, part in (("valid", valid), ("test", test))
     }
     began = perf_counter()
@@ -92,7 +96,8 @@ def device_name(device: torch.device) -> str:
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with its numbers in float16, as it would be stored; a model that loads it computes in its own precision.
+    """A state dict with its numbers in float16, as it would be stored;
+    a model that loads it computes in its own precision.
 
     Raises:
         AlkdError: a number is too large for float16.
@@ -103,16 +108,19 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in state.items():
         rounded[name] = value.half() if value.is_floating_point() else value
         if not torch.equal(torch.isfinite(value), torch.isfinite(rounded[name])):
-            raise AlkdError(f"{name}: {value[torch.isfinite(value)].abs().max():g} is too large for half precision (65,504)")
+            raise AlkdError(
+                f"{name}: {value[torch.isfinite(value)].abs().max():g} is too large for half precision "
+                "(65,504)"
+            )
     return rounded
 
 
 def cost_of(run: Run, stage: str) -> dict[str, Any]:
     """What a result rests on, as if nothing of it had been shared with other runs.
 
-    ``labels`` that were distilled; ``tokens`` of their prompts and answers and of titles that an encoder read; ``usd`` of the
-    labels (None where none has a price); ``seconds`` of wall time for training every stage below it, title vectors, LoRA and
-    answers.
+    ``labels`` that were distilled; ``tokens`` of their prompts and answers and of titles that an encoder
+    read; ``usd`` of the labels (None where none has a price); ``seconds`` of wall time for training every
+    stage below it, title vectors, LoRA and answers.
     """
     # student_longer only takes its length from distillation
     stages = ("student", "student_longer") if stage == "student_longer" else tuple(run.outcomes)
@@ -137,7 +145,8 @@ def cost_of(run: Run, stage: str) -> dict[str, Any]:
 
 
 def main(file: Path) -> int:
-    """Run the task that ``file`` describes. A mistake that a user can fix is one line on stderr and exit code 2."""
+    """Run the task that ``file`` describes. A mistake that a user can fix is one line on stderr and exit code
+    2."""
     task = json.loads(file.read_text(encoding="utf-8"))
     sys.argv = sys.argv[:1]  # RecBole reads it
     try:
@@ -147,7 +156,9 @@ def main(file: Path) -> int:
         return 2
     results, key = Path(task["results"]), task["key"]
     write_arrays(results / f"{key}.npz", arrays)
-    write_json(results / f"{key}.json", {**{k: task[k] for k in ("dataset", "stage", "settings", "data")}, **facts})
+    write_json(
+        results / f"{key}.json", {**{k: task[k] for k in ("dataset", "stage", "settings", "data")}, **facts}
+    )
     return 0
 
 

@@ -1,7 +1,8 @@
 """What lets RecBole 1.2.1 run on today's numpy, torch and setuptools, and without Ray.
 
-This is the only place that replaces anything inside RecBole for the sake of compatibility. Each shim names the
-RecBole line it cures and does nothing where that line is already fine. ``apply()`` may be called any number of times.
+This is the only place that replaces anything inside RecBole for the sake of compatibility. Each shim names
+the RecBole line it cures and does nothing where that line is already fine.
+``apply()`` may be called any number of times.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ def _check_versions() -> None:
         if error.name != "recbole":
             raise
         # Python 3.12 and later cannot have the Ray that RecBole asks for and does not need here
-        raise ImportError(f"recbole_alkd needs RecBole: pip install --no-deps recbole=={RECBOLE_VERSION}", name="recbole") from None
+        raise ImportError(
+            f"recbole_alkd needs RecBole: pip install --no-deps recbole=={RECBOLE_VERSION}", name="recbole"
+        ) from None
 
     if recbole.__version__ != RECBOLE_VERSION:
         raise ImportError(
-            f"recbole_alkd needs recbole=={RECBOLE_VERSION}, found {recbole.__version__}: pip install recbole=={RECBOLE_VERSION}"
+            f"recbole_alkd needs recbole=={RECBOLE_VERSION}, found {recbole.__version__}: "
+            f"pip install recbole=={RECBOLE_VERSION}"
         )
     if int(pandas.__version__.split(".")[0]) >= 3:
         # dataset.py:1217 and ten more lines call Series.agg(len), which sees the whole Series since pandas 3.
-        raise ImportError(f"RecBole {RECBOLE_VERSION} needs pandas<3, found {pandas.__version__}: pip install 'pandas<3'")
+        raise ImportError(
+            f"RecBole {RECBOLE_VERSION} needs pandas<3, found {pandas.__version__}: pip install 'pandas<3'"
+        )

@@ -1,7 +1,8 @@
 """Checkpoints that torch's safe reader can read. Each shim names the line that it cures.
 
-torch>=2.6 reads checkpoints with weights_only=True. trainer.py:307 writes pickle protocol 4, which that reader cannot
-parse at all, and the pickled Config holds classes. So trainers write protocol 2 and the Config leaves its classes out.
+torch>=2.6 reads checkpoints with weights_only=True. trainer.py:307 writes pickle protocol 4, which that
+reader cannot parse at all, and the pickled Config holds classes.
+So trainers write protocol 2 and the Config leaves its classes out.
 """
 
 from __future__ import annotations
@@ -35,7 +36,15 @@ def readable_checkpoints() -> None:
     from recbole.config import Config
     from recbole.quick_start import quick_start
     from recbole.trainer import Trainer
-    from recbole.utils import EvaluatorType, FeatureSource, FeatureType, InputType, ModelType, get_model, set_color
+    from recbole.utils import (
+        EvaluatorType,
+        FeatureSource,
+        FeatureType,
+        InputType,
+        ModelType,
+        get_model,
+        set_color,
+    )
 
     def config_getstate(self: Config) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -95,7 +104,11 @@ def readable_checkpoints() -> None:
         return resume_file, bool(self.config["trust_checkpoint"])
 
     def evaluate_path(
-        self: Trainer, eval_data: Any, load_best_model: bool = True, model_file: Any = None, show_progress: bool = False
+        self: Trainer,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
     ) -> tuple[str, bool]:
         return model_file or self.saved_model_file, bool(load_best_model and self.config["trust_checkpoint"])
 
@@ -116,4 +129,6 @@ def readable_checkpoints() -> None:
     loader = named(lambda model_file: (model_file, False), load)
     quick_start.load_data_and_model = loader
     importlib.import_module("recbole.quick_start").load_data_and_model = loader  # type: ignore[attr-defined]
-    torch.serialization.add_safe_globals([Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader])
+    torch.serialization.add_safe_globals(
+        [Config, ModelType, InputType, EvaluatorType, FeatureType, FeatureSource, yaml.FullLoader]
+    )

@@ -1,4 +1,5 @@
-"""RecBole 1.2.1 beside today's numpy, torch and Ray, and without Ray. Each shim names the line that it cures."""
+"""RecBole 1.2.1 beside today's numpy, torch and Ray, and without Ray. Each shim names the line
+that it cures."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import numpy as np
 
 
 def numpy_aliases() -> None:
-    """configurator.py:630,631,635 read ``np.float_``, ``np.complex_`` and ``np.unicode_``, gone since numpy 2."""
+    """configurator.py:630,631,635 read ``np.float_``, ``np.complex_`` and ``np.unicode_``,
+    gone since numpy 2."""
     for name, value in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
         if name not in np.__dict__:
             setattr(np, name, value)
@@ -26,10 +28,11 @@ def quiet_known_warnings() -> None:
 
 
 def keep_anomaly_mode() -> None:
-    """sine.py:25 switches torch's anomaly mode on for the whole process, which doubles the time of every step.
+    """sine.py:25 switches torch's anomaly mode on for the whole process, which doubles the time of every
+    step.
 
-    The parameters after training are the same bit for bit (specs: GRU4Rec and STAMP), so the mode that was set before
-    the import comes back.
+    The parameters after training are the same bit for bit (specs: GRU4Rec and STAMP), so the mode that was
+    set before the import comes back.
     """
     import torch
 
@@ -41,17 +44,19 @@ def keep_anomaly_mode() -> None:
 def quick_start_without_ray() -> None:
     """quick_start.py:20 imports ``ray.tune`` for one call, ``tune.report(**metrics)`` (quick_start.py:223).
 
-    Ray 2.6.3, which RecBole pins, has no wheel for Python 3.12 and needs ``pkg_resources``, which left setuptools in
-    version 81; from version 2.7 on ``report`` takes one mapping; and on most machines there is no Ray at all. A stand-in
-    serves the import and is taken out of ``sys.modules`` again, so that nobody else finds a Ray that is not one. Its
-    ``report`` passes the metrics on to the real Ray of a trial.
+    Ray 2.6.3, which RecBole pins, has no wheel for Python 3.12 and needs ``pkg_resources``, which left
+    setuptools in version 81; from version 2.7 on ``report`` takes one mapping; and on most machines there is
+    no Ray at all. A stand-in serves the import and is taken out of ``sys.modules`` again, so that nobody else
+    finds a Ray that is not one. Its ``report`` passes the metrics on to the real Ray of a trial.
     """
     if "recbole.quick_start" in sys.modules:
         return
     ray, tune = types.ModuleType("ray"), types.ModuleType("ray.tune")
     tune.report = _report_to_ray  # type: ignore[attr-defined]
     ray.tune = tune  # type: ignore[attr-defined]
-    real = {name: sys.modules.pop(name) for name in list(sys.modules) if name == "ray" or name.startswith("ray.")}
+    real = {
+        name: sys.modules.pop(name) for name in list(sys.modules) if name == "ray" or name.startswith("ray.")
+    }
     sys.modules["ray"], sys.modules["ray.tune"] = ray, tune
     try:
         importlib.import_module("recbole.quick_start")

@@ -12,7 +12,8 @@ from recbole_alkd.settings.text import read_search_file
 
 
 def download_in_one_process() -> None:
-    """dataset.py:252 waits at a barrier after a download, which fails in a run that has one process and so no group."""
+    """dataset.py:252 waits at a barrier after a download, which fails in a run that has one process and so no
+    group."""
     import torch
     from recbole.data.dataset import Dataset
 
@@ -48,7 +49,8 @@ def folders_of_several_runs() -> None:
 
 
 def use_gpu_decides() -> None:
-    """configurator.py:490 chooses the device by ``gpu_id`` alone, so that ``use_gpu: False`` trains on a GPU all the same."""
+    """configurator.py:490 chooses the device by ``gpu_id`` alone, so that ``use_gpu: False`` trains on a GPU
+    all the same."""
     import torch
     from recbole.config import Config
 
@@ -63,7 +65,8 @@ def use_gpu_decides() -> None:
 
 
 def search_files_are_data() -> None:
-    """hyper_tuning.py:239 evaluates the lists of a search file (NAME choice [..], NAME uniform low,high) as Python."""
+    """hyper_tuning.py:239 evaluates the lists of a search file (NAME choice [..],
+    NAME uniform low,high) as Python."""
     from recbole.trainer import HyperTuning
 
     def _build_space_from_file(file: str) -> Any:
@@ -74,15 +77,20 @@ def search_files_are_data() -> None:
 
 
 def metrics_of_whole_lists() -> None:
-    """collector.py:246 calls ``.cpu()`` on counts that are no tensors, so that ItemCoverage, AveragePopularity, GiniIndex and
-    TailPercentage fail; and collector.py:165 asks for the best k of fewer than k items, after an epoch of training."""
+    """collector.py:246 calls ``.cpu()`` on counts that are no tensors, so that ItemCoverage,
+    AveragePopularity, GiniIndex and TailPercentage fail; and collector.py:165 asks for the best k of fewer
+    than k items, after an epoch of training."""
     import torch
     from recbole.evaluator import Collector
 
     get_data_struct, data_collect = Collector.get_data_struct, Collector.data_collect
 
     def collected(self: Collector) -> Any:
-        plain = {key: value for key, value in self.data_struct._data_dict.items() if not isinstance(value, torch.Tensor)}
+        plain = {
+            key: value
+            for key, value in self.data_struct._data_dict.items()
+            if not isinstance(value, torch.Tensor)
+        }
         for key in plain:
             del self.data_struct._data_dict[key]
         struct = get_data_struct(self)
@@ -95,15 +103,19 @@ def metrics_of_whole_lists() -> None:
         items = train_data._dataset.item_num - 1
         listed = self.register.need("rec.items") or self.register.need("rec.topk")
         if listed and max(self.topk) > items:
-            raise AlkdError(f"topk: {max(self.topk)} is more than the {items} items of the data set; allowed: at most {items}")
+            raise AlkdError(
+                f"topk: {max(self.topk)} is more than the {items} items of the data set; "
+                f"allowed: at most {items}"
+            )
         data_collect(self, train_data)
 
     Collector.get_data_struct, Collector.data_collect = collected, begins
 
 
 def scores_in_blocks() -> None:
-    """general_dataloader.py:252 gives a sequential model ``eval_batch_size`` rows at once, however many items each is scored
-    against: 4,096 rows times 834,459 items are 13.7 GB. See ``memory.py`` for how many rows there are instead."""
+    """general_dataloader.py:252 gives a sequential model ``eval_batch_size`` rows at once, however many items
+    each is scored against: 4,096 rows times 834,459 items are 13.7 GB.
+    See ``memory.py`` for how many rows there are instead."""
     from recbole.data.dataloader import FullSortEvalDataLoader
 
     original = FullSortEvalDataLoader._init_batch_size_and_step

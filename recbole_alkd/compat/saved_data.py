@@ -1,4 +1,5 @@
-"""Data sets and loaders that RecBole saved are read on trust alone. Each shim names the line that it cures."""
+"""Data sets and loaders that RecBole saved are read on trust alone. Each shim names the line that
+it cures."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ from recbole_alkd.settings.stock import check_value
 
 
 def saved_data_on_trust_alone() -> None:
-    """data/utils.py:61 and :122 unpickle what lies under a certain name in checkpoint_dir, or wherever a Config says, which a
-    checkpoint of somebody else brings along. Without trust the data set is read from its own files instead."""
+    """data/utils.py:61 and :122 unpickle what lies under a certain name in checkpoint_dir, or wherever a
+    Config says, which a checkpoint of somebody else brings along.
+    Without trust the data set is read from its own files instead."""
     from recbole.data import utils
 
     create_dataset, load_split_dataloaders = utils.create_dataset, utils.load_split_dataloaders
@@ -31,7 +33,8 @@ def saved_data_on_trust_alone() -> None:
         there = [path for path in there if os.path.exists(path)]
         if there:
             logging.getLogger().warning(
-                f"{there[0]!r} is not read: it can run code. The data set is made from its own files; trust_checkpoint: True "
+                f"{there[0]!r} is not read: it can run code. The data set is made from its own files; "
+                "trust_checkpoint: True "
                 "reads files of your own"
             )
         return bool(there)
@@ -49,7 +52,9 @@ def saved_data_on_trust_alone() -> None:
         return dataset
 
     def load(config: Any) -> Any:
-        names = f"{glob.escape(str(config['dataset']))}-for-{glob.escape(str(config['model']))}-dataloader.pth"
+        names = (
+            f"{glob.escape(str(config['dataset']))}-for-{glob.escape(str(config['model']))}-dataloader.pth"
+        )
         return None if untrusted(config, "dataloaders_save_path", names) else load_split_dataloaders(config)
 
     create.__doc__, load.__doc__ = create_dataset.__doc__, load_split_dataloaders.__doc__
@@ -58,8 +63,9 @@ def saved_data_on_trust_alone() -> None:
 
 
 def _check_model_inputs(config: Any, trusted: bool) -> None:
-    """kd_dagfm.py:43 evaluates a setting, which a checkpoint of somebody else may bring along; ldiffrec.py:231 unpickles a file
-    that lies beside the data. AlkdError where they would do more than read data."""
+    """kd_dagfm.py:43 evaluates a setting, which a checkpoint of somebody else may bring along;
+    ldiffrec.py:231 unpickles a file that lies beside the data. AlkdError where they would do more than read
+    data."""
     if config["model"] == "KD_DAGFM":
         check_value("teacher", config["teacher"])
     elif config["model"] == "LDiffRec" and (config["n_cate"] or 0) > 1 and not trusted:
@@ -67,6 +73,10 @@ def _check_model_inputs(config: Any, trusted: bool) -> None:
         try:
             np.load(path, mmap_mode="r")
         except FileNotFoundError:
-            raise AlkdError(f"n_cate: {config['n_cate']} needs {path!r}, which does not exist; allowed without it: 1") from None
+            raise AlkdError(
+                f"n_cate: {config['n_cate']} needs {path!r}, which does not exist; allowed without it: 1"
+            ) from None
         except (OSError, ValueError) as error:
-            raise AlkdError(f"{path!r} is not read: it is no array of numbers, or can run code ({error})") from None
+            raise AlkdError(
+                f"{path!r} is not read: it is no array of numbers, or can run code ({error})"
+            ) from None

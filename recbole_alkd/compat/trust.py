@@ -9,12 +9,14 @@ from contextvars import ContextVar
 
 _UNSAFE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 trusted: ContextVar[bool] = ContextVar("trusted", default=False)
-opening: ContextVar[bool] = ContextVar("opening", default=False)  # a checkpoint, whose Config is somebody's word
+# a checkpoint, whose Config is somebody's word
+opening: ContextVar[bool] = ContextVar("opening", default=False)
 
 
 @contextlib.contextmanager
 def trusted_loads() -> Iterator[None]:
-    """Inside of this RecBole's own torch.load calls read any checkpoint. Only on the user's word that the file is theirs.
+    """Inside of this RecBole's own torch.load calls read any checkpoint.
+    Only on the user's word that the file is theirs.
 
     torch.load looks at this variable when it is called, and RecBole's calls leave ``weights_only`` open.
     """

@@ -1,7 +1,8 @@
-"""Benchmark files, rows (session, history, item) that somebody else wrote: what their histories must look like.
+"""Benchmark files, rows (session, history, item) that somebody else wrote:
+what their histories must look like.
 
-RecBole takes any text for a list of ids, so that ``8,9,11`` becomes one item and a padding of zeros an item that is trained
-and recommended. Here both are errors that show the list.
+RecBole takes any text for a list of ids, so that ``8,9,11`` becomes one item and a padding of zeros an item
+that is trained and recommended. Here both are errors that show the list.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from recbole_alkd.settings.error import AlkdError
 # What lists look like elsewhere: [8, 9], (8; 9), {8|9}.
 _SIGN = re.compile(r"[\W_]")
 _MARKUP = re.compile(r"[\[\](){},;|'\"]")
-# Tokens that stand for "no item" in other people's files. Some of them are ids in others, so the lists must show it.
+# Tokens that stand for "no item" in other people's files. Some of them are ids in others,
+# so the lists must show it.
 _PADS = ("0", "-1", "pad", "PAD", "<pad>", "<PAD>")
 
 
@@ -32,7 +34,8 @@ def check_rows(
         described: gives the ids of the ``.item`` file; called only where a list looks odd.
 
     Raises:
-        AlkdError: a file without rows; a row without session, history or item; a list in another form; padding.
+        AlkdError: a file without rows; a row without session, history or item; a list in another form;
+            padding.
     """
     for part in parts:
         if not part.line:
@@ -52,25 +55,42 @@ def check_rows(
 
 def _form(seq_separator: str) -> str:
     between = "a space" if seq_separator == " " else repr(seq_separator)
-    return f"ids with {between} between them (seq_separator), oldest first, without brackets or padding, such as 8{seq_separator}9"
+    return (
+        f"ids with {between} between them (seq_separator), oldest first, without brackets or padding, "
+        f"such as 8{seq_separator}9"
+    )
 
 
-def _check_blank(part: Columns, session_field: str, list_field: str, item_field: str, seq_separator: str) -> None:
-    empty = [line for text, line in zip(part.texts[list_field], part.line, strict=True) if not split_list(text, seq_separator)]
+def _check_blank(
+    part: Columns, session_field: str, list_field: str, item_field: str, seq_separator: str
+) -> None:
+    empty = [
+        line
+        for text, line in zip(part.texts[list_field], part.line, strict=True)
+        if not split_list(text, seq_separator)
+    ]
     pairs = zip(part.texts[session_field], part.texts[item_field], part.line, strict=True)
     blank = [line for session, item, line in pairs if not clean_id(session) or not clean_id(item)]
     if empty or blank:
         raise AlkdError(
-            f"{part.path}: rows without session, history or item (line {shown(sorted({*empty, *blank}))}; {len(empty)} empty "
+            f"{part.path}: rows without session, history or item (line {shown(sorted({*empty, *blank}))}; "
+            f"{len(empty)} empty "
             "histories); remove them"
         )
     for text, line in zip(part.texts[list_field], part.line, strict=True):
         if PADDING in text or not MISSING.isdisjoint(split_list(text, seq_separator)):
-            raise AlkdError(f"{part.path}, line {line}: {list_field} {_cut(text)} has a place without item; {_form(seq_separator)}")
+            raise AlkdError(
+                f"{part.path}, line {line}: {list_field} {_cut(text)} has a place without item; "
+                f"{_form(seq_separator)}"
+            )
 
 
 def _check_markup(
-    parts: Sequence[Columns], list_field: str, seq_separator: str, targets: set[str], described: Callable[[], set[str]]
+    parts: Sequence[Columns],
+    list_field: str,
+    seq_separator: str,
+    targets: set[str],
+    described: Callable[[], set[str]],
 ) -> None:
     known: set[str] | None = None
     odd: dict[str, tuple[Columns, str, int]] = {}  # words that are no target -> where they stand first
@@ -92,7 +112,10 @@ def _check_markup(
 
 
 def _no_list(part: Columns, text: str, line: int, list_field: str, seq_separator: str) -> AlkdError:
-    return AlkdError(f"{part.path}, line {line}: {list_field} {_cut(text)} is not read as a list; allowed: {_form(seq_separator)}")
+    return AlkdError(
+        f"{part.path}, line {line}: {list_field} {_cut(text)} is not read as a list; "
+        f"allowed: {_form(seq_separator)}"
+    )
 
 
 def _is_joined(word: str, targets: set[str]) -> bool:
@@ -101,8 +124,11 @@ def _is_joined(word: str, targets: set[str]) -> bool:
     return any(all(name in targets for name in word.strip(sign).split(sign)) for sign in signs)
 
 
-def _own_padding(parts: Sequence[Columns], list_field: str, seq_separator: str, targets: set[str]) -> list[str]:
-    """What else may be padding, whatever its name: no target, and twice in a row at an end of many lists, all of one length."""
+def _own_padding(
+    parts: Sequence[Columns], list_field: str, seq_separator: str, targets: set[str]
+) -> list[str]:
+    """What else may be padding, whatever its name: no target, and twice in a row at an end of many lists,
+    all of one length."""
     ends: Counter[str] = Counter()
     width = lists = 0
     for part in parts:
@@ -113,13 +139,18 @@ def _own_padding(parts: Sequence[Columns], list_field: str, seq_separator: str, 
             width, lists = len(words), lists + 1
             if width > 1:
                 ends.update({words[end] for end, next_ in ((0, 1), (-1, -2)) if words[end] == words[next_]})
-    return [word for word, count in ends.items() if word not in targets and word not in _PADS and count >= max(3, lists / 20)]
+    return [
+        word
+        for word, count in ends.items()
+        if word not in targets and word not in _PADS and count >= max(3, lists / 20)
+    ]
 
 
 def _check_padding(
     parts: Sequence[Columns], list_field: str, seq_separator: str, pad: str, described: Callable[[], set[str]]
 ) -> None:
-    """``pad`` is no target. It is padding, not an item, where it stands at the ends of lists only, and in a way items do not."""
+    """``pad`` is no target. It is padding, not an item, where it stands at the ends of lists only,
+    and in a way items do not."""
     widths, padded, telling = set(), 0, False
     first: tuple[Columns, str, int] | None = None
     for part in parts:
@@ -139,7 +170,8 @@ def _check_padding(
         return
     part, text, line = first
     raise AlkdError(
-        f"{part.path}, line {line}: {list_field} {_cut(text)} is padded with {pad}, which is no target anywhere ({padded:,} lists "
+        f"{part.path}, line {line}: {list_field} {_cut(text)} is padded with {pad}, "
+        f"which is no target anywhere ({padded:,} lists "
         f"are padded); allowed: {_form(seq_separator)}"
     )
 

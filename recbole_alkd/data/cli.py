@@ -1,4 +1,5 @@
-"""The console commands ``recbole-alkd sessions``, make_sessions with the same names, and ``recbole-alkd import``."""
+"""The console commands ``recbole-alkd sessions``, make_sessions with the same names,
+and ``recbole-alkd import``."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
         description="Cut clicks into sessions, split the sessions, and write RecBole's atomic files.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    defaults = {name: parameter.default for name, parameter in inspect.signature(make_sessions).parameters.items()}
+    defaults = {
+        name: parameter.default for name, parameter in inspect.signature(make_sessions).parameters.items()
+    }
 
     def add(name: str, text: str, **how: Any) -> None:
         spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
@@ -39,24 +42,42 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
     add("item_field", "column of the item", metavar="NAME")
     add("time_field", "column of the timestamp", metavar="NAME")
     add("session_field", "column that is the session already; then --window is not used", metavar="NAME")
-    add("window", "seconds of a session, in UTC; none: the user is the session", type=_window, metavar="SECONDS")
+    add(
+        "window",
+        "seconds of a session, in UTC; none: the user is the session",
+        type=_window,
+        metavar="SECONDS",
+    )
     add("min_length", "records of a session, at least", type=int, metavar="N")
     add("max_length", "items of a history, at most; the last ones are kept", type=int, metavar="N")
     add("split", "shares of the sessions in train, valid and test", type=float, nargs=3, metavar="SHARE")
     add("order", "split at random, or by the time of the last click", choices=ORDERS)
-    add("augmentation", "training rows: one for every item after the first, or one a session", choices=AUGMENTATIONS)
+    add(
+        "augmentation",
+        "training rows: one for every item after the first, or one a session",
+        choices=AUGMENTATIONS,
+    )
     add("seed", "seed of the random split", type=int, metavar="N")
     add("time_unit", "unit of the timestamps; without it they are whole seconds", choices=tuple(TIME_UNITS))
-    add("titles", "titles: a RecBole .item file or CSV; without it, the .item file beside the clicks", metavar="FILE")
+    add(
+        "titles",
+        "titles: a RecBole .item file or CSV; without it, the .item file beside the clicks",
+        metavar="FILE",
+    )
     add("title_field", "column of the titles; without it, title, movie_title or name", metavar="NAME")
     add("separator", "between columns; without it, the first line tells", type=_separator, metavar="TEXT")
-    add("encoding", "of the files, such as latin-1; without it, UTF-8 or what a byte order mark says", metavar="NAME")
+    add(
+        "encoding",
+        "of the files, such as latin-1; without it, UTF-8 or what a byte order mark says",
+        metavar="NAME",
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the sessions, print the counts and the RecBole settings that read them. AlkdError as ``make_sessions`` raises it."""
+    """Make the sessions, print the counts and the RecBole settings that read them.
+    AlkdError as ``make_sessions`` raises it."""
     names = inspect.signature(make_sessions).parameters
     counts = make_sessions(**{name: getattr(args, name) for name in names})
     for name, count in counts.items():
@@ -72,24 +93,41 @@ def add_import_command(subparsers: Any) -> argparse.ArgumentParser:
     alkdrec = sources.add_parser(
         "alkdrec",
         help="the ALKDRec authors' release, from a clone of your own",
-        description="Write the sessions, titles, recorded GPT-4 rankings and selections of the ALKDRec authors' release as RecBole "
+        description="Write the sessions, titles, recorded GPT-4 rankings and selections of the ALKDRec "
+        "authors' release as RecBole "
         "files. The columns of its pickled sessions are found out where they are not named.",
         allow_abbrev=False,
     )
     alkdrec.add_argument("path", type=Path, help="your clone, or its folder with the data")
-    alkdrec.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new data set; its last part names it")
+    alkdrec.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="new data set; its last part names it"
+    )
     alkdrec.add_argument("--data", default="ML", metavar="NAME", help="ML or Games (default: %(default)s)")
-    alkdrec.add_argument("--items", metavar="COLUMN", help="column with a session's items, as lists or one item a row")
-    alkdrec.add_argument("--label", metavar="COLUMN", help="column with the item that follows them, where it is not their last")
-    alkdrec.add_argument("--session", metavar="COLUMN", help="column with the session's number, where it is not the row's")
-    alkdrec.add_argument("--raw-ids", action="store_true", default=None, help="items are ids of the title file, no row numbers")
-    alkdrec.add_argument("--min-items", type=int, metavar="N", help="of a session, with its label (default: 2, or 5 if that fits)")
+    alkdrec.add_argument(
+        "--items", metavar="COLUMN", help="column with a session's items, as lists or one item a row"
+    )
+    alkdrec.add_argument(
+        "--label", metavar="COLUMN", help="column with the item that follows them, where it is not their last"
+    )
+    alkdrec.add_argument(
+        "--session", metavar="COLUMN", help="column with the session's number, where it is not the row's"
+    )
+    alkdrec.add_argument(
+        "--raw-ids", action="store_true", default=None, help="items are ids of the title file, no row numbers"
+    )
+    alkdrec.add_argument(
+        "--min-items",
+        type=int,
+        metavar="N",
+        help="of a session, with its label (default: 2, or 5 if that fits)",
+    )
     alkdrec.set_defaults(run=run_import)
     return parser
 
 
 def run_import(args: argparse.Namespace) -> int:
-    """Import, print the counts and the RecBole settings that read the files. AlkdError as ``import_alkdrec`` raises it."""
+    """Import, print the counts and the RecBole settings that read the files.
+    AlkdError as ``import_alkdrec`` raises it."""
     counts = import_alkdrec(
         args.path,
         args.out,

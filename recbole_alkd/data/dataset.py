@@ -1,8 +1,8 @@
 """ALKDRecDataset: sessions and their instances inside RecBole, the ones that ``make_sessions`` would write.
 
-A plain ``.inter`` file is cut into sessions, the sessions are split, and the training part is augmented; benchmark files
-(``benchmark_filename: [train, valid, test]``) hold the split already. Every row of a part carries its number in the field
-``alkd_row``, by which the trainer finds the row's label in a shuffled batch.
+A plain ``.inter`` file is cut into sessions, the sessions are split, and the training part is augmented;
+benchmark files (``benchmark_filename: [train, valid, test]``) hold the split already. Every row of a part
+carries its number in the field ``alkd_row``, by which the trainer finds the row's label in a shuffled batch.
 """
 
 from __future__ import annotations
@@ -44,11 +44,19 @@ def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
     split, order, group_by = (eval_args.get(key) for key in ("split", "order", "group_by"))
     wanted = "use split: {RS: [0.6, 0.2, 0.2]}, order: RO (or TO), group_by: none"
     if not isinstance(split, dict) or list(split) != ["RS"]:
-        raise AlkdError(f"eval_args: split {split!r} would put prefixes of valid and test sessions into training; {wanted}")
+        raise AlkdError(
+            f"eval_args: split {split!r} would put prefixes of valid and test sessions into training; "
+            f"{wanted}"
+        )
     if group_by not in (None, "none"):
-        raise AlkdError(f"eval_args: group_by {group_by!r} would put prefixes of test sessions into training; {wanted}")
+        raise AlkdError(
+            f"eval_args: group_by {group_by!r} would put prefixes of test sessions into training; {wanted}"
+        )
     if order not in ORDER_NAMES:
-        raise AlkdError(f"eval_args: order {order!r} is not allowed; allowed: RO (at random) | TO (by the time of the last click)")
+        raise AlkdError(
+            f"eval_args: order {order!r} is not allowed; allowed: RO (at random) | TO (by the time of the "
+            "last click)"
+        )
     ratios = split["RS"]
     if isinstance(ratios, list) and all(isinstance(r, (int, float)) for r in ratios) and sum(ratios) > 0:
         ratios = [r / sum(ratios) for r in ratios]  # RecBole takes [8, 1, 1] as well
@@ -59,21 +67,24 @@ def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
 class ALKDRecDataset(CheckedFiles):
     """Sessions as RecBole's users, instances as its rows.
 
-    Fields of a batch: ``USER_ID_FIELD`` (the session), ``ITEM_ID_FIELD + LIST_SUFFIX`` (history, oldest first, padded with 0
-    on the right to the longest one, at most ``MAX_ITEM_LIST_LENGTH``: the last items are kept), ``ITEM_ID_FIELD`` (the target),
-    ``ITEM_LIST_LENGTH_FIELD`` and ``alkd_row``. Nothing else: item titles are read by ``load_titles``, user features and
-    timestamps are no input of a session model.
+    Fields of a batch: ``USER_ID_FIELD`` (the session), ``ITEM_ID_FIELD + LIST_SUFFIX`` (history, oldest
+    first, padded with 0 on the right to the longest one, at most ``MAX_ITEM_LIST_LENGTH``: the last items are
+    kept), ``ITEM_ID_FIELD`` (the target), ``ITEM_LIST_LENGTH_FIELD`` and ``alkd_row``. Nothing else: item
+    titles are read by ``load_titles``, user features and timestamps are no input of a session model.
 
-    RecBole's filters (``val_interval``, ``user_inter_num_interval``, ``item_inter_num_interval``, ``rm_dup_inter``, ...) work on a
-    plain file, with the session as the user. Benchmark files are taken as they are, but for two things: training rows are brought
-    to ``session_augmentation`` (several rows of one session, as ``augmentation="prefix"`` writes them, are one session), and
-    histories are cut. After ``build`` this object holds the rows of all parts one after the other.
+    RecBole's filters (``val_interval``, ``user_inter_num_interval``, ``item_inter_num_interval``,
+    ``rm_dup_inter``, ...) work on a plain file, with the session as the user. Benchmark files are taken as
+    they are, but for two things: training rows are brought to ``session_augmentation`` (several rows of one
+    session, as ``augmentation="prefix"`` writes them, are one session), and histories are cut.
+    After ``build`` this object holds the rows of all parts one after the other.
 
     Attributes of a part that ``build`` returns:
-        row_is_last: (rows,) bool, whether the row's target is its session's last item; ``alkd_row`` indexes it.
+        row_is_last: (rows,) bool, whether the row's target is its session's last item;
+            ``alkd_row`` indexes it.
 
     Raises:
-        AlkdError: see ``split_settings`` and ``make_sessions``; benchmark files other than three, ``seq_len`` on the list field.
+        AlkdError: see ``split_settings`` and ``make_sessions``; benchmark files other than three,
+            ``seq_len`` on the list field.
     """
 
     row_is_last: np.ndarray
@@ -83,7 +94,7 @@ class ALKDRecDataset(CheckedFiles):
         self.settings = settings_of(config).session
         super().__init__(config)
 
-    # -- loading and filtering
+    # loading and filtering
 
     def _load_inter_feat(self, token: str, dataset_path: str) -> None:
         if self.benchmark_filename_list is not None:
@@ -101,7 +112,9 @@ class ALKDRecDataset(CheckedFiles):
             if only_positions(cut_sessions(session, clicks.time), clicks.time):
                 raise AlkdError(positions_message(self.time_field, "eval_args order: RO"))
 
-    def _load_user_or_item_feat(self, token: str, dataset_path: str, source: FeatureSource, field_name: str) -> pd.DataFrame | None:
+    def _load_user_or_item_feat(
+        self, token: str, dataset_path: str, source: FeatureSource, field_name: str
+    ) -> pd.DataFrame | None:
         if source is FeatureSource.USER:  # sessions are the users here, they have no features
             self.field2source[self.uid_field] = FeatureSource.USER_ID
             return None
@@ -123,7 +136,8 @@ class ALKDRecDataset(CheckedFiles):
         self._drop_item_features()
 
     def _filter_nan_user_or_item(self) -> None:
-        """Clicks without an id are left out when they are read. RecBole's own drops rows that it counted before an earlier drop."""
+        """Clicks without an id are left out when they are read.
+        RecBole's own drops rows that it counted before an earlier drop."""
         if self.item_feat is not None:
             self.item_feat.dropna(subset=[self.iid_field], inplace=True)
 
@@ -133,7 +147,8 @@ class ALKDRecDataset(CheckedFiles):
         super()._filter_inter_by_user_or_item()
         if len(self.inter_feat) < before:
             self.logger.warning(
-                f"{self.dataset_name}: {before - len(self.inter_feat):,} of {before:,} clicks are left out, their items have no "
+                f"{self.dataset_name}: {before - len(self.inter_feat):,} of {before:,} clicks are left out, "
+                "their items have no "
                 f"row in {self.dataset_name}.item (filter_inter_by_user_or_item)"
             )
 
@@ -142,7 +157,9 @@ class ALKDRecDataset(CheckedFiles):
         keep = self.config["rm_dup_inter"]
         if keep is not None:
             order = np.argsort(self._time[self.inter_feat.index], kind="stable")
-            kept = self.inter_feat.iloc[order].drop_duplicates(subset=[self.uid_field, self.iid_field], keep=keep)
+            kept = self.inter_feat.iloc[order].drop_duplicates(
+                subset=[self.uid_field, self.iid_field], keep=keep
+            )
             self.inter_feat = kept.sort_index()
 
     def _filter_by_inter_num(self) -> None:
@@ -152,7 +169,8 @@ class ALKDRecDataset(CheckedFiles):
                 super()._filter_by_inter_num()
             if self.inter_feat.empty:
                 raise AlkdError(
-                    f"{self.dataset_name}: no click is left after the filters (val_interval, user_inter_num_interval, "
+                    f"{self.dataset_name}: no click is left after the filters (val_interval, "
+                    "user_inter_num_interval, "
                     "item_inter_num_interval, rm_dup_inter, filter_inter_by_user_or_item); filter less"
                 )
             length = self.inter_feat.groupby(self.uid_field)[self.uid_field].transform("size")
@@ -163,7 +181,8 @@ class ALKDRecDataset(CheckedFiles):
             if self.inter_feat.empty:
                 least = self.settings.session_min_length
                 raise AlkdError(
-                    f"{self.dataset_name}: no session is left with {least} records (session_min_length); lower it or filter less"
+                    f"{self.dataset_name}: no session is left with {least} records (session_min_length); "
+                    "lower it or filter less"
                 )
 
     def _reset_index(self) -> None:
@@ -180,15 +199,18 @@ class ALKDRecDataset(CheckedFiles):
                 properties.pop(field, None)
         self.item_feat = None
         self.feat_name_list = [name for name in getattr(self, "feat_name_list", []) if name != "item_feat"]
-        self._rest_fields = np.array([field for field in getattr(self, "_rest_fields", []) if field in self.field2type])
+        self._rest_fields = np.array(
+            [field for field in getattr(self, "_rest_fields", []) if field in self.field2type]
+        )
 
-    # -- instances
+    # instances
 
     def _benchmark_presets(self) -> None:
         """Lengths and lists are made with the instances."""
 
     def _change_feat_format(self) -> None:
-        """Turn the loaded rows into instances of all parts (RecBole calls this once, when it splits the data)."""
+        """Turn the loaded rows into instances of all parts (RecBole calls this once,
+        when it splits the data)."""
         for name in self.feat_name_list:
             if name != "inter_feat":
                 setattr(self, name, self._dataframe_to_interaction(getattr(self, name)))
@@ -197,7 +219,9 @@ class ALKDRecDataset(CheckedFiles):
         else:
             uid, flat, offsets, parts = self._sessions_of_benchmark()
         augmentation, longest = self.settings.session_augmentation, self.max_item_list_len
-        rows = [expand(offsets, part, augmentation if k == 0 else "last", longest) for k, part in enumerate(parts)]
+        rows = [
+            expand(offsets, part, augmentation if k == 0 else "last", longest) for k, part in enumerate(parts)
+        ]
         self._rows_last = [part.last for part in rows]
         train = np.full(self.user_num, -1)
         train[uid[parts[0]]] = parts[0]
@@ -208,7 +232,8 @@ class ALKDRecDataset(CheckedFiles):
         self.inter_feat = self._interaction(uid, flat, rows)
 
     def _sessions_of_clicks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Session ids (n,), items (N,) session by session, offsets (n + 1,), and the sessions of the three parts."""
+        """Session ids (n,), items (N,) session by session, offsets (n + 1,), and the sessions of the three
+        parts."""
         session, uid = pd.factorize(self.inter_feat[self.uid_field].to_numpy())
         sessions = cut_sessions(session, self._time)
         ratios, order = split_settings(self.config["eval_args"])
@@ -217,7 +242,10 @@ class ALKDRecDataset(CheckedFiles):
 
     def _sessions_of_benchmark(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
         """The same from (history, label) rows; the training rows of one session are put together again."""
-        uid, histories = self.inter_feat[self.uid_field].to_numpy(), self.inter_feat[self.list_field].to_numpy()
+        uid, histories = (
+            self.inter_feat[self.uid_field].to_numpy(),
+            self.inter_feat[self.list_field].to_numpy(),
+        )
         length = np.array([len(history) for history in histories]) + 1
         end = np.cumsum(length)
         flat = np.empty(end[-1], dtype=np.int64)
@@ -229,13 +257,15 @@ class ALKDRecDataset(CheckedFiles):
         code = pd.factorize(uid[:train_rows])[0]
         order, again = np.arange(len(uid)), np.zeros(len(uid), dtype=bool)
         order[:train_rows] = np.argsort(code, kind="stable")
-        again[1:train_rows] = np.diff(code[order[:train_rows]]) == 0  # the row continues the session of the one before
+        # the row continues the session of the one before
+        again[1:train_rows] = np.diff(code[order[:train_rows]]) == 0
         here, before = order[again], order[np.flatnonzero(again) - 1]
         torn = flat[end[here] - 2] != flat[end[before] - 1]
         if torn.any():
             session = str(self.id2token(self.uid_field, uid[here[torn.argmax()]]))
             raise AlkdError(
-                f"{self.dataset_name}: session {session!r} has training rows that are not prefixes of one session, shortest first; "
+                f"{self.dataset_name}: session {session!r} has training rows that are not prefixes of one "
+                "session, shortest first; "
                 "give every session an id of its own"
             )
         size = np.where(again, 1, length[order])  # a row that continues a session adds its label only
@@ -278,7 +308,10 @@ class ALKDRecDataset(CheckedFiles):
         """AlkdError when ``topk`` asks for more items than there are."""
         items, longest = self.item_num - 1, max(self.config["topk"])
         if longest > items:
-            raise AlkdError(f"topk: {longest} is more than the {items} items of {self.dataset_name}; allowed: at most {items}")
+            raise AlkdError(
+                f"topk: {longest} is more than the {items} items of {self.dataset_name}; "
+                f"allowed: at most {items}"
+            )
 
     def build(self) -> list[ALKDRecDataset]:
         """The three parts, each with ``row_is_last``."""
@@ -292,10 +325,13 @@ class ALKDRecDataset(CheckedFiles):
         return parts
 
     def backward_rows(self) -> Interaction:
-        """The training rows that the training sessions give when they are read from their end, with -1 as ``alkd_row``."""
+        """The training rows that the training sessions give when they are read from their end,
+        with -1 as ``alkd_row``."""
         items = [self.session_items(session)[::-1] for session in self._train_sessions]
         offsets = np.cumsum([0, *map(len, items)])
-        rows = expand(offsets, np.arange(len(items)), self.settings.session_augmentation, self.max_item_list_len)
+        rows = expand(
+            offsets, np.arange(len(items)), self.settings.session_augmentation, self.max_item_list_len
+        )
         made = self._interaction(self._train_sessions, np.concatenate(items), [rows])
         made[ROW_FIELD].fill_(-1)
         return made
@@ -303,10 +339,13 @@ class ALKDRecDataset(CheckedFiles):
     def session_items(self, session: int) -> np.ndarray:
         """All items of a training session, oldest first, as internal ids; ``session`` is its internal id.
 
-        A benchmark file that was cut when it was written gives what it holds. AlkdError when the session is not in training.
+        A benchmark file that was cut when it was written gives what it holds.
+        AlkdError when the session is not in training.
         """
         train, flat, offsets = self._full
         at = train[session]
         if at < 0:
-            raise AlkdError(f"session {str(self.id2token(self.uid_field, session))!r} is not a training session")
+            raise AlkdError(
+                f"session {str(self.id2token(self.uid_field, session))!r} is not a training session"
+            )
         return flat[offsets[at] : offsets[at + 1]]

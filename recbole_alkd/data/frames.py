@@ -28,7 +28,9 @@ class Columns:
     line: list[int]
 
 
-def read_columns(path: Path, wanted: Iterable[str] | None, separator: str | None, encoding: str | None) -> Columns:
+def read_columns(
+    path: Path, wanted: Iterable[str] | None, separator: str | None, encoding: str | None
+) -> Columns:
     """Read the ``wanted`` columns (those that are there; None: all) of an atomic file.
 
     Raises:
@@ -48,25 +50,40 @@ def read_columns(path: Path, wanted: Iterable[str] | None, separator: str | None
 
 
 def frame_of(
-    path: Path, texts: Mapping[str, list[str]], kinds: Mapping[str, str], line: Sequence[int], seq_separator: str
+    path: Path,
+    texts: Mapping[str, list[str]],
+    kinds: Mapping[str, str],
+    line: Sequence[int],
+    seq_separator: str,
 ) -> pd.DataFrame:
     """The columns as RecBole keeps them: tokens as text or None, numbers as float64, sequences as arrays.
 
     Raises:
         AlkdError: a number that is none; it names file, line and value.
     """
-    return pd.DataFrame({name: _values(name, column, kinds[name], path, line, seq_separator) for name, column in texts.items()})
+    return pd.DataFrame(
+        {
+            name: _values(name, column, kinds[name], path, line, seq_separator)
+            for name, column in texts.items()
+        }
+    )
 
 
-def _values(name: str, texts: list[str], kind: str, path: Path, line: Sequence[int], seq_separator: str) -> pd.Series:
+def _values(
+    name: str, texts: list[str], kind: str, path: Path, line: Sequence[int], seq_separator: str
+) -> pd.Series:
     if kind == "token":
         return pd.Series([clean_id(text) or None for text in texts], dtype=object)
     if kind == "float":
-        return pd.Series([_number(text, name, path, at) for text, at in zip(texts, line, strict=True)], dtype=np.float64)
+        return pd.Series(
+            [_number(text, name, path, at) for text, at in zip(texts, line, strict=True)], dtype=np.float64
+        )
     if kind == "token_seq":
         return pd.Series([np.array(split_list(text, seq_separator)) for text in texts], dtype=object)
     lists = (split_list(text, seq_separator) for text in texts)
-    numbers = [[_number(word, name, path, at) for word in words] for words, at in zip(lists, line, strict=True)]
+    numbers = [
+        [_number(word, name, path, at) for word in words] for words, at in zip(lists, line, strict=True)
+    ]
     return pd.Series([np.array(values, dtype=np.float64) for values in numbers], dtype=object)
 
 
@@ -83,6 +100,7 @@ def _number(text: str, name: str, path: Path, line: int) -> float:
         return float(text)
     except ValueError:
         raise AlkdError(
-            f"{path}, line {line}: {name} {text!r} is not a number, and the header says {name}:float; allowed: numbers, "
+            f"{path}, line {line}: {name} {text!r} is not a number, and the header says {name}:float; "
+            "allowed: numbers, "
             f"or {name}:token"
         ) from None

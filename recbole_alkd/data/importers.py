@@ -1,16 +1,19 @@
-"""The data that the paper's authors published with ALKDRec, from a user's own clone, as RecBole files and recorded rankings.
+"""The data that the paper's authors published with ALKDRec, from a user's own clone,
+as RecBole files and recorded rankings.
 
 What is known of the release and read here, in ``datasets/NAME`` (NAME is ML or Games):
 
-- ``NAME_title.csv``: ``itemID,title``; an item's number is its row, from 0; of two rows with one id the first counts;
-- ``NAME_LLM_Database.data``: ``session <tab> [item numbers] <tab> hit``, the LLM's list and the place of the session's next
-  item in it (the length asked for, 25, where it is not in it);
+- ``NAME_title.csv``: ``itemID,title``; an item's number is its row, from 0;
+  of two rows with one id the first counts;
+- ``NAME_LLM_Database.data``: ``session <tab> [item numbers] <tab> hit``, the LLM's list and the place of the
+  session's next item in it (the length asked for, 25, where it is not in it);
 - ``NAME_*.base``: the sessions that a policy selected, one a line, in order;
-- ``NAME.pkl``: the sessions. Its layout is described nowhere, so the columns can be named, and without names every way of
-  reading it is tried: right is the one under which the recorded places of all rankings are true.
+- ``NAME.pkl``: the sessions. Its layout is described nowhere, so the columns can be named, and without names
+  every way of reading it is tried: right is the one under which the recorded places of all rankings are true.
 
-Sessions are numbered as the authors' own loader does it: items without a row among the titles are dropped from a session's
-history, then sessions whose label has none, then sessions without history; the others are numbered in order.
+Sessions are numbered as the authors' own loader does it: items without a row among the titles are dropped
+from a session's history, then sessions whose label has none, then sessions without history;
+the others are numbered in order.
 """
 
 from __future__ import annotations
@@ -27,14 +30,20 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recbole_alkd.data.own_settings import SETTINGS_HEADER, benchmark_settings, check_dataset_name, settings_text
+from recbole_alkd.data.own_settings import (
+    SETTINGS_HEADER,
+    benchmark_settings,
+    check_dataset_name,
+    settings_text,
+)
 from recbole_alkd.data.pickles import read_pickle
 from recbole_alkd.data.tables import open_text
 from recbole_alkd.data.writing import write_files
 from recbole_alkd.settings.error import AlkdError
 
 LLM = "gpt-4-turbo-2024-04-09"  # as the paper says
-# Items of a session, its label among them: what the loader leaves, and the least of the paper's own data where a release has more.
+# Items of a session, its label among them: what the loader leaves, and the least of the paper's own data
+# where a release has more.
 MIN_ITEMS = (2, 5)
 ASKED = 25  # items the LLM was asked for, and the recorded hit where the label is not among them
 _SPLIT = (0.6, 0.8)  # where train and valid end; the published sessions are in random order
@@ -80,28 +89,35 @@ def import_alkdrec(
     raw_ids: bool | None = None,
     min_items: int | None = None,
 ) -> dict[str, Any]:
-    """Write the sessions, titles, rankings and selections of a clone into ``out``, whose last part names the data set.
+    """Write the sessions, titles, rankings and selections of a clone into ``out``,
+    whose last part names the data set.
 
-    Files: NAME.{train,valid,test}.inter (one session a row, its history whole and in order), NAME.item, NAME.llm.jsonl (for
-    ``llm_teacher: replay``), NAME.selection.json (for ``alkd_picks: FILE#policy``), NAME.yaml (how a run reads them). The first
-    60 % of the sessions are train, the next 20 % valid.
+    Files: NAME.{train,valid,test}.inter (one session a row, its history whole and in order), NAME.item,
+    NAME.llm.jsonl (for ``llm_teacher: replay``), NAME.selection.json (for ``alkd_picks: FILE#policy``),
+    NAME.yaml (how a run reads them). The first 60 % of the sessions are train, the next 20 % valid.
 
     Args:
         clone: the clone, or the folder with its files.
         data: ML or Games.
         items_column, label_column, session_column, raw_ids: see ``Layout``; what is not given is found out.
-        min_items: shorter sessions are left out before the others are numbered. None: 2, and where that contradicts the
-            rankings 5.
+        min_items: shorter sessions are left out before the others are numbered. None: 2, and where that
+            contradicts the rankings 5.
 
     Returns:
         Counts, and ``layout``: how the sessions were read.
 
     Raises:
-        AlkdError: a missing or unreadable file; sessions that no way of reading brings in line with the recorded rankings.
+        AlkdError: a missing or unreadable file; sessions that no way of reading brings in line with the
+            recorded rankings.
     """
-    folder = next((f for f in (clone / "datasets" / data, clone / data, clone) if (f / f"{data}.pkl").is_file()), None)
+    folder = next(
+        (f for f in (clone / "datasets" / data, clone / data, clone) if (f / f"{data}.pkl").is_file()), None
+    )
     if folder is None:
-        raise AlkdError(f"{clone}: no datasets/{data}/{data}.pkl; give the authors' clone, and --data as its folder is called")
+        raise AlkdError(
+            f"{clone}: no datasets/{data}/{data}.pkl; give the authors' clone, and --data as its folder is "
+            "called"
+        )
     check_dataset_name(out.name)
     tokens, titles = _read_titles(folder / f"{data}_title.csv")
     recorded = list(_read_rankings(folder / f"{data}_LLM_Database.data"))
@@ -138,9 +154,15 @@ def import_alkdrec(
         {
             **{f"{name}.{part}.inter": partial(inter, chosen) for part, chosen in parts.items()},
             f"{name}.item": item,
-            f"{name}.llm.jsonl": lambda s: s.writelines(json.dumps(r, separators=(",", ":")) + "\n" for r in rankings),
-            f"{name}.yaml": lambda s: s.write(SETTINGS_HEADER + settings_text(benchmark_settings(title_field="title"))),
-            f"{name}.selection.json": lambda s: json.dump({k: [str(x) for x in picks] for k, picks in base.items()}, s),
+            f"{name}.llm.jsonl": lambda s: s.writelines(
+                json.dumps(r, separators=(",", ":")) + "\n" for r in rankings
+            ),
+            f"{name}.yaml": lambda s: s.write(
+                SETTINGS_HEADER + settings_text(benchmark_settings(title_field="title"))
+            ),
+            f"{name}.selection.json": lambda s: json.dump(
+                {k: [str(x) for x in picks] for k, picks in base.items()}, s
+            ),
         },
     )
     return {
@@ -154,20 +176,24 @@ def import_alkdrec(
     }
 
 
-# -- the text files ------------------------------------------------------------------------------------------------------
+# the text files
 
 
 def _read_titles(file: Path) -> tuple[list[str], list[str]]:
     with open_text(file) as stream:
         rows = list(csv.reader(stream))
     if not rows or rows[0][:2] != ["itemID", "title"]:
-        raise AlkdError(f"{file}: the columns itemID,title are expected, found {','.join(rows[0]) if rows else 'nothing'}")
+        raise AlkdError(
+            f"{file}: the columns itemID,title are expected, found {','.join(rows[0]) if rows else 'nothing'}"
+        )
     titles: dict[str, str] = {}
     for line, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         if len(row) != 2 or not row[0] or re.search(r"\s", row[0]):
-            raise AlkdError(f"{file}, row {line}: an item id without spaces and a title are expected, found {row!r}")
+            raise AlkdError(
+                f"{file}, row {line}: an item id without spaces and a title are expected, found {row!r}"
+            )
         titles.setdefault(row[0], row[1])
     # RecBole reads quotes as pandas does, so that a lone one would swallow the lines behind it
     return list(titles), [" ".join(title.replace('"', "").split()) for title in titles.values()]
@@ -185,7 +211,9 @@ def _read_rankings(file: Path) -> Iterator[Recorded]:
                     raise ValueError
                 yield Recorded(int(session), tuple(items), int(hit))
             except ValueError:
-                raise AlkdError(f"{file}, line {line}: session, [item numbers] and hit, with tabs between, are expected") from None
+                raise AlkdError(
+                    f"{file}, line {line}: session, [item numbers] and hit, with tabs between, are expected"
+                ) from None
 
 
 def _read_selection(file: Path) -> list[int]:
@@ -201,7 +229,7 @@ def _policy(file: Path, data: str) -> str:
     return _POLICIES.get(name, name.lower().replace("-", "_"))
 
 
-# -- the sessions --------------------------------------------------------------------------------------------------------
+# the sessions
 
 
 class _Table:
@@ -219,13 +247,21 @@ class _Table:
         content = read_pickle(file)
         if isinstance(content, pd.DataFrame):
             self.columns = {str(name): content[name].tolist() for name in content.columns}
-        elif isinstance(content, dict) and content and all(isinstance(v, (list, tuple, np.ndarray)) for v in content.values()):
+        elif (
+            isinstance(content, dict)
+            and content
+            and all(isinstance(v, (list, tuple, np.ndarray)) for v in content.values())
+        ):
             self.columns = {str(name): list(values) for name, values in content.items()}
         elif isinstance(content, (list, tuple, pd.Series)):
             self.columns = {"items": list(content)}
         else:
-            raise AlkdError(f"{file}: a table or a list of sessions is expected, found {type(content).__name__}")
-        if len({len(values) for values in self.columns.values()}) != 1 or not len(next(iter(self.columns.values()))):
+            raise AlkdError(
+                f"{file}: a table or a list of sessions is expected, found {type(content).__name__}"
+            )
+        if len({len(values) for values in self.columns.values()}) != 1 or not len(
+            next(iter(self.columns.values()))
+        ):
             raise AlkdError(f"{file}: columns of one length, with at least one row, are expected")
 
     def __str__(self) -> str:
@@ -235,7 +271,9 @@ class _Table:
     def lists(self, column: str) -> bool:
         return all(isinstance(value, (list, tuple, np.ndarray)) for value in self.columns[column])
 
-    def layouts(self, items: str | None, label: str | None, session: str | None, raw: bool | None) -> Iterator[Layout]:
+    def layouts(
+        self, items: str | None, label: str | None, session: str | None, raw: bool | None
+    ) -> Iterator[Layout]:
         """The ways to read the table that agree with what is given."""
         for name in (items, label, session):
             if name is not None and name not in self.columns:
@@ -250,13 +288,19 @@ class _Table:
                     if number:  # one item a row: rows of a session are told by its number
                         yield Layout(name, None, number, code)
                     continue
-                for target in [label] if label else [None, *(column for column in others if column != number)]:
+                for target in (
+                    [label] if label else [None, *(column for column in others if column != number)]
+                ):
                     yield Layout(name, target, number, code)
 
     def sessions(self, layout: Layout) -> dict[int, list[int]] | None:
         """Session number -> item numbers, the label last; None when the table cannot be read so."""
         try:
-            numbers = None if layout.session is None else [_integer(value) for value in self.columns[layout.session]]
+            numbers = (
+                None
+                if layout.session is None
+                else [_integer(value) for value in self.columns[layout.session]]
+            )
             values = self.columns[layout.items]
             if not self.lists(layout.items):
                 assert numbers is not None
@@ -265,7 +309,9 @@ class _Table:
                     rows.setdefault(number, []).append(value)
                 return {number: items for number, row in rows.items() if (items := self._known(row, layout))}
             if layout.label is not None:
-                values = [[*row, label] for row, label in zip(values, self.columns[layout.label], strict=True)]
+                values = [
+                    [*row, label] for row, label in zip(values, self.columns[layout.label], strict=True)
+                ]
             known_items = [self._known(row, layout) for row in values]
             if numbers is None:
                 return dict(enumerate(items for items in known_items if items))
@@ -275,7 +321,8 @@ class _Table:
             return None
 
     def _known(self, row: Sequence[Any], layout: Layout) -> list[int] | None:
-        """The items of a session that have a row among the titles; None when its label has none, or too few are left."""
+        """The items of a session that have a row among the titles; None when its label has none,
+        or too few are left."""
         items = [self._item(value, layout.raw) for value in row]
         if not items or items[-1] is None:
             return None
@@ -307,7 +354,8 @@ def _find_layout(
     least: Sequence[int],
     recorded: Sequence[Recorded],
 ) -> tuple[Layout, dict[int, list[int]]]:
-    """The way of reading under which every recorded hit is where the session's label stands in its ranking."""
+    """The way of reading under which every recorded hit is where the session's label stands in its
+    ranking."""
     if not recorded:
         raise AlkdError(f"{table.file}: without recorded rankings there is nothing to check the sessions by")
     best, right = 0, []
@@ -325,12 +373,15 @@ def _find_layout(
             break
     if not right:
         raise AlkdError(
-            f"{table.file}: no way of reading its sessions makes the hits of all {len(recorded):,} recorded rankings true (at most "
-            f"{best:,}); there are {table}; name the columns (--items, --label, --session, --raw-ids, --min-items)"
+            f"{table.file}: no way of reading its sessions makes the hits of all {len(recorded):,} recorded "
+            "rankings true (at most "
+            f"{best:,}); there are {table}; name the columns (--items, --label, --session, --raw-ids, "
+            "--min-items)"
         )
     if any(sessions != right[0][1] for _, sessions in right[1:]):
         raise AlkdError(
-            f"{table.file}: its sessions can be read in {len(right)} ways ({', '.join(str(layout) for layout, _ in right)}); "
+            f"{table.file}: its sessions can be read in {len(right)} ways "
+            f"({', '.join(str(layout) for layout, _ in right)}); "
             "name the columns (--items, --label, --session, --raw-ids)"
         )
     return right[0]

@@ -1,7 +1,9 @@
-"""From clicks to sessions, from sessions to a split, from a session to its instances: pure functions on arrays.
+"""From clicks to sessions, from sessions to a split, from a session to its instances:
+pure functions on arrays.
 
-The order matters. RecBole augments before it splits, so that prefixes of test sessions land in training; here whole
-sessions are split, and only the training part is augmented (ALKDRec, AAAI 2025, "Protocol": 6:2:2 over sessions).
+The order matters. RecBole augments before it splits, so that prefixes of test sessions land in training; here
+whole sessions are split, and only the training part is augmented (ALKDRec, AAAI 2025, "Protocol":
+6:2:2 over sessions).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Sessions:
     """n sessions over N clicks.
 
     Attributes:
-        rows: (N,) positions of the clicks in the caller's arrays: session by session, oldest first, ties as they stood.
+        rows: (N,) positions of the clicks in the caller's arrays: session by session, oldest first,
+            ties as they stood.
         offsets: (n + 1,) where each session begins and ends in ``rows``.
         ended: (n,) time of the last click.
     """
@@ -60,7 +63,8 @@ def window_index(time: np.ndarray, window: int, time_unit: str | None) -> np.nda
     """(N,) floor(time / window), windows of ``window`` seconds from 1970 on, UTC."""
     if time_unit is None and len(time) and np.abs(time).max() >= _FAR_FUTURE:
         raise AlkdError(
-            f"timestamp {time[np.abs(time).argmax()]}: no second before the year 5138; give time_unit (session_time_unit)"
+            f"timestamp {time[np.abs(time).argmax()]}: no second before the year 5138; "
+            "give time_unit (session_time_unit)"
         )
     return time // (window if time_unit is None else window * 10**9)
 
@@ -72,7 +76,8 @@ def session_codes(user: np.ndarray, window: np.ndarray) -> np.ndarray:
 
 
 def cut_sessions(session: np.ndarray, time: np.ndarray) -> Sessions:
-    """Order the clicks of every session by exact time. ``session`` (N,): codes 0..n-1, each used; ``time`` (N,): int64."""
+    """Order the clicks of every session by exact time. ``session`` (N,): codes 0..n-1, each used;
+    ``time`` (N,): int64."""
     rows = np.lexsort((time, session))
     offsets = np.concatenate([[0], np.cumsum(np.bincount(session))])
     return Sessions(rows, offsets, time[rows[offsets[1:] - 1]])
@@ -90,7 +95,10 @@ def check_split(ratios: Sequence[float], where: str) -> None:
     good = isinstance(ratios, (list, tuple)) and len(ratios) == 3
     good = good and all(isinstance(r, Real) and not isinstance(r, bool) and r > 0 for r in ratios)
     if not good or abs(sum(ratios) - 1) > 1e-6:
-        raise AlkdError(f"{where}: {ratios!r} is not allowed; allowed: three positive numbers (train, valid, test) that sum to 1")
+        raise AlkdError(
+            f"{where}: {ratios!r} is not allowed; allowed: three positive numbers (train, valid, "
+            "test) that sum to 1"
+        )
 
 
 def split_sessions(ended: np.ndarray, ratios: Sequence[float], order: str, seed: int) -> list[np.ndarray]:
@@ -102,16 +110,21 @@ def split_sessions(ended: np.ndarray, ratios: Sequence[float], order: str, seed:
         order: "random" (a permutation drawn with ``seed``) or "time" (by ``ended``, earliest in train).
     """
     n = len(ended)
-    permuted = np.random.default_rng(seed).permutation(n) if order == "random" else np.argsort(ended, kind="stable")
+    permuted = (
+        np.random.default_rng(seed).permutation(n) if order == "random" else np.argsort(ended, kind="stable")
+    )
     valid, test = (max(1, int(ratio * n)) for ratio in ratios[1:])
     train = n - valid - test
     if train < 1:
-        raise AlkdError(f"{n} sessions are too few for train, valid and test; give more clicks, or a lower min_length")
+        raise AlkdError(
+            f"{n} sessions are too few for train, valid and test; give more clicks, or a lower min_length"
+        )
     return np.split(permuted, [train, train + valid])
 
 
 def expand(offsets: np.ndarray, part: np.ndarray, augmentation: str, max_length: int) -> Instances:
-    """Instances of the sessions ``part``: for every item after the first ("prefix"), or for the last one ("last").
+    """Instances of the sessions ``part``: for every item after the first ("prefix"),
+    or for the last one ("last").
 
     Args:
         offsets: (n + 1,) where sessions begin and end; each has two items or more.

@@ -26,8 +26,8 @@ _BY_NAME = {kind.value: kind for kind in FeatureType}
 class CheckedFiles(SequentialDataset):
     """Loads ``.inter`` and ``.item`` files without pandas' reader.
 
-    The columns that a session needs (user, item, time; session, list, item of benchmark files) are read whatever ``load_col``
-    says, and ids are text whatever their header says.
+    The columns that a session needs (user, item, time; session, list, item of benchmark files) are read
+    whatever ``load_col`` says, and ids are text whatever their header says.
     """
 
     inter_feat: Any
@@ -44,7 +44,8 @@ class CheckedFiles(SequentialDataset):
             return super()._get_download_url(url_file, allow_none)
         except ValueError:
             raise AlkdError(
-                f"dataset: no folder {self.dataset_path!r}, and RecBole knows no data set {self.dataset_name!r} to download; "
+                f"dataset: no folder {self.dataset_path!r}, and RecBole knows no data set "
+                f"{self.dataset_name!r} to download; "
                 "data_path is the folder above it"
             ) from None
 
@@ -68,9 +69,11 @@ class CheckedFiles(SequentialDataset):
     def _load_data(self, token: str, dataset_path: str) -> None:
         check_files(self.config.final_config_dict, Path(dataset_path), token)
         super()._load_data(token, dataset_path)
-        check_columns(self.config.final_config_dict, {name: kind.value for name, kind in self.field2type.items()})
+        check_columns(
+            self.config.final_config_dict, {name: kind.value for name, kind in self.field2type.items()}
+        )
 
-    # -- clicks
+    # clicks
 
     def _read_clicks(self, token: str, folder: Path, time_unit: str | None) -> Clicks:
         """The clicks of ``NAME.inter``, and ``inter_feat`` made of them; what is left out is said."""
@@ -78,9 +81,14 @@ class CheckedFiles(SequentialDataset):
         if path is None:
             raise AlkdError(_no_clicks(token, folder))
         wanted = self._wanted(FeatureSource.INTERACTION)
-        clicks = read_clicks(path, self.uid_field, self.iid_field, self.time_field, time_unit, *self._form, others=wanted)
+        clicks = read_clicks(
+            path, self.uid_field, self.iid_field, self.time_field, time_unit, *self._form, others=wanted
+        )
         if not len(clicks.user):
-            raise AlkdError(f"{path}: no clicks ({clicks.rows:,} rows, {len(clicks.blank):,} of them without user or item)")
+            raise AlkdError(
+                f"{path}: no clicks ({clicks.rows:,} rows, {len(clicks.blank):,} of them without user or "
+                "item)"
+            )
         if clicks.left_out():
             self.logger.warning(clicks.left_out())
         columns = {
@@ -94,18 +102,23 @@ class CheckedFiles(SequentialDataset):
         others = {name: texts for name, texts in clicks.others.items() if name not in columns}
         kinds |= {name: clicks.kinds[name] for name in others}
         frame = frame_of(path, others, kinds, clicks.line.tolist(), self.config["seq_separator"])
-        self.inter_feat = self._with_properties(pd.DataFrame({**columns, **frame}), kinds, FeatureSource.INTERACTION)
+        self.inter_feat = self._with_properties(
+            pd.DataFrame({**columns, **frame}), kinds, FeatureSource.INTERACTION
+        )
         return clicks
 
-    # -- benchmark files
+    # benchmark files
 
     def _load_benchmark(self, token: str, folder: Path) -> None:
         names = self.benchmark_filename_list
         if not isinstance(names, (list, tuple)) or len(names) != len(PARTS):
-            raise AlkdError(f"benchmark_filename: {names!r} is not allowed; allowed: three names, [train, valid, test]")
+            raise AlkdError(
+                f"benchmark_filename: {names!r} is not allowed; allowed: three names, [train, valid, test]"
+            )
         if self.list_field in (self.config["seq_len"] or {}):
             raise AlkdError(
-                f"seq_len: {self.list_field} keeps the first items of a session; use MAX_ITEM_LIST_LENGTH, which keeps the last"
+                f"seq_len: {self.list_field} keeps the first items of a session; "
+                "use MAX_ITEM_LIST_LENGTH, which keeps the last"
             )
         needed = (self.uid_field, self.list_field, self.iid_field)
         wanted = self._wanted(FeatureSource.INTERACTION)
@@ -114,13 +127,15 @@ class CheckedFiles(SequentialDataset):
             path = existing(folder / f"{token}.{name}.inter")
             if path is None:
                 raise AlkdError(
-                    f"benchmark_filename: no file {token}.{name}.inter in {str(folder)!r}; there are {_inter_files(token, folder)}"
+                    f"benchmark_filename: no file {token}.{name}.inter in {str(folder)!r}; "
+                    f"there are {_inter_files(token, folder)}"
                 )
             part = read_columns(path, None if wanted is None else wanted | set(needed), *self._form)
             missing = [field for field in needed if field not in part.texts]
             if missing:
                 raise AlkdError(
-                    f"{path}: no column {', '.join(missing)}; it has {', '.join(part.texts)}: set USER_ID_FIELD and "
+                    f"{path}: no column {', '.join(missing)}; "
+                    f"it has {', '.join(part.texts)}: set USER_ID_FIELD and "
                     "ITEM_ID_FIELD to what the file has"
                 )
             parts.append(part)
@@ -128,18 +143,26 @@ class CheckedFiles(SequentialDataset):
         check_rows(parts, *needed, separator, self._described)
         kinds = {**parts[0].kinds, self.uid_field: "token", self.iid_field: "token"}
         shared = [name for name in kinds if all(name in part.texts for part in parts)]
-        frames = [frame_of(part.path, {name: part.texts[name] for name in shared}, kinds, part.line, separator) for part in parts]
+        frames = [
+            frame_of(part.path, {name: part.texts[name] for name in shared}, kinds, part.line, separator)
+            for part in parts
+        ]
         self.file_size_list = [len(frame) for frame in frames]
-        self.inter_feat = self._with_properties(pd.concat(frames, ignore_index=True), kinds, FeatureSource.INTERACTION)
+        self.inter_feat = self._with_properties(
+            pd.concat(frames, ignore_index=True), kinds, FeatureSource.INTERACTION
+        )
 
     def _described(self) -> set[str]:
         """The ids of the ``.item`` file, where there is one."""
         path = existing(Path(self.dataset_path) / f"{self.dataset_name}.item")
         if path is None:
             return set()
-        return {clean_id(text) for text in read_columns(path, [self.iid_field], *self._form).texts.get(self.iid_field, [])}
+        return {
+            clean_id(text)
+            for text in read_columns(path, [self.iid_field], *self._form).texts.get(self.iid_field, [])
+        }
 
-    # -- other files
+    # other files
 
     def _load_feat(self, filepath: str, source: Any) -> pd.DataFrame | None:
         """A file of features (``.item``, ``.user``, ...) as RecBole's own method gives it."""
@@ -151,13 +174,15 @@ class CheckedFiles(SequentialDataset):
             wanted.add(self.iid_field)
         columns = read_columns(path, wanted, *self._form)
         if not columns.texts:
-            self.logger.warning(f"{path.name}: none of the columns of load_col is there ({', '.join(sorted(wanted or ()))})")
+            self.logger.warning(
+                f"{path.name}: none of the columns of load_col is there ({', '.join(sorted(wanted or ()))})"
+            )
             return None
         kinds = {name: "token" if name == self.iid_field else kind for name, kind in columns.kinds.items()}
         frame = frame_of(path, columns.texts, kinds, columns.line, self.config["seq_separator"])
         return self._with_properties(frame, kinds, source)
 
-    # -- what RecBole makes of other columns, which no session model sees (``columns.WITHOUT_EFFECT``)
+    # what RecBole makes of other columns, which no session model sees (``columns.WITHOUT_EFFECT``)
 
     def _set_label_by_threshold(self) -> None:
         """Nothing: sessions have no labels of 0 and 1."""
@@ -197,10 +222,15 @@ def _check_columns(config: Any) -> None:
         good = value is None or isinstance(value, dict)
         good = good and all(v in ("*", None) or isinstance(v, (list, tuple)) for v in (value or {}).values())
         if not good:
-            raise AlkdError(f"{key}: {value!r} is not allowed; allowed: {{inter: [user_id, item_id, timestamp]}} or ~")
+            raise AlkdError(
+                f"{key}: {value!r} is not allowed; allowed: {{inter: [user_id, item_id, timestamp]}} or ~"
+            )
     both = set(config["load_col"] or {}) & set(config["unload_col"] or {})
     if both:
-        raise AlkdError(f"unload_col: not allowed beside load_col for one file ({', '.join(sorted(both))}); give one of the two")
+        raise AlkdError(
+            f"unload_col: not allowed beside load_col for one file ({', '.join(sorted(both))}); "
+            "give one of the two"
+        )
 
 
 def _inter_files(token: str, folder: Path) -> str:
@@ -210,5 +240,11 @@ def _inter_files(token: str, folder: Path) -> str:
 
 def _no_clicks(token: str, folder: Path) -> str:
     parts = all(existing(folder / f"{token}.{part}.inter") for part in PARTS)
-    hint = "set benchmark_filename: [train, valid, test]" if parts else "make them of CSV with `recbole-alkd sessions`"
-    return f"dataset: no file {token}.inter in {str(folder)!r}; there are {_inter_files(token, folder)}; {hint}"
+    hint = (
+        "set benchmark_filename: [train, valid, test]"
+        if parts
+        else "make them of CSV with `recbole-alkd sessions`"
+    )
+    return (
+        f"dataset: no file {token}.inter in {str(folder)!r}; there are {_inter_files(token, folder)}; {hint}"
+    )

@@ -1,7 +1,7 @@
 """Pickles of somebody else, without running what is in them.
 
-A pickle is a program: it names functions and calls them. This loader knows a closed list of names, which make plain
-containers, NumPy arrays and pandas frames, and refuses every other one before anything is called.
+A pickle is a program: it names functions and calls them. This loader knows a closed list of names, which make
+plain containers, NumPy arrays and pandas frames, and refuses every other one before anything is called.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ _NAMES = {
 }
 # (module, name) in the pickle -> where it is today
 ALLOWED = {
-    (old, name): (module, name) for module, names in _NAMES.items() for old in _MODULES.get(module, (module,)) for name in names
+    (old, name): (module, name)
+    for module, names in _NAMES.items()
+    for old in _MODULES.get(module, (module,))
+    for name in names
 } | {
     ("pandas.core.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "Index"),
     ("pandas.indexes.numeric", "Int64Index"): ("pandas.core.indexes.base", "Index"),
@@ -98,9 +101,13 @@ def read_pickle(file: Path) -> Any:
         with file.open("rb") as stream:
             return _Loader(stream).load()
     except _RefusedError as error:
-        raise AlkdError(f"{file}: this pickle wants {error}, which is none of the data types that are read from pickles") from None
+        raise AlkdError(
+            f"{file}: this pickle wants {error}, which is none of the data types that are read from pickles"
+        ) from None
     except OSError as error:
         raise AlkdError(f"{file}: cannot be read: {error.strerror}") from None
     except Exception as error:  # a broken pickle can fail in any way
         text = str(error).splitlines()
-        raise AlkdError(f"{file}: not readable as a pickle: {type(error).__name__}: {text[0] if text else ''}") from None
+        raise AlkdError(
+            f"{file}: not readable as a pickle: {type(error).__name__}: {text[0] if text else ''}"
+        ) from None

@@ -1,6 +1,7 @@
 """Clicks as they are written: tokens as text, timestamps as exact integers, rows without an id counted.
 
-RecBole itself keeps a timestamp as float32, whose steps are 64 to 128 seconds today, and so loses the order of clicks.
+RecBole itself keeps a timestamp as float32, whose steps are 64 to 128 seconds today,
+and so loses the order of clicks.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Clicks:
         if not self.blank:
             return None
         return (
-            f"{self.path.name}: {len(self.blank):,} of {self.rows:,} rows have no user or no item and are left out "
+            f"{self.path.name}: {len(self.blank):,} of {self.rows:,} rows have no user or no item and are "
+            "left out "
             f"(line {shown(self.blank)})"
         )
 
@@ -71,10 +73,11 @@ def read_clicks(
     encoding: str | None = None,
     others: Iterable[str] | None = (),
 ) -> Clicks:
-    """Read the clicks of an ``.inter`` file or of CSV, line by line; memory holds codes and distinct tokens, not the text.
+    """Read the clicks of an ``.inter`` file or of CSV, line by line; memory holds codes and distinct tokens,
+    not the text.
 
-    An id is the text as it stands, without the spaces around it, whatever type the header gives it: ``007``, ``12.0`` and
-    ``1e5`` stay what they are.
+    An id is the text as it stands, without the spaces around it, whatever type the header gives it: ``007``,
+    ``12.0`` and ``1e5`` stay what they are.
 
     Args:
         time_unit: of numbers; a date (ISO 8601, UTC where it names no zone) needs none.
@@ -82,8 +85,8 @@ def read_clicks(
         others: further columns to keep, those of them that are there. None: every other column.
 
     Raises:
-        AlkdError: file, header, a line with another number of columns, or a timestamp that is not exact in whole seconds
-            (in whole nanoseconds with ``time_unit``); it names file, line and value.
+        AlkdError: file, header, a line with another number of columns, or a timestamp that is not exact in
+            whole seconds (in whole nanoseconds with ``time_unit``); it names file, line and value.
     """
     user, item, time, lines = array("q"), array("q"), array("q"), array("q")
     users: dict[str, int] = {}  # texts, of which several may be one token
@@ -115,7 +118,9 @@ def read_clicks(
             try:
                 time.append(int(row[at_time]) * factor)
             except (ValueError, OverflowError):
-                time.append(_exact_time(row[at_time], factor, time_unit, f"{path}, line {line}: {time_field}"))
+                time.append(
+                    _exact_time(row[at_time], factor, time_unit, f"{path}, line {line}: {time_field}")
+                )
             for at, texts in kept.values():
                 texts.append(row[at])
         kinds = dict(zip(table.columns, table.kinds, strict=False))
@@ -144,7 +149,9 @@ def _exact_time(text: str, factor: int, unit: str | None, where: str) -> int:
         raise AlkdError(f"{where} {text!r} is out of range")
     if value != value.to_integral_value():
         if unit is None:
-            raise AlkdError(f"{where} {text!r} is not an integer; give its time_unit (session_time_unit): s, ms, us or ns")
+            raise AlkdError(
+                f"{where} {text!r} is not an integer; give its time_unit (session_time_unit): s, ms, us or ns"
+            )
         raise AlkdError(f"{where} {text!r} ({unit}) is finer than a nanosecond")
     return int(value)
 
@@ -155,7 +162,8 @@ def _date(text: str, unit: str | None, where: str) -> Decimal:
         when = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:
         raise AlkdError(
-            f"{where} {text!r} is not a number that can be kept exactly, nor a date such as 2011-12-09 12:50:00"
+            f"{where} {text!r} is not a number that can be kept exactly, nor a date such as 2011-12-09 "
+            "12:50:00"
         ) from None
     since = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)) - _EPOCH
     microseconds = (since.days * 86400 + since.seconds) * 10**6 + since.microseconds

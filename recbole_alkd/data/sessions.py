@@ -1,8 +1,9 @@
 """Raw clicks -> sessions -> split -> augmentation -> RecBole's atomic files.
 
-The protocol of ALKDRec (AAAI 2025): a session is what one user clicks within one day, with five records or more; sessions
-are split 6:2:2 at random; the last item is held out. What is written is read by every stock RecBole sequential model
-(``benchmark_filename: [train, valid, test]``), so that baselines see the same instances.
+The protocol of ALKDRec (AAAI 2025): a session is what one user clicks within one day, with five records or
+more; sessions are split 6:2:2 at random; the last item is held out. What is written is read by every stock
+RecBole sequential model (``benchmark_filename: [train, valid, test]``), so that baselines see the same
+instances.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
-from recbole_alkd.data.own_settings import SETTINGS_HEADER, benchmark_settings, check_dataset_name, settings_text
+from recbole_alkd.data.own_settings import (
+    SETTINGS_HEADER,
+    benchmark_settings,
+    check_dataset_name,
+    settings_text,
+)
 from recbole_alkd.data.reading import TIME_UNITS, read_clicks
 from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
@@ -74,33 +80,40 @@ def make_sessions(
     """Turn raw clicks into session files for RecBole.
 
     Args:
-        inter: a RecBole ``.inter`` file, or CSV whose first line names the columns; plain, ``.gz`` or ``.xz``.
-        out: folder of the new data set; its base name NAME is the data set's name (RecBole's ``data_path/NAME`` layout).
+        inter: a RecBole ``.inter`` file, or CSV whose first line names the columns;
+            plain, ``.gz`` or ``.xz``.
+        out: folder of the new data set; its base name NAME is the data set's name (RecBole's
+            ``data_path/NAME`` layout).
         user_field, item_field, time_field: columns of ``inter``. What is written always has ``item_id``.
         session_field: column that is the session already; the user and ``window`` are then left out.
-        window: seconds; a session is a user's clicks with the same floor(timestamp / window), in UTC. None: the user
-            is the session.
+        window: seconds; a session is a user's clicks with the same floor(timestamp / window), in UTC. None:
+            the user is the session.
         min_length: sessions with fewer records are left out.
         max_length: histories keep their last ``max_length`` items.
         split: shares of the sessions in train, valid and test.
         order: "random", or "time": by the session's last click, earliest in train.
-        augmentation: training rows; "prefix": one for every item after the first, "last": one a session. Valid and test
-            always have one row a session, whose target is the last item.
+        augmentation: training rows; "prefix": one for every item after the first, "last": one a session.
+            Valid and test always have one row a session, whose target is the last item.
         seed: of the random split.
-        time_unit: unit of the timestamps, s, ms, us or ns. None: whole seconds, a fraction is an error. Dates (ISO 8601) have none.
-        titles: an ``.item`` file, or CSV, with ``item_field`` and the title. None: the ``.item`` file beside ``inter``, if any.
+        time_unit: unit of the timestamps, s, ms, us or ns. None: whole seconds, a fraction is an error.
+            Dates (ISO 8601) have none.
+        titles: an ``.item`` file, or CSV, with ``item_field`` and the title.
+            None: the ``.item`` file beside ``inter``, if any.
         title_field: column of the titles. None: title, movie_title or name.
         separator, encoding: of both files. None: the header and a byte order mark tell; else UTF-8.
 
     Returns:
-        Counts, the ones in ``NAME.sessions.json``: rows of the file, rows without an id (left out), sessions found, left out and
-        kept, their interactions and items, sessions and rows of every part; with ``titles``, items that have one.
+        Counts, the ones in ``NAME.sessions.json``: rows of the file, rows without an id (left out), sessions
+        found, left out and kept, their interactions and items, sessions and rows of every part;
+        with ``titles``, items that have one.
 
-    Writes ``NAME.{train,valid,test}.inter`` (session_id, item_id_list, item_id), ``NAME.sessions.json`` (counts and settings),
-    ``NAME.yaml`` (the settings that read these files; a run finds it by itself) and, with titles, ``NAME.item``.
+    Writes ``NAME.{train,valid,test}.inter`` (session_id, item_id_list, item_id), ``NAME.sessions.json``
+    (counts and settings), ``NAME.yaml`` (the settings that read these files;
+    a run finds it by itself) and, with titles, ``NAME.item``.
 
     Raises:
-        AlkdError: a setting, column, timestamp or file that cannot be used, titles of other items, or nothing left to write.
+        AlkdError: a setting, column, timestamp or file that cannot be used, titles of other items,
+            or nothing left to write.
     """
     source, folder = Path(inter), Path(out)
     settings: dict[str, Any] = {
@@ -120,16 +133,23 @@ def make_sessions(
     _check(settings)
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
     check_dataset_name(name)
-    clicks = read_clicks(source, session_field or user_field, item_field, time_field, time_unit, separator, encoding)
+    clicks = read_clicks(
+        source, session_field or user_field, item_field, time_field, time_unit, separator, encoding
+    )
     if clicks.left_out():
         getLogger().warning(clicks.left_out())
     user, item, time = clicks.user, clicks.item, clicks.time
-    windows = np.zeros_like(time) if settings["window"] is None else window_index(time, settings["window"], time_unit)
+    windows = (
+        np.zeros_like(time)
+        if settings["window"] is None
+        else window_index(time, settings["window"], time_unit)
+    )
     session = session_codes(user, windows)
     long = np.bincount(session, minlength=1) >= min_length
     if not long.any():
         raise AlkdError(
-            f"{source}: nothing to write, none of {session.max(initial=-1) + 1} sessions has {min_length} records (min_length)"
+            f"{source}: nothing to write, none of {session.max(initial=-1) + 1} sessions has {min_length} "
+            "records (min_length)"
         )
     first = np.unique(session, return_index=True)[1][long]
     tokens = [clicks.users[code] for code in user[first]]
@@ -144,7 +164,10 @@ def make_sessions(
     items = [clicks.items[code] for code in item[sessions.rows]]
     for token in set(items):
         if any(char.isspace() for char in token):
-            raise AlkdError(f"{source}: {item_field} {token!r} holds a space, which separates items in RecBole's lists; rename it")
+            raise AlkdError(
+                f"{source}: {item_field} {token!r} holds a space, which separates items in RecBole's lists; "
+                "rename it"
+            )
     named = _titles(Path(titles), item_field, title_field, separator, encoding, items) if titles else {}
 
     split_parts = split_sessions(sessions.ended, split, order, seed)
@@ -166,16 +189,21 @@ def make_sessions(
     }
     record = {"name": name, "input": source.name, "settings": settings, "counts": counts}
     files: dict[str, Callable[[TextIO], object]] = {
-        f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows) for part, rows in parts.items()
+        f"{name}.{part}.inter": partial(_write_rows, tokens=tokens, items=items, rows=rows)
+        for part, rows in parts.items()
     }
     described = None if titles else _item_file(source)
     if described:
         files[f"{name}.item"] = partial(_copy, described, item_field, separator, encoding)
     elif titles:
         files[f"{name}.item"] = partial(_write_titles, named)
-    own = benchmark_settings(augmentation, max_length, title_field if described else "title" if titles else None)
+    own = benchmark_settings(
+        augmentation, max_length, title_field if described else "title" if titles else None
+    )
     files[f"{name}.yaml"] = lambda stream: stream.write(SETTINGS_HEADER + settings_text(own))
-    files[f"{name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    files[f"{name}.sessions.json"] = lambda stream: stream.write(
+        json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    )
     write_files(folder, files)
     return counts
 
@@ -183,7 +211,8 @@ def make_sessions(
 def positions_message(time_field: str, instead: str) -> str:
     """Why sessions cannot be split by time, and what to do."""
     return (
-        f"{time_field}: every session's times are its positions (0, 1, 2, ... or 1, 2, 3, ...), not a clock, so sessions cannot be "
+        f"{time_field}: every session's times are its positions (0, 1, 2, ... or 1, 2, 3, ...), not a clock, "
+        "so sessions cannot be "
         f"split by time; use {instead}, or a {time_field} that says when"
     )
 
@@ -199,24 +228,33 @@ def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Insta
     # RecBole's own models find benchmark lists under this name only
     writer.writerow(["session_id:token", "item_id_list:token_seq", "item_id:token"])
     columns = (rows.session.tolist(), rows.begin.tolist(), rows.target.tolist())
-    writer.writerows((tokens[s], " ".join(items[begin:target]), items[target]) for s, begin, target in zip(*columns, strict=True))
+    writer.writerows(
+        (tokens[s], " ".join(items[begin:target]), items[target])
+        for s, begin, target in zip(*columns, strict=True)
+    )
 
 
 def _item_file(source: Path) -> Path | None:
     """The ``.item`` file beside ``source``, plain or compressed."""
-    stem = source.name.removesuffix(source.suffix if source.suffix in (".gz", ".xz") else "").removesuffix(".inter")
+    stem = source.name.removesuffix(source.suffix if source.suffix in (".gz", ".xz") else "").removesuffix(
+        ".inter"
+    )
     paths = (source.with_name(f"{stem}.item{ending}") for ending in ("", ".gz", ".xz"))
     return next((path for path in paths if path.is_file()), None)
 
 
-def _copy(described: Path, item_field: str, separator: str | None, encoding: str | None, stream: TextIO) -> None:
+def _copy(
+    described: Path, item_field: str, separator: str | None, encoding: str | None, stream: TextIO
+) -> None:
     """The ``.item`` file as it is where it has tabs and ``item_id``, else so rewritten; in UTF-8."""
     with open_table(described, separator, encoding, tabs_quoted=False) as table:
         if table.quoted or item_field != "item_id":
             renamed = ["item_id" if name == item_field else name for name in table.columns]
             if renamed.count("item_id") > 1:
                 raise AlkdError(f"{described}: item_id stands beside {item_field}; rename one of the columns")
-            stream.write("\t".join(f"{name}:{kind}" for name, kind in zip(renamed, table.kinds, strict=True)) + "\n")
+            stream.write(
+                "\t".join(f"{name}:{kind}" for name, kind in zip(renamed, table.kinds, strict=True)) + "\n"
+            )
             rows = ([" ".join(text.split()) for text in row] for _, row in table.rows)
             if table.quoted:
                 csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(rows)
@@ -228,7 +266,12 @@ def _copy(described: Path, item_field: str, separator: str | None, encoding: str
 
 
 def _titles(
-    file: Path, item_field: str, title_field: str | None, separator: str | None, encoding: str | None, items: list[str]
+    file: Path,
+    item_field: str,
+    title_field: str | None,
+    separator: str | None,
+    encoding: str | None,
+    items: list[str],
 ) -> dict[str, str]:
     titles, _ = read_titles(file, item_field, title_field, separator, encoding)
     check_known(file, titles, items)

@@ -1,7 +1,7 @@
 """Text tables of others: any encoding, separator and compression; RecBole's typed headers and plain CSV.
 
-Every file with clicks, instances or titles is read here, and RecBole gets what came out. Nothing is dropped: a row that
-does not fit its header is an error with its line.
+Every file with clicks, instances or titles is read here, and RecBole gets what came out. Nothing is dropped:
+a row that does not fit its header is an error with its line.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Table:
 
 def existing(stem: Path) -> Path | None:
     """``stem`` itself, or the same with ``.gz`` or ``.xz`` behind it, whichever is a file."""
-    return next((path for path in (stem, *(Path(f"{stem}{ending}") for ending in COMPRESSED)) if path.is_file()), None)
+    return next(
+        (path for path in (stem, *(Path(f"{stem}{ending}") for ending in COMPRESSED)) if path.is_file()), None
+    )
 
 
 def is_atomic(path: Path) -> bool:
@@ -101,26 +103,34 @@ def open_text(path: Path, encoding: str | None = None) -> Iterator[TextIO]:
         raise AlkdError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise AlkdError(
-            f"{path}: cannot be read as {error.encoding} (byte 0x{error.object[error.start]:02x}); set encoding to the file's own, "
+            f"{path}: cannot be read as {error.encoding} (byte 0x{error.object[error.start]:02x}); "
+            "set encoding to the file's own, "
             "such as latin-1, cp1252 or utf-16"
         ) from None
     except UnicodeError:
-        raise AlkdError(f"{path}: cannot be read as {codec}; set encoding to the file's own, such as latin-1 or cp1252") from None
+        raise AlkdError(
+            f"{path}: cannot be read as {codec}; set encoding to the file's own, such as latin-1 or cp1252"
+        ) from None
     except (OSError, EOFError, lzma.LZMAError, csv.Error) as error:
         raise AlkdError(f"{path}: cannot be read: {error}") from None
 
 
 @contextlib.contextmanager
-def open_table(path: Path, separator: str | None = None, encoding: str | None = None, tabs_quoted: bool = True) -> Iterator[Table]:
-    """Open a table: an atomic file (``.inter``, ``.item``) with ``field:type`` in its header, or CSV with names.
+def open_table(
+    path: Path, separator: str | None = None, encoding: str | None = None, tabs_quoted: bool = True
+) -> Iterator[Table]:
+    """Open a table: an atomic file (``.inter``, ``.item``) with ``field:type`` in its header,
+    or CSV with names.
 
     Args:
         separator: what the user says. None, or one that does not take the header apart: the header tells.
         encoding: as for ``open_text``.
-        tabs_quoted: whether a field may stand in double quotes between tabs, as RecBole's reader has it; elsewhere it may.
+        tabs_quoted: whether a field may stand in double quotes between tabs, as RecBole's reader has it;
+            elsewhere it may.
 
     Raises:
-        AlkdError: what cannot be read, a header that is none or names a column twice, a row with another number of columns.
+        AlkdError: what cannot be read, a header that is none or names a column twice,
+            a row with another number of columns.
     """
     typed = is_atomic(path)
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST))
@@ -132,17 +142,26 @@ def open_table(path: Path, separator: str | None = None, encoding: str | None = 
         rows = _split(chain([first], lines), path, delimiter, quoted, strict=not lax)
         header = [column.strip() for column in next(rows, (1, []))[1]]
         if typed and (not header or not all(":" in column for column in header)):
-            raise AlkdError(f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; expected field:type, with tabs")
+            raise AlkdError(
+                f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; "
+                "expected field:type, with tabs"
+            )
         kinds = [column.rpartition(":")[2] for column in header] if typed else []
         columns = [column.rpartition(":")[0] for column in header] if typed else header
         for name, kind in zip(columns, kinds, strict=False):
             if kind not in KINDS:
-                raise AlkdError(f"{path}, line 1: column {name!r} has the type {kind!r}; allowed: {', '.join(KINDS)}")
+                raise AlkdError(
+                    f"{path}, line 1: column {name!r} has the type {kind!r}; allowed: {', '.join(KINDS)}"
+                )
         if not any(columns):
-            raise AlkdError(f"{path}, line 1: a header with the names of the columns is expected, found nothing")
+            raise AlkdError(
+                f"{path}, line 1: a header with the names of the columns is expected, found nothing"
+            )
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:
-            raise AlkdError(f"{path}, line 1: column {twice!r} stands there twice; columns need names of their own")
+            raise AlkdError(
+                f"{path}, line 1: column {twice!r} stands there twice; columns need names of their own"
+            )
         yield Table(path, columns, kinds, quoted, _whole(rows, path, len(columns), one_line=lax))
 
 
@@ -150,18 +169,23 @@ def _known(encoding: str) -> None:
     try:
         codecs.lookup(encoding)
     except LookupError:
-        raise AlkdError(f"encoding: {encoding!r} is no encoding of text; allowed: utf-8, latin-1, cp1252, utf-16, ...") from None
+        raise AlkdError(
+            f"encoding: {encoding!r} is no encoding of text; allowed: utf-8, latin-1, cp1252, utf-16, ..."
+        ) from None
 
 
 def _checked(stream: TextIO, path: Path) -> Iterator[str]:
     for number, line in enumerate(stream, 1):
         if "\0" in line:
-            raise AlkdError(f"{path}, line {number}: a NUL character; this is no text in the encoding that it is read in")
+            raise AlkdError(
+                f"{path}, line {number}: a NUL character; this is no text in the encoding that it is read in"
+            )
         yield line
 
 
 def _separator(header: str, wanted: str | None, typed: bool) -> str:
-    """The separator of a header: the one that is wanted where it fits, else the one that gives the most columns."""
+    """The separator of a header: the one that is wanted where it fits, else the one that gives the most
+    columns."""
 
     def columns(separator: str) -> list[str]:
         return header.strip("\r\n").split(separator)
@@ -172,7 +196,9 @@ def _separator(header: str, wanted: str | None, typed: bool) -> str:
     return max(fitting or ["\t"], key=lambda mark: len(columns(mark)))
 
 
-def _split(lines: Iterable[str], path: Path, separator: str, quoted: bool, strict: bool) -> Iterator[tuple[int, list[str]]]:
+def _split(
+    lines: Iterable[str], path: Path, separator: str, quoted: bool, strict: bool
+) -> Iterator[tuple[int, list[str]]]:
     if len(separator) > 1:  # such as "::"; csv knows one character only
         for number, line in enumerate(lines, 1):
             yield number, line.rstrip("\r\n").split(separator)
@@ -183,13 +209,17 @@ def _split(lines: Iterable[str], path: Path, separator: str, quoted: bool, stric
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise AlkdError(f"{path}, line {rows.line_num}: the quotes are not those of CSV: {error}") from None
+            raise AlkdError(
+                f"{path}, line {rows.line_num}: the quotes are not those of CSV: {error}"
+            ) from None
         if row is None:
             return
         yield rows.line_num, row
 
 
-def _whole(rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool) -> Iterator[tuple[int, list[str]]]:
+def _whole(
+    rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool
+) -> Iterator[tuple[int, list[str]]]:
     for line, row in rows:
         open_quote = one_line and any("\n" in field for field in row)
         if len(row) == width and not open_quote:
@@ -200,7 +230,8 @@ def _whole(rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_li
 
 
 def clean_id(text: str) -> str:
-    """An id as it counts: without the spaces around it. Empty where RecBole reads a missing value, and for ``[PAD]``."""
+    """An id as it counts: without the spaces around it. Empty where RecBole reads a missing value,
+    and for ``[PAD]``."""
     text = text.strip()
     return "" if text in MISSING or text == PADDING else text
 
@@ -209,7 +240,10 @@ def checked_id(text: str, path: Path, line: int) -> str:
     """``clean_id``, and AlkdError for one that is too long to be an id."""
     token = clean_id(text)
     if len(token) > MAX_ID:
-        raise AlkdError(f"{path}, line {line}: an id of {len(token):,} characters ({token[:40]!r}...); allowed: at most {MAX_ID:,}")
+        raise AlkdError(
+            f"{path}, line {line}: an id of {len(token):,} characters ({token[:40]!r}...); "
+            f"allowed: at most {MAX_ID:,}"
+        )
     return token
 
 

@@ -1,6 +1,7 @@
 """Item titles for prompts: read apart from RecBole (which would join them into every batch) and cleaned.
 
-A title is somebody else's text inside our prompt: it keeps its words, and loses what could pass for the prompt's own markup.
+A title is somebody else's text inside our prompt: it keeps its words, and loses what could pass for the
+prompt's own markup.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from recbole_alkd.settings.error import AlkdError
 
 TITLE_FIELDS = ("title", "movie_title", "name")
 MAX_TITLE = 200  # characters
-# Joiners shape letters and emoji; every other format character is invisible or turns the direction of the text.
+# Joiners shape letters and emoji; every other format character is invisible or turns the direction of the
+# text.
 _JOINERS = "\u200c\u200d"
-# Angles in every form that reads as one: full-width and small ones become < and > in any reader that normalises.
+# Angles in every form that reads as one: full-width and small ones become < and > in any reader that
+# normalises.
 _BRACKETS = str.maketrans("<>＜＞﹤﹥‹›〈〉⟨⟩❬❭❮❯❰❱⧼⧽\u2329\u232a", "()" * 11)
 
 
@@ -59,8 +62,9 @@ def load_titles(
         items: tokens of the clicks. Those that the file does not list need a title none the less.
         separator, encoding: as for ``open_table``.
 
-    An item without a title is called ``item <token>``; how many of the clicked items that are is logged as a warning. Of two
-    rows for one item the first counts, as in RecBole. Titles may repeat: the token decides, the title only shows.
+    An item without a title is called ``item <token>``; how many of the clicked items that are is logged as a
+    warning. Of two rows for one item the first counts, as in RecBole.
+    Titles may repeat: the token decides, the title only shows.
 
     Raises:
         NoTitlesError: no such file, no title column (the columns are listed), or every title is empty.
@@ -70,14 +74,18 @@ def load_titles(
     path = existing(stem)
     if path is None:
         raise NoTitlesError(
-            f"{stem}: no such file (nor .gz, .xz); item titles are read there, from columns {item_field}:token, title:token_seq"
+            f"{stem}: no such file (nor .gz, .xz); item titles are read there, "
+            f"from columns {item_field}:token, title:token_seq"
         )
     titles, column = read_titles(path, item_field, title_field, separator, encoding)
     if not any(titles.values()):
         raise NoTitlesError(f"{path}: column {column!r} holds no title")
     clicked = list(dict.fromkeys(items))
     check_known(path, titles, clicked)
-    return {token: titles.get(token) or clean_title(f"item {token}") for token in dict.fromkeys([*titles, *clicked])}
+    return {
+        token: titles.get(token) or clean_title(f"item {token}")
+        for token in dict.fromkeys([*titles, *clicked])
+    }
 
 
 def check_known(path: Path, titles: Mapping[str, str], items: Iterable[str]) -> None:
@@ -92,20 +100,28 @@ def check_known(path: Path, titles: Mapping[str, str], items: Iterable[str]) -> 
         raise AlkdError(_foreign(path, clicked, [token for token, title in titles.items() if title]))
     if nameless:
         getLogger().warning(
-            f"{path.name}: {len(nameless):,} of {len(clicked or titles):,} items have no title and are shown as 'item {nameless[0]}'"
+            f"{path.name}: {len(nameless):,} of {len(clicked or titles):,} items have no title and are shown "
+            f"as 'item {nameless[0]}'"
         )
 
 
 def titles_of(config: Any, item_field: str, items: Iterable[str] = ()) -> dict[str, str]:
     """``load_titles`` for the data set of a RecBole Config, read as its settings say."""
     form = config["field_separator"], config["encoding"]
-    return load_titles(config["data_path"], config["dataset"], item_field, config["title_field"], items, *form)
+    return load_titles(
+        config["data_path"], config["dataset"], item_field, config["title_field"], items, *form
+    )
 
 
 def read_titles(
-    path: Path, item_field: str, title_field: str | None, separator: str | None = None, encoding: str | None = None
+    path: Path,
+    item_field: str,
+    title_field: str | None,
+    separator: str | None = None,
+    encoding: str | None = None,
 ) -> tuple[dict[str, str], str]:
-    """Item token -> cleaned title, and the title's column, of an ``.item`` file or of CSV. Errors as ``load_titles`` has them."""
+    """Item token -> cleaned title, and the title's column, of an ``.item`` file or of CSV.
+    Errors as ``load_titles`` has them."""
     titles: dict[str, str] = {}
     blank, again = [], []
     # between tabs a title may begin with a quote that never closes, so quotes are taken literally there
@@ -120,10 +136,13 @@ def read_titles(
             elif titles.setdefault(token, title) != title:
                 again.append(line)
     if blank:
-        getLogger().warning(f"{path.name}: {len(blank):,} rows have no item and are left out (line {shown(blank)})")
+        getLogger().warning(
+            f"{path.name}: {len(blank):,} rows have no item and are left out (line {shown(blank)})"
+        )
     if again:
         getLogger().warning(
-            f"{path.name}: {len(again):,} rows give an item that stands above another title; the first counts (line {shown(again)})"
+            f"{path.name}: {len(again):,} rows give an item that stands above another title; "
+            f"the first counts (line {shown(again)})"
         )
     return titles, table.columns[at_title]
 
@@ -144,7 +163,8 @@ def _foreign(path: Path, clicked: list[str], named: list[str]) -> str:
             hint = f"; they agree {words}"
             break
     return (
-        f"{path}: it has a title for none of the {len(clicked):,} items of the clicks, whose ids are {shown(clicked)}; the ids of "
+        f"{path}: it has a title for none of the {len(clicked):,} items of the clicks, "
+        f"whose ids are {shown(clicked)}; the ids of "
         f"the file are {shown(named)}{hint}"
     )
 
@@ -155,7 +175,8 @@ def _title_index(columns: list[str], title_field: str | None, path: Path) -> int
         if name in columns:
             return columns.index(name)
     raise NoTitlesError(
-        f"{path}: no title column {' / '.join(wanted)}; it has {', '.join(columns)}: set title_field to one of them"
+        f"{path}: no title column {' / '.join(wanted)}; it has {', '.join(columns)}: "
+        "set title_field to one of them"
     )
 
 

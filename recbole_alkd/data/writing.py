@@ -12,7 +12,8 @@ from recbole_alkd.settings.error import AlkdError
 
 
 def write_files(folder: Path, files: dict[str, Callable[[TextIO], object]]) -> None:
-    """Write ``files`` (name -> function that writes into the open stream) into ``folder``, which is made when missing.
+    """Write ``files`` (name -> function that writes into the open stream) into ``folder``,
+    which is made when missing.
 
     No file is replaced before all of them are written; on an error nothing is left behind.
 

@@ -34,10 +34,12 @@ class DistillContext:
         item_seq_field, item_seq_len_field, item_field: its columns.
         epochs: the horizon of schedules, in epochs.
         session_field: its column with the session, or None when every row is a session of its own.
-        item_text: (n_items, d) title vectors, rows of 0 for items without a title; None when the run looks at no titles.
+        item_text: (n_items, d) title vectors, rows of 0 for items without a title;
+            None when the run looks at no titles.
         recommendation: the student's recommendation loss of a RecBole batch, or None.
         sparse: whether gradients of item tables should hold the touched rows only.
-        teacher_lists: the teacher's top items of rows that batches have asked for, filled by ``DistillBatch.teacher_top``.
+        teacher_lists: the teacher's top items of rows that batches have asked for,
+            filled by ``DistillBatch.teacher_top``.
     """
 
     settings: Settings
@@ -64,11 +66,15 @@ class DistillContext:
     def titles(self) -> np.ndarray:
         """``item_text``, where the run has some."""
         if self.item_text is None:
-            raise AlkdError("item_text: ~ is not allowed with a loss that looks at titles; allowed: an encoder, such as tfidf")
+            raise AlkdError(
+                "item_text: ~ is not allowed with a loss that looks at titles; "
+                "allowed: an encoder, such as tfidf"
+            )
         return self.item_text
 
     def one_item_sessions(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Sessions that hold one item each, (m,) -> item_seq (m, L), item_seq_len (m,), in the width of the training rows."""
+        """Sessions that hold one item each, (m,) -> item_seq (m, L), item_seq_len (m,),
+        in the width of the training rows."""
         width = self.train_interaction[self.item_seq_field].shape[1]
         return nn.functional.pad(items.unsqueeze(1), (0, width - 1)), torch.ones_like(items)
 
@@ -78,11 +84,12 @@ class DistillBatch:
 
     Attributes:
         item_seq (B, L), item_seq_len (B,), target (B,): the rows; 0 pads ``item_seq`` on the right.
-        lists (B, n): LLM rankings as item ids, best first, 0 where a list ends (all 0: a row without a label).
+        lists (B, n): LLM rankings as item ids, best first, 0 where a list ends (all 0:
+            a row without a label).
         candidates (B, c): the candidate sets of the same rows, 0-padded.
         negatives (B,): one sampled negative item a row, or None.
-        row (B,): the rows' numbers in ``train_interaction``, or None. With them the frozen teacher ranks each row once and
-            not in every epoch.
+        row (B,): the rows' numbers in ``train_interaction``, or None. With them the frozen teacher ranks each
+            row once and not in every epoch.
 
     ``lists`` and ``candidates`` may be left out when no row has a label; reading them is an AlkdError then.
     """
@@ -149,18 +156,25 @@ class DistillBatch:
         """The teacher's best unseen items, best first: (B, min(k, n)) ids, 0 where a row has fewer.
 
         Args:
-            with_target: whether the row's target is among them; without, they are what the teacher adds to the data.
+            with_target: whether the row's target is among them; without, they are what the teacher adds to
+                the data.
             among: (n,) ids to choose from, the same object in every batch; all items when None.
 
-        With row numbers the lists are kept from the first time on, unless they take more than 1 GiB for all rows.
+        With row numbers the lists are kept from the first time on, unless they take more than 1 GiB for all
+        rows.
         """
         k = min(k, self.context.n_items if among is None else len(among))
-        if self.row is None or 4 * k * len(self.context.train_interaction[self.context.item_field]) > KEPT_LISTS:
+        if (
+            self.row is None
+            or 4 * k * len(self.context.train_interaction[self.context.item_field]) > KEPT_LISTS
+        ):
             return self._top(k, with_target, among)
         kept, row = self.context.teacher_lists, self.row.cpu()
         key = (k, with_target, among if among is None else id(among))
         if key not in kept:
-            kept[key] = torch.full((len(self.context.train_interaction[self.context.item_field]), k), -1, dtype=torch.int32)
+            kept[key] = torch.full(
+                (len(self.context.train_interaction[self.context.item_field]), k), -1, dtype=torch.int32
+            )
         if (kept[key][row, 0] < 0).any():
             kept[key][row] = self._top(k, with_target, among).to("cpu", torch.int32)
         return kept[key][row].to(self.target.device, torch.long)
@@ -190,17 +204,21 @@ class DistillBatch:
 
 
 class DistillationLoss(nn.Module):
-    """A term that pulls the student towards its teachers. One subclass a file, registered under its ``kd_loss`` name.
+    """A term that pulls the student towards its teachers.
+    One subclass a file, registered under its ``kd_loss`` name.
 
-    Reduction: ``forward`` returns a mean over the rows of the batch (a sum in the literature is divided by B), so that
-    it adds to RecBole's mean losses with the weight lambda that the method's authors gave. That weight is the option
-    ``weight``, which every loss has; ``forward`` leaves it out and ``build_loss`` applies it.
+    Reduction: ``forward`` returns a mean over the rows of the batch (a sum in the literature is divided by
+    B), so that it adds to RecBole's mean losses with the weight lambda that the method's authors gave. That
+    weight is the option ``weight``, which every loss has; ``forward`` leaves it out and ``build_loss``
+    applies it.
 
-    Modules and parameters made in ``__init__`` are trained together with the student and left out of what is saved.
+    Modules and parameters made in ``__init__`` are trained together with the student and left out of what is
+    saved.
 
     Attributes:
         needs: which of ``NEEDS`` it uses; checked before training starts.
-        defaults: its options with their default values, or a ``Field`` each; ``kd_config: {name: {...}}`` overrides them.
+        defaults: its options with their default values, or a ``Field`` each;
+            ``kd_config: {name: {...}}`` overrides them.
         limits: the lowest and highest value of settings that are numbers; at least 0 where nothing is said.
     """
 
@@ -215,7 +233,8 @@ class DistillationLoss(nn.Module):
 
     @classmethod
     def checked(cls, settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
-        """``options`` over ``defaults``. AlkdError where one is unknown or out of range, or the run cannot have this loss."""
+        """``options`` over ``defaults``. AlkdError where one is unknown or out of range,
+        or the run cannot have this loss."""
         known = cls.options_spec()
         for name, value in options.items():
             if name not in known:
@@ -228,13 +247,16 @@ class DistillationLoss(nn.Module):
     def options_spec(cls) -> dict[str, Field]:
         """What each of its options takes."""
         known = {"weight": 1.0, **cls.defaults}
-        return {name: _option(default, *cls.limits.get(name, (0, math.inf))) for name, default in known.items()}
+        return {
+            name: _option(default, *cls.limits.get(name, (0, math.inf))) for name, default in known.items()
+        }
 
     def epoch_start(self, epoch: int) -> None:
         """Called before each epoch (0, 1, ...): annealing, resampling.
 
-        State that lasts from epoch to epoch belongs into parameters, buffers or torch's ``get_extra_state``: a stage that was
-        killed resumes from these. A loss from outside of this package without ``get_extra_state`` begins its stage anew.
+        State that lasts from epoch to epoch belongs into parameters, buffers or torch's ``get_extra_state``:
+        a stage that was killed resumes from these.
+        A loss from outside of this package without ``get_extra_state`` begins its stage anew.
         """
 
     def forward(self, batch: DistillBatch) -> Tensor:

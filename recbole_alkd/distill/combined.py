@@ -32,13 +32,18 @@ def item_losses(settings: Settings) -> dict[str, float]:
     wanted = settings.text.item_text_loss
     if wanted is None:
         return {}
-    return _factors("item_text_loss", wanted, [name for name in losses if losses.get(name).needs == {"item_text"}])
+    return _factors(
+        "item_text_loss", wanted, [name for name in losses if losses.get(name).needs == {"item_text"}]
+    )
 
 
 def _factors(key: str, wanted: Any, allowed: list[str]) -> dict[str, float]:
     wanted = wanted if isinstance(wanted, dict) else {wanted: 1.0}
     if not wanted:
-        raise AlkdError(f"{key}: an empty mapping is not allowed; allowed: a loss, or {{loss: weight}} of {', '.join(allowed)}")
+        raise AlkdError(
+            f"{key}: an empty mapping is not allowed; "
+            f"allowed: a loss, or {{loss: weight}} of {', '.join(allowed)}"
+        )
     for name, factor in wanted.items():
         if name not in losses:
             raise AlkdError(losses.unknown(name).replace("kd_loss", key, 1))
@@ -58,7 +63,8 @@ def loss_options(config: Mapping[str, Any], name: str, key: str = "kd_config") -
 
 
 def check_losses(settings: Settings, available: Collection[str] | None = None) -> None:
-    """Everything about ``kd_loss``, ``item_text_loss`` and their options that can be wrong, found before anything is trained.
+    """Everything about ``kd_loss``, ``item_text_loss`` and their options that can be wrong,
+    found before anything is trained.
 
     Args:
         available: which of ``NEEDS`` the run has; all but titles, and these with ``item_text``, when None.
@@ -96,19 +102,27 @@ def check_needs(names: Iterable[str], available: Collection[str], key: str = "kd
 
 
 class CombinedLoss(DistillationLoss):
-    """sum over losses of factor * lambda * loss: the factor from ``kd_loss``, lambda the loss's own option ``weight``.
+    """sum over losses of factor * lambda * loss: the factor from ``kd_loss``,
+    lambda the loss's own option ``weight``.
 
-    ``kd_weight`` multiplies the whole and is applied by the trainer, beside ``kd_rec_weight`` for the recommendation
-    loss: total = kd_rec_weight * recommendation + kd_weight * this.
+    ``kd_weight`` multiplies the whole and is applied by the trainer, beside ``kd_rec_weight`` for the
+    recommendation loss: total = kd_rec_weight * recommendation + kd_weight * this.
 
     Args:
         factors: loss -> factor. options: loss -> its options, as ``kd_config`` has them.
     """
 
-    def __init__(self, context: DistillContext, factors: Mapping[str, float], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, context: DistillContext, factors: Mapping[str, float], options: Mapping[str, Any]
+    ) -> None:
         super().__init__(context, {})
-        self.losses: list[DistillationLoss] = [losses.get(name)(context, loss_options(options, name)) for name in factors]
-        self.weights = [factor * loss.options["weight"] for factor, loss in zip(factors.values(), self.losses, strict=True)]
+        self.losses: list[DistillationLoss] = [
+            losses.get(name)(context, loss_options(options, name)) for name in factors
+        ]
+        self.weights = [
+            factor * loss.options["weight"]
+            for factor, loss in zip(factors.values(), self.losses, strict=True)
+        ]
         self.needs = frozenset().union(*(loss.needs for loss in self.losses))  # type: ignore[misc]  # of this combination
         self.parts = nn.ModuleList(self.losses)  # so that their parameters are found
 
@@ -136,14 +150,15 @@ class CombinedLoss(DistillationLoss):
 def build_loss(context: DistillContext) -> CombinedLoss:
     """The loss that ``kd_loss`` and ``kd_config`` of ``context.settings`` ask for.
 
-    It holds the extra modules of its parts (experts, gates) as sub-modules; put it where the optimizer sees them.
-    AlkdError as from ``check_losses``, which needs no trained model and can be asked first.
+    It holds the extra modules of its parts (experts, gates) as sub-modules; put it where the optimizer sees
+    them. AlkdError as from ``check_losses``, which needs no trained model and can be asked first.
     """
     check_losses(context.settings)
     return CombinedLoss(context, wanted_losses(context.settings), context.settings.distill.kd_config)
 
 
 def build_item_loss(context: DistillContext) -> CombinedLoss:
-    """The loss that ``item_text_loss`` and ``item_text_config`` ask for, which needs neither labels nor a teacher."""
+    """The loss that ``item_text_loss`` and ``item_text_config`` ask for, which needs neither labels nor a
+    teacher."""
     check_losses(context.settings)
     return CombinedLoss(context, item_losses(context.settings), context.settings.text.item_text_config)

@@ -16,19 +16,22 @@ from recbole_alkd.registry import losses
 
 @losses.register("dllm2rec")
 class DLLM2Rec(DistillationLoss):
-    """mean over labelled rows of sum_k w_k [ -log sigmoid(x_k) - log(1 - sigmoid(x_neg)) ] over the LLM's first K items.
+    """mean over labelled rows of sum_k w_k [ -log sigmoid(x_k) - log(1 - sigmoid(x_neg)) ] over the LLM's
+    first K items.
 
-    Source: Cui et al., "Distillation Matters: Empowering Sequential Recommenders to Match the Performance of Large
-    Language Models" (RecSys 2024), importance-aware ranking distillation, in the form in which ALKDRec compares with it:
-    w_k ~ position exp(-k) / sum_j exp(-j) + consistency 1[item in the student's own top K], weights of a row sum to 1. The
-    weight by confidence needs an LLM that generates for all items and is left out there, and so is it here; embeddings
-    and the robust (DROS) term are no part of this loss either.
+    Source: Cui et al., "Distillation Matters: Empowering Sequential Recommenders to Match the Performance of
+    Large Language Models" (RecSys 2024), importance-aware ranking distillation, in the form in which ALKDRec
+    compares with it: w_k ~ position exp(-k) / sum_j exp(-j) + consistency 1[item in the student's own top K],
+    weights of a row sum to 1. The weight by confidence needs an LLM that generates for all items and is left
+    out there, and so is it here; embeddings and the robust (DROS) term are no part of this loss either.
 
     x_neg is the score of the row's sampled negative, or of an item drawn outside of session and target.
-    ``official_negative``: the authors' code has sigmoid(1 - x_neg) in place of 1 - sigmoid(x_neg), probably a slip.
+    ``official_negative``: the authors' code has sigmoid(1 - x_neg) in place of 1 - sigmoid(x_neg),
+    probably a slip.
 
-    Inputs: ``lists`` (B, n). Memory: the student's scores (B_l, n_items) of the B_l rows with a list, without gradient.
-    Options: ``top`` (K, 10), ``position`` (0.3), ``consistency`` (0.1), ``official_negative`` (False), ``weight`` (0.8).
+    Inputs: ``lists`` (B, n). Memory: the student's scores (B_l, n_items) of the B_l rows with a list, without
+    gradient. Options: ``top`` (K, 10), ``position`` (0.3), ``consistency`` (0.1),
+    ``official_negative`` (False), ``weight`` (0.8).
     """
 
     needs = frozenset({"lists"})
@@ -67,4 +70,6 @@ class DLLM2Rec(DistillationLoss):
     def _negatives(self, batch: DistillBatch) -> Tensor:
         if batch.negatives is not None:
             return batch.negatives.view(len(batch), -1)[:, :1]
-        return draw_items(torch.cat([batch.item_seq, batch.target.unsqueeze(1)], dim=1), 1, batch.context.n_items)
+        return draw_items(
+            torch.cat([batch.item_seq, batch.target.unsqueeze(1)], dim=1), 1, batch.context.n_items
+        )

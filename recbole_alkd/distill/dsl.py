@@ -23,8 +23,8 @@ def moved_mask(weight: Tensor, mask: Tensor, gradient: Tensor, ratio: float) -> 
         weight: the tensor, 0 where ``mask`` is False.
         ratio: share of the active weights that go.
 
-    Weights that go may come back at once and then keep their value; weights that come in start at 0. Where gradients are
-    equal (most are 0: items that are not in the batch), chance decides.
+    Weights that go may come back at once and then keep their value; weights that come in start at 0. Where
+    gradients are equal (most are 0: items that are not in the batch), chance decides.
     """
     active = int(mask.sum())
     smallest = weight.numel() - active + math.ceil(ratio * active)
@@ -42,22 +42,28 @@ def moved_mask(weight: Tensor, mask: Tensor, gradient: Tensor, ratio: float) -> 
 
 @losses.register("dsl")
 class DynamicSparseLearning(DistillationLoss):
-    """No term of its own (0): masks the student's matrices after each step and moves the masks every ``update_every`` steps.
+    """No term of its own (0): masks the student's matrices after each step and moves the masks every
+    ``update_every`` steps.
 
-    Source: Wang et al., "Dynamic Sparse Learning" (WSDM 2024). Each weight of a tensor with two or more dimensions is kept
-    with probability ``density`` before the first epoch. An update takes the smallest ``ratio`` of the active weights out
-    and lets as many in where the gradient of the recommendation loss is largest; the ratio falls from ``ratio`` to
-    ``ratio_end`` by a cosine over the epochs of the run. The number of active weights does not change. Biases and
-    normalisation layers stay dense.
+    Source: Wang et al., "Dynamic Sparse Learning" (WSDM 2024). Each weight of a tensor with two or more
+    dimensions is kept with probability ``density`` before the first epoch. An update takes the smallest
+    ``ratio`` of the active weights out and lets as many in where the gradient of the recommendation loss is
+    largest; the ratio falls from ``ratio`` to ``ratio_end`` by a cosine over the epochs of the run. The
+    number of active weights does not change. Biases and normalisation layers stay dense.
 
-    It trains by the recommendation loss: ``kd_rec_weight`` above 0 and, for what the authors did, ``kd_init: scratch``.
-    ``after_step`` must be called after every optimizer step.
+    It trains by the recommendation loss: ``kd_rec_weight`` above 0 and, for what the authors did,
+    ``kd_init: scratch``. ``after_step`` must be called after every optimizer step.
 
     Memory: one boolean per weight, and one copy of the largest tensor during an update.
     Options: ``density`` (0.5), ``ratio`` (0.5), ``ratio_end`` (0.005), ``update_every`` (100 steps).
     """
 
-    defaults: ClassVar[dict[str, Any]] = {"density": 0.5, "ratio": 0.5, "ratio_end": 0.005, "update_every": 100}
+    defaults: ClassVar[dict[str, Any]] = {
+        "density": 0.5,
+        "ratio": 0.5,
+        "ratio_end": 0.005,
+        "update_every": 100,
+    }
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "density": (0.001, 1),
         "ratio": (0, 1),
@@ -74,7 +80,10 @@ class DynamicSparseLearning(DistillationLoss):
     @classmethod
     def checked(cls, settings: Settings, options: Mapping[str, Any]) -> dict[str, Any]:
         if not settings.distill.kd_rec_weight > 0:
-            raise AlkdError("kd_rec_weight: 0.0 is not allowed with kd_loss dsl, which trains by the recommendation loss alone")
+            raise AlkdError(
+                "kd_rec_weight: 0.0 is not allowed with kd_loss dsl, which trains by the recommendation loss "
+                "alone"
+            )
         return super().checked(settings, options)
 
     def epoch_start(self, epoch: int) -> None:
@@ -92,8 +101,12 @@ class DynamicSparseLearning(DistillationLoss):
         return {"steps": self.steps, "masks": [mask for _, mask in self.masked]}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        parameters = [parameter for parameter in self.context.student.model.parameters() if parameter.dim() >= 2]
-        masks = [mask.to(parameter.device) for parameter, mask in zip(parameters, state["masks"], strict=False)]
+        parameters = [
+            parameter for parameter in self.context.student.model.parameters() if parameter.dim() >= 2
+        ]
+        masks = [
+            mask.to(parameter.device) for parameter, mask in zip(parameters, state["masks"], strict=False)
+        ]
         self.steps, self.masked = state["steps"], list(zip(parameters, masks, strict=False))
 
     def forward(self, batch: DistillBatch) -> Tensor:
@@ -104,7 +117,12 @@ class DynamicSparseLearning(DistillationLoss):
         self.steps += 1
         if self.steps % self.options["update_every"] == 0:
             self.masked = [
-                (parameter, mask if parameter.grad is None else moved_mask(parameter, mask, parameter.grad, self.ratio))
+                (
+                    parameter,
+                    mask
+                    if parameter.grad is None
+                    else moved_mask(parameter, mask, parameter.grad, self.ratio),
+                )
                 for parameter, mask in self.masked
             ]
             self._mask_weights()

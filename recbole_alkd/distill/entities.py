@@ -12,8 +12,8 @@ from recbole_alkd.model.loss import draw_items
 def batch_items(batch: DistillBatch) -> Tensor:
     """Distinct items (v,) of the rows: their targets and one negative a row, v <= 2 B.
 
-    The methods were published with a sampled negative in every row. Where the batch carries none, one is drawn among the
-    items outside of the row's session.
+    The methods were published with a sampled negative in every row. Where the batch carries none, one is
+    drawn among the items outside of the row's session.
     """
     negatives = batch.negatives
     if negatives is None:

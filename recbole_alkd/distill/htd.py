@@ -16,7 +16,8 @@ from recbole_alkd.registry import losses
 
 
 def entity_topology(student: Tensor, teacher: Tensor, group: Tensor, positive_only: bool) -> Tensor:
-    """sum (cos(s_i, s_j) - cos(t_i, t_j))^2 over ordered pairs of one group; pairs with cos(t_i, t_j) > 0 only, if asked.
+    """sum (cos(s_i, s_j) - cos(t_i, t_j))^2 over ordered pairs of one group;
+    pairs with cos(t_i, t_j) > 0 only, if asked.
 
     Shapes (n, d_s), (n, d_t), (n,). Memory: one matrix a group, together at most (n, n).
     """
@@ -32,7 +33,8 @@ def entity_topology(student: Tensor, teacher: Tensor, group: Tensor, positive_on
 
 
 def group_topology(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
-    """sum_{g, i} (cos(S_g, s_i) - cos(T_g, t_i))^2 over groups g and all entities i, S_g and T_g the means of g's members.
+    """sum_{g, i} (cos(S_g, s_i) - cos(T_g, t_i))^2 over groups g and all entities i,
+    S_g and T_g the means of g's members.
 
     Shapes (n, d_s), (n, d_t), (n,). The means carry no gradient, as published. Memory: (groups, n).
     """
@@ -49,18 +51,19 @@ def group_topology(student: Tensor, teacher: Tensor, group: Tensor) -> Tensor:
 class HierarchicalTopologyDistillation(DistillationLoss):
     """(1 / B) [ alpha (entity + group topology) + (1 - alpha) group assignment ].
 
-    Source: Kang et al., "Topology Distillation for Recommender System" (KDD 2021). Group assignment is the loss of DE
-    (``de.py``) with one expert a group, items taken once; an entity's group is the one its gate prefers, and sessions
-    and items share none. Entity topology compares cosines within groups, group topology those between each group's mean
-    and every entity (the authors' second choice; their first, between means only, has no gradient).
+    Source: Kang et al., "Topology Distillation for Recommender System" (KDD 2021). Group assignment is the
+    loss of DE (``de.py``) with one expert a group, items taken once; an entity's group is the one its gate
+    prefers, and sessions and items share none. Entity topology compares cosines within groups, group topology
+    those between each group's mean and every entity (the authors' second choice;
+    their first, between means only, has no gradient).
 
-    ``positive_only``: the authors' code leaves out pairs of a group whose teacher cosine is not above 0, probably without
-    meaning to. True follows it.
+    ``positive_only``: the authors' code leaves out pairs of a group whose teacher cosine is not above 0,
+    probably without meaning to. True follows it.
 
-    Inputs: session vectors (B, d_s), (B, d_t) and both item tables. Memory: that of DE, one (n, groups) matrix, and one
-    matrix of pairs a group, at most (n, n) together, for n <= 3 B entities. Extra parameters as in DE.
-    Options: ``groups`` (30), ``alpha`` (0.5), ``temperature`` (1), ``temperature_end`` (1e-10), ``positive_only`` (True),
-    ``weight`` (0.001).
+    Inputs: session vectors (B, d_s), (B, d_t) and both item tables. Memory: that of DE, one (n, groups)
+    matrix, and one matrix of pairs a group, at most (n, n) together, for n <= 3 B entities. Extra parameters
+    as in DE. Options: ``groups`` (30), ``alpha`` (0.5), ``temperature`` (1), ``temperature_end`` (1e-10),
+    ``positive_only`` (True), ``weight`` (0.001).
     """
 
     needs = frozenset({"teacher_vectors"})
@@ -86,15 +89,22 @@ class HierarchicalTopologyDistillation(DistillationLoss):
         self.temperature = self.options["temperature"]
 
     def epoch_start(self, epoch: int) -> None:
-        self.temperature = temperature(self.options["temperature"], self.options["temperature_end"], epoch, self.context.epochs)
+        self.temperature = temperature(
+            self.options["temperature"], self.options["temperature_end"], epoch, self.context.epochs
+        )
 
     def forward(self, batch: DistillBatch) -> Tensor:
         items, size = batch_items(batch), len(batch)
         student, teacher = entities(batch, items)
-        kinds = [(self.session_experts, student[:size], teacher[:size]), (self.item_experts, student[size:], teacher[size:])]
+        kinds = [
+            (self.session_experts, student[:size], teacher[:size]),
+            (self.item_experts, student[size:], teacher[size:]),
+        ]
         sessions, item_groups = (experts.group(t) for experts, _, t in kinds)
         group = torch.cat([sessions, self.options["groups"] + item_groups])
-        topology = entity_topology(student, teacher, group, self.options["positive_only"]) + group_topology(student, teacher, group)
+        topology = entity_topology(student, teacher, group, self.options["positive_only"]) + group_topology(
+            student, teacher, group
+        )
         assignment = sum(experts(s, t, self.temperature) for experts, s, t in kinds)
         alpha = self.options["alpha"]
         return (alpha * topology + (1 - alpha) * assignment) / size

@@ -13,7 +13,8 @@ from recbole_alkd.registry import losses
 
 
 def position_weights(pairs: Sequence[Sequence[float]], length: int) -> Tensor:
-    """Weights of ranks 1 to ``length``: ``[[5, 3], [15, 2], [25, 1]]`` gives 3 up to rank 5, 2 up to 15, 1 up to 25, then 0."""
+    """Weights of ranks 1 to ``length``: ``[[5, 3], [15, 2], [25, 1]]`` gives 3 up to rank 5, 2 up to 15,
+    1 up to 25, then 0."""
     weights = torch.zeros(length)
     start = 0
     for end, weight in pairs:
@@ -24,16 +25,18 @@ def position_weights(pairs: Sequence[Sequence[float]], length: int) -> Tensor:
 
 @losses.register("pairwise")
 class Pairwise(DistillationLoss):
-    """-sum_s sum_v alpha_v log sigmoid(S(s, v) - S(s, v')), as a mean over the pairs of the batch weighted by alpha.
+    """-sum_s sum_v alpha_v log sigmoid(S(s, v) - S(s, v')), as a mean over the pairs of the batch weighted by
+    alpha.
 
-    The paper leaves open where the negative v' comes from. ``kd_negatives``: ``in_batch`` (the items that the LLM
-    ranked for the batch's other sessions, those on the own list left out), ``uniform`` (drawn from all items, new in
-    every batch), ``candidates`` (candidates of the same session that the LLM left out of its list, or ranked lower).
-    A batch with the list of one session only has no other list, and ``in_batch`` draws as ``uniform`` does. A pair without
-    a negative (the last candidate) has loss 0.
+    The paper leaves open where the negative v' comes from. ``kd_negatives``: ``in_batch`` (the items that the
+    LLM ranked for the batch's other sessions, those on the own list left out), ``uniform`` (drawn from all
+    items, new in every batch), ``candidates`` (candidates of the same session that the LLM left out of its
+    list, or ranked lower). A batch with the list of one session only has no other list, and ``in_batch``
+    draws as ``uniform`` does. A pair without a negative (the last candidate) has loss 0.
 
-    Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, n, u) tensor and its gradient for ``in_batch``, u <= B n
-    the number of distinct items in ``lists``; (B, n, c) for ``candidates``; (B, n, d) for ``uniform``.
+    Inputs: ``lists`` (B, n), ``candidates`` (B, c). Memory: one (B, n, u) tensor and its gradient for
+    ``in_batch``, u <= B n the number of distinct items in ``lists``; (B, n, c) for ``candidates``;
+    (B, n, d) for ``uniform``.
 
     A student that counts learns the same lists and weights as edges (``listed``); there is no negative then.
     """
@@ -42,7 +45,9 @@ class Pairwise(DistillationLoss):
 
     def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
         """The LLM's lists, weighted by ``kd_position_weight``."""
-        return batch.lists, position_weights(self.context.settings.distill.kd_position_weight, batch.lists.shape[1])
+        return batch.lists, position_weights(
+            self.context.settings.distill.kd_position_weight, batch.lists.shape[1]
+        )
 
     def forward(self, batch: DistillBatch) -> Tensor:
         distill = self.context.settings.distill
@@ -50,15 +55,16 @@ class Pairwise(DistillationLoss):
         weights = position_weights(distill.kd_position_weight, lists.shape[1]).to(lists.device) * (lists > 0)
         session, items = batch.student_session, batch.student_items
         positive = torch.einsum("bd,bnd->bn", session, items[lists])
-        loss = {"in_batch": self._in_batch, "uniform": self._uniform, "candidates": self._candidates}[distill.kd_negatives](
-            batch, positive, session, items
-        )
+        loss = {"in_batch": self._in_batch, "uniform": self._uniform, "candidates": self._candidates}[
+            distill.kd_negatives
+        ](batch, positive, session, items)
         return (weights * loss).sum() / weights.sum().clamp_min(1e-12)
 
     def _in_batch(self, batch: DistillBatch, positive: Tensor, session: Tensor, items: Tensor) -> Tensor:
         if int((batch.lists > 0).any(1).sum()) < 2:
             return self._uniform(batch, positive, session, items)
-        # one column for each distinct item, weighted by how often it is listed: the same sum as over all B n entries
+        # one column for each distinct item, weighted by how often it is listed:
+        # the same sum as over all B n entries
         pool, place, count = torch.unique(batch.lists, return_inverse=True, return_counts=True)
         often = (count * (pool > 0)).to(positive.dtype).expand(len(place), -1).scatter(1, place, 0.0)
         margin = softplus((session @ items[pool].T).unsqueeze(1) - positive.unsqueeze(2))

@@ -1,4 +1,5 @@
-"""RD: the teacher's top items as further positives, weighted by position and by how badly the student ranks them."""
+"""RD: the teacher's top items as further positives, weighted by position and by how badly the student ranks
+them."""
 
 from __future__ import annotations
 
@@ -18,20 +19,27 @@ from recbole_alkd.registry import losses
 class RankingDistillation(DistillationLoss):
     """mean_b sum_k w_k (-log sigmoid(s_k)) over the teacher's best K items of each row.
 
-    Source: Tang and Wang, "Ranking Distillation" (KDD 2018). Position weight: w_k = exp(-k / temperature), normalised.
-    From ``start_epoch`` on it is multiplied by max(0, tanh(mu (r_k - k))), k from 0, where r_k estimates the student's
-    rank of the item as floor((N - 1) share of sampled items that the student scores higher); the product is not
-    normalised again and carries no gradient. The row's session items and target are not in the teacher's list.
+    Source: Tang and Wang, "Ranking Distillation" (KDD 2018). Position weight: w_k = exp(-k / temperature),
+    normalised. From ``start_epoch`` on it is multiplied by max(0, tanh(mu (r_k - k))), k from 0, where r_k
+    estimates the student's rank of the item as floor((N - 1) share of sampled items that the student scores
+    higher); the product is not normalised again and carries no gradient.
+    The row's session items and target are not in the teacher's list.
 
     There are only positives here: use it with ``kd_rec_weight`` above 0.
 
-    Inputs: the teacher's scores (B, n_items). Memory: those scores, (B, K, samples) booleans and (B, samples, d).
-    Options: ``top`` (K, 10), ``temperature`` (1), ``mu`` (0.1), ``samples`` (100), ``start_epoch`` (10, from 0),
-    ``weight`` (1).
+    Inputs: the teacher's scores (B, n_items). Memory: those scores, (B, K, samples) booleans and (B, samples,
+    d). Options: ``top`` (K, 10), ``temperature`` (1), ``mu`` (0.1), ``samples`` (100), ``start_epoch`` (10,
+    from 0), ``weight`` (1).
     """
 
     needs = frozenset({"teacher_scores"})
-    defaults: ClassVar[dict[str, Any]] = {"top": 10, "temperature": 1.0, "mu": 0.1, "samples": 100, "start_epoch": 10}
+    defaults: ClassVar[dict[str, Any]] = {
+        "top": 10,
+        "temperature": 1.0,
+        "mu": 0.1,
+        "samples": 100,
+        "start_epoch": 10,
+    }
     limits: ClassVar[dict[str, tuple[float, float]]] = {
         "top": (1, float("inf")),
         "temperature": (1e-6, float("inf")),

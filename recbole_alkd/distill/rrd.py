@@ -17,15 +17,16 @@ from recbole_alkd.registry import losses
 class RelaxedRankingDistillation(DistillationLoss):
     """mean_b sum_k [ log( sum_{j >= k} exp(s_j) + sum_l exp(u_l) ) - s_k ], a list-wise likelihood.
 
-    Source: Kang et al., "DE-RRD" (CIKM 2020). s: the student's scores of K interesting items, in the teacher's order; u:
-    those of L uninteresting ones, in no order. Interesting items are drawn without replacement among the teacher's best
-    ``top`` with probability ~ exp(-rank / temperature), or are its best K (``sample: False``, which the authors later
-    found better); uninteresting ones are uniform among the rest. Both are new in every batch. Neither holds session items
-    or the target. ``top`` is cut to half of the items on small data sets.
+    Source: Kang et al., "DE-RRD" (CIKM 2020). s: the student's scores of K interesting items, in the
+    teacher's order; u: those of L uninteresting ones, in no order. Interesting items are drawn without
+    replacement among the teacher's best ``top`` with probability ~ exp(-rank / temperature), or are its best
+    K (``sample: False``, which the authors later found better); uninteresting ones are uniform among the
+    rest. Both are new in every batch. Neither holds session items or the target.
+    ``top`` is cut to half of the items on small data sets.
 
     Inputs: the teacher's scores (B, n_items). Memory: those scores, (B, top), (B, K + L, d).
-    Options: ``interesting`` (K, 40), ``uninteresting`` (L, 40), ``temperature`` (10), ``top`` (500), ``sample`` (True),
-    ``weight`` (0.001).
+    Options: ``interesting`` (K, 40), ``uninteresting`` (L, 40), ``temperature`` (10), ``top`` (500),
+    ``sample`` (True), ``weight`` (0.001).
     """
 
     needs = frozenset({"teacher_scores"})
@@ -47,14 +48,16 @@ class RelaxedRankingDistillation(DistillationLoss):
     def forward(self, batch: DistillBatch) -> Tensor:
         interesting, uninteresting = self.draw(batch)
         there = interesting > 0
-        ranked = batch.student_scores(interesting).masked_fill(~there, -1e30)  # a row with fewer: adds nothing to any sum
+        # a row with fewer: adds nothing to any sum
+        ranked = batch.student_scores(interesting).masked_fill(~there, -1e30)
         others = torch.logsumexp(batch.student_scores(uninteresting), dim=1, keepdim=True)
         behind = torch.logcumsumexp(ranked.flip(1), dim=1).flip(1)
         return ((torch.logaddexp(behind, others) - ranked) * there).sum(1).mean()
 
     @torch.no_grad()
     def draw(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
-        """Interesting items (B, K), best first, 0 at the end of rows that have fewer; uninteresting items (B, L)."""
+        """Interesting items (B, K), best first, 0 at the end of rows that have fewer;
+        uninteresting items (B, L)."""
         options, n_items = self.options, batch.context.n_items
         top = batch.teacher_top(min(options["top"], max(1, (n_items - 1) // 2)))
         count = min(options["interesting"], top.shape[1])

@@ -1,4 +1,5 @@
-"""Items with titles alike as training rows: what titles say of *items*, for an embedding student that stays as small."""
+"""Items with titles alike as training rows: what titles say of *items*, for an embedding student that stays
+as small."""
 
 from __future__ import annotations
 
@@ -17,15 +18,17 @@ from recbole_alkd.settings.error import AlkdError
 
 @losses.register("text_pairs")
 class TextPairs(DistillationLoss):
-    """Each item and one of its nearest titles as a row more: input [a], target b, under the student's recommendation loss.
+    """Each item and one of its nearest titles as a row more: input [a], target b,
+    under the student's recommendation loss.
 
         (P / R) * loss of P pairs,    weight 0.1
 
-    for R training rows, so that a pair counts ``weight`` times what a row counts. A batch of B rows draws B of the P pairs.
-    The pairs are those of the ``neighbors`` nearest titles by centred cosine, above ``item_text_similarity``.
+    for R training rows, so that a pair counts ``weight`` times what a row counts. A batch of B rows draws B
+    of the P pairs. The pairs are those of the ``neighbors`` nearest titles by centred cosine,
+    above ``item_text_similarity``.
 
-    Source: none is known to us under this name; it is the session-free case of training on similar items as if they had been
-    clicked after each other. ``item_text_permuted`` is the control.
+    Source: none is known to us under this name; it is the session-free case of training on similar items as
+    if they had been clicked after each other. ``item_text_permuted`` is the control.
 
     Inputs: only the number of rows. Needs ``item_text`` and a student with vectors.
     Options: ``neighbors`` (5) an item; ``weight`` (0.1).
@@ -42,14 +45,22 @@ class TextPairs(DistillationLoss):
         least = context.settings.text.item_text_similarity
         pairs = np.stack(nearest_edges(context.titles(), self.options["neighbors"], least).nonzero())
         if not pairs.size:
-            raise AlkdError(f"item_text_similarity: no two titles are above {least}, so that text_pairs has no pair")
+            raise AlkdError(
+                f"item_text_similarity: no two titles are above {least}, so that text_pairs has no pair"
+            )
         self.register_buffer("pairs", torch.as_tensor(pairs, dtype=torch.long), persistent=False)
         self.share = pairs.shape[1] / len(context.train_interaction[context.item_field])
 
     def forward(self, batch: DistillBatch) -> Tensor:
         context = self.context
         assert context.recommendation is not None
-        source, target = self.pairs[:, torch.randint(self.pairs.shape[1], (len(batch),), device=self.pairs.device)]
+        source, target = self.pairs[
+            :, torch.randint(self.pairs.shape[1], (len(batch),), device=self.pairs.device)
+        ]
         item_seq, length = context.one_item_sessions(source)
-        rows = {context.item_seq_field: item_seq, context.item_seq_len_field: length, context.item_field: target}
+        rows = {
+            context.item_seq_field: item_seq,
+            context.item_seq_len_field: length,
+            context.item_field: target,
+        }
         return self.share * context.recommendation(Interaction(rows))

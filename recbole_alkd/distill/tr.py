@@ -16,13 +16,14 @@ from recbole_alkd.registry import losses
 class TeacherRanking(DistillationLoss):
     """In-batch BPR on the items that the teacher recommender ranks highest, all with the same weight.
 
-    Source: Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI
-    2025), variant (1), a fine-tuning of the trained student (``kd_init: student``, ``kd_rec_weight: 0``) on every training
-    session. Each row draws one of its teacher's top items per batch, so that a batch has as many (session, item) pairs as
-    rows. Session items are left out; the row's target is not. An item of one row is a negative of all others.
+    Source: Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based
+    Recommendation" (AAAI 2025), variant (1), a fine-tuning of the trained student (``kd_init: student``,
+    ``kd_rec_weight: 0``) on every training session. Each row draws one of its teacher's top items per batch,
+    so that a batch has as many (session, item) pairs as rows. Session items are left out;
+    the row's target is not. An item of one row is a negative of all others.
 
-    Inputs: ``item_seq`` (B, L), the teacher's scores (B, n_items). Memory: those scores and one (B, B) matrix.
-    Options: ``top`` (50) items of the teacher; ``weight`` (1).
+    Inputs: ``item_seq`` (B, L), the teacher's scores (B, n_items). Memory: those scores and one (B, B)
+    matrix. Options: ``top`` (50) items of the teacher; ``weight`` (1).
     """
 
     needs = frozenset({"teacher_scores"})

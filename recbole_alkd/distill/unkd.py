@@ -1,4 +1,5 @@
-"""unKD: ranking distillation within groups of equally popular items, so that popularity is not what is taught."""
+"""unKD: ranking distillation within groups of equally popular items, so that popularity is not what is
+taught."""
 
 from __future__ import annotations
 
@@ -23,10 +24,12 @@ def pair_counts(pairs: int, groups: int) -> list[int]:
 
 
 def draw_rank_pairs(available: Tensor, count: int, mu: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Two different ranks for each pair, drawn with P(r) ~ exp(-r / mu) among the first ``available`` (B,) of each row.
+    """Two different ranks for each pair, drawn with P(r) ~ exp(-r / mu) among the first ``available`` (B,) of
+    each row.
 
     Returns:
-        The better rank and the worse (B, count), from 0, and whether the pair counts (a row may have less than two).
+        The better rank and the worse (B, count), from 0, and whether the pair counts (a row may have less
+        than two).
     """
     n = available.to(torch.float64).unsqueeze(1)
 
@@ -47,16 +50,17 @@ def draw_rank_pairs(available: Tensor, count: int, mu: float) -> tuple[Tensor, T
 
 @losses.register("unkd")
 class UnbiasedKnowledgeDistillation(DistillationLoss):
-    """mean over pairs of -log sigmoid(s(i+) - s(i-)), both items of one popularity group, i+ ranked higher by the teacher.
+    """mean over pairs of -log sigmoid(s(i+) - s(i-)), both items of one popularity group,
+    i+ ranked higher by the teacher.
 
-    Source: Chen et al., "Unbiased Knowledge Distillation for Recommendation" (WSDM 2023). Items are put into groups of
-    about equal total popularity (``popularity_groups``; items never seen in training are in none). For each row and
-    group, two ranks are drawn among the teacher's unseen items of the group with P(r) ~ exp(-r / mu), new in every
-    batch. Session items and the target are left out.
+    Source: Chen et al., "Unbiased Knowledge Distillation for Recommendation" (WSDM 2023). Items are put into
+    groups of about equal total popularity (``popularity_groups``; items never seen in training are in none).
+    For each row and group, two ranks are drawn among the teacher's unseen items of the group with P(r) ~
+    exp(-r / mu), new in every batch. Session items and the target are left out.
 
-    Inputs: the teacher's scores (B, n_items). Memory: those scores, one copy of a group's columns at a time, (B, pairs, d).
-    Options: ``groups`` (2), ``pairs`` (30), ``mu`` (20), ``top`` (200 ranks of a group; all but e^-10 of the mass),
-    ``weight`` (1).
+    Inputs: the teacher's scores (B, n_items). Memory: those scores, one copy of a group's columns at a time,
+    (B, pairs, d). Options: ``groups`` (2), ``pairs`` (30), ``mu`` (20), ``top`` (200 ranks of a group; all
+    but e^-10 of the mass), ``weight`` (1).
     """
 
     needs = frozenset({"teacher_scores", "popularity"})
@@ -71,7 +75,9 @@ class UnbiasedKnowledgeDistillation(DistillationLoss):
     def __init__(self, context: DistillContext, options: Mapping[str, Any]) -> None:
         super().__init__(context, options)
         device = context.student.item_table().device
-        self.groups = [items.to(device) for items in popularity_groups(item_counts(context), self.options["groups"])]
+        self.groups = [
+            items.to(device) for items in popularity_groups(item_counts(context), self.options["groups"])
+        ]
         self.counts = pair_counts(self.options["pairs"], len(self.groups))
 
     def forward(self, batch: DistillBatch) -> Tensor:

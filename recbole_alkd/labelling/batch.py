@@ -1,7 +1,8 @@
 """OpenAI Batch files for the API teacher: half the price, an answer within a day, and no connection of ours.
 
-``write_batch`` writes what is missing from the label store as one request a line; the user uploads the file and downloads
-the output; ``read_batch`` puts its answers into the store, under the same keys as if they had been asked one by one.
+``write_batch`` writes what is missing from the label store as one request a line; the user uploads the file
+and downloads the output; ``read_batch`` puts its answers into the store, under the same keys as if they had
+been asked one by one.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class BatchAnswers:
     Attributes:
         bill: of the answers that were new to the store.
         stored: labels that were put, failed ones included. known: answers whose key the store had.
-        foreign: answers to questions that are none of these instances. unanswered: requests that ended in an error.
+        foreign: answers to questions that are none of these instances.
+            unanswered: requests that ended in an error.
         unreadable: the lines that are no line of such a file, by number and reason.
     """
 
@@ -77,7 +79,8 @@ def write_batch(
     file: Path,
     supplies: Supplies | None = None,
 ) -> BatchRequest:
-    """Write the requests for what is missing from the store to ``file``, as far as upper bounds fit the budget.
+    """Write the requests for what is missing from the store to ``file``, as far as upper bounds fit the
+    budget.
 
     Hints are asked for at once when they are wanted and not kept yet, because the requests hold them.
     """
@@ -98,20 +101,28 @@ def write_batch(
         body = {
             "model": teacher.settings.llm_model,
             "messages": list(teacher.messages(instance)),
-            "max_completion_tokens": teacher.answer_tokens(instance),  # OpenAI's own name, which all its models know
+            # OpenAI's own name, which all its models know
+            "max_completion_tokens": teacher.answer_tokens(instance),
             "temperature": 0,
         }
-        lines.append(json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n")
+        lines.append(
+            json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body})
+            + "\n"
+        )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, "".join(lines))
-    return BatchRequest(len(lines), len(stored), len(missing) - len(lines), most.tokens, most.usd, ended, paid)
+    return BatchRequest(
+        len(lines), len(stored), len(missing) - len(lines), most.tokens, most.usd, ended, paid
+    )
 
 
-def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, file: Path) -> BatchAnswers:
+def read_batch(
+    teacher: ApiTeacher, instances: Sequence[Instance], store: LabelStore, file: Path
+) -> BatchAnswers:
     """Put the answers of a batch's output file into the store. Reading a file twice changes nothing.
 
-    An answer without a usable ranking becomes a failed label; a request that ended in an error is left to be asked again. A
-    line that cannot be read is named and left out.
+    An answer without a usable ranking becomes a failed label; a request that ended in an error is left to be
+    asked again. A line that cannot be read is named and left out.
 
     Raises:
         AlkdError: a file that cannot be read, or none of whose lines can.
@@ -145,7 +156,11 @@ def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelS
     new = [x for x in labels if x.key not in before or (before[x.key].status, x.status) == ("failed", "ok")]
     stored = store.put_many(new)
     if foreign:
-        logger.warning("%s: %d answers are to other questions than those of this data set and these settings", file, foreign)
+        logger.warning(
+            "%s: %d answers are to other questions than those of this data set and these settings",
+            file,
+            foreign,
+        )
     bill = Bill(
         asked=len(new),
         reused=len(labels) - len(new),
@@ -157,9 +172,11 @@ def read_batch(teacher: ApiTeacher, instances: Sequence[Instance], store: LabelS
 
 
 def _read_lines(file: Path) -> tuple[list[tuple[str, Any]], list[str]]:
-    """(custom_id, the response's body or None when the request failed) of every line that is one, and what the others are."""
+    """(custom_id, the response's body or None when the request failed) of every line that is one,
+    and what the others are."""
     try:
-        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")  # a string may hold any other line separator
+        # a string may hold any other line separator
+        lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except OSError as error:
         raise AlkdError(f"batch file {str(file)!r} cannot be read: {error}") from None
     responses: list[tuple[str, Any]] = []
@@ -169,9 +186,15 @@ def _read_lines(file: Path) -> tuple[list[tuple[str, Any]], list[str]]:
             continue
         record = lenient_json(line.decode("utf-8", "replace"))
         response = record.get("response") if isinstance(record, dict) else None
-        if not (isinstance(record, dict) and isinstance(record.get("custom_id"), str) and "response" in record):
-            unreadable.append(f"line {number}: no line of a batch's output file (custom_id and response are needed)")
-        elif not isinstance(response, dict) or str(response.get("status_code")) != "200" or record.get("error"):
+        if not (
+            isinstance(record, dict) and isinstance(record.get("custom_id"), str) and "response" in record
+        ):
+            unreadable.append(
+                f"line {number}: no line of a batch's output file (custom_id and response are needed)"
+            )
+        elif (
+            not isinstance(response, dict) or str(response.get("status_code")) != "200" or record.get("error")
+        ):
             responses.append((record["custom_id"], None))
         else:
             # what was answered was paid for, whatever it is

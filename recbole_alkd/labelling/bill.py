@@ -18,11 +18,11 @@ class Bill:
     Attributes:
         asked: instances the teacher was asked about in this run.
         reused: rankings that came from the store.
-        failed: instances without a ranking: unusable answers (of this run or an earlier one), requests that never
-            got an answer.
+        failed: instances without a ranking: unusable answers (of this run or an earlier one), requests that
+            never got an answer.
         repaired: rankings of this run that the parser had to repair.
-        cost: tokens and US dollars of the answers of this run, the hints among them; its seconds are the wall time of the
-            asking, without what comes before it.
+        cost: tokens and US dollars of the answers of this run, the hints among them; its seconds are the wall
+            time of the asking, without what comes before it.
     """
 
     asked: int = 0

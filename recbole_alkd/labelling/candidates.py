@@ -1,8 +1,8 @@
 """Candidate lists: the teacher recommender's best items for a session, also without having seen the session.
 
-The paper's candidate set C_s is the teacher recommender's top kappa items (Module 1). Examples that train an LLM need
-lists from a recommender that was *not* trained on them, because a trained recommender finds its own training labels
-first: lists are cross-fitted over folds of the training sessions.
+The paper's candidate set C_s is the teacher recommender's top kappa items (Module 1). Examples that train an
+LLM need lists from a recommender that was *not* trained on them, because a trained recommender finds its own
+training labels first: lists are cross-fitted over folds of the training sessions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from recbole_alkd.model.scoring import in_batches
 from recbole_alkd.settings.error import AlkdError
 
 
-def top_candidates(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size: int, batch_size: int = 1024) -> Tensor:
+def top_candidates(
+    view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size: int, batch_size: int = 1024
+) -> Tensor:
     """The ``size`` best items of every session, best first, without the padding and the session's own items.
 
     Args:
@@ -40,7 +42,8 @@ def top_candidates(view: Backbone, item_seq: Tensor, item_seq_len: Tensor, size:
         left = int((~own).sum(1).min())
         if left < size:
             raise AlkdError(
-                f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}"
+                f"llm_candidates: {size} is more than the {left} items outside a session; "
+                f"allowed: at most {left}"
             )
         return scores.masked_fill(own, -torch.inf).topk(size, dim=1).indices
 
@@ -65,14 +68,18 @@ def insert_target(candidates: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def prefix_examples(
-    sessions: Sequence[np.ndarray], count: int, rng: np.random.Generator, max_per_session: int, fewer: bool = False
+    sessions: Sequence[np.ndarray],
+    count: int,
+    rng: np.random.Generator,
+    max_per_session: int,
+    fewer: bool = False,
 ) -> list[tuple[int, int]]:
     """Draw ``count`` examples (session index, position) from the inside of sessions, without replacement.
 
-    An example's history is ``session[:position]`` and its target ``session[position]``. The session's last item, its
-    label, is never a target, and neither is one whose history and target are all of another session: no (history, target)
-    pair of an example is also a row that may be labelled. An item that its own history holds already is no target either,
-    because candidate lists leave the session's items out.
+    An example's history is ``session[:position]`` and its target ``session[position]``. The session's last
+    item, its label, is never a target, and neither is one whose history and target are all of another
+    session: no (history, target) pair of an example is also a row that may be labelled. An item that its own
+    history holds already is no target either, because candidate lists leave the session's items out.
 
     Args:
         sessions: item ids of each session, the label last.
@@ -90,7 +97,8 @@ def prefix_examples(
         pool.extend((index, int(position)) for position in rng.permutation(fit)[:max_per_session])
     if len(pool) < (min(1, count) if fewer else count):
         raise AlkdError(
-            f"lora_examples: {count} is more than the training sessions hold inside of them ({len(pool)}, at most "
+            f"lora_examples: {count} is more than the training sessions hold inside of them ({len(pool)}, "
+            "at most "
             f"{max_per_session} a session); allowed: at most {len(pool)}"
         )
     return [pool[k] for k in rng.permutation(len(pool))[:count]]
@@ -113,16 +121,21 @@ def cross_fitted_lists(
         max_length: histories are cut to their last ``max_length`` items.
 
     Returns:
-        (number of examples, size) item ids, best first. The target is where the recommender puts it, or absent.
+        (number of examples, size) item ids, best first. The target is where the recommender puts it,
+        or absent.
     """
     folds = np.asarray([fold_of_session[session] for session, _ in examples], dtype=int)
-    histories = [torch.as_tensor(np.asarray(sessions[s][:position][-max_length:], dtype=np.int64)) for s, position in examples]
+    histories = [
+        torch.as_tensor(np.asarray(sessions[s][:position][-max_length:], dtype=np.int64))
+        for s, position in examples
+    ]
     lists = torch.empty(len(examples), size, dtype=torch.long)
     for fold, view in enumerate(views):
         rows = np.flatnonzero(folds == fold)
         if len(rows) == 0:
             continue
-        # all of one width, as RecBole's data sets have it: some backbones size their position embeddings by it
+        # all of one width, as RecBole's data sets have it: some backbones size their position embeddings by
+        # it
         item_seq = torch.zeros(len(rows), max_length, dtype=torch.long)
         for k, row in enumerate(rows):
             item_seq[k, : len(histories[row])] = histories[row]

@@ -1,7 +1,7 @@
 """Turns chosen instances into labels: looked up first, asked only where missing, stored as each answer comes.
 
-This is the one place where any teacher is asked for rankings, the controls included, so every one of them goes through
-the same store and the same budget (paper, Module 2: the subset B of Eq. 1 and its rankings).
+This is the one place where any teacher is asked for rankings, the controls included, so every one of them
+goes through the same store and the same budget (paper, Module 2: the subset B of Eq. 1 and its rankings).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Labelling:
         bill: what they took.
         repairs: how often the parser repaired what, summed over the answers of this run.
         ended: one sentence on the limit that ended the asking before all was asked, or None.
-        missing: rows of the instances that were never asked, or whose request got no answer: the next run asks them.
+        missing: rows of the instances that were never asked, or whose request got no answer:
+            the next run asks them.
     """
 
     labels: dict[int, Label]
@@ -58,13 +59,15 @@ def collect_labels(
 ) -> Labelling:
     """The labels of ``instances``: from the store where it has them, from the teacher where it does not.
 
-    The teacher is prepared once, and only when a label is missing. Every answer is stored durably as it comes. Reused labels
-    count towards ``budget_labels`` and cost nothing; where the instances outnumber what is left of ``budget_labels``, the
-    first ones are taken. What another process is asking at this moment is not asked again but waited for. Failed labels are
-    final unless ``retry_failed``; an answer with the status "unanswered" is not stored.
+    The teacher is prepared once, and only when a label is missing. Every answer is stored durably as it
+    comes. Reused labels count towards ``budget_labels`` and cost nothing; where the instances outnumber what
+    is left of ``budget_labels``, the first ones are taken. What another process is asking at this moment is
+    not asked again but waited for. Failed labels are final unless ``retry_failed``;
+    an answer with the status "unanswered" is not stored.
 
     Args:
-        supplies: what the teacher's preparation may need; None: the teacher has no hints and trains no adapter.
+        supplies: what the teacher's preparation may need; None: the teacher has no hints and trains no
+            adapter.
 
     Raises:
         AlkdError: the teacher ranked what is no candidate, or one candidate twice; it took more than it said.
@@ -98,7 +101,8 @@ def collect_labels(
 
 
 def prepare(teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None) -> Cost:
-    """Make what ``teacher`` needs before its first ranking, and let it load and train; what that took of an LLM."""
+    """Make what ``teacher`` needs before its first ranking, and let it load and train;
+    what that took of an LLM."""
     hints, cost = hints_of(teacher, store, budget, supplies)
     materials = supplies.materials(teacher, hints) if supplies else Materials(hints)
     return cost + teacher.prepare_with(materials, budget, store)
@@ -113,7 +117,8 @@ def _labelling(
     engine: Engine[Label], instances: Sequence[Instance], asked: Sequence[Instance], keys: Sequence[str]
 ) -> Labelling:
     labels = _labels(engine, asked, keys)
-    waiting = sum(question.labels for question in engine.missing.values())  # never asked: the budget ended first
+    # never asked: the budget ended first
+    waiting = sum(question.labels for question in engine.missing.values())
     bill = dataclasses.replace(engine.bill, failed=len(asked) - waiting - len(labels))
     known = {instance.row for instance, key in zip(asked, keys, strict=True) if key in engine.known}
     missing = tuple(instance.row for instance in instances if instance.row not in known)
@@ -127,8 +132,12 @@ def _labelling(
 def _report(labels: dict[int, Label], bill: Bill, ended: str | None, missing: Sequence[int]) -> None:
     cost = "no price" if bill.usd is None else f"{bill.usd:.4f} USD"
     logger.info(
-        "labels: %d rankings (%d instances asked now, %d from the store), %d failed, %d repaired, %d tokens, %s, %.1f s",
-        len(labels), bill.asked, bill.reused, bill.failed, bill.repaired, bill.cost.tokens, cost, bill.seconds,
+        "labels: %d rankings (%d instances asked now, %d from the store), %d failed, %d repaired, %d tokens, "
+        "%s, %.1f s",
+        len(labels), bill.asked, bill.reused, bill.failed, bill.repaired, bill.cost.tokens, cost,
+        bill.seconds,
     )  # fmt: skip
     if ended:
-        logger.warning("labelling ended before all was asked: %s; %d instances are without a label", ended, len(missing))
+        logger.warning(
+            "labelling ended before all was asked: %s; %d instances are without a label", ended, len(missing)
+        )

@@ -1,7 +1,7 @@
 """The one loop by which anything is asked: looks up, claims, reserves, asks, stores.
 
-What is in the store is not asked; what another process is asking is waited for; what the budget has no room for is left out;
-every answer is stored durably as it comes.
+What is in the store is not asked; what another process is asking is waited for; what the budget has no room
+for is left out; every answer is stored durably as it comes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Engine(Generic[K]):
         self.stored: list[K] = []
         self._prepare, self._retry_failed, self._show_progress = prepare, retry_failed, show_progress
         self._labels = {question.key: question.labels for question in questions}
-        self._problem: AlkdError | None = None  # what ends the asking, once the answers that are on their way are kept
+        # what ends the asking, once the answers that are on their way are kept
+        self._problem: AlkdError | None = None
         self._unstorable: LabelStoreError | None = None  # the same, where the store cannot be written
         self._side: SideFile | None = None
 
@@ -80,7 +81,8 @@ class Engine(Generic[K]):
         """Look up what the store has, and ask for the rest.
 
         Raises:
-            AlkdError: the teacher's answers cannot be trusted, or the store cannot be written; what came is kept.
+            AlkdError: the teacher's answers cannot be trusted, or the store cannot be written;
+                what came is kept.
             KeyboardInterrupt: what came is kept.
         """
         take_in(self.store)
@@ -109,7 +111,8 @@ class Engine(Generic[K]):
             Claims(self.store, retry_failed=self._retry_failed) as claims,
             # what costs nothing can be had again
             nullcontext() if self.workers.instant else SideFile(self.store.path) as self._side,
-            # the bar starts at what the store had, so that its rate and remaining time are those of the asking
+            # the bar starts at what the store had, so that its rate and remaining time are those of the
+            # asking
             tqdm(
                 total=sum(self._labels.values()),
                 initial=done,
@@ -127,7 +130,12 @@ class Engine(Generic[K]):
                 if not mine:
                     if not waiting:
                         names = " and ".join(claims.others(self._claimed(self.missing))) or "another process"
-                        logger.info("%s is asking for %d of these %s: waiting for it", names, len(self.missing), self.kind.things)
+                        logger.info(
+                            "%s is asking for %d of these %s: waiting for it",
+                            names,
+                            len(self.missing),
+                            self.kind.things,
+                        )
                         waiting = True
                     time.sleep(0.2)
                     self._look_up(list(self.missing))
@@ -148,7 +156,9 @@ class Engine(Generic[K]):
                 # a request that got no answer is left to the next run
                 claims.release(self._claimed(key for key in mine if key not in self.known))
                 # another process has asked these meanwhile: what it stores is waited for
-                self.missing.update({key: one for key, one in wanted.items() if key in lost and key not in self.known})
+                self.missing.update(
+                    {key: one for key, one in wanted.items() if key in lost and key not in self.known}
+                )
 
     def _claimed(self, keys: Iterable[str]) -> list[str]:
         return [self.kind.claim(key) for key in keys]
@@ -179,8 +189,11 @@ class Engine(Generic[K]):
             reservations[key] = reservation
         return reservations
 
-    def _ask(self, wanted: Mapping[str, Question], reservations: dict[str, Reservation], bar: tqdm) -> set[str]:
-        """Ask, store, settle. Gives back the keys that were not sent because another process has asked them meanwhile.
+    def _ask(
+        self, wanted: Mapping[str, Question], reservations: dict[str, Reservation], bar: tqdm
+    ) -> set[str]:
+        """Ask, store, settle. Gives back the keys that were not sent because another process has asked them
+        meanwhile.
 
         Raises:
             AlkdError: what ended it, after all answers that were on their way are kept.
@@ -204,7 +217,10 @@ class Engine(Generic[K]):
         try:
             with Interrupt(self.workers.stop) as interrupt:
                 for group in groups:
-                    answered = [(question, counted(answer, reservations.get(question.key))) for question, answer in group]
+                    answered = [
+                        (question, counted(answer, reservations.get(question.key)))
+                        for question, answer in group
+                    ]
                     try:
                         self._record(answered)
                     finally:
@@ -251,7 +267,9 @@ class Engine(Generic[K]):
             stored = self.kind.put(self.store, read)
         except BaseException as error:  # Ctrl-C among them
             if self._side:
-                self.kind.keep_aside(self._side, [*self.stored, *read] if isinstance(error, StoreGoneError) else read)
+                self.kind.keep_aside(
+                    self._side, [*self.stored, *read] if isinstance(error, StoreGoneError) else read
+                )
             if not isinstance(error, LabelStoreError):
                 raise
             self.stored = [] if isinstance(error, StoreGoneError) else self.stored
@@ -270,7 +288,8 @@ class Engine(Generic[K]):
             reservation.settle(cost.tokens, cost.usd, labels=0 if cost.is_free and not usable else labels)
             if reservation.overdrawn and self.budget.limited:
                 self._problem = self._problem or AlkdError(
-                    f"llm_teacher: {self.kind.identity!r}, {question.name}: {reservation.overdrawn}: what it states as the "
+                    f"llm_teacher: {self.kind.identity!r}, {question.name}: {reservation.overdrawn}: "
+                    "what it states as the "
                     "most must be an upper bound, or no budget holds; the answer is kept"
                 )
         self._pay(cost)
@@ -283,7 +302,8 @@ class Engine(Generic[K]):
         self.bill += Bill(cost=dataclasses.replace(cost, seconds=0.0))
 
     def check_store(self) -> None:
-        """StoreGoneError where the store was deleted behind the last write; what was stored is kept beside it."""
+        """StoreGoneError where the store was deleted behind the last write;
+        what was stored is kept beside it."""
         try:
             self.store.check_place()
         except StoreGoneError as error:

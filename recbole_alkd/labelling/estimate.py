@@ -19,11 +19,13 @@ class Estimate:
     """What labels would take, before anything is asked. What a broken connection may cost twice is not in it.
 
     Attributes:
-        wanted: instances. known: those whose label, ok or failed, is in the store. missing: those that would be asked.
+        wanted: instances. known: those whose label, ok or failed, is in the store.
+            missing: those that would be asked.
         tokens, usd: what the missing ones take, about, the hints included where they are missing too.
         most_tokens, most_usd: upper bounds, with a second request for every instance. USD None: no price.
         hints: whether hints would be asked for.
-        seconds: of asking about the missing ones on this machine; None where time is not the price, or was not measured.
+        seconds: of asking about the missing ones on this machine; None where time is not the price,
+            or was not measured.
         tried: how many of them were asked about to find that out.
         preparation_seconds, preparation: what comes before the first one is asked, such as LoRA.
         unmeasured: why a local LLM could not be tried.
@@ -45,12 +47,16 @@ class Estimate:
 
 
 def estimate_labels(
-    teacher: LLMTeacher, instances: Sequence[Instance], store: LabelStore | None, supplies: Supplies | None = None
+    teacher: LLMTeacher,
+    instances: Sequence[Instance],
+    store: LabelStore | None,
+    supplies: Supplies | None = None,
 ) -> Estimate:
-    """What ``collect_labels`` would ask and spend without a limit. Nothing is asked at a price, and nothing is stored.
+    """What ``collect_labels`` would ask and spend without a limit.
+    Nothing is asked at a price, and nothing is stored.
 
-    A local LLM is loaded and tried on a few instances, because time is its price. ``store`` None: there is none yet.
-    ``supplies``: of the run, for the cases of hints.
+    A local LLM is loaded and tried on a few instances, because time is its price. ``store`` None: there is
+    none yet. ``supplies``: of the run, for the cases of hints.
     """
     questions = questions_of(teacher, instances)
     known = store.get_many(list(questions)) if store else {}
@@ -58,7 +64,9 @@ def estimate_labels(
     hints = hint_question(teacher, store, supplies) if missing else None
     before = list(teacher.text_costs(hints.messages)) if hints else []
     if missing:
-        before += [read_bound(cost, "llm_teacher: preparation_cost") for cost in teacher.preparation_cost(store)]
+        before += [
+            read_bound(cost, "llm_teacher: preparation_cost") for cost in teacher.preparation_cost(store)
+        ]
     about = total([*before[::2], *(expected_of(teacher, instance) for instance in missing)])
     most = total([*before[1::2], *(most_of(teacher, instance) for instance in missing)])
     nothing = None if missing else 0.0

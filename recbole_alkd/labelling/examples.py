@@ -1,7 +1,7 @@
 """Examples that train or judge a local LLM's adapter: what came next in the inside of training sessions.
 
-A trained recommender finds its own training labels first, so the candidates of an example are of the recommender that never
-saw its session (``Folds``).
+A trained recommender finds its own training labels first, so the candidates of an example are of the
+recommender that never saw its session (``Folds``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _DRAWN = 10  # times as many are drawn, as the recommender finds the target of s
 
 
 class LoraExamples:
-    """The examples of one run. Making them trains the recommenders of ``folds``, where they are not trained yet."""
+    """The examples of one run. Making them trains the recommenders of ``folds``,
+    where they are not trained yet."""
 
     def __init__(self, rows: TrainingRows, folds: Folds) -> None:
         self._rows, self._folds = rows, folds
@@ -36,8 +37,9 @@ class LoraExamples:
     def imitating(self, rankings: Mapping[str, Sequence[str]]) -> list[LoraExample]:
         """Examples for a local LLM that imitates recorded ``rankings`` (session -> items, best first).
 
-        A session stands with all its items but the last. Its candidates are the recorded ones that this data set has and the
-        session has not, at most ``llm_candidates``, then the best of the recommender that never saw the session.
+        A session stands with all its items but the last. Its candidates are the recorded ones that this data
+        set has and the session has not, at most ``llm_candidates``, then the best of the recommender that
+        never saw the session.
         """
         seed, size = self._rows.dataset.config["seed"], self._rows.settings.teacher.llm_candidates
         token_id = self._rows.dataset.field2token_id[self._rows.item_field]
@@ -45,7 +47,9 @@ class LoraExamples:
         full = self._sessions
         wanted: dict[int, list[int]] = {}
         for place, session in enumerate(self._folds.sessions):
-            listed = dict.fromkeys(token_id[item] for item in rankings.get(str(names[session]), ()) if item in token_id)
+            listed = dict.fromkeys(
+                token_id[item] for item in rankings.get(str(names[session]), ()) if item in token_id
+            )
             seen = set(full[place][:-1].tolist())
             kept = [item for item in listed if item not in seen][:size]
             if kept:
@@ -59,23 +63,33 @@ class LoraExamples:
             ranking = tuple(self._rows.tokens[wanted[place]].tolist())
             natural = int(full[place][end]) in row
             history = tuple(self._rows.tokens[full[place][:end]].tolist())
-            made.append(LoraExample(history, tuple(self._rows.tokens[candidates].tolist()), ranking[0], natural, ranking))
+            made.append(
+                LoraExample(
+                    history, tuple(self._rows.tokens[candidates].tolist()), ranking[0], natural, ranking
+                )
+            )
         return made
 
     def drawn(self) -> list[LoraExample]:
-        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never saw the session."""
+        """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never
+        saw the session."""
         full = self._sessions
         return self._examples(full, self._draw(full))
 
     def held_out(self) -> list[LoraExample]:
-        """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that never saw the session
-        found the target itself, and they are of sessions that are not trained on, as far as there are such."""
+        """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that
+        never saw the session found the target itself, and they are of sessions that are not trained on,
+        as far as there are such."""
         full = self._sessions
         trained = self._draw(full)
         wanted = min(_JUDGED, max(_JUDGED // 5, self._rows.settings.lora_examples // 4))
         rng = np.random.default_rng(stage_seed(self._rows.dataset.config["seed"], "lora held out"))
         inside = sum(map(len, full))
-        others = [e for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True) if e not in set(trained)]
+        others = [
+            e
+            for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True)
+            if e not in set(trained)
+        ]
         sessions = {session for session, _ in trained}
         others.sort(key=lambda example: example[0] in sessions)
         return [e for e in self._examples(full, others[: _DRAWN * wanted]) if e.natural][:wanted]
@@ -89,7 +103,10 @@ class LoraExamples:
 
     def _lists(self, examples: Sequence[tuple[int, int]]) -> torch.Tensor:
         """(number of examples, llm_candidates) candidates, best first."""
-        size, length = self._rows.settings.teacher.llm_candidates, self._rows.dataset.config["MAX_ITEM_LIST_LENGTH"]
+        size, length = (
+            self._rows.settings.teacher.llm_candidates,
+            self._rows.dataset.config["MAX_ITEM_LIST_LENGTH"],
+        )
         return cross_fitted_lists(
             self._sessions, examples, self._folds.fold_of_session, self._folds.views, size, length
         )

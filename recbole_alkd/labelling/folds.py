@@ -1,7 +1,7 @@
 """Recommenders that were each trained without one fold of the training sessions.
 
-A trained recommender finds its own training labels first, so whatever compares it with an LLM on training sessions (the
-LoRA examples, the pilot that estimates the ratio) asks the one that never saw the session.
+A trained recommender finds its own training labels first, so whatever compares it with an LLM on training
+sessions (the LoRA examples, the pilot that estimates the ratio) asks the one that never saw the session.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from recbole_alkd.model.backbone import Backbone
 
 
 class Folds:
-    """A random division of the training sessions into folds, and a recommender without each, trained when first used.
+    """A random division of the training sessions into folds, and a recommender without each,
+    trained when first used.
 
     Args:
         session_ids: (rows,) internal session id of every training row.
@@ -28,7 +29,11 @@ class Folds:
     """
 
     def __init__(
-        self, session_ids: np.ndarray, count: int, rng: np.random.Generator, train: Callable[[int, np.ndarray], Backbone]
+        self,
+        session_ids: np.ndarray,
+        count: int,
+        rng: np.random.Generator,
+        train: Callable[[int, np.ndarray], Backbone],
     ) -> None:
         self.count, self._train = count, train
         self.sessions, session_of_row = np.unique(session_ids, return_inverse=True)

@@ -1,4 +1,5 @@
-"""The kind of question that comes before the rankings: rules in the LLM's own words (paper, Module 1; ``teacher.hints``)."""
+"""The kind of question that comes before the rankings: rules in the LLM's own words (paper, Module 1;
+``teacher.hints``)."""
 
 from __future__ import annotations
 
@@ -55,8 +56,11 @@ class HintKind(Kind[Hints]):
         return Hints(question.key, rules, answer.raw, **cost, teacher=self.identity, time=time.time())
 
 
-def hint_question(teacher: LLMTeacher, store: LabelStore | None, supplies: Supplies | None) -> Question | None:
-    """What ``teacher`` must be asked before the first ranking; None where it has no hints, or ``store`` has them."""
+def hint_question(
+    teacher: LLMTeacher, store: LabelStore | None, supplies: Supplies | None
+) -> Question | None:
+    """What ``teacher`` must be asked before the first ranking; None where it has no hints,
+    or ``store`` has them."""
     key = teacher.hint_key
     if key == "none" or (store is not None and get_hints(store, key)):
         return None
@@ -66,9 +70,14 @@ def hint_question(teacher: LLMTeacher, store: LabelStore | None, supplies: Suppl
 
 
 def hints_of(
-    teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None, workers: Workers | None = None
+    teacher: LLMTeacher,
+    store: LabelStore,
+    budget: Budget,
+    supplies: Supplies | None,
+    workers: Workers | None = None,
 ) -> tuple[tuple[str, ...] | None, Cost]:
-    """The hints of ``teacher`` and what they took now; asked for when the store has none yet. (None, free) where it has none.
+    """The hints of ``teacher`` and what they took now; asked for when the store has none yet.
+    (None, free) where it has none.
 
     Of several processes that want the same hints one asks, and the others wait for it.
 
@@ -87,5 +96,7 @@ def hints_of(
     if engine.ended:
         raise AlkdError(f"{engine.ended}: too little for the hints; set llm_hints: False to do without them")
     if key not in engine.known:
-        raise AlkdError(f"llm_hints: {teacher.identity!r} gave no hints; set llm_hints: False to do without them")
+        raise AlkdError(
+            f"llm_hints: {teacher.identity!r} gave no hints; set llm_hints: False to do without them"
+        )
     return engine.known[key].rules, engine.bill.cost

@@ -28,8 +28,10 @@ from recbole_alkd.teacher.base import Instance
 
 # What decides a teacher recommender besides the data.
 RECOMMENDER_KEYS = (
-    "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner", "weight_decay",
-    "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items", "MAX_ITEM_LIST_LENGTH",
+    "seed", "teacher_model", "teacher_embedding_size", "teacher_config", "learning_rate", "learner",
+    "weight_decay",
+    "train_batch_size", "epochs", "eval_step", "stopping_step", "valid_metric", "mask_session_items",
+    "MAX_ITEM_LIST_LENGTH",
     "session_augmentation", *fields_of(TrainingSettings),
 )  # fmt: skip
 # What decides the LoRA examples: the fold recommenders and their lists.
@@ -81,37 +83,53 @@ class TrainingRows:
         first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
         left = items - int((first & (ordered > 0)).sum(1).max())
         if left < size:
-            raise AlkdError(f"llm_candidates: {size} is more than the {left} items outside a session; allowed: at most {left}")
+            raise AlkdError(
+                f"llm_candidates: {size} is more than the {left} items outside a session; "
+                f"allowed: at most {left}"
+            )
 
     def check_budget(self) -> None:
-        """PoolExhausted when ``budget_labels`` is more than the training sessions (or rows) that may be labelled."""
+        """PoolExhausted when ``budget_labels`` is more than the training sessions (or rows) that may be
+        labelled."""
         selection = self.settings.selection
         pool = int(np.asarray(self.dataset.row_is_last).sum()) if selection.alkd_pool == "last" else len(self)
         if selection.budget_labels > pool:
             raise PoolExhausted(pool, selection.budget_labels)
 
     def pool_rows(self, can_label: Callable[[Sequence[str]], list[bool]]) -> np.ndarray:
-        """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits. AlkdError when there are none."""
+        """Row ids that may be labelled, under ``alkd_pool`` and the teacher's own limits.
+        AlkdError when there are none."""
         rows = np.arange(len(self))
         if self.settings.selection.alkd_pool == "last":
             rows = rows[np.asarray(self.dataset.row_is_last)]
         rows = rows[np.asarray(can_label(self.sessions[rows].tolist()), dtype=bool)]
         if not len(rows):
             raise AlkdError(
-                f"the pool is empty: llm_teacher {self.settings.teacher.llm_teacher!r} can label none of the training sessions "
+                f"the pool is empty: llm_teacher {self.settings.teacher.llm_teacher!r} can label none of the "
+                "training sessions "
                 "(for replay: are the recorded session ids those of this data set?)"
             )
         return rows
 
     def pool(
-        self, rows: np.ndarray, teacher: Backbone, student: Backbone, device: torch.device, counts: Counts | None = None
+        self,
+        rows: np.ndarray,
+        teacher: Backbone,
+        student: Backbone,
+        device: torch.device,
+        counts: Counts | None = None,
     ) -> Pool:
-        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked for.
+        """The pool of ``rows`` as a policy sees it; difficulty and the like are computed when they are asked
+        for.
 
         ``counts``: numbers of effective, similar and incorrect labels to assume, where evidence gives them.
         """
         index = torch.as_tensor(rows)
-        seq, length, target = self.item_seq[index].to(device), self.item_seq_len[index].to(device), self.target[index].to(device)
+        seq, length, target = (
+            self.item_seq[index].to(device),
+            self.item_seq_len[index].to(device),
+            self.target[index].to(device),
+        )
         name = self.settings.selection.alkd_difficulty
 
         def batched(function: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
@@ -136,7 +154,12 @@ class TrainingRows:
         )
 
     def instances(
-        self, rows: np.ndarray, teacher: Backbone, device: torch.device, size: int | None = None, inject: bool | None = None
+        self,
+        rows: np.ndarray,
+        teacher: Backbone,
+        device: torch.device,
+        size: int | None = None,
+        inject: bool | None = None,
     ) -> list[Instance]:
         """What the LLM teacher is asked about ``rows``: history and candidates in tokens.
 
@@ -167,8 +190,8 @@ class TrainingRows:
         """Labels as item ids.
 
         Returns:
-            The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates (m, c).
-            Both tables are 0-padded.
+            The place of each row in the lists (n,), -1 without a label; the lists (m, top_n); the candidates
+            (m, c). Both tables are 0-padded.
         """
         token_id = self.dataset.field2token_id[self.item_field]
         place = torch.full((len(self),), -1, dtype=torch.long)
@@ -200,7 +223,8 @@ class TrainingRows:
         return settings_hash({"data": self.fingerprint(), **{name: config[name] for name in names}, **more})
 
     def hint_cases(self, teacher: Backbone, device: torch.device) -> list[Instance]:
-        """Random training sessions, each with the teacher recommender's own best items as candidates; no target is put in.
+        """Random training sessions, each with the teacher recommender's own best items as candidates;
+        no target is put in.
 
         A session stands with its longest history, the one before its last item.
         """
@@ -211,10 +235,12 @@ class TrainingRows:
         return self.instances(rows, teacher, device, min(HINT_LIST, outside), inject=False)
 
     def kinds(self, rows: Sequence[int], rankings: Mapping[int, Sequence[str]], folds: Folds) -> np.ndarray:
-        """Whether the labels of ``rows`` turned out effective, similar or incorrect (``active.ratio.classify``), (m,).
+        """Whether the labels of ``rows`` turned out effective,
+        similar or incorrect (``active.ratio.classify``), (m,).
 
-        The recommender's rank of the true next item is that of the fold recommender that never saw the session, among all
-        items outside of it. A row without a usable ranking counts as one that does not hold the item.
+        The recommender's rank of the true next item is that of the fold recommender that never saw the
+        session, among all items outside of it. A row without a usable ranking counts as one that does not
+        hold the item.
         """
         index = np.asarray(rows)
         llm = np.zeros(len(index), dtype=np.int64)

@@ -1,6 +1,8 @@
-"""What an LLM is asked, and what is particular to one kind of question; the engine does the rest for all kinds.
+"""What an LLM is asked, and what is particular to one kind of question;
+the engine does the rest for all kinds.
 
-Two kinds are there: rankings (``labelling.rankings``) and hints (``labelling.hints``). Another one is a file with a ``Kind``.
+Two kinds are there: rankings (``labelling.rankings``) and hints (``labelling.hints``).
+Another one is a file with a ``Kind``.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Question:
 
 
 class Kind(ABC, Generic[K]):
-    """One kind of question to one teacher: where its answers are kept, what it may take, how an answer is read.
+    """One kind of question to one teacher: where its answers are kept, what it may take,
+    how an answer is read.
 
     Attributes:
         name: of the kind, as ``Question.kind``. things: what the answers are called in the log.
@@ -87,9 +90,11 @@ class Kind(ABC, Generic[K]):
         return key
 
     def is_usable(self, kept: K) -> bool:
-        """Whether what is stored is of use; what is not stays paid for, and ``retry_failed`` asks for it again."""
+        """Whether what is stored is of use; what is not stays paid for, and ``retry_failed`` asks for it
+        again."""
         return True
 
     def problem(self, question: Question, answer: Answer, kept: K) -> str | None:
-        """Why an answer shows that the teacher cannot be trusted, so that nothing more is asked; None where it does not."""
+        """Why an answer shows that the teacher cannot be trusted, so that nothing more is asked;
+        None where it does not."""
         return None

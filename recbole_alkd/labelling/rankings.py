@@ -1,4 +1,5 @@
-"""The kind of question that this package is about: rank the candidates of an instance. A ``Label`` comes of it."""
+"""The kind of question that this package is about: rank the candidates of an instance.
+A ``Label`` comes of it."""
 
 from __future__ import annotations
 
@@ -89,13 +90,18 @@ class Rankings(Kind[Label]):
             to_row(label)
             return label
         except Exception as error:
-            logger.warning("%s: the answer cannot be stored as it is (%s): a failed label", question.name, error)
-            return Label(ranking=(), raw=raw or repr(answer)[:_LONGEST_RAW], repairs={}, status="failed", **common)
+            logger.warning(
+                "%s: the answer cannot be stored as it is (%s): a failed label", question.name, error
+            )
+            return Label(
+                ranking=(), raw=raw or repr(answer)[:_LONGEST_RAW], repairs={}, status="failed", **common
+            )
 
     def problem(self, question: Question, answer: Answer, kept: Label) -> str | None:
         if answer.status == "ok" and answer.ranking and kept.status == "failed":
             return (
-                f"llm_teacher: {self.identity!r} answered {question.name} with a ranking that is not made of distinct "
+                f"llm_teacher: {self.identity!r} answered {question.name} with a ranking that is not made of "
+                "distinct "
                 f"candidates: {answer.ranking!r:.300}; it is kept as a failed label"
             )
         return None

@@ -1,4 +1,5 @@
-"""Rounds of selecting instances and asking the LLM teacher about them, and what is learnt of the ratio on the way."""
+"""Rounds of selecting instances and asking the LLM teacher about them, and what is learnt of the ratio on the
+way."""
 
 from __future__ import annotations
 
@@ -52,10 +53,17 @@ class LabelRounds:
     """
 
     def __init__(
-        self, rows: TrainingRows, recommender: Backbone, student: Backbone, llm: LLMTeacher, folds: Folds, seed: int,
+        self, rows: TrainingRows, recommender: Backbone, student: Backbone, llm: LLMTeacher, folds: Folds,
+        seed: int,
         device: torch.device, show_progress: bool, ledger_file: Path,
     ) -> None:  # fmt: skip
-        self.rows, self.recommender, self.student, self.llm, self.folds = rows, recommender, student, llm, folds
+        self.rows, self.recommender, self.student, self.llm, self.folds = (
+            rows,
+            recommender,
+            student,
+            llm,
+            folds,
+        )
         self.seed, self.device, self.show_progress = seed, device, show_progress
         self._ledger_file = ledger_file
         self.settings = rows.settings
@@ -81,8 +89,11 @@ class LabelRounds:
             examples = partial(made.imitating, recorded.rankings)
         return Supplies(partial(self.rows.hint_cases, self.recommender, self.device), examples, made.held_out)
 
-    def collect(self, instances: Sequence[Instance], store: LabelStore, retry_failed: bool = False) -> Labelling:
-        """The labels of ``instances``, from ``store`` or the LLM teacher, inside of what is left of the budget."""
+    def collect(
+        self, instances: Sequence[Instance], store: LabelStore, retry_failed: bool = False
+    ) -> Labelling:
+        """The labels of ``instances``, from ``store`` or the LLM teacher, inside of what is left of the
+        budget."""
         return collect_labels(
             self.llm,
             instances,
@@ -117,7 +128,9 @@ class LabelRounds:
         asked = self._ask(self._select(f"round {number}", selection.alkd_policy, size))
         if self._bounds:
             self._bounds = self._bounds.after(self._kinds(asked))
-            logger.info(set_color("ratio", "blue") + f": the rest of the pool has {self._bounds.counts} at worst")
+            logger.info(
+                set_color("ratio", "blue") + f": the rest of the pool has {self._bounds.counts} at worst"
+            )
 
     def select_all(self) -> np.ndarray:
         """Select the whole budget in one round and ask nobody; the row ids."""
@@ -129,7 +142,8 @@ class LabelRounds:
         return self.rows.instances(picked, self.recommender, self.device)
 
     def budget(self, size: int) -> Budget:
-        """What may still be spent on ``size`` instances, after the rounds before and earlier starts of this run."""
+        """What may still be spent on ``size`` instances, after the rounds before and earlier starts of this
+        run."""
         limits = self.settings.selection
         return Budget(size, limits.budget_tokens, limits.budget_usd, self.ledger)
 
@@ -139,13 +153,19 @@ class LabelRounds:
         ledger = Ledger(self._ledger_file, self._taken)
         spent = ledger.spending
         if spent.earlier_tokens or spent.earlier_usd:
-            lost = f", {spent.unknown_tokens:,} of them the most that {spent.unknown} requests without an end may have taken"
+            lost = (
+                f", {spent.unknown_tokens:,} of them the most that {spent.unknown} requests without an end "
+                "may have taken"
+            )
             logger.info(
-                set_color("budget", "blue") + f": earlier starts of this run took {spent.earlier_tokens:,} tokens, "
+                set_color("budget", "blue")
+                + f": earlier starts of this run took {spent.earlier_tokens:,} tokens, "
                 f"{spent.earlier_usd:.4f} USD{lost if spent.unknown else ''}; {ledger.path}"
             )
         if ledger.unreadable:
-            logger.warning(f"{ledger.path}: {ledger.unreadable} lines cannot be read; what they say is not counted")
+            logger.warning(
+                f"{ledger.path}: {ledger.unreadable} lines cannot be read; what they say is not counted"
+            )
         return ledger
 
     def _taken(self, keys: list[str]) -> dict[str, Cost]:
@@ -165,7 +185,8 @@ class LabelRounds:
         return self._pool, self._selections[-1][1]
 
     def _pilot(self) -> None:
-        """Label a uniform sample of the pool and bound the counts of effective and incorrect labels with it."""
+        """Label a uniform sample of the pool and bound the counts of effective and incorrect
+        labels with it."""
         selection = self.settings.selection
         seen = self._kinds(self._ask(self._select("pilot", "random", selection.alkd_pilot)))
         self._ratio = estimate_ratio(seen, self.pool_size, selection.alkd_confidence)
@@ -181,7 +202,8 @@ class LabelRounds:
         rng = np.random.default_rng(stage_seed(self.seed, "select", name))
         settings = self.settings.selection
         if self._bounds:
-            # nobody can foresee the support under a pilot's bounds, and the pilot is paid for: fill rather than stop
+            # nobody can foresee the support under a pilot's bounds, and the pilot is paid for:
+            # fill rather than stop
             settings = dataclasses.replace(settings, alkd_fill="next")
         chosen = policies.get(policy)(settings).select(pool, size, rng)
         self._selections.append((name, chosen, [str(session) for session in pool.sessions[chosen.picks]]))
@@ -194,7 +216,8 @@ class LabelRounds:
         return left[chosen.picks]
 
     def _ask(self, picked: np.ndarray) -> np.ndarray:
-        """Labels for the rows ``picked``, from the store or the LLM teacher; gives back the rows that have an answer."""
+        """Labels for the rows ``picked``, from the store or the LLM teacher;
+        gives back the rows that have an answer."""
         instances, path = self.instances(picked), self.settings.teacher.label_store
         with LabelStore(path) as store:
             collected = self.collect(instances, store)
@@ -207,7 +230,8 @@ class LabelRounds:
         if not self.labels:
             ended = f" ({collected.ended})" if collected.ended else ""
             raise AlkdError(
-                f"llm_teacher {self.settings.teacher.llm_teacher!r} gave no usable label for {len(instances)} instances, "
+                f"llm_teacher {self.settings.teacher.llm_teacher!r} gave no usable label for "
+                f"{len(instances)} instances, "
                 f"{collected.bill.failed} failed{ended}: nothing to distil; the label store is {path}"
             )
         return asked
@@ -216,7 +240,8 @@ class LabelRounds:
         return count_kinds(self.rows.kinds(asked.tolist(), self.rankings(), self.folds))
 
     def policy_report(self) -> dict[str, Any]:
-        """Certificate of the first round (which faces the whole pool), the picks of all, and what became of the ratio."""
+        """Certificate of the first round (which faces the whole pool), the picks of all,
+        and what became of the ratio."""
         rounds = [(name, selection) for name, selection, _ in self._selections if name != "pilot"]
         return {
             **{key: getattr(rounds[0][1], key) for key in CERTIFICATE},
@@ -230,12 +255,15 @@ class LabelRounds:
                 }
                 for name, chosen, _ in self._selections
             ],
-            "ratio": None if self._ratio is None else {**dataclasses.asdict(self._ratio), "counts": self._ratio.bounds.counts},
+            "ratio": None
+            if self._ratio is None
+            else {**dataclasses.asdict(self._ratio), "counts": self._ratio.bounds.counts},
         }
 
     def label_report(self) -> dict[str, Any]:
-        """The bill of this start; what all starts of the run spent; the limit that ended the asking and the selected sessions
-        that are without an answer; and what labelling the whole pool would have cost at the same rates."""
+        """The bill of this start; what all starts of the run spent; the limit that ended the asking and the
+        selected sessions that are without an answer; and what labelling the whole pool would have cost at the
+        same rates."""
         known = total(label.cost for label in self.labels.values())
         each = self.pool_size / max(1, len(self.labels))
         return {

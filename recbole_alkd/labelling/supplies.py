@@ -1,4 +1,5 @@
-"""What a teacher's preparation needs of the run: cases for hints, LoRA examples. Made on the driver, handed over as data."""
+"""What a teacher's preparation needs of the run: cases for hints, LoRA examples.
+Made on the driver, handed over as data."""
 
 from __future__ import annotations
 
@@ -27,12 +28,14 @@ def _nothing() -> list[LoraExample]:
 
 @dataclass(frozen=True)
 class Supplies:
-    """How to make what a teacher may need. It stays in the process of the run: making examples trains recommenders.
+    """How to make what a teacher may need. It stays in the process of the run:
+    making examples trains recommenders.
 
     Attributes:
-        hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the LLM to summarise
-            into hints.
-        lora_examples: gives the examples that an adapter is trained on (it trains the cross-fitted recommenders).
+        hint_cases: gives training sessions, with the teacher recommender's own top 20 as candidates, for the
+            LLM to summarise into hints.
+        lora_examples: gives the examples that an adapter is trained on (it trains the cross-fitted
+            recommenders).
         lora_held_out: gives those that judge it, none of which it was trained on.
     """
 
@@ -41,7 +44,8 @@ class Supplies:
     lora_held_out: Callable[[], list[LoraExample]] = _nothing
 
     def materials(self, teacher: LLMTeacher, hints: tuple[str, ...] | None) -> Materials:
-        """What ``teacher`` needs, as data. LoRA examples are made once for their key and kept in a file of its cache."""
+        """What ``teacher`` needs, as data. LoRA examples are made once for their key and kept in a file of
+        its cache."""
         if not teacher.needs() & {"lora_examples", "lora_held_out"}:
             return Materials(hints)
         context = teacher.context
@@ -83,15 +87,21 @@ def read_examples(file: Path) -> Examples | None:
     with contextlib.suppress(OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         content = json.loads(file.read_text(encoding="utf-8"))
         if content["form"] == _FORM:
-            return tuple(_example(one) for one in content["examples"]), tuple(_example(one) for one in content["held_out"])
+            return tuple(_example(one) for one in content["examples"]), tuple(
+                _example(one) for one in content["held_out"]
+            )
     return None
 
 
 def _example(values: dict[str, Any]) -> LoraExample:
     lists = {name: values[name] for name in ("history", "candidates", "ranking")}
-    if not all(isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists.values()):
+    if not all(
+        isinstance(part, list) and all(isinstance(item, str) for item in part) for part in lists.values()
+    ):
         raise TypeError("an example has lists of item tokens")
     target, natural = values["target"], values["natural"]
     if not isinstance(target, str) or target not in values["candidates"] or not isinstance(natural, bool):
         raise TypeError("a target is one of the candidates")
-    return LoraExample(tuple(values["history"]), tuple(values["candidates"]), target, natural, tuple(values["ranking"]))
+    return LoraExample(
+        tuple(values["history"]), tuple(values["candidates"]), target, natural, tuple(values["ranking"])
+    )

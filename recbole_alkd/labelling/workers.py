@@ -1,4 +1,5 @@
-"""Who answers the engine's questions. The engine, in the process that drives, owns store, budget and claims."""
+"""Who answers the engine's questions. The engine, in the process that drives, owns store, budget
+and claims."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ Answered = list[tuple[Question, Answer]]
 class Workers(Protocol):
     """Questions in, answers out: the teacher in this process, or others of the same settings elsewhere.
 
-    Questions, answers, a teacher's context (without ``log_metric``) and its materials are data, so they can be sent.
+    Questions, answers, a teacher's context (without ``log_metric``) and its materials are data,
+    so they can be sent.
 
     Attributes:
         chunk: how many questions are handed over at most.
@@ -36,11 +38,12 @@ class Workers(Protocol):
         reservations: Mapping[str, Reservation],
         has_answered: Callable[[], bool],
     ) -> Iterator[Answered]:
-        """Answer the questions in any order, each as soon as its answer is there, those of one moment together.
+        """Answer the questions in any order, each as soon as its answer is there,
+        those of one moment together.
 
         Args:
-            may_send: called just before a question is sent; False: it must not be, and nothing is answered for it. AlkdError:
-                nothing more must be sent.
+            may_send: called just before a question is sent; False: it must not be, and nothing is answered
+                for it. AlkdError: nothing more must be sent.
             reservations: key -> what is reserved for it.
             has_answered: whether the store has an answer of this teacher.
         """
@@ -102,6 +105,7 @@ class OwnProcess:
         question = rankings.get(instance.row)
         if question is None:
             raise AlkdError(
-                f"llm_teacher: {self.teacher.identity!r} answered session {instance.session!r}, which it was not asked about"
+                f"llm_teacher: {self.teacher.identity!r} answered session {instance.session!r}, "
+                "which it was not asked about"
             )
         return question

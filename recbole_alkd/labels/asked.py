@@ -8,6 +8,8 @@ from recbole_alkd.labels.store import LabelStore
 def has_rankings(store: LabelStore, teacher: str) -> bool:
     """Whether ``teacher``, an ``LLMTeacher.identity``, has given any ranking."""
     rankings = store.query(
-        "SELECT 1 FROM labels WHERE status = 'ok' AND teacher = (SELECT id FROM teachers WHERE name = ?) LIMIT 1", [teacher]
+        "SELECT 1 FROM labels WHERE status = 'ok' AND teacher = (SELECT id FROM teachers WHERE name = ?) "
+        "LIMIT 1",
+        [teacher],
     )
     return bool(rankings)

@@ -1,7 +1,7 @@
 """The budget of one run: limits in labels, tokens and US dollars that no request can exceed.
 
-An upper bound is reserved before a request leaves and replaced by what it really took when the answer is there. What
-is spent plus what is reserved never passes a limit, however many requests are in flight.
+An upper bound is reserved before a request leaves and replaced by what it really took when the answer is
+there. What is spent plus what is reserved never passes a limit, however many requests are in flight.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ class Reservation:
     """What one request may take at most. Ends with exactly one call of ``settle`` or ``release``.
 
     Attributes:
-        overdrawn: one sentence when more was taken than was reserved, so that a limit may have been passed; else None.
+        overdrawn: one sentence when more was taken than was reserved, so that a limit may have been passed;
+            else None.
     """
 
     def __init__(self, budget: Budget, wanted: dict[str, Decimal], key: str) -> None:
@@ -45,7 +46,8 @@ class Reservation:
         self._budget._begin(self)
 
     def settle(self, tokens: int = 0, usd: float | None = None, labels: int = 1) -> None:
-        """Replace the reservation by what was taken. ``labels=0``: nothing was paid, and no ranking came of it."""
+        """Replace the reservation by what was taken. ``labels=0``: nothing was paid,
+        and no ranking came of it."""
         self._budget._end(self, _amounts(labels, tokens, usd))
 
     def release(self) -> None:
@@ -53,11 +55,13 @@ class Reservation:
         self._budget._end(self, _amounts(0, 0, None))
 
     def extend(self, tokens: int, usd: float | None = None) -> bool:
-        """Reserve as much more for a second request; False, and nothing changes, when a limit would be passed."""
+        """Reserve as much more for a second request; False, and nothing changes,
+        when a limit would be passed."""
         return self._budget._extend(self, _amounts(0, tokens, usd))
 
     def forfeit(self, tokens: int, usd: float | None = None) -> None:
-        """Count a part of the reservation as spent: the request broke off, and nobody knows whether it was charged."""
+        """Count a part of the reservation as spent: the request broke off, and nobody knows whether it was
+        charged."""
         self._budget._forfeit(self, _amounts(0, tokens, usd))
 
     @property
@@ -78,7 +82,9 @@ class Budget:
         ledger: what the run has spent, in earlier starts too: it counts. None: only this budget counts.
     """
 
-    def __init__(self, labels: int, tokens: int | None = None, usd: float | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, labels: int, tokens: int | None = None, usd: float | None = None, ledger: Ledger | None = None
+    ) -> None:
         self._ledger = ledger
         self._limits = {
             "labels": Decimal(labels),
@@ -101,7 +107,9 @@ class Budget:
         """Whether tokens or US dollars have a limit."""
         return self._limits["tokens"] is not None or self._limits["usd"] is not None
 
-    def reserve(self, tokens: int = 0, usd: float | None = None, labels: int = 1, key: str = "") -> Reservation | None:
+    def reserve(
+        self, tokens: int = 0, usd: float | None = None, labels: int = 1, key: str = ""
+    ) -> Reservation | None:
         """Set aside what a request may take at most, or None when a limit would be passed (see ``ended``).
 
         Args:
@@ -130,14 +138,20 @@ class Budget:
 
     def _begin(self, reservation: Reservation) -> None:
         with self._lock:
-            noted = reservation._note is not None or reservation not in self._open or not any(_costs(reservation._wanted))
+            noted = (
+                reservation._note is not None
+                or reservation not in self._open
+                or not any(_costs(reservation._wanted))
+            )
         if self._ledger and not noted:  # outside of the lock: the disk takes its time
             reservation._note = self._note(reservation, reservation._wanted, open_=True)
 
     def _note(self, reservation: Reservation, amounts: dict[str, Decimal], open_: bool) -> str:
         assert self._ledger is not None
         tokens, usd = (amounts[name] + reservation._lost[name] for name in ("tokens", "usd"))
-        return self._ledger.note(reservation._note, reservation._key, int(tokens), float(usd) if usd else None, open_)
+        return self._ledger.note(
+            reservation._note, reservation._key, int(tokens), float(usd) if usd else None, open_
+        )
 
     def _extend(self, reservation: Reservation, more: dict[str, Decimal]) -> bool:
         with self._lock:
@@ -176,8 +190,12 @@ class Budget:
                 self._spent[name] += value
                 # sums of floats may differ in their last digit
                 if name != "labels" and value > held * (1 + Decimal("1e-9")):
-                    reservation.overdrawn = f"{value:f} {_UNITS[name]} were taken where {held:f} were reserved"
-            if self._ledger and (reservation._note is not None or any(_costs(taken)) or any(_costs(reservation._lost))):
+                    reservation.overdrawn = (
+                        f"{value:f} {_UNITS[name]} were taken where {held:f} were reserved"
+                    )
+            if self._ledger and (
+                reservation._note is not None or any(_costs(taken)) or any(_costs(reservation._lost))
+            ):
                 self._note(reservation, taken, open_=False)
 
     def _sentence(self, name: str, limit: Decimal, wanted: Decimal) -> str:
@@ -186,7 +204,10 @@ class Budget:
         earlier = f", {before:f} of them by earlier starts of this run" if before else ""
         flight = f" and {held:f} reserved by requests in flight" if held else ""
         left = max(Decimal(0), limit - taken - held)
-        return f"budget_{name}: {taken:f} of {limit:f} spent{earlier}{flight}, {left:f} left, the next request may take {wanted:f}"
+        return (
+            f"budget_{name}: {taken:f} of {limit:f} spent{earlier}{flight}, {left:f} left, "
+            f"the next request may take {wanted:f}"
+        )
 
     @property
     def ended(self) -> str | None:
@@ -195,7 +216,8 @@ class Budget:
 
     @property
     def refusal(self) -> str | None:
-        """One sentence on the last refusal: the limit, what is spent, what is left, what was wanted. None without one."""
+        """One sentence on the last refusal: the limit, what is spent, what is left, what was wanted.
+        None without one."""
         return self._refusal[1] if self._refusal else None
 
     @property
@@ -210,7 +232,9 @@ class Budget:
         with self._lock:
             return _amount(
                 {
-                    name: None if limit is None else max(Decimal(0), limit - self._spent[name] - self._held[name])
+                    name: None
+                    if limit is None
+                    else max(Decimal(0), limit - self._spent[name] - self._held[name])
                     for name, limit in self._limits.items()
                 }
             )
@@ -228,7 +252,11 @@ def _money(usd: float) -> Decimal:
 
 
 def _amounts(labels: int, tokens: int, usd: float | None) -> dict[str, Decimal]:
-    amounts = {"labels": Decimal(labels), "tokens": Decimal(int(tokens)), "usd": Decimal(0) if usd is None else _money(usd)}
+    amounts = {
+        "labels": Decimal(labels),
+        "tokens": Decimal(int(tokens)),
+        "usd": Decimal(0) if usd is None else _money(usd),
+    }
     for name, value in amounts.items():
         if not value.is_finite() or value < 0:
             raise ValueError(f"{name}: {value} is not allowed; allowed: a number of at least 0")
@@ -238,5 +266,7 @@ def _amounts(labels: int, tokens: int, usd: float | None) -> dict[str, Decimal]:
 def _amount(values: dict[str, Decimal] | dict[str, Decimal | None]) -> Amount:
     labels, tokens, usd = (values[name] for name in ("labels", "tokens", "usd"))
     return Amount(
-        None if labels is None else int(labels), None if tokens is None else int(tokens), None if usd is None else float(usd)
+        None if labels is None else int(labels),
+        None if tokens is None else int(tokens),
+        None if usd is None else float(usd),
     )

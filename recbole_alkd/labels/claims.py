@@ -1,9 +1,9 @@
 """Who is asking for which key right now, so that two processes never pay for the same label.
 
-A claim is a row beside the labels with an owner and a time at which it lapses. As long as its owner lives it is the owner's,
-also when that process is stopped; when the owner is dead it is void at once. Where nobody can see the owner (in another
-container or on another machine), a thread's renewals tell that it lives: the claim lapses ``seconds`` after the last one.
-So an owner looks at its claim again just before it sends the question.
+A claim is a row beside the labels with an owner and a time at which it lapses. As long as its owner lives it
+is the owner's, also when that process is stopped; when the owner is dead it is void at once. Where nobody can
+see the owner (in another container or on another machine), a thread's renewals tell that it lives: the claim
+lapses ``seconds`` after the last one. So an owner looks at its claim again just before it sends the question.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Claims:
         _living.add(self._owner)
 
     def take(self, keys: Iterable[str], limit: int) -> list[str]:
-        """Claim up to ``limit`` of ``keys``, in order: those that have no label and that no other living owner claims."""
+        """Claim up to ``limit`` of ``keys``, in order: those that have no label and that no other living
+        owner claims."""
         wanted = list(keys)
 
         def claim(db: sqlite3.Connection) -> list[str]:
@@ -60,7 +61,8 @@ class Claims:
     def hold(self, key: str) -> bool:
         """Whether ``key`` is still this owner's to ask, now: to be called just before the question is sent.
 
-        A claim that has lapsed meanwhile (this process was stopped) is taken anew where nobody else has it and no label came.
+        A claim that has lapsed meanwhile (this process was stopped) is taken anew where nobody else has it
+        and no label came.
         """
         rows = self._file.read("SELECT owner, until FROM claims WHERE key = ?", [key])
         if rows and rows[0][0] == self._owner and self._holds(rows[0][1] - _SENDING, time.time()):
@@ -71,17 +73,23 @@ class Claims:
         """Give claims back without a label."""
         given = [(key, self._owner) for key in keys]
         if given:
-            self._file.write(lambda db: db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", given))
+            self._file.write(
+                lambda db: db.executemany("DELETE FROM claims WHERE key = ? AND owner = ?", given)
+            )
 
     def others(self, keys: Sequence[str]) -> list[str]:
         """Processes that hold one of ``keys``, in words."""
-        owners = self._file.read(f"SELECT DISTINCT owner FROM claims WHERE key IN ({', '.join('?' * len(keys[:500]))})", keys[:500])
+        owners = self._file.read(
+            f"SELECT DISTINCT owner FROM claims WHERE key IN ({', '.join('?' * len(keys[:500]))})", keys[:500]
+        )
         return [_words(owner) for (owner,) in owners if owner != self._owner]
 
     def _claim(self, db: sqlite3.Connection, key: str) -> bool:
         now = time.time()
         claim = db.execute("SELECT owner, until FROM claims WHERE key = ?", [key]).fetchone()
-        if (claim and self._belongs_to_another(claim[0], claim[1], now)) or db.execute(self._done, [key]).fetchone():
+        if (claim and self._belongs_to_another(claim[0], claim[1], now)) or db.execute(
+            self._done, [key]
+        ).fetchone():
             return False
         db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", [key, self._owner, now + self._seconds])
         return True
@@ -97,7 +105,8 @@ class Claims:
         return alive and (process != self._owner.rpartition(".")[0] or owner in _living)
 
     def _holds(self, until: object, now: float) -> bool:
-        """Whether a claim has not lapsed. One from the future is none: the clock was set back, or the row is damaged."""
+        """Whether a claim has not lapsed. One from the future is none: the clock was set back,
+        or the row is damaged."""
         return isinstance(until, (int, float)) and now <= until <= now + max(60.0, self._seconds)
 
     def _renew(self) -> None:
@@ -121,7 +130,9 @@ class Claims:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         _living.discard(self._owner)
         self._thread.join()

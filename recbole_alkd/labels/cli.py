@@ -1,4 +1,5 @@
-"""The console command ``recbole-alkd store``: look into a label store, move labels between stores and files."""
+"""The console command ``recbole-alkd store``: look into a label store, move labels between stores
+and files."""
 
 from __future__ import annotations
 
@@ -30,7 +31,13 @@ def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
         )
-        command.add_argument("--store", type=Path, default=Path(TeacherSettings().label_store), metavar="FILE", help="%(default)s")
+        command.add_argument(
+            "--store",
+            type=Path,
+            default=Path(TeacherSettings().label_store),
+            metavar="FILE",
+            help="%(default)s",
+        )
         command.set_defaults(run=run)
         return command
 
@@ -38,16 +45,26 @@ def add_store_command(subparsers: Any) -> argparse.ArgumentParser:
     listing.add_argument("--status", choices=STATUSES)
     listing.add_argument("--teacher", metavar="TEXT", help="only teachers whose name holds this text")
     listing.add_argument("--limit", type=int, metavar="N", help="the first N")
-    showing = add("show", _show, "everything that is kept of one label: its candidates, the answer as it came, the ranking")
+    showing = add(
+        "show",
+        _show,
+        "everything that is kept of one label: its candidates, the answer as it came, the ranking",
+    )
     showing.add_argument("key", help="the label's key, or its beginning as `list` shows it")
     add("stats", _stats, "labels, tokens and US dollars of every teacher")
     export = add("export", _export, "write all labels to a file")
     export.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
     export.add_argument("--status", choices=STATUSES)
-    importing = add("import", _import, "put the labels of an exported file into the store; a key that exists stays")
+    importing = add(
+        "import", _import, "put the labels of an exported file into the store; a key that exists stays"
+    )
     importing.add_argument("file", type=Path, help="NAME.jsonl or NAME.parquet (needs pyarrow)")
     add("verify", _verify, "read everything, and name what is damaged")
-    add("repair", _repair, "save what can be read of a damaged store in a new file in its place; the damaged one is kept")
+    add(
+        "repair",
+        _repair,
+        "save what can be read of a damaged store in a new file in its place; the damaged one is kept",
+    )
     merging = add("merge", _merge, "put the labels of another store into this one; a key that exists stays")
     merging.add_argument("other", type=Path, help="the other store")
     return parser
@@ -63,7 +80,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _list(args: argparse.Namespace) -> None:
     with tools.open_existing(args.store) as store:
-        sys.stdout.writelines(map(_text, islice(tools.list_labels(store, args.status, args.teacher), args.limit)))
+        sys.stdout.writelines(
+            map(_text, islice(tools.list_labels(store, args.status, args.teacher), args.limit))
+        )
 
 
 def _text(line: tools.Line) -> str:
@@ -76,12 +95,22 @@ def _text(line: tools.Line) -> str:
 def _show(args: argparse.Namespace) -> None:
     with tools.open_existing(args.store) as store:
         keys = [
-            key for (key,) in store.query("SELECT key FROM labels WHERE substr(key, 1, ?) = ? LIMIT 9", [len(args.key), args.key])
+            key
+            for (key,) in store.query(
+                "SELECT key FROM labels WHERE substr(key, 1, ?) = ? LIMIT 9", [len(args.key), args.key]
+            )
         ]
         label = store.get(keys[0]) if len(keys) == 1 else None
         if label is None:
-            problem = f"{len(keys)} labels begin so, such as {keys[0]} and {keys[1]}" if keys else "no label begins so"
-            raise AlkdError(f"key: {args.key!r} is not allowed: {problem} in {args.store}; allowed: one of `recbole-alkd store list`")
+            problem = (
+                f"{len(keys)} labels begin so, such as {keys[0]} and {keys[1]}"
+                if keys
+                else "no label begins so"
+            )
+            raise AlkdError(
+                f"key: {args.key!r} is not allowed: {problem} in {args.store}; "
+                "allowed: one of `recbole-alkd store list`"
+            )
     usd = "no price" if label.usd is None else f"{label.usd:.6f} USD"
     print(
         f"key         {label.key}\n"
@@ -143,8 +172,14 @@ def _repair(args: argparse.Namespace) -> int:
         return 0
     print("\n".join(f"lost: {text}" for text in done.lost))
     hints = f" and {done.hints:,} hints" if done.hints else ""
-    print(f"{args.store}: {done.labels:,} labels{hints} saved, {len(done.lost):,} rows lost; the damaged file is {done.damaged}")
-    print("labels that are lost are asked for again by the next run that wants them; what they cost stays in `store stats`")
+    print(
+        f"{args.store}: {done.labels:,} labels{hints} saved, {len(done.lost):,} rows lost; "
+        f"the damaged file is {done.damaged}"
+    )
+    print(
+        "labels that are lost are asked for again by the next run that wants them; "
+        "what they cost stays in `store stats`"
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""What asking an LLM took, or may take at most: one value for answers, labels, hints, bills, bounds and estimates."""
+"""What asking an LLM took, or may take at most: one value for answers, labels, hints, bills,
+bounds and estimates."""
 
 from __future__ import annotations
 
@@ -17,10 +18,11 @@ class Cost:
     """Tokens, seconds and US dollars.
 
     Attributes:
-        prompt_tokens, completion_tokens: as counted by whoever was asked; a bound on both together stands in the first.
+        prompt_tokens, completion_tokens: as counted by whoever was asked;
+            a bound on both together stands in the first.
         seconds: from request to answer.
-        usd: US dollars; None where nothing in it has a price (a local LLM, a control). A sum holds the prices that are
-            known.
+        usd: US dollars; None where nothing in it has a price (a local LLM, a control). A sum holds the prices
+            that are known.
 
     Example:
         >>> Cost(100, 20, usd=0.5) + Cost(50, seconds=2.0)
@@ -69,7 +71,8 @@ def total(costs: Iterable[Cost]) -> Cost:
 
 
 def read_count(value: object) -> int | None:
-    """A count that a server, a teacher or a file gives, or None where it is none: text, a fraction, negative, too large."""
+    """A count that a server, a teacher or a file gives, or None where it is none:
+    text, a fraction, negative, too large."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     if isinstance(value, numbers.Integral):
@@ -93,7 +96,8 @@ def read_amount(value: object, most: float = math.inf) -> float | None:
 
 
 def read_cost(prompt_tokens: object, completion_tokens: object, seconds: object, usd: object) -> Cost:
-    """A cost out of a file: what is no number counts as nothing, because the answer beside it is worth its price without."""
+    """A cost out of a file: what is no number counts as nothing, because the answer beside it is worth its
+    price without."""
     return Cost(
         read_count(prompt_tokens) or 0,
         read_count(completion_tokens) or 0,
@@ -103,14 +107,16 @@ def read_cost(prompt_tokens: object, completion_tokens: object, seconds: object,
 
 
 def read_bound(value: object, place: str) -> Cost:
-    """What somebody else's code says that a request may take: a ``Cost``, or a pair (tokens, US dollars or None).
+    """What somebody else's code says that a request may take: a ``Cost``, or a pair (tokens,
+    US dollars or None).
 
     Args:
         value: what it gave. A fraction of a token counts as a whole one.
         place: who gave it, for the error.
 
     Raises:
-        AlkdError: it is neither, such as one number, which does not say whether it means tokens or US dollars.
+        AlkdError: it is neither, such as one number, which does not say whether it means tokens or US
+            dollars.
     """
     pair: object = (value.tokens, value.usd) if isinstance(value, Cost) else value
     if isinstance(pair, tuple) and len(pair) == 2:
@@ -119,5 +125,6 @@ def read_bound(value: object, place: str) -> Cost:
             whole = math.ceil(tokens)
             return value if isinstance(value, Cost) and whole == value.tokens else Cost(whole, usd=usd)
     raise AlkdError(
-        f"{place}: {value!r:.100} does not say what a request may take; allowed: a Cost, or a pair (tokens, US dollars or None)"
+        f"{place}: {value!r:.100} does not say what a request may take; "
+        "allowed: a Cost, or a pair (tokens, US dollars or None)"
     )

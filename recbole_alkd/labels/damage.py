@@ -1,4 +1,5 @@
-"""A label store whose file may be damaged: what can be read of it, row by row, and what is wrong with the rows."""
+"""A label store whose file may be damaged: what can be read of it, row by row,
+and what is wrong with the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ FAILURES = "rowid, key, teacher, prompt_tokens, completion_tokens, seconds, usd,
 
 
 def verify(store: LabelStore) -> list[str]:
-    """What is wrong with the file or with single labels, one sentence each; empty when all is well. Everything is read."""
+    """What is wrong with the file or with single labels, one sentence each; empty when all is well.
+    Everything is read."""
     file = store.connection()
     try:
         return list(problems_of(file.db))
@@ -33,7 +35,13 @@ def problems_of(db: sqlite3.Connection) -> Iterator[str]:
         problems = [text for (text,) in db.execute("PRAGMA integrity_check").fetchall()]
     except sqlite3.Error as error:
         problems = [str(error)]
-    yield from (f"file: {line}" for text in problems if text != "ok" for line in str(text).splitlines() if not line.startswith("***"))
+    yield from (
+        f"file: {line}"
+        for text in problems
+        if text != "ok"
+        for line in str(text).splitlines()
+        if not line.startswith("***")
+    )
     broken: list[str] = []
     teachers = dict(rows(db, "teachers", "id, name", broken))
     lacking, nameless, lone, odd = [], [], [], []
@@ -59,14 +67,17 @@ def problems_of(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def problem_of(label: tuple[Any, ...], answer: tuple[Any, ...], teacher: Any) -> str | None:
-    """What is wrong with one label: its row of ``labels``, its row of ``answers``, its teacher's name; None where nothing is."""
+    """What is wrong with one label: its row of ``labels``, its row of ``answers``, its teacher's name;
+    None where nothing is."""
     _, key, status, _, prompt, completion, seconds, usd, when = label
     _, ranking, candidates, repairs, raw = answer
     try:
         items, offered, repaired = json.loads(ranking), json.loads(candidates), json.loads(repairs)
     except (ValueError, TypeError, RecursionError):
         return "not readable as JSON"
-    if not all(isinstance(part, list) and all(isinstance(token, str) for token in part) for part in (items, offered)):
+    if not all(
+        isinstance(part, list) and all(isinstance(token, str) for token in part) for part in (items, offered)
+    ):
         return "ranking and candidates must be lists of item tokens"
     if not isinstance(repaired, dict):
         return "repairs must be a mapping"
@@ -81,18 +92,27 @@ def problem_of(label: tuple[Any, ...], answer: tuple[Any, ...], teacher: Any) ->
     if offered and teacher.startswith(("api|", "local|")) and not set(items) <= set(offered):
         return "an item is ranked that was not offered"
     counts = read_count(prompt), read_count(completion), read_amount(seconds)
-    if None in counts or (usd is not None and read_amount(usd) is None) or (when is not None and read_time(when) is None):
+    if (
+        None in counts
+        or (usd is not None and read_amount(usd) is None)
+        or (when is not None and read_time(when) is None)
+    ):
         return "tokens, seconds, USD or time are no numbers"
     return None
 
 
-def pairs(db: sqlite3.Connection, broken: list[str]) -> Iterator[tuple[int, tuple[Any, ...] | None, tuple[Any, ...] | None]]:
-    """(number, row of ``labels``, row of ``answers``), by number; what cannot be read is None and named in ``broken``."""
+def pairs(
+    db: sqlite3.Connection, broken: list[str]
+) -> Iterator[tuple[int, tuple[Any, ...] | None, tuple[Any, ...] | None]]:
+    """(number, row of ``labels``, row of ``answers``), by number; what cannot be read is None and named in
+    ``broken``."""
     last = max(_last(db, table, broken) for table in ("labels", "answers"))
     for start in range(1, last + 1, _PAGE):
         end = min(start + _PAGE - 1, last)
         labels = {row[0]: row for row in _between(db, _sql("labels", _LABELS), "labels", start, end, broken)}
-        answers = {row[0]: row for row in _between(db, _sql("answers", _ANSWERS), "answers", start, end, broken)}
+        answers = {
+            row[0]: row for row in _between(db, _sql("answers", _ANSWERS), "answers", start, end, broken)
+        }
         for number in sorted(labels.keys() | answers.keys()):
             yield number, labels.get(number), answers.get(number)
 
@@ -110,11 +130,13 @@ def _sql(table: str, columns: str) -> str:
 
 
 def _last(db: sqlite3.Connection, table: str, broken: list[str]) -> int:
-    """The largest row number, or where that cannot be read how many rows the file can hold; 0 without such a table."""
+    """The largest row number, or where that cannot be read how many rows the file can hold;
+    0 without such a table."""
     try:
         return db.execute(f"SELECT max(rowid) FROM {table}").fetchone()[0] or 0
     except sqlite3.OperationalError as error:
-        if table != "hints" or "no such table" not in str(error):  # which a store of the first release does not have
+        # which a store of the first release does not have
+        if table != "hints" or "no such table" not in str(error):
             broken.append(f"{table}: cannot be read ({error})")
         return 0
     except sqlite3.DatabaseError as error:
@@ -125,7 +147,9 @@ def _last(db: sqlite3.Connection, table: str, broken: list[str]) -> int:
         return 0
 
 
-def _between(db: sqlite3.Connection, sql: str, table: str, low: int, high: int, broken: list[str]) -> Iterable[tuple[Any, ...]]:
+def _between(
+    db: sqlite3.Connection, sql: str, table: str, low: int, high: int, broken: list[str]
+) -> Iterable[tuple[Any, ...]]:
     try:
         return db.execute(sql, [low, high]).fetchall()
     except (sqlite3.DatabaseError, OverflowError, MemoryError) as error:
@@ -133,7 +157,10 @@ def _between(db: sqlite3.Connection, sql: str, table: str, low: int, high: int, 
             broken.append(f"{table}, row {low}: cannot be read ({error})")
             return []
     middle = (low + high) // 2
-    return [*_between(db, sql, table, low, middle, broken), *_between(db, sql, table, middle + 1, high, broken)]
+    return [
+        *_between(db, sql, table, low, middle, broken),
+        *_between(db, sql, table, middle + 1, high, broken),
+    ]
 
 
 def rules_of(text: Any) -> list[str] | None:

@@ -1,7 +1,8 @@
-"""The SQLite file under a label store: opened for writing or, where that is impossible, for reading; writes that wait.
+"""The SQLite file under a label store: opened for writing or, where that is impossible, for reading;
+writes that wait.
 
-A write that meets a lock, a full disk or a disk that does not answer is tried again for a while. When it is given up, the
-caller gets one sentence and still holds what it wanted to write.
+A write that meets a lock, a full disk or a disk that does not answer is tried again for a while. When it is
+given up, the caller gets one sentence and still holds what it wanted to write.
 """
 
 from __future__ import annotations
@@ -57,9 +58,13 @@ class StoreFile:
         self._copy: str | None = None  # a folder with a copy of the file
         if path.is_dir():
             example = str(path / "labels.sqlite")
-            raise LabelStoreError(f"label_store: {str(path)!r} is a folder; give the name of a file, e.g. {example!r}")
+            raise LabelStoreError(
+                f"label_store: {str(path)!r} is a folder; give the name of a file, e.g. {example!r}"
+            )
         try:
-            self.readonly = path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+            self.readonly = path.exists() and not (
+                os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             self.db = self._open_readonly() if self.readonly else connect(path)
             self.note_place()
@@ -68,11 +73,13 @@ class StoreFile:
             raise LabelStoreError(f"label_store: {str(path)!r} cannot be opened: {_words(error)}") from error
 
     def note_place(self) -> None:
-        """Remember which file it is: a write to one that was deleted or moved meanwhile would be lost without a word."""
+        """Remember which file it is: a write to one that was deleted or moved meanwhile would be lost without
+        a word."""
         self.identity = _identity(self.path)
 
     def _open_readonly(self) -> sqlite3.Connection:
-        """A connection that needs no files beside the store: on a disk that is read-only they cannot be made."""
+        """A connection that needs no files beside the store: on a disk that is read-only they
+        cannot be made."""
         db = connect(f"{self.path.as_uri()}?mode=ro")
         try:
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -94,20 +101,21 @@ class StoreFile:
         if self._copy:
             shutil.rmtree(self._copy, ignore_errors=True)
 
-    # -- reading ---------------------------------------------------------------------------------------------------------
+    # reading
 
     def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of one SELECT, outside of a transaction."""
         with self.lock:
             return self._patiently(lambda: self.db.execute(sql, values).fetchall(), "a reader")
 
-    # -- writing ---------------------------------------------------------------------------------------------------------
+    # writing
 
     def write(self, work: Callable[[sqlite3.Connection], T], patience: float = LOCKED_SECONDS) -> T:
-        """What ``work`` gives, run in one write transaction: all of it is stored durably on return, or nothing.
+        """What ``work`` gives, run in one write transaction: all of it is stored durably on return,
+        or nothing.
 
-        ``work`` is run again after a lock or a fault of the disk, for ``LOCKED_SECONDS`` or ``FAULT_SECONDS``, and for
-        ``patience`` seconds at most.
+        ``work`` is run again after a lock or a fault of the disk, for ``LOCKED_SECONDS`` or
+        ``FAULT_SECONDS``, and for ``patience`` seconds at most.
 
         Raises:
             LabelStoreError: it was given up, the store cannot be written, or it is not where it was.
@@ -158,10 +166,12 @@ class StoreFile:
             raise StoreGoneError(f"label_store: {str(self.path)!r} was deleted or moved while it was used")
 
     def check_writable(self) -> None:
-        """LabelStoreError where the store is read-only or damaged. The structure is checked once in a process."""
+        """LabelStoreError where the store is read-only or damaged.
+        The structure is checked once in a process."""
         if self.readonly:
             raise LabelStoreError(
-                f"label_store: {str(self.path)!r} cannot be written (the file, its folder or its disk is read-only): its labels "
+                f"label_store: {str(self.path)!r} cannot be written (the file, its folder or its disk is "
+                "read-only): its labels "
                 "are used, and nothing new is asked; give another label_store to ask"
             )
         if self.identity is None or (str(self.path), *self.identity) in _checked:
@@ -193,26 +203,38 @@ class StoreFile:
                     raise self.problem(error, waited) from error
                 if waited >= TOLD_AFTER and not told:
                     told = True
-                    logger.warning("label_store: %s: %s waits: %s; nothing is asked meanwhile", self.path, what, _words(error))
+                    logger.warning(
+                        "label_store: %s: %s waits: %s; nothing is asked meanwhile",
+                        self.path,
+                        what,
+                        _words(error),
+                    )
                 time.sleep(pause)
                 pause = min(1.0, 2 * pause)
 
     def problem(self, error: sqlite3.Error, waited: float = 0.0) -> LabelStoreError:
         """``error`` in one sentence."""
         after = f" (waited {waited:.0f} s)" if waited >= 1 else ""
-        advice = f"; `recbole-alkd store repair --store {self.path}` saves what can be read" if _is_damage(error) else ""
+        advice = (
+            f"; `recbole-alkd store repair --store {self.path}` saves what can be read"
+            if _is_damage(error)
+            else ""
+        )
         return LabelStoreError(f"label_store: {str(self.path)!r}: {_words(error)}{after}{advice}")
 
 
 def connect(target: Path | str) -> sqlite3.Connection:
     """A connection to a file, or to what a URI names."""
-    db = sqlite3.connect(target, timeout=_STEP, isolation_level=None, check_same_thread=False, uri=isinstance(target, str))
+    db = sqlite3.connect(
+        target, timeout=_STEP, isolation_level=None, check_same_thread=False, uri=isinstance(target, str)
+    )
     db.text_factory = _text
     return db
 
 
 def _text(data: bytes) -> str | bytes:
-    """Text, which may hold half a surrogate pair. Bytes that are none stay bytes, so that the reader can name their row."""
+    """Text, which may hold half a surrogate pair. Bytes that are none stay bytes,
+    so that the reader can name their row."""
     try:
         return str(data, "utf-8", "surrogatepass")
     except UnicodeDecodeError:

@@ -24,7 +24,8 @@ class Hints:
     """The rules that one request gave.
 
     Attributes:
-        key: a hash of everything that decides them. rules: one line each, possibly none. raw: the answer as it came.
+        key: a hash of everything that decides them. rules: one line each, possibly none.
+            raw: the answer as it came.
         prompt_tokens, completion_tokens, seconds, usd, teacher, time: as in ``Label``.
     """
 
@@ -77,7 +78,8 @@ def put_hints(store: LabelStore, hints: Hints) -> bool:
     def insert(db: sqlite3.Connection) -> bool:
         db.execute("INSERT OR IGNORE INTO teachers (name) VALUES (?)", [hints.teacher])
         done = db.execute(
-            """INSERT OR IGNORE INTO hints (key, rules, raw, prompt_tokens, completion_tokens, seconds, usd, time, teacher)
+            """INSERT OR IGNORE INTO hints (key, rules, raw, prompt_tokens, completion_tokens, seconds, usd,
+            time, teacher)
             SELECT ?, ?, CAST(? AS TEXT), ?, ?, ?, ?, ?, id FROM teachers WHERE name = ?""",
             row,
         )

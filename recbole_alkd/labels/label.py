@@ -61,7 +61,9 @@ class Label:
         if not (isinstance(self.key, str) and self.key):
             raise AlkdError(f"label key: {self.key!r} is not allowed; allowed: text that is not empty")
         if self.status not in STATUSES:
-            raise AlkdError(f"status of label {self.key}: {self.status!r} is not allowed; allowed: {' | '.join(STATUSES)}")
+            raise AlkdError(
+                f"status of label {self.key}: {self.status!r} is not allowed; allowed: {' | '.join(STATUSES)}"
+            )
         for token in self.ranking + self.candidates:
             if not isinstance(token, str):
                 raise AlkdError(f"label {self.key}: the item token {token!r} is not text")
@@ -76,7 +78,8 @@ def label_key(history: Sequence[str], candidates: Sequence[str], prompt: str, te
         prompt: the text that decides the answer.
         teacher: ``LLMTeacher.identity``: teacher, model, adapter and scoring settings.
     """
-    question = json.dumps([list(history), list(candidates), prompt, teacher])  # JSON: no two questions share a text
+    # JSON: no two questions share a text
+    question = json.dumps([list(history), list(candidates), prompt, teacher])
     return hashlib.sha256(question.encode()).hexdigest()
 
 
@@ -96,7 +99,9 @@ def to_row(label: Label) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         value = getattr(label, name)
         parsed = None if optional and value is None else read(value)
         if parsed is None and not (optional and value is None):
-            allowed = "a whole number from 0 to 2^63-1" if read is read_count else "a finite number of at least 0"
+            allowed = (
+                "a whole number from 0 to 2^63-1" if read is read_count else "a finite number of at least 0"
+            )
             raise AlkdError(f"label {label.key}: {name}: {value!r:.100} is not allowed; allowed: {allowed}")
         return parsed
 
@@ -125,7 +130,8 @@ def to_row(label: Label) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 def from_row(row: tuple[Any, ...]) -> Label:
-    """The label of a row: key, ranking, candidates, raw, repairs, then the other fields in the order of ``Label``.
+    """The label of a row: key, ranking, candidates, raw, repairs, then the other fields in the order of
+    ``Label``.
 
     Raises:
         ValueError, TypeError: a row that is none, as in a damaged file.

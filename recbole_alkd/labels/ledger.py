@@ -1,8 +1,9 @@
-"""What a run has spent, in all its starts: a file in the run's folder, so that a killed run that is started again goes on
-with what was left of its budget.
+"""What a run has spent, in all its starts: a file in the run's folder, so that a killed run that is started
+again goes on with what was left of its budget.
 
-A line is written before a request leaves, with the most that it may take, and another when it is known what it took. What
-a killed start had sent and nobody saw the end of is counted with the most that it may have taken.
+A line is written before a request leaves, with the most that it may take, and another when it is known what
+it took. What a killed start had sent and nobody saw the end of is counted with the most that it may have
+taken.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Spending:
     Attributes:
         tokens, usd: all starts together, ``unknown`` among them.
         earlier_tokens, earlier_usd: those of earlier starts of the run.
-        unknown: requests of earlier starts whose end nobody saw, because the run was killed; ``unknown_tokens``: the most
-            that they may have taken, which is counted for them.
+        unknown: requests of earlier starts whose end nobody saw, because the run was killed;
+            ``unknown_tokens``: the most that they may have taken, which is counted for them.
         starts: how often the run was started and asked something.
     """
 
@@ -50,8 +51,8 @@ class Ledger:
 
     Args:
         path: the file; it is made when the first request is noted.
-        known: key -> cost of the labels that are stored, for requests whose answer was stored and whose second line is
-            missing; None: nothing is known of them.
+        known: key -> cost of the labels that are stored, for requests whose answer was stored and whose
+            second line is missing; None: nothing is known of them.
 
     Raises:
         AlkdError: the file cannot be read.
@@ -67,7 +68,9 @@ class Ledger:
         try:
             content = path.read_bytes() if path.exists() else b""
         except OSError as error:
-            raise AlkdError(f"what this run has spent cannot be read: {str(path)!r}: {error.strerror}") from None
+            raise AlkdError(
+                f"what this run has spent cannot be read: {str(path)!r}: {error.strerror}"
+            ) from None
         for line in content.split(b"\n"):
             if line.strip(b"\0 \r\t"):
                 self._read(line)
@@ -82,7 +85,12 @@ class Ledger:
                 if entry["key"] in costs:  # the answer is stored, so what it took is known
                     taken = costs[entry["key"]]
                     if taken.tokens <= entry["tokens"]:
-                        self._entries[name] = {**entry, "tokens": taken.tokens, "usd": taken.usd, "open": False}
+                        self._entries[name] = {
+                            **entry,
+                            "tokens": taken.tokens,
+                            "usd": taken.usd,
+                            "open": False,
+                        }
         self._unknown = [entry for entry in self._entries.values() if entry["open"]]
 
     def _read(self, line: bytes) -> None:
@@ -97,7 +105,8 @@ class Ledger:
             self.unreadable += 1
 
     def note(self, name: str | None, key: str, tokens: int, usd: float | None, open_: bool) -> str:
-        """Note what a request may take (``open_``) or took, and give back its name, under which it is noted again.
+        """Note what a request may take (``open_``) or took, and give back its name,
+        under which it is noted again.
 
         A request whose note fails must not be sent; the note of an open one is durable on return.
 
@@ -115,7 +124,8 @@ class Ledger:
         except OSError as error:
             if open_:
                 raise AlkdError(
-                    f"what this run spends cannot be noted in {str(self.path)!r} ({error.strerror}), and without that the budget "
+                    f"what this run spends cannot be noted in {str(self.path)!r} ({error.strerror}), "
+                    "and without that the budget "
                     "would not hold: nothing more is asked"
                 ) from None
             # else the most that it may take stays noted, which is no less
@@ -159,4 +169,6 @@ def _tokens(entries: Iterable[dict[str, Any]]) -> int:
 
 
 def _usd(entries: Iterable[dict[str, Any]]) -> Decimal:
-    return sum((Decimal(repr(float(entry["usd"]))) for entry in entries if entry["usd"] is not None), Decimal(0))
+    return sum(
+        (Decimal(repr(float(entry["usd"]))) for entry in entries if entry["usd"] is not None), Decimal(0)
+    )

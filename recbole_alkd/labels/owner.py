@@ -1,8 +1,8 @@
 """Who a process is, so that another process can tell whether it still lives.
 
-A process number alone does not say it: numbers are used again, mean something else in another container, and survive a
-restart of the machine. Boot, container (PID namespace), number and start time together do, on Linux; elsewhere the host's
-name and the number must do.
+A process number alone does not say it: numbers are used again, mean something else in another container, and
+survive a restart of the machine. Boot, container (PID namespace), number and start time together do, on
+Linux; elsewhere the host's name and the number must do.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def this_process() -> str:
 
 
 def is_alive(owner: str) -> bool | None:
-    """Whether the process that ``this_process`` named so lives. None: it cannot be seen from here (another machine or
-    container, or a name that an earlier release gave)."""
+    """Whether the process that ``this_process`` named so lives. None: it cannot be seen from here (another
+    machine or container, or a name that an earlier release gave)."""
     try:
         place, number, start = owner.rsplit("/", 2)
         pid = int(number)
@@ -49,8 +49,8 @@ def _place() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When the process began, in ticks since the boot, which no clock that is set changes; None: there is none, or it has
-    ended and only its parent has not noticed."""
+    """When the process began, in ticks since the boot, which no clock that is set changes; None: there is
+    none, or it has ended and only its parent has not noticed."""
     try:
         # the program's name, in parentheses, may hold anything
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()

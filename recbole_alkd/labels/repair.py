@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.labels.cost import read_cost
-from recbole_alkd.labels.damage import FAILURES, HINTS, pairs, problem_of, problems_of, rows, rules_of, shown, verify
+from recbole_alkd.labels.damage import (
+    FAILURES,
+    HINTS,
+    pairs,
+    problem_of,
+    problems_of,
+    rows,
+    rules_of,
+    shown,
+    verify,
+)
 from recbole_alkd.labels.file import LabelStoreError, connect
 from recbole_alkd.labels.hints import Hints, put_hints
 from recbole_alkd.labels.label import Label, read_time
@@ -41,8 +51,8 @@ class Rescue:
 
 
 def repair(path: Path) -> Rescue:
-    """Put everything that can be read of the store at ``path`` into a new file in its place; the damaged one is kept beside
-    it. A store that is well stays as it is.
+    """Put everything that can be read of the store at ``path`` into a new file in its place; the damaged one
+    is kept beside it. A store that is well stays as it is.
 
     Raises:
         AlkdError: there is no such file, it cannot be read at all, or a living process uses it.
@@ -67,7 +77,9 @@ def repair(path: Path) -> Rescue:
         finally:
             db.close()
         if problems:
-            raise LabelStoreError(f"label_store: {str(path)!r}: what was saved of it is not well: {problems[0]}")
+            raise LabelStoreError(
+                f"label_store: {str(path)!r}: what was saved of it is not well: {problems[0]}"
+            )
         rescue.damaged = _put_aside(path)
         os.replace(work / "new", path)
         return rescue
@@ -76,17 +88,22 @@ def repair(path: Path) -> Rescue:
 
 
 def _open_copy(copy: Path, path: Path) -> tuple[sqlite3.Connection, bool]:
-    """A connection to the copy, and whether its first page, which describes the tables, is the file's own: where that is
-    damaged, it is the one of a new store."""
+    """A connection to the copy, and whether its first page, which describes the tables, is the file's own:
+    where that is damaged, it is the one of a new store."""
     reason = ""
     for own, last_try in ((True, False), (False, False), (False, True)):
         if not own and not last_try:
             _renew_first_page(copy)
         db = connect(copy)
         try:
-            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+            tables = {
+                name
+                for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            }
             for table in ("labels", "answers"):
-                db.execute(f"SELECT {'1' if last_try else 'max(rowid)'} FROM {table} LIMIT {0 if last_try else 1}").fetchall()
+                db.execute(
+                    f"SELECT {'1' if last_try else 'max(rowid)'} FROM {table} LIMIT {0 if last_try else 1}"
+                ).fetchall()
             if tables >= _TABLES and db.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
                 return db, own
             reason = "it is no label store"
@@ -97,7 +114,8 @@ def _open_copy(copy: Path, path: Path) -> tuple[sqlite3.Connection, bool]:
 
 
 def _renew_first_page(copy: Path) -> None:
-    """Stores that this release made have their tables in the same places, so that one can lend another its first page."""
+    """Stores that this release made have their tables in the same places, so that one can lend another its
+    first page."""
     with LabelStore(copy.with_name("fresh")) as store:
         (size,) = store.query("PRAGMA page_size")[0]
     page = bytearray(copy.with_name("fresh").read_bytes()[:size])
@@ -116,12 +134,18 @@ def _refuse_while_used(db: sqlite3.Connection, path: Path) -> None:
         return
     for owner in owners:
         if isinstance(owner, str) and is_alive(owner.rpartition(".")[0]):
-            raise AlkdError(f"label_store: {str(path)!r} is used by process {owner.rsplit('/', 2)[1]}; end it first")
+            raise AlkdError(
+                f"label_store: {str(path)!r} is used by process {owner.rsplit('/', 2)[1]}; end it first"
+            )
 
 
 def _save(db: sqlite3.Connection, store: LabelStore) -> Rescue:
     rescue = Rescue()
-    teachers = {number: name for number, name in rows(db, "teachers", "id, name", rescue.lost) if isinstance(name, str)}
+    teachers = {
+        number: name
+        for number, name in rows(db, "teachers", "id, name", rescue.lost)
+        if isinstance(name, str)
+    }
     page: list[Label] = []
     for number, row, answer in pairs(db, rescue.lost):
         if row is None:
@@ -136,8 +160,15 @@ def _save(db: sqlite3.Connection, store: LabelStore) -> Rescue:
             _keep_cost(store, row, teachers)
             continue
         _, ranking, candidates, repairs, raw = answer
-        texts = {"ranking": json.loads(ranking), "candidates": json.loads(candidates), "repairs": json.loads(repairs), "raw": raw}
-        page.append(Label(key=row[1], status=row[2], **texts, **_numbers(*row[4:]), teacher=teachers.get(row[3], "")))
+        texts = {
+            "ranking": json.loads(ranking),
+            "candidates": json.loads(candidates),
+            "repairs": json.loads(repairs),
+            "raw": raw,
+        }
+        page.append(
+            Label(key=row[1], status=row[2], **texts, **_numbers(*row[4:]), teacher=teachers.get(row[3], ""))
+        )
         if len(page) == _PAGE:
             rescue.labels += store.put_many(page)
             page = []
@@ -162,7 +193,12 @@ def _numbers(prompt: Any, completion: Any, seconds: Any, usd: Any, when: Any) ->
 def _keep_cost(store: LabelStore, row: tuple[Any, ...], teachers: dict[int, str], raw: Any = "") -> None:
     """What a label took stays on the bill, also where its ranking is lost."""
     numbers, name = _numbers(*row[4:9]), teachers.get(row[3], "")
-    values = [shown(row[1]), *numbers.values(), (raw if isinstance(raw, str) else "").encode("utf-8", "surrogatepass"), name]
+    values = [
+        shown(row[1]),
+        *numbers.values(),
+        (raw if isinstance(raw, str) else "").encode("utf-8", "surrogatepass"),
+        name,
+    ]
 
     def insert(db: sqlite3.Connection) -> None:
         db.execute("INSERT OR IGNORE INTO teachers (name) VALUES (?)", [name])

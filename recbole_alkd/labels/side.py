@@ -1,7 +1,9 @@
-"""Where answers go that were paid for and cannot be stored: a file beside the store, which the next start takes in.
+"""Where answers go that were paid for and cannot be stored: a file beside the store,
+which the next start takes in.
 
-Room for it is set aside before anything is asked, because a full disk is one of the reasons why a store cannot be written.
-While its owner lives the file is locked; what a killed owner left is taken in by whoever comes next.
+Room for it is set aside before anything is asked, because a full disk is one of the reasons why a store
+cannot be written. While its owner lives the file is locked; what a killed owner left is taken in by whoever
+comes next.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _ROOM = (1 << 20, 1 << 16)  # bytes: as much as can be had of these
 
 
 class SideFile:
-    """Room for answers beside the store at ``store_path``. A context manager: leaving it gives unused room back.
+    """Room for answers beside the store at ``store_path``. A context manager:
+    leaving it gives unused room back.
 
     Attributes:
         kept: answers that were written down here. lost: those for which no disk had room.
@@ -48,7 +51,8 @@ class SideFile:
             stream = self._new(store_path.parent, f"{store_path.name}.answers")
         except OSError as error:
             raise LabelStoreError(
-                f"label_store: no file can be made beside {str(store_path)!r} ({error.strerror}): nothing is asked"
+                f"label_store: no file can be made beside {str(store_path)!r} ({error.strerror}): "
+                "nothing is asked"
             ) from None
         for room in _ROOM:
             try:
@@ -58,7 +62,8 @@ class SideFile:
                 reason = error.strerror
         self.close()
         raise LabelStoreError(
-            f"label_store: the disk of {str(store_path)!r} has no room for answers ({reason}; {_ROOM[-1] // 1024} KiB are needed): "
+            f"label_store: the disk of {str(store_path)!r} has no room for answers ({reason}; "
+            f"{_ROOM[-1] // 1024} KiB are needed): "
             "nothing is asked"
         )
 
@@ -70,13 +75,14 @@ class SideFile:
         return stream
 
     def keep(self, labels: Iterable[Label] = (), hints: Iterable[Hints] = ()) -> None:
-        """Write them down, durably on return. Where this disk is full, a second file in the system's folder for temporary
-        files takes the rest; what finds no room at all is counted as ``lost``."""
+        """Write them down, durably on return. Where this disk is full, a second file in the system's folder
+        for temporary files takes the rest; what finds no room at all is counted as ``lost``."""
         lines = [json.dumps(dataclasses.asdict(label), default=str) for label in labels]
         lines += [json.dumps({"hints": dataclasses.asdict(case_hints)}, default=str) for case_hints in hints]
         for line in lines:
             try:
-                self._write(b"\n" + line.encode() + b"\n")  # a line of its own, whatever half a line stands before it
+                # a line of its own, whatever half a line stands before it
+                self._write(b"\n" + line.encode() + b"\n")
                 self.kept += 1
             except OSError as error:
                 self.lost, self._reason = self.lost + 1, str(error.strerror)
@@ -96,7 +102,9 @@ class SideFile:
     def told(self) -> str:
         """One sentence on what is kept here."""
         names = ", ".join(str(file) for file, stream in self._files if stream.tell())
-        parts = [f"{self.kept} answers are kept in {names}; the next start takes them in"] if self.kept else []
+        parts = (
+            [f"{self.kept} answers are kept in {names}; the next start takes them in"] if self.kept else []
+        )
         parts += [f"{self.lost} answers could not be kept anywhere ({self._reason})"] if self.lost else []
         return "; ".join(parts) or "every answer that came is stored"
 
@@ -149,12 +157,22 @@ def take_in(store: LabelStore) -> int:
             labels, hints, unreadable = _read(stream.read())
             if store.readonly:
                 if labels or hints:
-                    logger.warning("%s: %d answers stand in %s, and the store is read-only", store.path, len(labels), file)
+                    logger.warning(
+                        "%s: %d answers stand in %s, and the store is read-only",
+                        store.path,
+                        len(labels),
+                        file,
+                    )
                 continue
             new = store.put_many(labels) + sum(put_hints(store, case_hints) for case_hints in hints)
             stored += new
             if labels or hints:
-                logger.warning("%s: %d answers of %s, which could not be stored earlier, are stored now", store.path, new, file)
+                logger.warning(
+                    "%s: %d answers of %s, which could not be stored earlier, are stored now",
+                    store.path,
+                    new,
+                    file,
+                )
             if unreadable:
                 left = file.replace(file.with_suffix(".unreadable"))
                 logger.warning("%s: %d lines cannot be read and are kept there", left, unreadable)

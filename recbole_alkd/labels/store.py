@@ -1,8 +1,9 @@
 """The durable store of labels: one SQLite file for every run, process and policy.
 
-A label is one LLM ranking of one instance. Labels cost money or hours, so the store keeps three promises: when ``put``
-returns, the label survives a killed process and a power cut; a key is stored once, whoever comes first; any number of
-processes may read and write at the same time. SQLite in WAL mode with ``synchronous=FULL`` does the work.
+A label is one LLM ranking of one instance. Labels cost money or hours, so the store keeps three promises:
+when ``put`` returns, the label survives a killed process and a power cut; a key is stored once, whoever comes
+first; any number of processes may read and write at the same time.
+SQLite in WAL mode with ``synchronous=FULL`` does the work.
 """
 
 from __future__ import annotations
@@ -29,56 +30,62 @@ _PAGE = 500
 # MIGRATIONS[v] are the statements that take a store from schema version v to v + 1.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
-        # what is counted and summed stands apart from the bulk of the answers, so that a million labels are listed in seconds
+        # what is counted and summed stands apart from the bulk of the answers,
+        # so that a million labels are listed in seconds
         """CREATE TABLE labels (
             id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, status TEXT NOT NULL, teacher INTEGER NOT NULL,
-            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL)""",
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+            usd REAL, time REAL)""",
         """CREATE TABLE answers (
-            id INTEGER PRIMARY KEY, ranking TEXT NOT NULL, candidates TEXT NOT NULL, repairs TEXT NOT NULL, raw TEXT NOT NULL)""",
+            id INTEGER PRIMARY KEY, ranking TEXT NOT NULL, candidates TEXT NOT NULL, repairs TEXT NOT NULL,
+            raw TEXT NOT NULL)""",
         "CREATE TABLE teachers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
         "CREATE INDEX labels_status ON labels (status)",
         # failed answers that an ok one has replaced: they were paid for, so the bill still needs them
         """CREATE TABLE failures (
-            key TEXT NOT NULL, teacher INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+            key TEXT NOT NULL, teacher INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+            completion_tokens INTEGER NOT NULL,
             seconds REAL NOT NULL, usd REAL, time REAL, raw TEXT NOT NULL)""",
         "CREATE TABLE claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID",
     ),
     (
         """CREATE TABLE hints (
             key TEXT PRIMARY KEY, rules TEXT NOT NULL, raw TEXT NOT NULL, teacher INTEGER NOT NULL,
-            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL, usd REAL, time REAL)""",
+            prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+            usd REAL, time REAL)""",
     ),
 )
 
 _JOINED = "labels JOIN answers ON answers.id = labels.id JOIN teachers ON teachers.id = labels.teacher"
-_SELECT = f"""SELECT key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd, status,
+_SELECT = f"""SELECT key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd,
+    status,
     teachers.name, time, labels.id FROM {_JOINED}"""
 
 
 class LabelStore:
     """Labels by key, in one SQLite file that is made when it does not exist, with its folder.
 
-    Use it as a context manager, or call ``close``. One object may be shared by threads; another process opens its own.
-    The file must be on a local disk: WAL mode needs shared memory.
+    Use it as a context manager, or call ``close``. One object may be shared by threads; another process opens
+    its own. The file must be on a local disk: WAL mode needs shared memory.
 
-    A failed label keeps its key from being asked again by the next run. A later ok answer for the same key replaces it
-    (``put`` returns True) and the failed one moves aside, so that what it cost stays on the bill. An ok label is never
-    replaced.
+    A failed label keeps its key from being asked again by the next run. A later ok answer for the same key
+    replaces it (``put`` returns True) and the failed one moves aside, so that what it cost stays on the bill.
+    An ok label is never replaced.
 
     Example:
         >>> with LabelStore("alkd_labels/labels.sqlite") as store:
         ...     store.put(Label(key="k", ranking=("85123A", "22423")))
         True
 
-    A store on a read-only disk, or in a folder that cannot be written, is read; ``put`` is a LabelStoreError then, as it is
-    for a store whose structure is damaged.
+    A store on a read-only disk, or in a folder that cannot be written, is read; ``put`` is a LabelStoreError
+    then, as it is for a store whose structure is damaged.
 
     Attributes:
         path: where it is. readonly: whether it can only be read.
 
     Raises:
-        LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version; later, that a read
-            or a write was given up.
+        LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version;
+            later, that a read or a write was given up.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -89,7 +96,11 @@ class LabelStore:
             self._open()
         except sqlite3.Error as error:
             self._file.close()
-            what = "is not a label store" if "not a database" in str(error) else "cannot be used as a label store"
+            what = (
+                "is not a label store"
+                if "not a database" in str(error)
+                else "cannot be used as a label store"
+            )
             raise LabelStoreError(f"label_store: {str(self.path)!r} {what}: {error}") from error
         except LabelStoreError:
             self._file.close()
@@ -116,10 +127,13 @@ class LabelStore:
             "FROM pragma_application_id, pragma_user_version"
         ).fetchone()
         if application != APPLICATION_ID and (tables or application or version or self.readonly):
-            raise LabelStoreError(f"label_store: {str(self.path)!r} is an SQLite file but not a label store; give another path")
+            raise LabelStoreError(
+                f"label_store: {str(self.path)!r} is an SQLite file but not a label store; give another path"
+            )
         if version > len(MIGRATIONS):
             raise LabelStoreError(
-                f"label_store: {str(self.path)!r} has schema version {version}; this release of recbole_alkd knows versions "
+                f"label_store: {str(self.path)!r} has schema version {version}; "
+                "this release of recbole_alkd knows versions "
                 f"up to {len(MIGRATIONS)}: use a newer release"
             )
         return int(version)
@@ -141,7 +155,8 @@ class LabelStore:
         return self._file.transaction()
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """``work`` inside of one write transaction, tried again while the store is locked or the disk is full."""
+        """``work`` inside of one write transaction, tried again while the store is locked or the disk is
+        full."""
         return self._file.write(work)
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -164,8 +179,8 @@ class LabelStore:
     def reader(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own that reads only, for long listings.
 
-        Its text is decoded by SQLite's module itself, which takes a half of the time, and fails on raw answers that are no
-        valid UTF-8: it is not for them.
+        Its text is decoded by SQLite's module itself, which takes a half of the time, and fails on raw
+        answers that are no valid UTF-8: it is not for them.
         """
         file = self.connection()
         try:
@@ -196,24 +211,28 @@ class LabelStore:
         except (ValueError, TypeError, RecursionError) as error:
             raise LabelStoreError(
                 f"label_store: {str(self.path)!r}: label {row[0]!r} cannot be read ({error}); "
-                f"`recbole-alkd store verify --store {self.path}` names all such labels, `store repair` saves the others"
+                f"`recbole-alkd store verify --store {self.path}` names all such labels, "
+                "`store repair` saves the others"
             ) from None
 
     def put(self, label: Label) -> bool:
         """Store ``label``; durable on return.
 
         Returns:
-            True when it was stored; False when the key exists, whose label then stays as it is (first wins). The one
-            exception is an ok label for a key that has only failed: it replaces the failed label.
+            True when it was stored; False when the key exists, whose label then stays as it is (first wins).
+            The one exception is an ok label for a key that has only failed: it replaces the failed label.
         """
         return self.put_many([label]) == 1
 
     def put_many(self, labels: Iterable[Label]) -> int:
-        """Store ``labels`` in one transaction; durable on return. How many were stored; see ``put`` for the others."""
+        """Store ``labels`` in one transaction; durable on return.
+        How many were stored; see ``put`` for the others."""
         rows = [(label, to_row(label)) for label in labels]
 
         def insert(db: sqlite3.Connection) -> int:
-            db.executemany("INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(row[0][2],) for _, row in rows})
+            db.executemany(
+                "INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(row[0][2],) for _, row in rows}
+            )
             return sum(_insert(db, label, row) for label, row in rows)
 
         return self.write(insert)
@@ -227,20 +246,26 @@ class LabelStore:
 
     def __iter__(self) -> Iterator[Label]:
         """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
-        last = 0  # by pages: an open cursor would keep the write-ahead log from being folded back into the file
+        # by pages: an open cursor would keep the write-ahead log from being folded back into the file
+        last = 0
         while page := self.query(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
             yield from map(self._read, page)
             last = page[-1][-1]
 
     def counts(self) -> dict[str, int]:
         """How many labels there are, by status: ``{"ok": n, "failed": n}``."""
-        return {**dict.fromkeys(STATUSES, 0), **dict(self.query("SELECT status, count(*) FROM labels GROUP BY status"))}
+        return {
+            **dict.fromkeys(STATUSES, 0),
+            **dict(self.query("SELECT status, count(*) FROM labels GROUP BY status")),
+        }
 
     def __len__(self) -> int:
         return sum(self.counts().values())
 
     def __contains__(self, key: object) -> bool:
-        return bool(self.query("SELECT 1 FROM labels WHERE key = ?", [key])) if isinstance(key, str) else False
+        return (
+            bool(self.query("SELECT 1 FROM labels WHERE key = ?", [key])) if isinstance(key, str) else False
+        )
 
     def close(self) -> None:
         """Close the file. Everything that was put is there already."""
@@ -249,12 +274,15 @@ class LabelStore:
     def __enter__(self) -> LabelStore:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 def check_label_store(path: str | os.PathLike[str]) -> None:
-    """LabelStoreError where ``path`` can be no label store, or is a damaged one: to be known before anything is trained.
+    """LabelStoreError where ``path`` can be no label store, or is a damaged one:
+    to be known before anything is trained.
 
     Nothing is made where there is no file yet.
     """
@@ -274,7 +302,8 @@ def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tu
     if label.status == "ok":
         # where the key has a failed label, it moves aside
         moved = db.execute(
-            """INSERT INTO failures SELECT key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw
+            """INSERT INTO failures
+            SELECT key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw
             FROM labels JOIN answers ON answers.id = labels.id WHERE key = ? AND status = 'failed'""",
             [label.key],
         )
@@ -284,11 +313,13 @@ def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tu
     numbers, texts = row
     inserted = db.execute(
         """INSERT INTO labels (key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time)
-        VALUES (?, ?, (SELECT id FROM teachers WHERE name = ?), ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING""",
+        VALUES (?, ?, (SELECT id FROM teachers WHERE name = ?), ?, ?, ?, ?, ?)
+        ON CONFLICT (key) DO NOTHING""",
         numbers,
     )
     if inserted.rowcount:
-        # the raw answer comes as bytes: an LLM's JSON can hold half of a surrogate pair, which is no valid UTF-8
+        # the raw answer comes as bytes: an LLM's JSON can hold half of a surrogate pair,
+        # which is no valid UTF-8
         db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, CAST(? AS TEXT))", (inserted.lastrowid, *texts))
     db.execute("DELETE FROM claims WHERE key = ?", [label.key])
     return inserted.rowcount == 1

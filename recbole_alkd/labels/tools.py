@@ -1,4 +1,5 @@
-"""Looking into a label store, and moving labels between stores and files. ``recbole-alkd store`` is made of these."""
+"""Looking into a label store, and moving labels between stores and files.
+``recbole-alkd store`` is made of these."""
 
 from __future__ import annotations
 
@@ -46,13 +47,14 @@ class Line(NamedTuple):
     time: float | None
 
 
-_line: Callable[[tuple[Any, ...]], Line] = partial(tuple.__new__, Line)  # half of the time of Line(*row), a million times
+# half of the time of Line(*row), a million times
+_line: Callable[[tuple[Any, ...]], Line] = partial(tuple.__new__, Line)
 
 
 @dataclass(frozen=True)
 class TeacherStats:
-    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced, and ``hints``: requests for
-    hints; the cost of both is included."""
+    """What one teacher's labels took. ``replaced``: failed labels that an ok one has replaced, and ``hints``:
+    requests for hints; the cost of both is included."""
 
     teacher: str
     ok: int
@@ -79,14 +81,19 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
     if status is not None:
         where, values = f"{where} AND status = ?", [*values, status]
     if teacher is not None:
-        where, values = f"{where} AND instr((SELECT name FROM teachers WHERE id = teacher), ?)", [*values, teacher]
-    sql = f"""SELECT key, status, (SELECT name FROM teachers WHERE id = teacher), prompt_tokens, completion_tokens, seconds, usd,
+        where, values = (
+            f"{where} AND instr((SELECT name FROM teachers WHERE id = teacher), ?)",
+            [*values, teacher],
+        )
+    sql = f"""SELECT key, status, (SELECT name FROM teachers WHERE id = teacher),
+    prompt_tokens, completion_tokens, seconds, usd,
         time FROM labels WHERE id > ?{where} ORDER BY id LIMIT {_LINES}"""
     last = 0
     page: list[Any] = [()]
     with store.reader() as db:
         while page:
-            db.execute("BEGIN")  # one view of the store: a label may be replaced, under another id, in the meantime
+            # one view of the store: a label may be replaced, under another id, in the meantime
+            db.execute("BEGIN")
             page = db.execute(sql, [last, *values]).fetchall()
             if page:
                 ((last,),) = db.execute("SELECT id FROM labels WHERE key = ?", page[-1][:1])
@@ -95,7 +102,8 @@ def list_labels(store: LabelStore, status: str | None = None, teacher: str | Non
 
 
 def count_of_teacher(path: Path, beginning: str) -> int:
-    """How many usable labels the store in ``path`` has of teachers whose names begin so; 0 without a readable store."""
+    """How many usable labels the store in ``path`` has of teachers whose names begin so;
+    0 without a readable store."""
     if not path.is_file():
         return 0
     sql = """SELECT count(*) FROM labels WHERE status = 'ok'
@@ -110,11 +118,13 @@ def count_of_teacher(path: Path, beginning: str) -> int:
 def stats(store: LabelStore) -> list[TeacherStats]:
     """What the labels of every teacher took, the teacher with the most labels first."""
     rows = store.query(
-        """SELECT name, sum(status = 'ok'), sum(status = 'failed'), sum(status = 'replaced'), sum(prompt_tokens),
+        """SELECT name, sum(status = 'ok'), sum(status = 'failed'), sum(status = 'replaced'),
+        sum(prompt_tokens),
             sum(completion_tokens), sum(seconds), sum(usd), min(time), max(time), sum(status = 'hints')
         FROM (
             SELECT teacher, status, prompt_tokens, completion_tokens, seconds, usd, time FROM labels UNION ALL
-            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time FROM failures UNION ALL
+            SELECT teacher, 'replaced', prompt_tokens, completion_tokens, seconds, usd, time
+            FROM failures UNION ALL
             SELECT teacher, 'hints', prompt_tokens, completion_tokens, seconds, usd, time FROM hints
         ) JOIN teachers ON teachers.id = teacher GROUP BY teacher ORDER BY count(*) DESC, name"""
     )
@@ -122,8 +132,8 @@ def stats(store: LabelStore) -> list[TeacherStats]:
 
 
 def merge(store: LabelStore, other: LabelStore) -> tuple[int, int]:
-    """Put the labels and hints of ``other`` into ``store``. (read, stored) labels: a key that exists stays, unless only
-    ``other``'s is ok."""
+    """Put the labels and hints of ``other`` into ``store``. (read, stored) labels: a key that exists stays,
+    unless only ``other``'s is ok."""
     counts = put_all(store, other)
     for hints in all_hints(other):
         put_hints(store, hints)
@@ -135,9 +145,11 @@ def merge(store: LabelStore, other: LabelStore) -> tuple[int, int]:
         for name, *row in rows:
             db.execute("INSERT OR IGNORE INTO teachers (name) VALUES (?)", [name])
             db.execute(
-                """INSERT INTO failures (teacher, key, prompt_tokens, completion_tokens, seconds, usd, time, raw)
+                """INSERT INTO failures (teacher, key, prompt_tokens, completion_tokens, seconds, usd,
+                time, raw)
                 SELECT id, ?1, ?2, ?3, ?4, ?5, ?6, CAST(?7 AS TEXT) FROM teachers WHERE name = ?8
-                AND NOT EXISTS (SELECT 1 FROM failures WHERE key = ?1 AND time IS ?6 AND raw = CAST(?7 AS TEXT))""",
+                AND NOT EXISTS (SELECT 1 FROM failures
+                 WHERE key = ?1 AND time IS ?6 AND raw = CAST(?7 AS TEXT))""",
                 [*row[:-1], row[-1].encode("utf-8", "surrogatepass"), name],
             )
     return counts

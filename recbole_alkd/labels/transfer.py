@@ -23,7 +23,8 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Label))
 def export_labels(store: LabelStore, file: Path, status: str | None = None) -> int:
     """Write the labels to ``file``: JSON Lines (.jsonl) or Parquet (.parquet, needs pyarrow). How many.
 
-    The file appears when it is complete. Every label keeps all fields of ``Label``; in Parquet ``repairs`` is JSON.
+    The file appears when it is complete. Every label keeps all fields of ``Label``;
+    in Parquet ``repairs`` is JSON.
     """
     writer = _by_suffix(file, {".jsonl": _write_jsonl, ".parquet": _write_parquet})
     labels = (label for label in store if status in (None, label.status))
@@ -33,7 +34,8 @@ def export_labels(store: LabelStore, file: Path, status: str | None = None) -> i
 
 
 def import_labels(store: LabelStore, file: Path) -> tuple[int, int]:
-    """Put the labels of a file that ``export_labels`` wrote into the store. (read, stored): a key that exists stays.
+    """Put the labels of a file that ``export_labels`` wrote into the store.
+    (read, stored): a key that exists stays.
 
     Raises:
         AlkdError: a line that is no label. Nothing of the file is stored then.
@@ -57,7 +59,9 @@ def _by_suffix(file: Path, known: dict[str, Callable[..., Any]]) -> Callable[...
     try:
         return known[file.suffix.lower()]
     except KeyError:
-        raise AlkdError(f"file {str(file)!r}: its name ends with {file.suffix!r}; allowed: {' | '.join(known)}") from None
+        raise AlkdError(
+            f"file {str(file)!r}: its name ends with {file.suffix!r}; allowed: {' | '.join(known)}"
+        ) from None
 
 
 def _write_jsonl(file: Path, labels: Iterable[Label]) -> int:

@@ -134,7 +134,8 @@ class Learner(ABC):
 
     @classmethod  # noqa: B027  (a family may have nothing to refuse)
     def check(cls, settings: Settings) -> None:
-        """AlkdError where a student of this family cannot learn what settings ask for; called before training."""
+        """AlkdError where a student of this family cannot learn what settings ask for;
+        called before training."""
 
     @classmethod
     def trains_on_titles(cls, settings: Settings) -> bool:
@@ -154,7 +155,8 @@ class Learner(ABC):
     def fit_rows(
         self, task: StageTask, model: SessionRecommender, run: RoleRun, rows: np.ndarray, whole: StageOutcome
     ) -> StageOutcome:
-        """The same from some training rows, for as long as ``whole``, which learnt from all, took to its best."""
+        """The same from some training rows, for as long as ``whole``, which learnt from all,
+        took to its best."""
 
     @abstractmethod
     def distil(

@@ -1,4 +1,5 @@
-"""RecBole's evaluation collector without its dense matrix of positives, for rows that have one target each."""
+"""RecBole's evaluation collector without its dense matrix of positives, for rows that have one
+target each."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from torch import Tensor
 class SingleTargetCollector(Collector):
     """Collects what RecBole's collector collects, to the bit.
 
-    collector.py builds a (B, n_items) integer matrix to mark one target a row; comparing the top-k ids with the target
-    gives the same columns. Whatever needs more than the top k (mean ranks, scores) goes the way of RecBole.
+    collector.py builds a (B, n_items) integer matrix to mark one target a row; comparing the top-k ids with
+    the target gives the same columns. Whatever needs more than the top k (mean ranks,
+    scores) goes the way of RecBole.
     """
 
-    def eval_batch_collect(self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor) -> None:
+    def eval_batch_collect(
+        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+    ) -> None:
         rows = torch.arange(len(scores_tensor), device=positive_u.device)
         others = ("rec.meanrank", "rec.score", "data.label")
         if any(self.register.need(name) for name in others) or not torch.equal(positive_u, rows):

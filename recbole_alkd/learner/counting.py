@@ -80,12 +80,14 @@ class CountingLearner(Learner):
         for key in STEPS:
             if getattr(settings.distill, key) != FIELDS[key].default:
                 raise AlkdError(
-                    f"{key}: has no effect with student_model {student!r}, which counts and has no steps; leave it out"
+                    f"{key}: has no effect with student_model {student!r}, which counts and has no steps; "
+                    "leave it out"
                 )
         for key in ("item_text_loss", "serve_text_dim"):
             if getattr(settings.text, key) is not None:
                 raise AlkdError(
-                    f"{key}: not for student_model {student!r}, which has no vectors; there item_text makes weighted edges of "
+                    f"{key}: not for student_model {student!r}, which has no vectors; "
+                    "there item_text makes weighted edges of "
                     "titles"
                 )
 

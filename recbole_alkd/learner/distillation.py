@@ -23,17 +23,20 @@ from recbole_alkd.settings.identity import stage_seed
 class DistillationTerm:
     """``kd_rec_weight`` x recommendation loss + ``kd_weight`` x distillation loss.
 
-    Pure fine-tuning on lists (``kd_rec_weight: 0`` and a loss that needs lists only) goes over the labelled rows. Every
-    other case goes over all training rows, and a loss that needs lists gets a batch of labelled rows of its own beside
-    each of them, since few rows of an ordinary batch have a label.
+    Pure fine-tuning on lists (``kd_rec_weight: 0`` and a loss that needs lists only) goes over the labelled
+    rows. Every other case goes over all training rows, and a loss that needs lists gets a batch of labelled
+    rows of its own beside each of them, since few rows of an ordinary batch have a label.
     """
 
-    def __init__(self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor]) -> None:
+    def __init__(
+        self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
         self.loss, self.context, self.labels = loss, context, labels
         self.settings: DistillSettings = context.settings.distill
         self.needs_lists = "lists" in loss.needs
         self.over_labels = self.needs_lists and loss.needs == {"lists"} and not self.settings.kd_rec_weight
-        self.labelled: Cycle | None = None  # what batches of labelled rows come from, beside those of the epoch
+        # what batches of labelled rows come from, beside those of the epoch
+        self.labelled: Cycle | None = None
 
     def batches(self, train_data: Any, labelled: Any) -> Any:
         """What an epoch goes over: the labelled loader or the training loader."""
@@ -100,8 +103,11 @@ def distill_context(
     )
 
 
-def distillation_term(shop: Workshop, stage: str, model: Any, run: RoleRun, lesson: Lesson) -> DistillationTerm:
-    """The losses of ``kd_loss`` on what is distilled, with the initial weights of their own parts as ``stage`` seeds them."""
+def distillation_term(
+    shop: Workshop, stage: str, model: Any, run: RoleRun, lesson: Lesson
+) -> DistillationTerm:
+    """The losses of ``kd_loss`` on what is distilled, with the initial weights of their own parts as
+    ``stage`` seeds them."""
     context = distill_context(shop, model, run, lesson.teacher, lesson.settings)
     init_seed(stage_seed(shop.config["seed"], stage, "loss"), shop.config["reproducibility"])
     loss = build_loss(context).to(shop.config["device"])
@@ -130,9 +136,10 @@ def control_lists(
     """Row -> list that is distilled instead of the label, for controls that say what a gain is made of.
 
     Args:
-        kind: ``llm`` (the labels as they are); ``shuffled`` (each list in a random order: what is left when the LLM's order
-            is taken away); ``permuted`` (every row gets the list of another one: what any lists would give); ``target``
-            (the true next item alone: what more training on the same sessions gives).
+        kind: ``llm`` (the labels as they are); ``shuffled`` (each list in a random order: what is left when
+            the LLM's order is taken away); ``permuted`` (every row gets the list of another one: what any
+            lists would give); ``target`` (the true next item alone: what more training on the same sessions
+            gives).
         rankings: row -> label.
         targets: rows -> their true next items.
     """
@@ -148,13 +155,20 @@ def control_lists(
 
 
 def spoiled_lists(
-    lists: Mapping[int, Sequence[str]], candidates: Mapping[int, Sequence[str]], correct: float, rng: np.random.Generator
+    lists: Mapping[int, Sequence[str]],
+    candidates: Mapping[int, Sequence[str]],
+    correct: float,
+    rng: np.random.Generator,
 ) -> Mapping[int, Sequence[str]]:
-    """A share ``correct`` of the lists as they are, random candidates of the row (as many) in the place of the others.
+    """A share ``correct`` of the lists as they are, random candidates of the row (as many) in the place of
+    the others.
 
-    The control behind the paper's study of the correction rate. With the same ``rng`` a larger share keeps what a smaller
-    one keeps, and the random lists are the same.
+    The control behind the paper's study of the correction rate. With the same ``rng`` a larger share keeps
+    what a smaller one keeps, and the random lists are the same.
     """
     place = dict(zip(lists, rng.permutation(len(lists)), strict=True))
-    random = {row: [candidates[row][i] for i in rng.permutation(len(candidates[row]))[: len(lists[row])]] for row in lists}
+    random = {
+        row: [candidates[row][i] for i in rng.permutation(len(candidates[row]))[: len(lists[row])]]
+        for row in lists
+    }
     return {row: lists[row] if place[row] < round(correct * len(lists)) else random[row] for row in lists}

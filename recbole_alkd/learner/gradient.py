@@ -54,8 +54,10 @@ class GradientLearner(Learner):
         used = asked or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
         if text.item_text and not used:
             raise AlkdError(
-                f"item_text: nothing uses it with student_model {student!r}; give item_text_loss, serve_text_dim or a "
-                f"kd_loss that looks at titles, or take a student that counts ({', '.join(backbones_of('counting'))})"
+                f"item_text: nothing uses it with student_model {student!r}; "
+                "give item_text_loss, serve_text_dim or a "
+                "kd_loss that looks at titles, or take a student that counts "
+                f"({', '.join(backbones_of('counting'))})"
             )
 
     @classmethod
@@ -153,7 +155,8 @@ class GradientLearner(Learner):
         return outcome
 
     def _fusion_of(self, model: Any) -> LateFusion | None:
-        """The titles that are laid over a student; None where there are none, and for teacher recommenders."""
+        """The titles that are laid over a student; None where there are none, and for teacher
+        recommenders."""
         shop = self.workshop
         if not (isinstance(model, ALKDRec) and shop.text and shop.settings.text.serve_text_dim):
             return None

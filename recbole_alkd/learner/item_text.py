@@ -18,7 +18,8 @@ from recbole_alkd.settings.reading import settings_of
 
 
 class ItemText:
-    """Title vectors of a data set's items, made (or read from the cache beside the label store) when they are first asked for.
+    """Title vectors of a data set's items, made (or read from the cache beside the label store) when they are
+    first asked for.
 
     Args:
         text: the encoder and what is made of its vectors; ``item_text`` is not None.
@@ -44,7 +45,8 @@ class ItemText:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """(n_items, d) float32; 0 for the padding and for items without a title. ``item_text_permuted`` exchanges the items."""
+        """(n_items, d) float32; 0 for the padding and for items without a title.
+        ``item_text_permuted`` exchanges the items."""
         assert self.text.item_text is not None
         config = self.dataset.config
         settings = settings_of(config)
@@ -52,11 +54,15 @@ class ItemText:
         named = [k for k, token in enumerate(tokens, 1) if titles[token] != clean_title(f"item {token}")]
         cache = Path(settings.teacher.label_store).parent
         texts = [titles[tokens[k - 1]] for k in named]
-        self.made = text_vectors(texts, self.text.item_text, self.text.item_text_layer, cache, str(config["device"]))
+        self.made = text_vectors(
+            texts, self.text.item_text, self.text.item_text_layer, cache, str(config["device"])
+        )
         vectors = np.zeros((len(tokens) + 1, self.made.vectors.shape[1]), dtype=np.float32)
         vectors[named] = self.made.vectors
         if self.text.item_text_permuted:
-            vectors = permuted(vectors, np.random.default_rng(stage_seed(config["seed"], "item_text_permuted")))
+            vectors = permuted(
+                vectors, np.random.default_rng(stage_seed(config["seed"], "item_text_permuted"))
+            )
         return vectors
 
     @cached_property

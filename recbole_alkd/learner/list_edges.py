@@ -23,7 +23,8 @@ _ROWS_AT_ONCE = 1024
 def without_effect(weight: float, name: str) -> AlkdError:
     """Of the weight of a loss where a student counts."""
     return AlkdError(
-        f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, which weighs its lists itself; leave it out"
+        f"kd_loss: weight {weight:g} of {name!r} has no effect on a table, which weighs its lists itself; "
+        "leave it out"
     )
 
 

@@ -1,9 +1,10 @@
-"""What a stage that is killed resumes from: everything that decides its next epoch, as it was between two epochs.
+"""What a stage that is killed resumes from: everything that decides its next epoch,
+as it was between two epochs.
 
-A stage that resumes ends with the numbers of one that was never interrupted, on a CPU digit for digit (sums on a GPU have no
-fixed order, so there two runs of one seed differ in their last digits anyway). So what is kept is not only the
-weights: the optimizer, the extra state of losses, every generator of random numbers, the places in the batches, and what early
-stopping knows.
+A stage that resumes ends with the numbers of one that was never interrupted, on a CPU digit for digit (sums
+on a GPU have no fixed order, so there two runs of one seed differ in their last digits anyway). So what is
+kept is not only the weights: the optimizer, the extra state of losses, every generator of random numbers, the
+places in the batches, and what early stopping knows.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ class ProgressClock:
 
 
 def keeps_all_state(model: nn.Module) -> bool:
-    """Whether all that decides the training of ``model`` and of what stands in its slots is in ``model.state_dict()``.
+    """Whether all that decides the training of ``model`` and of what stands in its slots is in
+    ``model.state_dict()``.
 
-    Modules of a plug-in's own may hold anything; they are trusted once they have ``get_extra_state``, torch's way to say so.
+    Modules of a plug-in's own may hold anything; they are trusted once they have ``get_extra_state``,
+    torch's way to say so.
     """
     return all(
-        type(module).__module__.partition(".")[0] in KNOWN or type(module).get_extra_state is not nn.Module.get_extra_state
+        type(module).__module__.partition(".")[0] in KNOWN
+        or type(module).get_extra_state is not nn.Module.get_extra_state
         for module in model.modules()
     )
 
@@ -61,7 +65,8 @@ def random_state() -> dict[str, Any]:
     """Every generator that ``init_seed`` seeds, as plain data."""
     version, words, gauss = random.getstate()
     used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    numbers: Any = np.random.get_state()  # a tuple: name, keys, place, and what is left of a pair of normal numbers
+    # a tuple: name, keys, place, and what is left of a pair of normal numbers
+    numbers: Any = np.random.get_state()
     name, keys, at, has_gauss, cached = numbers
     return {
         "python": [version, list(words), gauss],

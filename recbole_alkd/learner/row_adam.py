@@ -1,7 +1,8 @@
 """Adam that touches only the rows a sparse gradient names, and is plain Adam for every other parameter.
 
-torch has both halves (``Adam``, which refuses sparse gradients, and ``SparseAdam``, which refuses dense ones); a backbone has
-item tables and weights side by side. Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015).
+torch has both halves (``Adam``, which refuses sparse gradients, and ``SparseAdam``, which refuses dense
+ones); a backbone has item tables and weights side by side.
+Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class RowAdam(torch.optim.Optimizer):
         lr, betas, eps: as in ``torch.optim.Adam``.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()

@@ -1,4 +1,5 @@
-"""Where a stage is kept: in the folder of its run, or in one that all runs share which would train it alike."""
+"""Where a stage is kept: in the folder of its run, or in one that all runs share which would train
+it alike."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ logger = logging.getLogger()  # RecBole's, which is the root
 
 
 def read_state(file: Path, what: str) -> dict[str, Any] | None:
-    """What ``save_checkpoint`` wrote into ``file``; None without a file, and with a word in the log where it is damaged.
+    """What ``save_checkpoint`` wrote into ``file``; None without a file, and with a word in the log where it
+    is damaged.
 
-    A power cut, a full disk or a bad copy leaves files that are empty, cut or changed; the sums in the file find all of these.
+    A power cut, a full disk or a bad copy leaves files that are empty, cut or changed;
+    the sums in the file find all of these.
     """
     if not file.is_file():
         return None
@@ -42,7 +45,8 @@ def read_state(file: Path, what: str) -> dict[str, Any] | None:
 
 
 class StageFolder:
-    """A folder with one file a finished stage. ``shared``: runs that serve what they train in another way use it too."""
+    """A folder with one file a finished stage. ``shared``: runs that serve what they train in another way use
+    it too."""
 
     shared = False
 
@@ -50,7 +54,8 @@ class StageFolder:
         self.path = path
 
     def stage(self, name: str) -> dict[str, Any] | None:
-        """What ``save_stage`` stored, or None: that stage has not finished, or its file is damaged, which the log says."""
+        """What ``save_stage`` stored, or None: that stage has not finished, or its file is damaged,
+        which the log says."""
         return read_state(self.path / f"{name}.stage.pth", f"the stage {name}")
 
     def below(self, name: str) -> StageFolder:
@@ -90,7 +95,8 @@ class SharedStage(StageFolder):
 def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[StageFolder]:
     """The folder in ``cache`` of stage ``name`` under ``facts``, all that decides the stage.
 
-    It is locked meanwhile, so that of several runs which need the stage one trains it and the others wait for it.
+    It is locked meanwhile, so that of several runs which need the stage one trains it and the others wait for
+    it.
     """
     path = cache / f"{name}-{settings_hash(facts)}"
     path.mkdir(parents=True, exist_ok=True)

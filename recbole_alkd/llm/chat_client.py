@@ -1,9 +1,9 @@
 """One chat request to an OpenAI-compatible server, until there is an answer: the only layer that retries.
 
-The `openai` client does the HTTP (with its own retries switched off). Here are the pace (requests per minute, and
-Retry-After, which holds back every request and not only the one that was told), what is tried again and how often, and
-whether a request that brought no answer may have been charged. What a server's refusal means is read in ``refusals.py``,
-what it answers in ``replies.py``.
+The `openai` client does the HTTP (with its own retries switched off). Here are the pace (requests per minute,
+and Retry-After, which holds back every request and not only the one that was told), what is tried again and
+how often, and whether a request that brought no answer may have been charged. What a server's refusal means
+is read in ``refusals.py``, what it answers in ``replies.py``.
 """
 
 from __future__ import annotations
@@ -44,11 +44,15 @@ class ChatClient:
         requests_per_minute: tries that are sent per minute at most, evenly spread; None: no limit.
     """
 
-    def __init__(self, model: str, base_url: str, key: str | None, timeout: float, requests_per_minute: int | None) -> None:
+    def __init__(
+        self, model: str, base_url: str, key: str | None, timeout: float, requests_per_minute: int | None
+    ) -> None:
         try:
             import openai
         except ImportError:
-            raise AlkdError("llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'") from None
+            raise AlkdError(
+                "llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'"
+            ) from None
         self._openai = openai
         for name in ("httpx", "httpx2"):  # they log every request, and RecBole shows what any library logs
             if logging.getLogger(name).level == logging.NOTSET:
@@ -64,7 +68,8 @@ class ChatClient:
         )
         self._fields: dict[str, Any] = {"temperature": 0}
         self._takes_system = True
-        self._limit = "max_tokens"  # every server knows this name; OpenAI's newer models want another and say so
+        # every server knows this name; OpenAI's newer models want another and say so
+        self._limit = "max_tokens"
         self._spacing = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next, self._held_until = 0.0, 0.0
         self._stopped = asyncio.Event()
@@ -88,18 +93,21 @@ class ChatClient:
         """``text`` without the API key: servers repeat it."""
         return strike(text, self._key)
 
-    async def chat(self, messages: Messages, max_tokens: int, may_resend: Callable[[], bool] = lambda: True) -> Reply:
+    async def chat(
+        self, messages: Messages, max_tokens: int, may_resend: Callable[[], bool] = lambda: True
+    ) -> Reply:
         """The model's answer; one without text where it cannot be read.
 
         Args:
             max_tokens: of the answer.
-            may_resend: asked before a request is sent again that may have been charged; it takes note of the charge.
+            may_resend: asked before a request is sent again that may have been charged;
+                it takes note of the charge.
 
         Raises:
             RefusedError: the server refuses this request.
             NoReplyError: there is no answer to this request; others may be answered.
-            AlkdError: no request can be answered: wrong key, model or address, an account without credit, a dead server,
-                one that refuses many requests in a row.
+            AlkdError: no request can be answered: wrong key, model or address, an account without credit, a
+                dead server, one that refuses many requests in a row.
         """
         await self._wait_while_refused()
         self._flying += 1
@@ -114,14 +122,19 @@ class ChatClient:
         return reply
 
     def check_end(self) -> None:
-        """To be called when nothing is in flight: AlkdError where the server has refused too many requests in a row."""
+        """To be called when nothing is in flight: AlkdError where the server has refused too many requests in
+        a row."""
         if len(self._refusals) >= REFUSED:
             raise self.refuses(self._refusals[-1])
 
     def refuses(self, why: NoReplyError) -> AlkdError:
         """The error of a server that answers nothing because of ``why``."""
         times = f", {len(self._refusals)} requests in a row" if len(self._refusals) > 1 else ""
-        what = f"refuses requests to the model {self._model!r}" if isinstance(why, RefusedError) else "does not answer"
+        what = (
+            f"refuses requests to the model {self._model!r}"
+            if isinstance(why, RefusedError)
+            else "does not answer"
+        )
         return AlkdError(f"llm_teacher: {self._base_url} {what}{times}: {why}")
 
     async def _wait_while_refused(self) -> None:
@@ -139,15 +152,21 @@ class ChatClient:
             try:
                 return await self._send(messages, max_tokens)
             except TryAgainError as problem:
-                tries, put_off, charged = tries + (not problem.put_off), put_off + problem.put_off, charged + problem.charged
-                # while nothing is answered, a server that has given up one request gets one try for each other
+                tries, put_off, charged = (
+                    tries + (not problem.put_off),
+                    put_off + problem.put_off,
+                    charged + problem.charged,
+                )
+                # while nothing is answered, a server that has given up one request gets one try for each
+                # other
                 most = TRIES if self.answered or not self._given_up else 1
                 if tries >= most or charged >= CHARGED_TRIES or time.monotonic() > deadline:
                     self._given_up += 1
                     self._most_tries = max(self._most_tries, tries)
                     if problem.nobody_there or self._given_up >= DEAD:
                         raise AlkdError(
-                            f"llm_base_url: {self._base_url} does not answer ({self._most_tries} tries): {problem}"
+                            f"llm_base_url: {self._base_url} does not answer ({self._most_tries} tries): "
+                            f"{problem}"
                         ) from None
                     raise NoReplyError(str(problem), problem.charged, given_up=True) from None
                 pause = problem.pause if problem.pause is not None else self._backoff(tries + put_off)
@@ -191,11 +210,18 @@ class ChatClient:
         chat = [{name: sendable(text) for name, text in message.items()} for message in messages]
         if not self._takes_system:
             chat = without_system(chat)
-        body: dict[str, Any] = {"model": self._model, "messages": chat, self._limit: max_tokens, **self._fields}
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": chat,
+            self._limit: max_tokens,
+            **self._fields,
+        }
         openai = self._openai
         try:
             # the client's own timeout starts anew with every byte
-            response = await asyncio.wait_for(self._client.chat.completions.with_raw_response.create(**body), self._timeout)
+            response = await asyncio.wait_for(
+                self._client.chat.completions.with_raw_response.create(**body), self._timeout
+            )
             return read_content(response.content)
         except (asyncio.TimeoutError, openai.APITimeoutError):
             raise TryAgainError(f"no answer within {self._timeout:g} s (llm_timeout)", charged=True) from None
@@ -203,7 +229,9 @@ class ChatClient:
             cause = error.__cause__
             never_left = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
             words = one_line(self.strike(f"{error} {cause or ''}"))
-            raise TryAgainError(words, charged=not never_left, nobody_there=never_left and not self.answered) from None
+            raise TryAgainError(
+                words, charged=not never_left, nobody_there=never_left and not self.answered
+            ) from None
         except NoAnswerError as error:
             raise TryAgainError(one_line(self.strike(str(error))), charged=True) from None
         except openai.APIStatusError as error:
@@ -213,19 +241,29 @@ class ChatClient:
         if status.is_form and self._adapt(status, sent):
             return TryAgainError(str(status), False, pause=0.0, put_off=True)
         if status.is_wrong_key:  # the server's words can hold a part of the key
-            return AlkdError(f"llm_api_key_env: {self._base_url} does not accept the key in that variable ({status.code})")
-        if (status.is_own or (status.code == 403 and self.answered)) and (self.answered or not status.is_general):
+            return AlkdError(
+                f"llm_api_key_env: {self._base_url} does not accept the key in that variable ({status.code})"
+            )
+        if (status.is_own or (status.code == 403 and self.answered)) and (
+            self.answered or not status.is_general
+        ):
             return RefusedError(str(status), certain=status.is_certain)
         if status.passes:
             return TryAgainError(str(status), False, status.pause, put_off=status.code == 429)
         return AlkdError(
-            f"llm_teacher: {self._base_url} refuses requests to the model {self._model!r} ({status.code}): {status.words}"
+            f"llm_teacher: {self._base_url} refuses requests to the model {self._model!r} ({status.code}): "
+            f"{status.words}"
         )
 
     def _adapt(self, status: Status, sent: Mapping[str, Any]) -> bool:
-        """Whether the server named something that it does not take and that can be said otherwise or left out."""
+        """Whether the server named something that it does not take and that can be said otherwise or left
+        out."""
         had_system = any(message["role"] == "system" for message in sent["messages"])
-        if self._limit not in sent or len(sent) > 3 + len(self._fields) or (had_system and not self._takes_system):
+        if (
+            self._limit not in sent
+            or len(sent) > 3 + len(self._fields)
+            or (had_system and not self._takes_system)
+        ):
             return True  # another request has found out meanwhile
         if self.answered:
             return False  # it has taken all of this before: the words are about something else
@@ -233,11 +271,16 @@ class ChatClient:
             self._limit = "max_completion_tokens"
             return True
         if "temperature" in self._fields and status.names("temperature", "temperature"):
-            logger.warning("the model %r takes no temperature: its answers may differ from one time to the next", self._model)
+            logger.warning(
+                "the model %r takes no temperature: its answers may differ from one time to the next",
+                self._model,
+            )
             del self._fields["temperature"]
             return True
         if had_system and status.is_about_system:
-            logger.info("the model %r knows no system role: its text goes into the user's message", self._model)
+            logger.info(
+                "the model %r knows no system role: its text goes into the user's message", self._model
+            )
             self._takes_system = False
             return True
         return False

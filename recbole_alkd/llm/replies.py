@@ -1,7 +1,9 @@
-"""What an OpenAI-compatible server answered, read leniently: the text decides, all else may be missing or nonsense.
+"""What an OpenAI-compatible server answered, read leniently: the text decides,
+all else may be missing or nonsense.
 
-A response that can be read is a chat completion with a text. Everything else that came with status 200 may have been
-paid for none the less, so it becomes a reply without text, which is kept as it came and never raised.
+A response that can be read is a chat completion with a text. Everything else that came with status 200 may
+have been paid for none the less, so it becomes a reply without text, which is kept as it came and never
+raised.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Reply:
 
     Attributes:
         text: what the model said; empty where nothing can be read.
-        prompt_tokens, completion_tokens: as the server counted them; None where it did not, or not in a way that can be.
+        prompt_tokens, completion_tokens: as the server counted them;
+            None where it did not, or not in a way that can be.
         cached_tokens: those of the prompt that cost less.
         cut: whether ``max_tokens`` cut it off.
         note: what came instead of a text; empty with one.
@@ -91,14 +94,20 @@ def _text(content: Any) -> str:
     for part in content:
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and part.get("type") in (None, "text", "output_text") and isinstance(part.get("text"), str):
+        elif (
+            isinstance(part, dict)
+            and part.get("type") in (None, "text", "output_text")
+            and isinstance(part.get("text"), str)
+        ):
             texts.append(part["text"])
     return "".join(texts)
 
 
 def _arguments(calls: Any) -> str:
     """What a model that answers with a function call says: its arguments."""
-    functions = [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    functions = (
+        [call.get("function") for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    )
     texts = [function.get("arguments") for function in functions if isinstance(function, dict)]
     return "\n".join(text for text in texts if isinstance(text, str))
 
@@ -111,9 +120,12 @@ def _count(value: object) -> int | None:
 
 
 def lenient_json(text: str) -> Any:
-    """The value in ``text``; None where there is none. Line ends inside strings and numbers of any length are read."""
+    """The value in ``text``; None where there is none. Line ends inside strings and numbers of any length are
+    read."""
     try:
-        return json.loads(text, strict=False, parse_int=lambda digits: int(digits) if len(digits) < 25 else float("inf"))
+        return json.loads(
+            text, strict=False, parse_int=lambda digits: int(digits) if len(digits) < 25 else float("inf")
+        )
     except (ValueError, RecursionError):
         return None
 

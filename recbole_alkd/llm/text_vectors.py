@@ -1,7 +1,8 @@
-"""Vectors of item titles: one interface over TF-IDF, sentence encoders and language models; kept in a file, never made twice.
+"""Vectors of item titles: one interface over TF-IDF, sentence encoders and language models;
+kept in a file, never made twice.
 
-A title is short and there are few of them, so what an LLM knows of *items* costs a small part of what its rankings of sessions
-cost, and nothing has to be generated.
+A title is short and there are few of them, so what an LLM knows of *items* costs a small part of what its
+rankings of sessions cost, and nothing has to be generated.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _TITLES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors (m, d) float32 of m texts; ``tokens`` a model read and ``seconds`` it took, also when they are ``reused``."""
+    """Vectors (m, d) float32 of m texts; ``tokens`` a model read and ``seconds`` it took,
+    also when they are ``reused``."""
 
     vectors: np.ndarray
     tokens: int
@@ -41,14 +43,17 @@ class TextVectors:
     reused: bool = False
 
 
-def text_vectors(texts: Sequence[str], encoder: str, layer: int | None, cache: Path, device: str = "cpu") -> TextVectors:
+def text_vectors(
+    texts: Sequence[str], encoder: str, layer: int | None, cache: Path, device: str = "cpu"
+) -> TextVectors:
     """The vectors of texts, from ``cache`` if they were made before.
 
     Args:
         texts: cleaned titles; equal ones are encoded once.
         encoder: ``tfidf``, or what ``load_text_model`` takes.
-        layer: hidden layer whose mean over the tokens is the vector, 0 are the embeddings. None: ``BUNDLED_LAYER`` for the
-            bundled model, otherwise the last one, which is what sentence encoders are trained for.
+        layer: hidden layer whose mean over the tokens is the vector, 0 are the embeddings. None:
+            ``BUNDLED_LAYER`` for the bundled model, otherwise the last one, which is what sentence encoders
+            are trained for.
         cache: folder of the files; one file for the same texts, encoder and layer.
 
     Raises:
@@ -65,19 +70,24 @@ def text_vectors(texts: Sequence[str], encoder: str, layer: int | None, cache: P
     unique = _read(file, len(different))
     if unique is None:
         begin = time.perf_counter()
-        vectors, tokens = _tfidf(different) if encoder == TFIDF else _hidden_means(different, encoder, layer, device)
+        vectors, tokens = (
+            _tfidf(different) if encoder == TFIDF else _hidden_means(different, encoder, layer, device)
+        )
         unique = TextVectors(vectors.astype(np.float32), tokens, round(time.perf_counter() - begin, 3))
         _write(file, unique)
     return replace(unique, vectors=unique.vectors[[place[text] for text in texts]])
 
 
 def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
-    """TF-IDF of character 3- to 5-grams within words, reduced to ``TFIDF_SIZE`` by a singular value decomposition."""
+    """TF-IDF of character 3- to 5-grams within words, reduced to ``TFIDF_SIZE`` by a singular value
+    decomposition."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
-        matrix = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float64).fit_transform(texts)
+        matrix = TfidfVectorizer(
+            analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float64
+        ).fit_transform(texts)
     except ValueError:  # scikit-learn's word for a vocabulary without a single n-gram
         raise AlkdError(f"item_text: {TFIDF!r} finds no title with a word in this data set") from None
     if min(matrix.shape) <= TFIDF_SIZE:
@@ -97,9 +107,13 @@ def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str
     means, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
     for start in range(0, len(order), _TITLES_AT_ONCE):
         part = order[start : start + _TITLES_AT_ONCE]
-        batch = tokenizer([texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest)
+        batch = tokenizer(
+            [texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest
+        )
         mask = batch["attention_mask"].to(device)
-        hidden = model(input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True).hidden_states
+        hidden = model(
+            input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True
+        ).hidden_states
         weight = mask.unsqueeze(2).float()
         mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
         means[part] = mean.cpu().numpy()
@@ -115,7 +129,12 @@ def _read(file: Path, count: int) -> TextVectors | None:
         with np.load(file, allow_pickle=False) as kept:
             vectors = kept["vectors"]
             cached = TextVectors(vectors, int(kept["tokens"]), float(kept["seconds"]), reused=True)
-        if vectors.ndim == 2 and len(vectors) == count and vectors.dtype == np.float32 and np.isfinite(vectors).all():
+        if (
+            vectors.ndim == 2
+            and len(vectors) == count
+            and vectors.dtype == np.float32
+            and np.isfinite(vectors).all()
+        ):
             return cached
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass

@@ -1,8 +1,8 @@
 """ALKDRec as a RecBole model: the student, and empty slots for what only its training needs.
 
-Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI 2025).
-The teacher recommender and the LLM teacher live in the trainer, outside of this module, so that what is saved, counted
-and served is the student alone.
+Du et al., "Active Large Language Model-based Knowledge Distillation for Session-based Recommendation" (AAAI
+2025). The teacher recommender and the LLM teacher live in the trainer, outside of this module, so that what
+is saved, counted and served is the student alone.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ SLOTS = ("kd", "item_loss")
 class ALKDRec(SessionRecommender):
     """The student recommender.
 
-    ``kd`` holds the distillation loss (with its extra parameters, if it has any) while the student is distilled, and
-    None before and after; ``item_loss`` the term of ``item_text_loss`` wherever it learns by its recommendation loss. Neither
-    is saved. ``titles`` is what late fusion serves beside the student's vectors; it is saved, where there is something in it.
+    ``kd`` holds the distillation loss (with its extra parameters, if it has any) while the student is
+    distilled, and None before and after; ``item_loss`` the term of ``item_text_loss`` wherever it learns by
+    its recommendation loss. Neither is saved. ``titles`` is what late fusion serves beside the student's
+    vectors; it is saved, where there is something in it.
     """
 
     input_type = InputType.POINTWISE

@@ -1,7 +1,9 @@
-"""AttMix, the paper's third backbone: queries from the newest items at several depths attend to the whole session.
+"""AttMix, the paper's third backbone: queries from the newest items at several depths attend to the whole
+session.
 
-Zhang et al., "Efficiently Leveraging Multi-level User Intent for Session-based Recommendation via Atten-Mixer Network"
-(WSDM 2023), in the form that ALKDRec (AAAI 2025) uses. Where that form is odd it is kept, and said below.
+Zhang et al., "Efficiently Leveraging Multi-level User Intent for Session-based Recommendation via Atten-Mixer
+Network" (WSDM 2023), in the form that ALKDRec (AAAI 2025) uses.
+Where that form is odd it is kept, and said below.
 """
 
 from __future__ import annotations
@@ -23,32 +25,41 @@ class AttMix(SessionModel):
 
     With x_p the normalised item vectors of the session (0 at the padding) and k = ``last_k`` levels:
 
-    1. H_i = Q_i [newest item, ..., i-th newest], a missing item being 0; each feature of H is divided by its norm over
-       the levels.
-    2. A = softmax_p(2 sigmoid((W0 H)(W1 x)')) for every level and head; A = (sum_i A_i^p)^(1/p) over the levels, with
-       p = ``l_p``; A = softmax_p(2 A) over the session's own items.
+    1. H_i = Q_i [newest item, ..., i-th newest], a missing item being 0; each feature of H is divided by its
+       norm over the levels.
+    2. A = softmax_p(2 sigmoid((W0 H)(W1 x)')) for every level and head; A = (sum_i A_i^p)^(1/p) over the
+       levels, with p = ``l_p``; A = softmax_p(2 A) over the session's own items.
     3. h = normalise(W_t [LayerNorm(sum_p A_p W2 x_p) ; x_last]).
 
-    Kept from the published form: queries and keys are cut into heads by a plain reshape, which mixes positions with
-    features (``proper_heads: True`` cuts features only), and the first softmax also runs over the padding, so the result
-    depends on the width. The width is therefore always ``MAX_ITEM_LIST_LENGTH`` (10 in this model's YAML), whatever the
-    batch has; longer sessions keep their last items.
+    Kept from the published form: queries and keys are cut into heads by a plain reshape, which mixes
+    positions with features (``proper_heads: True`` cuts features only), and the first softmax also runs over
+    the padding, so the result depends on the width. The width is therefore always ``MAX_ITEM_LIST_LENGTH``
+    (10 in this model's YAML), whatever the batch has; longer sessions keep their last items.
 
-    Settings beside those of ``SessionModel``: ``heads``, ``last_k``, ``l_p``, ``dropout_prob``, ``proper_heads``; and for the
-    original Atten-Mixer ``item_norm`` (normalised item table), ``scale`` (factor on the scores) and ``tie`` (one table).
-    It also runs alone, with ``--model=AttMix`` and RecBole's stock trainer.
+    Settings beside those of ``SessionModel``: ``heads``, ``last_k``, ``l_p``, ``dropout_prob``,
+    ``proper_heads``; and for the original Atten-Mixer ``item_norm`` (normalised item table), ``scale``
+    (factor on the scores) and ``tie`` (one table). It also runs alone, with ``--model=AttMix`` and RecBole's
+    stock trainer.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset, tie=config["tie"])
         size = config["embedding_size"]
         self.heads, self.last_k, self.l_p = config["heads"], config["last_k"], float(config["l_p"])
-        self.proper_heads, self.item_norm, self.scale = config["proper_heads"], config["item_norm"], config["scale"]
+        self.proper_heads, self.item_norm, self.scale = (
+            config["proper_heads"],
+            config["item_norm"],
+            config["scale"],
+        )
         if size % self.heads:
-            raise AlkdError(f"heads: {self.heads} does not divide the embedding size {size} of AttMix; allowed: a divisor of it")
+            raise AlkdError(
+                f"heads: {self.heads} does not divide the embedding size {size} of AttMix; "
+                "allowed: a divisor of it"
+            )
         if not 1 <= self.last_k <= self.max_seq_length:
             raise AlkdError(
-                f"last_k: {self.last_k} is not allowed for AttMix; allowed: 1 to MAX_ITEM_LIST_LENGTH ({self.max_seq_length})"
+                f"last_k: {self.last_k} is not allowed for AttMix; "
+                f"allowed: 1 to MAX_ITEM_LIST_LENGTH ({self.max_seq_length})"
             )
         self.level_queries = nn.ModuleList(nn.Linear((i + 1) * size, size) for i in range(self.last_k))
         self.w0, self.w1, self.w2 = (nn.Linear(size, size) for _ in range(3))
@@ -69,7 +80,9 @@ class AttMix(SessionModel):
         there = item_seq > 0
         items = self.dropout(normalize(self.input_embedding(item_seq), dim=2) * there.unsqueeze(2))
         newest = self._newest(items, item_seq_len)
-        levels = torch.stack([query(newest[:, : i + 1].flatten(1)) for i, query in enumerate(self.level_queries)], dim=1)
+        levels = torch.stack(
+            [query(newest[:, : i + 1].flatten(1)) for i, query in enumerate(self.level_queries)], dim=1
+        )
         levels = levels / (levels.norm(dim=1, keepdim=True) + 1e-12)
 
         match = self._split(self.w0(levels)) @ self._split(self.w1(items)).transpose(2, 3)  # (B, heads, k, L)
@@ -84,7 +97,8 @@ class AttMix(SessionModel):
         return normalize(self.transform(both), dim=1)
 
     def _newest(self, items: Tensor, item_seq_len: Tensor) -> Tensor:
-        """The last ``last_k`` items, newest first, 0 where a session has fewer: (B, L, d), (B,) -> (B, last_k, d)."""
+        """The last ``last_k`` items, newest first, 0 where a session has fewer:
+        (B, L, d), (B,) -> (B, last_k, d)."""
         place = item_seq_len.unsqueeze(1) - 1 - torch.arange(self.last_k, device=items.device)
         newest = items.gather(1, place.clamp_min(0).unsqueeze(2).expand(-1, -1, items.shape[2]))
         return newest * (place >= 0).unsqueeze(2)

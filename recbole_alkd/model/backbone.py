@@ -1,8 +1,8 @@
 """One view over a RecBole sequential model: session vectors, item table, scores.
 
-Teacher recommender and student are both seen through it. A model qualifies when its score is an inner product of a
-session vector and an item vector; everything ALKDRec does to a recommender (difficulty, candidates, distillation)
-needs no more than that.
+Teacher recommender and student are both seen through it. A model qualifies when its score is an inner product
+of a session vector and an item vector; everything ALKDRec does to a recommender (difficulty, candidates,
+distillation) needs no more than that.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from recbole_alkd.settings.text import read_yaml, read_yaml_file
 class Backbone:
     """View over a model whose ``forward(item_seq, item_seq_len)`` gives the session vector.
 
-    The item table is what the model's ``item_table()`` returns, or its ``item_embedding``. A backbone that scores
-    differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
+    The item table is what the model's ``item_table()`` returns, or its ``item_embedding``. A backbone that
+    scores differently subclasses this and registers the subclass, with the RecBole model as ``model_class``.
 
     Attributes:
-        has_vectors: whether there are session and item vectors and a gradient. Without them there is ``scores`` alone
-            (``model/counted.py``).
+        has_vectors: whether there are session and item vectors and a gradient. Without them there is
+            ``scores`` alone (``model/counted.py``).
         learner: the name of how it learns (``registry.learners``).
-        model: the RecBole model. config: what it was built with (see ``role_config``), where ``build_backbone`` built it.
+        model: the RecBole model. config: what it was built with (see ``role_config``),
+            where ``build_backbone`` built it.
     """
 
     model_class: type[nn.Module]
@@ -50,7 +51,8 @@ class Backbone:
         self.config = config
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Session vectors: ``item_seq`` (B, L) of item ids padded with 0 on the right, ``item_seq_len`` (B,) -> (B, d)."""
+        """Session vectors: ``item_seq`` (B, L) of item ids padded with 0 on the right,
+        ``item_seq_len`` (B,) -> (B, d)."""
         return self.model(item_seq, item_seq_len)
 
     def item_table(self) -> Tensor:
@@ -60,7 +62,8 @@ class Backbone:
         return self.model.item_embedding.weight
 
     def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
-        """Rows of the item table, (m,) -> (m, d). ``sparse``: with a sparse gradient where the table is a parameter."""
+        """Rows of the item table, (m,) -> (m, d). ``sparse``: with a sparse gradient where the table is a
+        parameter."""
         table = self.item_table()
         return embedding(items, table, sparse=sparse and table.is_leaf)
 
@@ -75,13 +78,15 @@ class Backbone:
         return torch.einsum("bd,bmd->bm", self.encode(item_seq, item_seq_len), self.item_table()[items])
 
     def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
-        """``mean_ranks`` of one item of each row, ``target`` (B,) -> (B,); ``masked``: no item of the session is recommended."""
+        """``mean_ranks`` of one item of each row, ``target`` (B,) -> (B,);
+        ``masked``: no item of the session is recommended."""
         scores = self.scores(item_seq, item_seq_len)
         return mean_ranks(scores.scatter(1, item_seq, -torch.inf) if masked else scores, target)
 
     @classmethod
     def teaches(cls) -> frozenset[str]:
-        """What it gives distillation losses as a teacher recommender, by the names of ``distill.base.NEEDS``."""
+        """What it gives distillation losses as a teacher recommender, by the names of
+        ``distill.base.NEEDS``."""
         return frozenset({"teacher_scores", "teacher_vectors"} if cls.has_vectors else {"teacher_scores"})
 
     @property
@@ -118,9 +123,11 @@ def property_folders() -> list[Path]:
 
 
 def defaults_of(model_class: type[nn.Module]) -> dict[str, Any]:
-    """A model's own YAML: ``<class>.yaml`` beside the file that defines the class, else that of RecBole or of this package.
+    """A model's own YAML: ``<class>.yaml`` beside the file that defines the class,
+    else that of RecBole or of this package.
 
-    Beside the class comes first: a plug-in may have the name of a RecBole model that is no sequential one, such as EASE.
+    Beside the class comes first: a plug-in may have the name of a RecBole model that is no sequential one,
+    such as EASE.
 
     Raises:
         AlkdError: a file beside the class that cannot be read, or that holds no settings.
@@ -139,9 +146,9 @@ def defaults_of(model_class: type[nn.Module]) -> dict[str, Any]:
 def role_config(config: Any, settings: Settings, role: str) -> Any:
     """A copy of a RecBole Config as the model of ``role`` ("student" or "teacher") should see it.
 
-    From weak to strong: the run's settings, the model's own YAML, keys of that YAML which the user set for the run,
-    ``student_embedding_size`` / ``teacher_embedding_size`` (as ``hidden_size`` too where the YAML has one), and
-    ``student_config`` / ``teacher_config``.
+    From weak to strong: the run's settings, the model's own YAML, keys of that YAML which the user set for
+    the run, ``student_embedding_size`` / ``teacher_embedding_size`` (as ``hidden_size`` too where the YAML
+    has one), and ``student_config`` / ``teacher_config``.
     """
     name = getattr(settings.backbone, f"{role}_model")
     size = getattr(settings.backbone, f"{role}_embedding_size")
@@ -160,15 +167,23 @@ def role_config(config: Any, settings: Settings, role: str) -> Any:
 
 
 # what models raise for settings that they cannot be built with; an AlkdError says more and passes
-_NOT_BUILT = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
+_NOT_BUILT = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    AssertionError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+)
 
 
 def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> Backbone:
     """Build the model of ``role`` on ``dataset`` and return the view over it.
 
     Raises:
-        AlkdError: the name is no registered backbone, its loss needs negatives that session batches do not carry, or the
-            model refuses its settings.
+        AlkdError: the name is no registered backbone, its loss needs negatives that session batches do not
+            carry, or the model refuses its settings.
     """
     name = getattr(settings.backbone, f"{role}_model")
     if name not in backbones:
@@ -177,7 +192,8 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
     viewed = role_config(config, settings, role)
     if viewed["loss_type"] in ("BPR", "BCE") and not getattr(model_class, "draws_negatives", False):
         raise AlkdError(
-            f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, which ALKDRec's batches do not "
+            f"{role}_config: loss_type {viewed['loss_type']!r} of {name} needs sampled negatives, "
+            "which ALKDRec's batches do not "
             "carry; allowed: CE, and BPR_INBATCH where the backbone has it"
         )
     try:
@@ -188,13 +204,15 @@ def build_backbone(config: Any, dataset: Any, settings: Settings, role: str) -> 
         own, size = (getattr(settings.backbone, f"{role}_{what}") for what in ("config", "embedding_size"))
         raise AlkdError(
             f"{role}_config: {name} cannot be built with {own} and {role}_embedding_size {size} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); allowed: values that this model takes"
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); "
+            "allowed: values that this model takes"
         ) from error
     return view(model.to(config["device"]), viewed)
 
 
 def updates_rows(config: Any) -> bool:
-    """Whether item tables are updated by touched rows alone (``RowAdam``): with ``train_loss`` and what it can do."""
+    """Whether item tables are updated by touched rows alone (``RowAdam``):
+    with ``train_loss`` and what it can do."""
     plain = not config["weight_decay"] and not config["clip_grad_norm"]
     return bool(config["train_loss"]) and config["learner"].lower() == "adam" and plain
 
@@ -202,10 +220,12 @@ def updates_rows(config: Any) -> bool:
 class SessionRecommender(SequentialRecommender):
     """A backbone as a RecBole model, with the masking of session items that ``mask_session_items`` asks for.
 
-    ``role`` says whose settings it reads. The state dict is that of the plain backbone under ``recommender.``.
+    ``role`` says whose settings it reads. The state dict is that of the plain backbone under
+    ``recommender.``.
 
     Attributes:
-        view: the backbone that is trained. served: the one that scores; the same, unless something is laid over it.
+        view: the backbone that is trained. served: the one that scores;
+            the same, unless something is laid over it.
     """
 
     def __init__(self, config: Any, dataset: Any, settings: Settings, role: str) -> None:
@@ -223,7 +243,9 @@ class SessionRecommender(SequentialRecommender):
             targets = torch.as_tensor(np.asarray(dataset.inter_feat[self.ITEM_ID]))
             if settings.training.train_backwards:
                 targets = torch.cat([targets, dataset.backward_rows()[self.ITEM_ID]])
-            self.own_loss = SampledSoftmax(self.view, settings.training, targets, self.n_items, updates_rows(config))
+            self.own_loss = SampledSoftmax(
+                self.view, settings.training, targets, self.n_items, updates_rows(config)
+            )
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return self.served.encode(item_seq, item_seq_len)
@@ -234,15 +256,20 @@ class SessionRecommender(SequentialRecommender):
     def predict(self, interaction: Any) -> Tensor:
         """Scores (B,) of one item a row."""
         item = interaction[self.ITEM_ID].unsqueeze(1)
-        return self.served.scores_of(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item).squeeze(1)
+        return self.served.scores_of(
+            interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN], item
+        ).squeeze(1)
 
     def target_ranks(self, interaction: Any) -> Tensor:
         """Ranks (B,) of the rows' own items, as ``full_sort_predict`` and ``mean_ranks`` have them."""
-        item_seq, length, target = (interaction[name] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
+        item_seq, length, target = (
+            interaction[name] for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID)
+        )
         return self.served.target_ranks(item_seq, length, target, self.mask_session_items)
 
     def full_sort_predict(self, interaction: Any) -> Tensor:
-        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are -inf."""
+        """Scores (B, n_items); with ``mask_session_items`` the items of the session (and the padding) are
+        -inf."""
         item_seq = interaction[self.ITEM_SEQ]
         scores = self.served.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         if self.mask_session_items:

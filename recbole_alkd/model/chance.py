@@ -8,7 +8,9 @@ LEVEL = 0.05
 _DRAWS, _DRAWS_AT_ONCE = 1000, 100
 
 
-def paired_intervals(differences: np.ndarray, level: float = LEVEL, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def paired_intervals(
+    differences: np.ndarray, level: float = LEVEL, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap intervals of mean differences over the same sessions.
 
     Args:

@@ -1,4 +1,5 @@
-"""Choosing how a neighbour table counts on validation sessions: what a setting gains, and which one of a grid is taken."""
+"""Choosing how a neighbour table counts on validation sessions: what a setting gains,
+and which one of a grid is taken."""
 
 from __future__ import annotations
 
@@ -14,13 +15,21 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recbole_alkd.model.chance import paired_intervals
-from recbole_alkd.model.counting import both_ways, forward_counts, session_counts, training_sessions, with_repeats
+from recbole_alkd.model.counting import (
+    both_ways,
+    forward_counts,
+    session_counts,
+    training_sessions,
+    with_repeats,
+)
 from recbole_alkd.model.neighbours import present, profiles, rows_of, target_ranks, weigh
 from recbole_alkd.model.scoring import METRICS, worth
 
-# A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the others in turn.
+# A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the
+# others in turn.
 WHOLE_GRID = 64
-# Where there are fewer validation sessions, their earlier items are targets as well: a few hundred targets choose by luck.
+# Where there are fewer validation sessions, their earlier items are targets as well:
+# a few hundred targets choose by luck.
 TARGETS = 5_000
 _ROWS_AT_ONCE = 1000
 
@@ -54,14 +63,18 @@ def plain(grid: Grid) -> Counting:
 class Tables:
     """The tables that training sessions give, one a ``Counting``; sessions are counted once."""
 
-    def __init__(self, flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]) -> None:
+    def __init__(
+        self, flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]
+    ) -> None:
         self.counts, self.n_items = session_counts(flat, offsets, n_items), n_items
         self._forward = dict(zip(gap_decays, forward_counts(flat, offsets, n_items, gap_decays), strict=True))
         self._last: tuple[tuple[float, float], csr_array] | None = None
 
     def widest(self) -> csr_array:
         """A table with every edge that any of them has."""
-        every = both_ways(sum(self._forward.values(), csr_array((self.n_items, self.n_items), dtype=np.float32)), 1.0)
+        every = both_ways(
+            sum(self._forward.values(), csr_array((self.n_items, self.n_items), dtype=np.float32)), 1.0
+        )
         return with_repeats(every, 1.0)
 
     def __call__(self, how: Counting) -> csr_array:
@@ -69,7 +82,9 @@ class Tables:
         key = (how.gap_decay, how.backward)
         if self._last is None or self._last[0] != key:
             self._last = key, both_ways(self._forward[how.gap_decay], how.backward)
-        return with_repeats(weigh(self._last[1], self.counts, how.source_exponent, how.target_exponent), how.repeat)
+        return with_repeats(
+            weigh(self._last[1], self.counts, how.source_exponent, how.target_exponent), how.repeat
+        )
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,8 @@ class Sessions:
 
     Attributes:
         item_seq, length, target: (rows, L), (rows,), (rows,), as RecBole has them.
-        session: (rows,) which session a row is of. The rows of the first target of all sessions come first, in their order.
+        session: (rows,) which session a row is of. The rows of the first target of all sessions come first,
+            in their order.
         n_items, last_items: of the table. masked: whether items of the session are never recommended.
         metric: RecBole's ``valid_metric``: NDCG or MRR; every other one counts hits.
     """
@@ -107,7 +123,8 @@ class Sessions:
         return int(self.metric.partition("@")[2] or 10)
 
     def with_earlier(self, least: int = TARGETS) -> Sessions:
-        """The same sessions, and their earlier items as targets until there are ``least`` (or no more items)."""
+        """The same sessions, and their earlier items as targets until there are ``least`` (or no
+        more items)."""
         blocks, rows = [self], len(self.target)
         while 0 < rows < least:
             last = blocks[-1]
@@ -118,10 +135,13 @@ class Sessions:
             item_seq = last.item_seq[longer].copy()
             target = item_seq[np.arange(len(length)), length]
             item_seq[np.arange(len(length)), length] = 0
-            blocks.append(replace(last, item_seq=item_seq, length=length, target=target, session=last.session[longer]))
+            blocks.append(
+                replace(last, item_seq=item_seq, length=length, target=target, session=last.session[longer])
+            )
             rows += len(length)
         item_seq, length, target, session = (
-            np.concatenate([getattr(one, key) for one in blocks]) for key in ("item_seq", "length", "target", "session")
+            np.concatenate([getattr(one, key) for one in blocks])
+            for key in ("item_seq", "length", "target", "session")
         )
         return replace(self, item_seq=item_seq, length=length, target=target, session=session)
 
@@ -158,7 +178,9 @@ class Sessions:
         can_gain = popular < self.cutoff + (self.item_seq > 0).sum(1) * self.masked
         for start in range(0, len(self.target), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            scores = csr_array(profiles(self.item_seq[part], self.length[part], 1.0, self.last_items, self.n_items) @ table)
+            scores = csr_array(
+                profiles(self.item_seq[part], self.length[part], 1.0, self.last_items, self.n_items) @ table
+            )
             row = rows_of(scores)
             can_gain[start + row[scores.indices == self.target[part][row]]] = True
         return can_gain
@@ -166,7 +188,11 @@ class Sessions:
     def only(self, kept: np.ndarray) -> Sessions:
         """The sessions that are ``kept``, (rows,) bool."""
         return replace(
-            self, item_seq=self.item_seq[kept], length=self.length[kept], target=self.target[kept], session=self.session[kept]
+            self,
+            item_seq=self.item_seq[kept],
+            length=self.length[kept],
+            target=self.target[kept],
+            session=self.session[kept],
         )
 
 
@@ -175,10 +201,13 @@ class Choice:
     """What validation chose.
 
     Attributes:
-        how: the setting; table: its whole table. counts: (n_items,) in how many training sessions each item is.
+        how: the setting; table: its whole table. counts: (n_items,) in how many training sessions each item
+            is.
         valid: the mean gain on the validation sessions; nan where nothing was chosen.
-        targets: how many targets chose (``Sessions.with_earlier``). tried: how many settings. seconds: CPU time of it all.
-        over_plain: what it gains a target over the setting ``plain``, and the interval of that over sessions: (mean, low, high).
+        targets: how many targets chose (``Sessions.with_earlier``). tried: how many settings.
+            seconds: CPU time of it all.
+        over_plain: what it gains a target over the setting ``plain``, and the interval of that over sessions:
+            (mean, low, high).
         over_next: the same over the best of the other settings.
     """
 
@@ -205,11 +234,14 @@ _fitted: WeakKeyDictionary[Any, dict[Any, Choice]] = WeakKeyDictionary()
 
 
 def fit_counts(train: Any, valid: Any, grid: Grid, last_items: int, masked: bool) -> Choice:
-    """Count the sessions of a training part, and choose from the grid what gains most on the validation sessions.
+    """Count the sessions of a training part, and choose from the grid what gains most on the validation
+    sessions.
 
     Args:
-        train, valid: parts of a RecBole sequential data set. Without ``valid`` the setting ``plain`` is taken.
-        grid: the values of every field of ``Counting``. Where session items are ``masked`` no repeats are counted.
+        train, valid: parts of a RecBole sequential data set.
+            Without ``valid`` the setting ``plain`` is taken.
+        grid: the values of every field of ``Counting``. Where session items are ``masked`` no repeats are
+            counted.
         last_items: how many of a session's newest items count.
     """
     grid = {key: tuple(values) for key, values in grid.items()} | ({"repeat": (0.0,)} if masked else {})
@@ -245,14 +277,26 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     over = [(float(differences[:, k].mean()), float(low[k]), float(high[k])) for k in range(2)]
     table = tables(how)
     gain = float(valid.gains(table, tables.counts, how.decay).mean())
-    return Choice(how, table, tables.counts, gain, len(rows.target), len(tried), process_time() - begin, over[0], over[1])
+    return Choice(
+        how,
+        table,
+        tables.counts,
+        gain,
+        len(rows.target),
+        len(tried),
+        process_time() - begin,
+        over[0],
+        over[1],
+    )
 
 
-def search(grid: Grid, start: Counting, gains_of: Callable[[Counting], np.ndarray]) -> dict[Counting, np.ndarray]:
+def search(
+    grid: Grid, start: Counting, gains_of: Callable[[Counting], np.ndarray]
+) -> dict[Counting, np.ndarray]:
     """Settings that were tried, and what each gains a session.
 
-    A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after the other are tried
-    beside the best of the rest, until none gives more.
+    A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after
+    the other are tried beside the best of the rest, until none gives more.
     """
     tried = {}
     if math.prod(map(len, grid.values())) <= WHOLE_GRID:

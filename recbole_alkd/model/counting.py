@@ -2,9 +2,10 @@
 
     F_ij = sum over training sessions and places a < b with items i and j of g^(b - a - 1),    C = F + r F^T
 
-g is ``knn_gap_decay`` and r ``knn_backward``. g = r = 1 counts the pairs of places that two items have in sessions, whatever lies
-between them and whichever came first; g = r = 0 counts transitions, a Markov chain of the first order. Pure functions on scipy
-matrices; time and memory grow with the clicks, since a place counts with the ``LONGEST_GAP`` places after it at most.
+g is ``knn_gap_decay`` and r ``knn_backward``. g = r = 1 counts the pairs of places that two items have in
+sessions, whatever lies between them and whichever came first; g = r = 0 counts transitions, a Markov chain of
+the first order. Pure functions on scipy matrices; time and memory grow with the clicks,
+since a place counts with the ``LONGEST_GAP`` places after it at most.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.model.neighbours import only, rounded
 
-# A place of a session is counted together with so many places after it, at most: one endless session costs no more than many
-# short ones. Sessions up to this length are counted whole.
+# A place of a session is counted together with so many places after it, at most: one endless session costs no
+# more than many short ones. Sessions up to this length are counted whole.
 LONGEST_GAP = 100
 _PAIRS_AT_ONCE = 1 << 22
 
 
 def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Items of all training sessions, oldest first, one session after the other, (N,), and where each begins, (sessions + 1,).
+    """Items of all training sessions, oldest first, one session after the other, (N,), and where each begins,
+    (sessions + 1,).
 
     Args:
-        dataset: the training part of a RecBole sequential data set. All rows of one ``USER_ID_FIELD`` are one session, so
-            that prefixes give what whole sessions give. ``ALKDRecDataset`` gives sessions before they were cut to
-            ``MAX_ITEM_LIST_LENGTH``; with any other, rows that continue one another are put together, and rows that do not
-            are counted as sessions of their own.
+        dataset: the training part of a RecBole sequential data set. All rows of one ``USER_ID_FIELD`` are one
+            session, so that prefixes give what whole sessions give. ``ALKDRecDataset`` gives sessions before
+            they were cut to ``MAX_ITEM_LIST_LENGTH``; with any other, rows that continue one another are put
+            together, and rows that do not are counted as sessions of their own.
     """
     feat, config = dataset.inter_feat, dataset.config
     session = feat[dataset.uid_field].numpy()
@@ -44,9 +46,15 @@ def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     target = feat[dataset.iid_field].numpy()[order]
     newest = history[np.arange(len(length)), np.maximum(length, 1) - 1]
     again = np.zeros(len(session), dtype=bool)  # the row adds its target to the session of the row before
-    longer = (length[1:] == length[:-1] + 1) | ((length[1:] == length[:-1]) & (length[1:] == history.shape[1]))
+    longer = (length[1:] == length[:-1] + 1) | (
+        (length[1:] == length[:-1]) & (length[1:] == history.shape[1])
+    )
     again[1:] = (session[1:] == session[:-1]) & longer & (newest[1:] == target[:-1])
-    inside = np.pad((np.arange(history.shape[1]) < length[:, None]) & ~again[:, None], ((0, 0), (0, 1)), constant_values=True)
+    inside = np.pad(
+        (np.arange(history.shape[1]) < length[:, None]) & ~again[:, None],
+        ((0, 0), (0, 1)),
+        constant_values=True,
+    )
     flat = np.concatenate([history, target[:, None]], axis=1)[inside]
     size = np.where(again, 1, length + 1)
     return flat, np.append((np.cumsum(size) - size)[~again], size.sum())
@@ -58,8 +66,11 @@ def session_counts(flat: np.ndarray, offsets: np.ndarray, n_items: int) -> np.nd
     return np.bincount(np.unique(session * n_items + flat) % n_items, minlength=n_items)
 
 
-def forward_counts(flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]) -> list[csr_array]:
-    """F (n_items, n_items), float32, for every gap decay. An item is no neighbour of itself; the diagonal is empty."""
+def forward_counts(
+    flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]
+) -> list[csr_array]:
+    """F (n_items, n_items), float32, for every gap decay. An item is no neighbour of itself;
+    the diagonal is empty."""
     totals: list[csr_array] = []
     for source, target, gap in pairs(flat, offsets):
         key, place = np.unique(source * n_items + target, return_inverse=True)
@@ -83,7 +94,8 @@ def both_ways(forward: csr_array, backward: float) -> csr_array:
 
 
 def with_repeats(table: csr_array, repeat: float) -> csr_array:
-    """The table with an edge from every item to itself, ``repeat`` times the median weight of the table; its diagonal is empty."""
+    """The table with an edge from every item to itself, ``repeat`` times the median weight of the table;
+    its diagonal is empty."""
     if not repeat or not table.nnz:
         return table
     weight = rounded(np.array([repeat * np.median(table.data)]))
@@ -94,7 +106,8 @@ def with_repeats(table: csr_array, repeat: float) -> csr_array:
 
 
 def pairs(flat: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of places of one session with different items: the earlier item, the later one, the places between them."""
+    """Pairs of places of one session with different items: the earlier item, the later one,
+    the places between them."""
     end = np.repeat(offsets[1:], np.diff(offsets))
     after = np.minimum(end - np.arange(len(flat)) - 1, LONGEST_GAP)
     block = np.cumsum(after) // _PAIRS_AT_ONCE

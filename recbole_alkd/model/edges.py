@@ -1,6 +1,8 @@
-"""What a neighbour table can learn besides counts: weighted edges from rankings of sessions and from vectors of items.
+"""What a neighbour table can learn besides counts: weighted edges from rankings of sessions and from vectors
+of items.
 
-Pure functions on scipy matrices. An edge (i, j) of weight w adds w to the score of item j for a session that ends with item i.
+Pure functions on scipy matrices. An edge (i, j) of weight w adds w to the score of item j for a session that
+ends with item i.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ _ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class Weighing:
-    """How a table weighs and sums its edges: popularities (n_items,), the two exponents of ``weigh``, decay, newest items.
+    """How a table weighs and sums its edges: popularities (n_items,), the two exponents of ``weigh``, decay,
+    newest items.
 
     As it stands, every item of a session counts alike and nothing is weighed by popularity.
     """
@@ -32,7 +35,8 @@ class Weighing:
     weighed: list[csr_array] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, together: csr_array) -> csr_array:
-        """``weigh`` under these exponents. ``weighed`` keeps what was given, for whoever weighs it with other counts."""
+        """``weigh`` under these exponents. ``weighed`` keeps what was given, for whoever weighs it with other
+        counts."""
         self.weighed.append(together)
         return weigh(together, self.counts, self.source_exponent, self.target_exponent)
 
@@ -48,7 +52,8 @@ EdgeMaker = Callable[[Weighing], csr_array]
 
 
 def list_edges(profile: csr_array, lists: np.ndarray, weights: np.ndarray) -> csr_array:
-    """Edges from each session's items to the items that were listed for it: E_ij = sum over sessions of p_si w_sj.
+    """Edges from each session's items to the items that were listed for it:
+    E_ij = sum over sessions of p_si w_sj.
 
     Args:
         profile: (B, n_items) how much each item of a session speaks (``neighbours.profiles``).
@@ -100,11 +105,14 @@ def unit_rows(vectors: np.ndarray) -> np.ndarray:
         return vectors.astype(np.float32)
     centred = np.where(known[:, None], vectors - vectors[known].mean(0), 0).astype(np.float32)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
-    return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-6 * max(1e-30, float(length.max())))
+    return np.divide(
+        centred, length, out=np.zeros_like(centred), where=length > 1e-6 * max(1e-30, float(length.max()))
+    )
 
 
 def permuted(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same vectors, each at another item: the control that says what the vectors' meaning is worth. Rows of 0 stay."""
+    """The same vectors, each at another item: the control that says what the vectors' meaning is worth.
+    Rows of 0 stay."""
     known = np.flatnonzero(vectors.any(1))
     order = rng.permutation(known)
     shuffled = vectors.copy()

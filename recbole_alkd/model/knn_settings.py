@@ -1,4 +1,5 @@
-"""What the settings of SessionKNN take. Their defaults, and what they are for, stand in ``properties/model/SessionKNN.yaml``."""
+"""What the settings of SessionKNN take. Their defaults, and what they are for,
+stand in ``properties/model/SessionKNN.yaml``."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ def _numbers(largest: float) -> Field:
 
     def good(value: Any) -> bool:
         values = value if isinstance(value, list) else [value]
-        return bool(values) and all(is_a(v, int, float) and 0 <= v <= largest and v != math.inf for v in values)
+        return bool(values) and all(
+            is_a(v, int, float) and 0 <= v <= largest and v != math.inf for v in values
+        )
 
     span = "of at least 0" if largest == math.inf else f"from 0 to {largest:g}"
     return Field(NO_DEFAULT, (float, list), check=words(f"a number {span}, or a list of such numbers", good))

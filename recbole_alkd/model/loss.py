@@ -8,15 +8,16 @@ from torch.nn.functional import pad, softplus
 
 
 def in_batch_bpr(session: Tensor, target: Tensor) -> Tensor:
-    """BPR in which the targets of the other rows are the negatives: mean over i, j of -log sigmoid(P_ii - P_ij).
+    """BPR in which the targets of the other rows are the negatives: mean over i,
+    j of -log sigmoid(P_ii - P_ij).
 
     Args:
         session: (B, d) session vectors.
         target: (B, d) score-side vectors of the rows' targets.
 
     Returns:
-        A scalar. The diagonal is part of the mean, as in the paper's backbones, and adds the constant ln 2 / B; equal
-        scores give ln 2. Memory: one (B, B) matrix.
+        A scalar. The diagonal is part of the mean, as in the paper's backbones, and adds the constant ln 2 /
+        B; equal scores give ln 2. Memory: one (B, B) matrix.
     """
     scores = session @ target.T
     return softplus(scores - scores.diagonal().unsqueeze(1)).mean()
@@ -48,9 +49,11 @@ def draw_items(excluded: Tensor, count: int, n_items: int) -> Tensor:
     new[:, 1:] &= excluded[:, 1:] != excluded[:, :-1]
     distinct = new.cumsum(1)
     place = (
-        torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64) * (n_items - 1 - distinct[:, -1:])
+        torch.rand(len(excluded), count, device=excluded.device, dtype=torch.float64)
+        * (n_items - 1 - distinct[:, -1:])
     ).long()
-    # Below the i-th smallest excluded id e_i there are e_i - i allowed ids; place p moves up by one for each e_i - i <= p.
+    # Below the i-th smallest excluded id e_i there are e_i - i allowed ids;
+    # place p moves up by one for each e_i - i <= p.
     passed = torch.searchsorted(excluded - distinct, place, right=True)
     moved = pad(distinct, (1, 0)).gather(1, passed)
     return (place + 1 + moved).clamp_max(n_items - 1)

@@ -1,7 +1,9 @@
-"""Tables of item neighbours from counts in sessions (``counting.py``): weighing, cutting, and the ranks they give.
+"""Tables of item neighbours from counts in sessions (``counting.py``): weighing, cutting,
+and the ranks they give.
 
 Item-based k nearest neighbours for sessions, as Ludewig & Jannach compare it in "Evaluation of Session-based
-Recommendation Algorithms" (UMUAI 2018). Pure functions on scipy matrices; nothing of the size n_items x n_items is dense.
+Recommendation Algorithms" (UMUAI 2018). Pure functions on scipy matrices;
+nothing of the size n_items x n_items is dense.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ from recbole_alkd.settings.error import AlkdError
 
 # Items are told apart by their popularity where no neighbour speaks for them.
 PRIOR = 1e-7
-# What a table keeps: (int32, float16) for an edge; for an item the start of its edges and its count (int32 each); the decay.
+# What a table keeps: (int32, float16) for an edge; for an item the start of its edges and its count (int32
+# each); the decay.
 EDGE_BYTES, ITEM_BYTES, FIXED_BYTES = 6, 8, 8
 
 
-def weigh(together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float) -> csr_array:
-    """W_ij = C_ij / ((n_i + 1)^source_exponent (n_j + 5)^target_exponent), rounded to float16 and kept as float32.
+def weigh(
+    together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float
+) -> csr_array:
+    """W_ij = C_ij / ((n_i + 1)^source_exponent (n_j + 5)^target_exponent), rounded to float16 and kept as
+    float32.
 
     What rounds to 0 is no edge.
     """
@@ -36,14 +42,16 @@ def rounded(weights: np.ndarray) -> np.ndarray:
 
 def served(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
     """A table as it is kept: its weights rounded to float16, and ``cut``."""
-    return cut(csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), neighbors, size)
+    return cut(
+        csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), neighbors, size
+    )
 
 
 def cut(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
     """The table with each item's ``neighbors`` largest weights, or with as many edges as ``size`` bytes hold.
 
-    For ``size`` every item keeps equally many, and the bytes that are left go to the largest of the next weights.
-    Of equal weights the smaller item id is kept. Neither: the table itself.
+    For ``size`` every item keeps equally many, and the bytes that are left go to the largest of the next
+    weights. Of equal weights the smaller item id is kept. Neither: the table itself.
 
     Raises:
         AlkdError: ``size`` does not hold even an empty table.
@@ -57,7 +65,8 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
     room = (size - table_bytes(table.shape[0], 0)) // EDGE_BYTES
     if room < 0:
         raise AlkdError(
-            f"student_bytes: {size} does not hold the empty table of {table.shape[0]} items; allowed: at least "
+            f"student_bytes: {size} does not hold the empty table of {table.shape[0]} items; "
+            "allowed: at least "
             f"{table_bytes(table.shape[0], 0)}"
         )
     kept = np.zeros(table.nnz, dtype=bool)
@@ -66,7 +75,8 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
 
 
 def places(table: csr_array) -> np.ndarray:
-    """The place of every entry in its row, from 0, the largest weight first and the smaller item id at ties."""
+    """The place of every entry in its row, from 0, the largest weight first and the smaller item
+    id at ties."""
     row = rows_of(table)
     begin = table.indptr[:-1].astype(np.int64)[row]
     half = table.data.astype(np.float16)
@@ -76,7 +86,8 @@ def places(table: csr_array) -> np.ndarray:
         table.has_sorted_indices and len(row) and not np.signbit(half).any() and (half == table.data).all()
         and table.shape[0] < 1 << 23 and widest < 1 << 24
     ):  # fmt: skip
-        # one integer says row, weight and place among the ids: sorting it takes a tenth of sorting by three keys
+        # one integer says row, weight and place among the ids: sorting it takes a tenth of sorting by three
+        # keys
         falling = 0xFFFF - half.view(np.uint16).astype(np.int64)
         key = (row.astype(np.int64) << 40) | (falling << 24) | (np.arange(len(row)) - begin)
         key.sort()
@@ -92,8 +103,11 @@ def table_bytes(n_items: int, edges: int) -> int:
     return n_items * ITEM_BYTES + edges * EDGE_BYTES + FIXED_BYTES
 
 
-def profiles(item_seq: np.ndarray, item_seq_len: np.ndarray, decay: float, last: int, n_items: int) -> csr_array:
-    """How much each item of a session speaks: decay^t, t = 0 for the newest, for the ``last`` newest; (B, n_items)."""
+def profiles(
+    item_seq: np.ndarray, item_seq_len: np.ndarray, decay: float, last: int, n_items: int
+) -> csr_array:
+    """How much each item of a session speaks: decay^t, t = 0 for the newest, for the ``last`` newest;
+    (B, n_items)."""
     age = item_seq_len[:, None] - 1 - np.arange(item_seq.shape[1])
     row, place = np.nonzero((age >= 0) & (age < last))
     weight = (decay ** age[row, place]).astype(np.float32)
@@ -101,25 +115,35 @@ def profiles(item_seq: np.ndarray, item_seq_len: np.ndarray, decay: float, last:
 
 
 def present(item_seq: np.ndarray, n_items: int) -> csr_array:
-    """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns, not the last ones only."""
+    """Which items are in each session, (B, n_items) of 0 and 1; all of the session's columns,
+    not the last ones only."""
     row, place = np.nonzero(item_seq)
-    presence = csr_array((np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items))
+    presence = csr_array(
+        (np.ones(len(row), dtype=np.float32), (row, item_seq[row, place])), shape=(len(item_seq), n_items)
+    )
     presence.sum_duplicates()
     presence.data[:] = 1
     return presence
 
 
 def target_ranks(
-    table: csr_array, profile: csr_array, counts: np.ndarray, target: np.ndarray, excluded: csr_array | None = None
+    table: csr_array,
+    profile: csr_array,
+    counts: np.ndarray,
+    target: np.ndarray,
+    excluded: csr_array | None = None,
 ) -> np.ndarray:
-    """Rank of each row's target among all items but the padding, 1 = best; ties share the mean of their ranks.
+    """Rank of each row's target among all items but the padding, 1 = best;
+    ties share the mean of their ranks.
 
     Args:
         table: (n, n) weights. profile: (B, n). counts: (n,) popularity. target: (B,) items.
-        excluded: (B, n) of 0 and 1; items that are never recommended. A target among them shares the last places with the others.
+        excluded: (B, n) of 0 and 1; items that are never recommended.
+            A target among them shares the last places with the others.
 
     Returns:
-        (B,) float64. The scores are profile @ table + ``PRIOR`` * counts; only those above the prior are made.
+        (B,) float64. The scores are profile @ table + ``PRIOR`` * counts;
+        only those above the prior are made.
     """
     scores = csr_array(profile @ table)
     if excluded is not None:

@@ -1,7 +1,7 @@
 """RecBole's own sequential models as backbones: those whose score is an inner product and that know no user.
 
-The others cannot work on sessions of their own (FPMC, Caser, HGN, NPE, SHAN, TransRec look a user up) or have no session
-vector (RepeatNet); they are in no registry, and naming one is an error that lists those that are.
+The others cannot work on sessions of their own (FPMC, Caser, HGN, NPE, SHAN, TransRec look a user up) or have
+no session vector (RepeatNet); they are in no registry, and naming one is an error that lists those that are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ for _model in ("GRU4Rec", "NARM", "STAMP", "SASRec", "SRGNN", "GCSAN"):
 
 
 class _FixedWidth:
-    """For models whose layers have the shape of ``MAX_ITEM_LIST_LENGTH``: they see that width whatever the batch has."""
+    """For models whose layers have the shape of ``MAX_ITEM_LIST_LENGTH``:
+    they see that width whatever the batch has."""
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         return super().forward(*last_items(item_seq, item_seq_len, self.max_seq_length))  # type: ignore[misc, attr-defined]
@@ -41,7 +42,8 @@ class SINE(_FixedWidth, recbole_models.SINE):
 
 @backbones.register("FEARec")
 class FEARec(_FixedWidth, recbole_models.FEARec):
-    """RecBole's FEARec, without work that its default loss does not use (samples for ``contrast``) or that grows with rows^2."""
+    """RecBole's FEARec, without work that its default loss does not use (samples for ``contrast``) or that
+    grows with rows^2."""
 
     def get_same_item_index(self, dataset: Any) -> dict[int, np.ndarray]:
         """item -> rows that have it as target."""
@@ -80,16 +82,19 @@ class COREView(Backbone):
         return normalize(self.model.item_embedding.weight, dim=1) / self.model.temperature
 
     def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
-        return normalize(embedding(items, self.model.item_embedding.weight, sparse=sparse), dim=1) / self.model.temperature
+        return (
+            normalize(embedding(items, self.model.item_embedding.weight, sparse=sparse), dim=1)
+            / self.model.temperature
+        )
 
 
 @backbones.register("BERT4Rec")
 class BERT4RecView(Backbone):
     """BERT4Rec predicts at a mask put behind the session; item biases are one more coordinate of the vectors.
 
-    RecBole masks in its data loader, which here serves ALKDRec; the view masks for itself. A row is trained on its session
-    with the target behind it: with probability ``ft_ratio`` the target is masked, as in prediction, otherwise each item
-    with probability ``mask_ratio``.
+    RecBole masks in its data loader, which here serves ALKDRec; the view masks for itself. A row is trained
+    on its session with the target behind it: with probability ``ft_ratio`` the target is masked, as in
+    prediction, otherwise each item with probability ``mask_ratio``.
     """
 
     model_class = recbole_models.BERT4Rec
@@ -102,7 +107,9 @@ class BERT4RecView(Backbone):
 
     def item_table(self) -> Tensor:
         n_items = self.model.n_items  # the table's last row is the mask
-        return torch.cat([self.model.item_embedding.weight[:n_items], self.model.output_bias.unsqueeze(1)], dim=1)
+        return torch.cat(
+            [self.model.item_embedding.weight[:n_items], self.model.output_bias.unsqueeze(1)], dim=1
+        )
 
     def loss(self, interaction: Any) -> Tensor:
         model = self.model
@@ -118,5 +125,6 @@ class BERT4RecView(Backbone):
 
     @staticmethod
     def _with_last(item_seq: Tensor, item_seq_len: Tensor, last: Tensor) -> Tensor:
-        """The session without its first item and with ``last`` (B,) behind it, in the same width, as RecBole predicts."""
+        """The session without its first item and with ``last`` (B,) behind it, in the same width,
+        as RecBole predicts."""
         return pad(item_seq, (0, 1)).scatter(1, item_seq_len.unsqueeze(1), last.unsqueeze(1))[:, 1:]

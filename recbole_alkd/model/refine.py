@@ -1,6 +1,8 @@
-"""Refining the kept weights of a neighbour table by gradients: sampled softmax on the training rows, over the kept edges alone.
+"""Refining the kept weights of a neighbour table by gradients: sampled softmax on the training rows,
+over the kept edges alone.
 
-    p(target | session) = softmax over items j of s * sum over the newest items of decay^t w_ij,    w_ij = w0_ij exp(theta_ij)
+    p(target | session) = softmax over items j of s * sum over the newest items of decay^t w_ij,
+    w_ij = w0_ij exp(theta_ij)
 
 from theta = 0, so that a weight stays above 0 and no edge comes or goes; the scale s is learnt along. As in
 ``sampled_softmax.py`` the sum goes over the target and K drawn items, whose logits lose log(K q).
@@ -34,8 +36,11 @@ class EdgeLogits:
         self.indices = torch.from_numpy(table.indices.astype(np.int64))
         self.decay, self.last_items = decay, last_items
 
-    def __call__(self, weights: Tensor, item_seq: Tensor, length: Tensor, target: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of the targets (B,) and of ``others`` (k,), distinct items, (B, k), with a gradient to ``weights`` (E,)."""
+    def __call__(
+        self, weights: Tensor, item_seq: Tensor, length: Tensor, target: Tensor, others: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of the targets (B,) and of ``others`` (k,), distinct items, (B, k),
+        with a gradient to ``weights`` (E,)."""
         age = length.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1])
         row, column = torch.nonzero((age >= 0) & (age < self.last_items), as_tuple=True)
         item = item_seq[row, column]
@@ -50,7 +55,9 @@ class EdgeLogits:
         spot[others] = torch.arange(len(others))
         among = spot[neighbour] >= 0
         flat = row[among] * len(others) + spot[neighbour[among]]
-        negative = weights.new_zeros(len(target) * len(others)).index_add(0, flat, weights[place[among]] * vote[among])
+        negative = weights.new_zeros(len(target) * len(others)).index_add(
+            0, flat, weights[place[among]] * vote[among]
+        )
         return positive, negative.view(len(target), len(others))
 
 
@@ -66,11 +73,13 @@ def refined(
     """The table with the weights of the epoch that ``gain`` likes best.
 
     Args:
-        table: (n, n), as it is served. rows: item_seq (R, L), length (R,) and target (R,) of the training rows.
+        table: (n, n), as it is served. rows: item_seq (R, L), length (R,) and target (R,) of the training
+            rows.
         gain: what a table is worth on validation sessions.
 
     Returns:
-        The table, its epoch (0: as it was, also where a later one is only as good), and the gain of every epoch from 0 on.
+        The table, its epoch (0: as it was, also where a later one is only as good),
+        and the gain of every epoch from 0 on.
     """
     item_seq, length, target = (torch.from_numpy(np.asarray(part)).long() for part in rows)
     gains = [gain(table)]
@@ -80,7 +89,9 @@ def refined(
     logits_of, n_items = EdgeLogits(table, decay, last_items), table.shape[0]
     first = torch.from_numpy(table.data.astype(np.float32))
     theta = torch.zeros_like(first, requires_grad=True)
-    seen = logits_of(first, item_seq[:_BATCH], length[:_BATCH], target[:_BATCH], torch.zeros(0, dtype=torch.long))[0]
+    seen = logits_of(
+        first, item_seq[:_BATCH], length[:_BATCH], target[:_BATCH], torch.zeros(0, dtype=torch.long)
+    )[0]
     typical = float(seen[seen > 0].mean()) if (seen > 0).any() else 1.0
     scale = torch.tensor(math.log(_START / typical), requires_grad=True)
     log_q = (0.5 * torch.bincount(target, minlength=n_items) / len(target) + 0.5 / (n_items - 1)).log()
@@ -91,12 +102,16 @@ def refined(
             anything = torch.randint(1, n_items, (_NEGATIVES,), generator=generator)
             drawn = torch.where(torch.rand(_NEGATIVES, generator=generator) < 0.5, anything, label)
             others, times = drawn.unique(return_counts=True)
-            positive, negative = logits_of(first * theta.exp(), item_seq[part], length[part], target[part], others)
+            positive, negative = logits_of(
+                first * theta.exp(), item_seq[part], length[part], target[part], others
+            )
             # an item that was drawn c times stands there c times
             negative = scale.exp() * negative - log_q[others] - math.log(_NEGATIVES) + times.log()
             negative = negative.masked_fill(target[part].unsqueeze(1) == others, -torch.inf)
             logits = torch.cat([(scale.exp() * positive).unsqueeze(1), negative], dim=1)
-            loss = cross_entropy(logits, torch.zeros(len(part), dtype=torch.long)) + _L2 * theta.square().sum() / len(part)
+            loss = cross_entropy(
+                logits, torch.zeros(len(part), dtype=torch.long)
+            ) + _L2 * theta.square().sum() / len(part)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

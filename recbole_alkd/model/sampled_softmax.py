@@ -1,9 +1,11 @@
-"""Sampled softmax (``train_loss: sampled_softmax``): the loss of a strong small student, for every backbone with item vectors.
+"""Sampled softmax (``train_loss: sampled_softmax``): the loss of a strong small student,
+for every backbone with item vectors.
 
-The softmax over all items is taken over the target and K drawn items that a batch shares; a drawn item stands for 1 / (K q)
-of its kind, so log(K q) is taken off its logit (Bengio & Senecal, "Adaptive importance sampling to accelerate training of a
-neural probabilistic language model", 2008). q mixes label frequency and the uniform law. Nothing of the size
-(B, n_items) is made, and only rows of the tables that a batch looks up get a gradient.
+The softmax over all items is taken over the target and K drawn items that a batch shares; a drawn item stands
+for 1 / (K q) of its kind, so log(K q) is taken off its logit (Bengio & Senecal, "Adaptive importance sampling
+to accelerate training of a neural probabilistic language model", 2008). q mixes label frequency and the
+uniform law. Nothing of the size (B, n_items) is made, and only rows of the tables that a batch looks up get a
+gradient.
 """
 
 from __future__ import annotations
@@ -25,19 +27,29 @@ if TYPE_CHECKING:
 class SampledSoftmax:
     """The loss of a batch of training rows under one backbone.
 
-    loss = mean over rows of -log softmax(logits)[target] + softmax_l2 * (sum of squares of the looked-up vectors) / B
+    loss = mean over rows of -log softmax(logits)[target] + softmax_l2 * (sum of squares of the looked-up
+    vectors) / B
 
     Args:
         view: the backbone.
-        settings: ``softmax_negatives`` (K), ``softmax_uniform`` (the share of the uniform law in q), ``softmax_l2``,
-            ``softmax_dropout`` (the share of a session's items that is left out of the input; one always stays).
+        settings: ``softmax_negatives`` (K), ``softmax_uniform`` (the share of the uniform law in q),
+            ``softmax_l2``, ``softmax_dropout`` (the share of a session's items that is left out of the input;
+            one always stays).
         targets: (rows,) item ids of all training labels.
         n_items: size of the item table, the padding 0 included.
         sparse: whether gradients of item tables hold the touched rows only (for ``RowAdam``).
     """
 
-    def __init__(self, view: Backbone, settings: TrainingSettings, targets: Tensor, n_items: int, sparse: bool) -> None:
-        self.view, self.settings, self.targets, self.n_items, self.sparse = view, settings, targets, n_items, sparse
+    def __init__(
+        self, view: Backbone, settings: TrainingSettings, targets: Tensor, n_items: int, sparse: bool
+    ) -> None:
+        self.view, self.settings, self.targets, self.n_items, self.sparse = (
+            view,
+            settings,
+            targets,
+            n_items,
+            sparse,
+        )
         frequency = torch.bincount(targets, minlength=n_items) / len(targets)
         uniform = settings.softmax_uniform
         self.log_q = ((1 - uniform) * frequency + uniform / (n_items - 1)).log()
@@ -56,7 +68,9 @@ class SampledSoftmax:
             session = self.view.encode(item_seq, length)
             outputs = self.view.item_vectors(torch.cat([target, drawn]), self.sparse)
         positive, negative = outputs[: len(target)], outputs[len(target) :]
-        loss = sampled_loss(session, positive, negative, target, drawn, self.log_q[drawn] + math.log(len(drawn)))
+        loss = sampled_loss(
+            session, positive, negative, target, drawn, self.log_q[drawn] + math.log(len(drawn))
+        )
         if settings.softmax_l2:
             squares = [vectors.square().sum() for vectors in (positive, *inputs)]
             loss = loss + settings.softmax_l2 / len(target) * torch.stack(squares).sum()
@@ -72,10 +86,13 @@ class SampledSoftmax:
 
 @contextmanager
 def lookups(model: nn.Module, n_items: int, sparse: bool) -> Iterator[list[Tensor]]:
-    """Vectors that ``model`` looks up in its item tables meanwhile, as they come; with ``sparse``, so are the tables' gradients."""
+    """Vectors that ``model`` looks up in its item tables meanwhile, as they come;
+    with ``sparse``, so are the tables' gradients."""
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
     seen: list[Tensor] = []
-    hooks = [table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in tables]
+    hooks = [
+        table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in tables
+    ]
     before = [table.sparse for table in tables]
     for table in tables:
         table.sparse = sparse
@@ -90,19 +107,27 @@ def lookups(model: nn.Module, n_items: int, sparse: bool) -> Iterator[list[Tenso
 class _SampledLoss(torch.autograd.Function):
     """The mean cross entropy and its gradients in one pass over one (B, K) buffer.
 
-    Left to autograd, the same takes a dozen passes over matrices of that size, which is most of the time of a step on a CPU.
+    Left to autograd, the same takes a dozen passes over matrices of that size, which is most of the time of a
+    step on a CPU.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, session: Tensor, positive: Tensor, negative: Tensor, target: Tensor, drawn: Tensor, log_expected: Tensor
+        ctx: Any,
+        session: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        target: Tensor,
+        drawn: Tensor,
+        log_expected: Tensor,
     ) -> Tensor:
         own = (session * positive).sum(1)
         others = torch.addmm(-log_expected, session, negative.T)
         hits = accidental_hits(target, drawn)
         others[hits] = -torch.inf
         largest = torch.maximum(others.amax(1), own)
-        # the largest term is 1, and beside it e^-60 is nothing; results below the normal numbers take exp ten times as long
+        # the largest term is 1, and beside it e^-60 is nothing; results below the normal numbers take exp ten
+        # times as long
         others.sub_(largest.unsqueeze(1)).clamp_min_(-60).exp_()
         others[hits] = 0
         own_share = (own - largest).exp_()
@@ -125,11 +150,14 @@ class _SampledLoss(torch.autograd.Function):
 def sampled_loss(
     session: Tensor, positive: Tensor, negative: Tensor, target: Tensor, drawn: Tensor, log_expected: Tensor
 ) -> Tensor:
-    """Mean over rows of the cross entropy of the target among itself and the drawn items; one derivative only.
+    """Mean over rows of the cross entropy of the target among itself and the drawn items;
+    one derivative only.
 
     Args:
-        session, positive: (B, d), with gradient. negative: (K, d), with gradient. target: (B,) and drawn: (K,) item ids.
-        log_expected: (K,) log of how often each drawn item is expected among the K; it is taken off the item's logit.
+        session, positive: (B, d), with gradient. negative: (K, d), with gradient.
+            target: (B,) and drawn: (K,) item ids.
+        log_expected: (K,) log of how often each drawn item is expected among the K;
+            it is taken off the item's logit.
 
     Returns:
         A scalar. A drawn item that is the row's target does not count for that row.
@@ -148,9 +176,12 @@ def accidental_hits(target: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def drop_items(item_seq: Tensor, item_seq_len: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """Leave each item out with probability ``rate``, at least one stays: (B, L), (B,) -> the same, the rest moved together."""
+    """Leave each item out with probability ``rate``, at least one stays: (B, L), (B,) -> the same,
+    the rest moved together."""
     place = torch.arange(item_seq.shape[1], device=item_seq.device)
-    draw = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(place >= item_seq_len.unsqueeze(1), -1)
+    draw = torch.rand(item_seq.shape, device=item_seq.device).masked_fill(
+        place >= item_seq_len.unsqueeze(1), -1
+    )
     kept = (draw >= rate) | (draw == draw.amax(1, keepdim=True))
     order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)
     length = kept.sum(1)

@@ -1,6 +1,8 @@
-"""Session FPMC, the paper's first backbone: the mean of the session's item vectors, scored against a second item table.
+"""Session FPMC, the paper's first backbone: the mean of the session's item vectors,
+scored against a second item table.
 
-Rendle et al., "Factorizing Personalized Markov Chains" (WWW 2010), without the user factor, as ALKDRec (AAAI 2025) uses it.
+Rendle et al., "Factorizing Personalized Markov Chains" (WWW 2010), without the user factor,
+as ALKDRec (AAAI 2025) uses it.
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from recbole_alkd.settings.error import AlkdError
 class SessionFPMC(SessionModel):
     """Session encoder without weights of its own: two item tables, both initialised by Xavier.
 
-    Settings: those of ``SessionModel``, and ``item_decay`` in (0, 1], what an item counts in the mean, compared with the one
-    after it; with 1, the paper's, the order does not matter. It also runs alone, with ``--model=SessionFPMC`` and RecBole's
-    stock trainer.
+    Settings: those of ``SessionModel``, and ``item_decay`` in (0, 1], what an item counts in the mean,
+    compared with the one after it; with 1, the paper's, the order does not matter. It also runs alone, with
+    ``--model=SessionFPMC`` and RecBole's stock trainer.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:
@@ -31,12 +33,21 @@ class SessionFPMC(SessionModel):
         with torch.no_grad():
             self.input_embedding.weight[0].zero_()
         self.item_decay = config["item_decay"]
-        if isinstance(self.item_decay, bool) or not isinstance(self.item_decay, (int, float)) or not 0 < self.item_decay <= 1:
-            raise AlkdError(f"item_decay: {self.item_decay!r} is not allowed; allowed: a number above 0, at most 1")
+        if (
+            isinstance(self.item_decay, bool)
+            or not isinstance(self.item_decay, (int, float))
+            or not 0 < self.item_decay <= 1
+        ):
+            raise AlkdError(
+                f"item_decay: {self.item_decay!r} is not allowed; allowed: a number above 0, at most 1"
+            )
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Weighted mean input vector of the session, (B, L), (B,) -> (B, d). A repeated item counts wherever it stands."""
+        """Weighted mean input vector of the session, (B, L), (B,) -> (B, d).
+        A repeated item counts wherever it stands."""
         vectors = self.input_embedding(item_seq)
         if self.item_decay == 1:
             return vectors.sum(1) / item_seq_len.unsqueeze(1)
-        return torch.einsum("bl,bld->bd", item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype), vectors)
+        return torch.einsum(
+            "bl,bld->bd", item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype), vectors
+        )

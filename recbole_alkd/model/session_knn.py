@@ -1,7 +1,9 @@
-"""SessionKNN: a sparse table of item neighbours as a sequential recommender, fitted by counting instead of by gradients.
+"""SessionKNN: a sparse table of item neighbours as a sequential recommender, fitted by counting instead of by
+gradients.
 
-score(j) = sum over the session's newest items, t = 0 the newest, of decay^t W_{i_t, j}, plus 1e-7 n_j, with W the counts of
-``counting.py``, weighed as in ``neighbours.py``. Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
+score(j) = sum over the session's newest items, t = 0 the newest, of decay^t W_{i_t, j}, plus 1e-7 n_j, with W
+the counts of ``counting.py``, weighed as in ``neighbours.py``.
+Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
 """
 
 from __future__ import annotations
@@ -38,16 +40,19 @@ class SessionKNNView(CountedView):
 
 @backbones.register("SessionKNN")
 class SessionKNN(CountedModel):
-    """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``; weights are float16 numbers.
+    """Item neighbours, cut to ``student_neighbors`` an item or to ``student_bytes``;
+    weights are float16 numbers.
 
-    Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``, ``knn_target_exponent``, ``knn_decay``
-    and ``knn_edge_weight`` (a number, or a list from which validation chooses), ``knn_last_items``, ``knn_refine_epochs``,
-    ``student_neighbors``, ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
-    ``teacher_model`` it keeps its whole table, without text.
+    Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``,
+    ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a number, or a list from which validation
+    chooses), ``knn_last_items``, ``knn_refine_epochs``, ``student_neighbors``, ``student_bytes``,
+    ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone;
+    as ``teacher_model`` it keeps its whole table, without text.
 
-    ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts ``indptr``
-    (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one after the other,
-    ``counts`` (n_items,) int32 and ``decay``. ``made`` is what ``fit_table`` made it of, None for a table that was loaded.
+    ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts
+    ``indptr`` (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one
+    after the other, ``counts`` (n_items,) int32 and ``decay``.
+    ``made`` is what ``fit_table`` made it of, None for a table that was loaded.
     """
 
     view_class = SessionKNNView
@@ -82,7 +87,8 @@ class SessionKNN(CountedModel):
         return self.own_settings[key].checked(key, value)
 
     def count(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> Counted:
-        """``fit_table``, with a line that says what came of it; its facts are what was chosen, and ``edges``, how many are kept."""
+        """``fit_table``, with a line that says what came of it; its facts are what was chosen, and ``edges``,
+        how many are kept."""
         edges = edges or {}
         chosen = self.fit_table(train, valid, edges)
         words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
@@ -90,35 +96,51 @@ class SessionKNN(CountedModel):
             words.append(choice_words(chosen))
         for name in edges:
             weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
-            words.append(f"{count:,} edges of {name} at weight {weight:g}" + ("" if weight else ", which is none at all"))
+            words.append(
+                f"{count:,} edges of {name} at weight {weight:g}"
+                + ("" if weight else ", which is none at all")
+            )
         if "refined_epoch" in chosen:
             before, after = chosen["refined_before"], chosen["refined_after"]
-            words.append(f"weights refined for {chosen['refined_epoch']} epochs ({before:.4f} -> {after:.4f} on validation)")
+            words.append(
+                f"weights refined for {chosen['refined_epoch']} epochs ({before:.4f} -> {after:.4f} on "
+                "validation)"
+            )
         kept, n_items = len(self.indices), self.n_items
-        words.append(f"{kept:,} edges kept, {kept / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, kept):,} bytes")
+        words.append(
+            f"{kept:,} edges kept, {kept / max(1, n_items - 1):.1f} an item, {table_bytes(n_items, kept):,} "
+            "bytes"
+        )
         facts = {key: value for key, value in chosen.items() if not math.isnan(value)}
         return Counted({**facts, "edges": kept}, tuple(words))
 
-    def fit_table(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> dict[str, Any]:
+    def fit_table(
+        self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None
+    ) -> dict[str, Any]:
         """Count, choose, add, cut.
 
         Args:
-            train, valid: the parts of a RecBole data set. The settings with the best mean gain of the targets' ranks in
-                ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole table are taken (``fit_counts``);
-                without ``valid`` those where the search would start.
-            edges: name -> edges that are added, one set after the other, at the scale of the table's own (``edges.like``) times
-                a weight of ``knn_edge_weight``. Validation chooses the weight under the table as it is served; a weight
-                above the smallest has to gain more than chance.
+            train, valid: the parts of a RecBole data set. The settings with the best mean gain of the
+                targets' ranks in ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole
+                table are taken (``fit_counts``); without ``valid`` those where the search would start.
+            edges: name -> edges that are added, one set after the other, at the scale of the table's own
+                (``edges.like``) times a weight of ``knn_edge_weight``. Validation chooses the weight under
+                the table as it is served; a weight above the smallest has to gain more than chance.
 
         Returns:
-            the chosen ``Counting`` by its names; ``valid``, its gain, ``tried``, how many settings were, ``over_plain`` and
-            ``over_next``, what it gains over plain counting and over the best of the others, with the ends of their intervals
-            (``..._low``, ``..._high``), all NaN without a choice; for each set of edges ``<name>_edges``, how many, and
-            ``<name>_weight``; with ``knn_refine_epochs`` and ``valid`` the epoch that was kept, ``refined_epoch`` (0: the
-            counted weights), and the gains ``refined_before`` and ``refined_after``.
+            the chosen ``Counting`` by its names; ``valid``, its gain, ``tried``, how many settings were,
+            ``over_plain`` and ``over_next``, what it gains over plain counting and over the best of the
+            others, with the ends of their intervals (``..._low``, ``..._high``), all NaN without a choice;
+            for each set of edges ``<name>_edges``, how many, and ``<name>_weight``; with
+            ``knn_refine_epochs`` and ``valid`` the epoch that was kept, ``refined_epoch`` (0:
+            the counted weights), and the gains ``refined_before`` and ``refined_after``.
         """
         choice = fit_counts(train, valid, self.grid, self.last_items, self.mask_session_items)
-        sessions = None if valid is None else Sessions.of(valid, self.last_items, self.mask_session_items).with_earlier()
+        sessions = (
+            None
+            if valid is None
+            else Sessions.of(valid, self.last_items, self.mask_session_items).with_earlier()
+        )
         chosen: dict[str, Any] = {**choice.how._asdict(), **choice.facts()}
         how, counts, table = choice.how, choice.counts, choice.table
         weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
@@ -138,17 +160,22 @@ class SessionKNN(CountedModel):
                 return float(sessions.gains(one, counts, how.decay).mean())
 
             seed = stage_seed(self.seed, "knn_refine")
-            table, epoch, gains = refined(table, parts, how.decay, self.last_items, self.refine_epochs, gain, seed)  # type: ignore[arg-type]
+            table, epoch, gains = refined(
+                table, parts, how.decay, self.last_items, self.refine_epochs, gain, seed
+            )  # type: ignore[arg-type]
             chosen.update(refined_epoch=epoch, refined_before=gains[0], refined_after=max(gains))
         self.made = Made(how, tuple(sets), refined=bool(chosen.get("refined_epoch")))
         self.set_table(table, counts, how.decay)
         return chosen
 
-    def _add(self, table: csr_array, edges: csr_array, weighing: Weighing, sessions: Sessions | None) -> tuple[csr_array, float]:
+    def _add(
+        self, table: csr_array, edges: csr_array, weighing: Weighing, sessions: Sessions | None
+    ) -> tuple[csr_array, float]:
         """The table with the edges at the weight that validation prefers, and that weight.
 
-        A weight is preferred to 0 only where it gains more than chance, and where the places behind the cutoff do not lose: edges
-        that say nothing put items at random where the table has none, which can only gain within the first few.
+        A weight is preferred to 0 only where it gains more than chance, and where the places behind the
+        cutoff do not lose: edges that say nothing put items at random where the table has none,
+        which can only gain within the first few.
         """
         edges = like(edges, self._cut(table))
         choices = sorted(self.edge_weights)
@@ -160,7 +187,10 @@ class SessionKNN(CountedModel):
             best = int(np.argmax([gain.mean() for gain in gains]))
             if choices[0] == 0 and best:
                 low, _ = paired_intervals(sessions.by_session(gains[best] - gains[0])[:, None])
-                behind = sessions.worth(ranks[best], everywhere=True).mean() - sessions.worth(ranks[0], everywhere=True).mean()
+                behind = (
+                    sessions.worth(ranks[best], everywhere=True).mean()
+                    - sessions.worth(ranks[0], everywhere=True).mean()
+                )
                 best = best if low > 0 and behind >= 0 else 0
             weight = choices[best]
         return added(table, edges, weight), weight
@@ -173,14 +203,18 @@ class SessionKNN(CountedModel):
         """Take over a table (n_items, n_items), popularities (n_items,) and the decay."""
         device = self.indptr.device
         for name, values, dtype in (
-            ("indptr", table.indptr, np.int32), ("indices", table.indices, np.int32), ("counts", counts, np.int32),
+            ("indptr", table.indptr, np.int32), ("indices", table.indices, np.int32),
+            ("counts", counts, np.int32),
         ):  # fmt: skip
             setattr(self, name, torch.from_numpy(values.astype(dtype)).to(device))
-        self.weights = nn.Parameter(torch.from_numpy(table.data.astype(np.float16)).to(device), requires_grad=False)
+        self.weights = nn.Parameter(
+            torch.from_numpy(table.data.astype(np.float16)).to(device), requires_grad=False
+        )
         self.decay = torch.tensor(decay, dtype=torch.float32, device=device)
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        """Scores of every item, (B, L), (B,) -> (B, n_items). Takes O(edges of the sessions' items) beside the result."""
+        """Scores of every item, (B, L), (B,) -> (B, n_items). Takes O(edges of the sessions' items) beside
+        the result."""
         row, place, vote = self.votes(item_seq, item_seq_len)
         scores = (PRIOR * self.counts).repeat(len(item_seq), 1)
         spot = row * self.n_items + self.indices[place]
@@ -203,7 +237,9 @@ class SessionKNN(CountedModel):
         place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
         return row[slot], place, vote[slot]
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         # the number of edges is not known before
         for name in ("indices", "weights"):
             stored, own = state_dict.get(prefix + name), getattr(self, name)
@@ -214,7 +250,10 @@ class SessionKNN(CountedModel):
 
 def choice_words(chosen: Mapping[str, float]) -> str:
     """What validation chose from, what that took, and what it is worth."""
-    words = f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s ({chosen['valid']:.4f}"
+    words = (
+        f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s "
+        f"({chosen['valid']:.4f}"
+    )
     for key, other in (("over_plain", "plain counting"), ("over_next", "the next best")):
         low, high = chosen[f"{key}_low"], chosen[f"{key}_high"]
         words += f", {chosen[key]:+.4f} [{low:+.4f}, {high:+.4f}] against {other}"

@@ -18,7 +18,8 @@ _LOSS = Field(NO_DEFAULT, str, choices=LOSSES)
 
 
 def last_items(item_seq: Tensor, item_seq_len: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """The same sessions in exactly ``width`` columns, their last items where they are longer: (B, width), (B,)."""
+    """The same sessions in exactly ``width`` columns, their last items where they are longer:
+    (B, width), (B,)."""
     if item_seq.shape[1] <= width:
         return pad(item_seq, (0, width - item_seq.shape[1])), item_seq_len
     start = (item_seq_len - width).clamp_min(0).unsqueeze(1)
@@ -27,23 +28,27 @@ def last_items(item_seq: Tensor, item_seq_len: Tensor, width: int) -> tuple[Tens
 
 
 def item_weights(item_seq: Tensor, item_seq_len: Tensor, decay: float) -> Tensor:
-    """What every item counts in the mean of its session, (B, L), (B,) -> (B, L): decay^t, t = 0 the newest, over their sum."""
+    """What every item counts in the mean of its session, (B, L), (B,) -> (B, L):
+    decay^t, t = 0 the newest, over their sum."""
     age = item_seq_len.unsqueeze(1) - 1 - torch.arange(item_seq.shape[1], device=item_seq.device)
     weight = torch.where(age >= 0, decay ** age.clamp_min(0), 0.0)
     return weight / weight.sum(1, keepdim=True)
 
 
 class SessionModel(SequentialRecommender):
-    """A RecBole sequential model; a subclass adds ``forward``: (B, L) items, (B,) lengths -> (B, d) session vectors.
+    """A RecBole sequential model; a subclass adds ``forward``: (B, L) items, (B,) lengths -> (B,
+    d) session vectors.
 
     Settings: ``embedding_size`` (d) and ``loss_type``, one of
 
     - ``BPR_INBATCH`` (the paper's): the targets of the batch's other rows are the negatives;
     - ``CE``: softmax over all items;
-    - ``BPR``, ``BCE``: against ``loss_negatives`` items a row, drawn uniformly outside of the session and the target.
+    - ``BPR``, ``BCE``: against ``loss_negatives`` items a row, drawn uniformly outside of the session and the
+      target.
 
-    The last two draw their negatives themselves, so a batch carries none with any of them (``train_neg_sample_args: ~``),
-    and the model trains the same under RecBole's stock trainer and inside ALKDRec.
+    The last two draw their negatives themselves, so a batch carries none with any of them
+    (``train_neg_sample_args: ~``), and the model trains the same under RecBole's stock trainer and inside
+    ALKDRec.
     """
 
     input_type = InputType.POINTWISE
@@ -68,9 +73,13 @@ class SessionModel(SequentialRecommender):
             return nn.functional.cross_entropy(session @ table.T, target)
         if self.loss_type == "BPR_INBATCH":
             return in_batch_bpr(session, table[target])
-        drawn = draw_items(torch.cat([item_seq, target.unsqueeze(1)], dim=1), self.loss_negatives, self.n_items)
+        drawn = draw_items(
+            torch.cat([item_seq, target.unsqueeze(1)], dim=1), self.loss_negatives, self.n_items
+        )
         negative = torch.einsum("bd,bmd->bm", session, table[drawn])
-        return (sampled_bpr if self.loss_type == "BPR" else sampled_bce)((session * table[target]).sum(1), negative)
+        return (sampled_bpr if self.loss_type == "BPR" else sampled_bce)(
+            (session * table[target]).sum(1), negative
+        )
 
     def predict(self, interaction: Any) -> Tensor:
         session = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])

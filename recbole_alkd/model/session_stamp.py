@@ -1,7 +1,9 @@
-"""Session STAMP, the paper's second backbone: attention on the session's items, steered by its last item and its mean.
+"""Session STAMP, the paper's second backbone: attention on the session's items,
+steered by its last item and its mean.
 
-Liu et al., "STAMP: Short-Term Attention/Memory Priority Model for Session-based Recommendation" (KDD 2018), in the form that
-ALKDRec (AAAI 2025) uses: a second item table for the scores, and no MLPs after the attention.
+Liu et al., "STAMP: Short-Term Attention/Memory Priority Model for Session-based Recommendation" (KDD 2018),
+in the form that ALKDRec (AAAI 2025) uses: a second item table for the scores,
+and no MLPs after the attention.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ from recbole_alkd.registry import backbones
 class SessionSTAMP(SessionModel):
     """h = m + sum_p alpha_p x_p, with m the mean of the session's input vectors x_p and x_t the last of them,
 
-    alpha_p = w0' sigmoid(W1 x_p + W2 x_t + W3 m + b), not normalised. Item vectors start at N(0, 0.002), matrices at
-    N(0, 0.05). The padding's vector is 0, so that the width of a batch does not matter (published code leaves it at its
-    random start).
+    alpha_p = w0' sigmoid(W1 x_p + W2 x_t + W3 m + b), not normalised. Item vectors start at N(0, 0.002),
+    matrices at N(0, 0.05). The padding's vector is 0, so that the width of a batch does not matter (published
+    code leaves it at its random start).
 
-    Settings: those of ``SessionModel``. It also runs alone, with ``--model=SessionSTAMP`` and RecBole's stock trainer.
+    Settings: those of ``SessionModel``. It also runs alone, with ``--model=SessionSTAMP`` and RecBole's stock
+    trainer.
     """
 
     def __init__(self, config: Any, dataset: Any) -> None:

@@ -1,4 +1,5 @@
-"""The two recommenders that need no training: popularity and item-kNN, on the same instances as every other one."""
+"""The two recommenders that need no training: popularity and item-kNN, on the same instances as every other
+one."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ KINDS = {"popularity": "popularity", "item_knn": "item-kNN"}
 class SimpleRecommender:
     """Scores from counts over the training sessions (their targets included).
 
-    ``popularity``: in how many training sessions an item is. ``item_knn``: the whole table of SessionKNN, chosen on validation from
-    the grid that is shipped with it, whatever the run's own student counts: a rival that is tuned as well as a table is.
+    ``popularity``: in how many training sessions an item is. ``item_knn``: the whole table of SessionKNN,
+    chosen on validation from the grid that is shipped with it, whatever the run's own student counts:
+    a rival that is tuned as well as a table is.
 
     Args:
         kind: which of the two.
@@ -31,7 +33,11 @@ class SimpleRecommender:
     def __init__(self, kind: str, train: Any, valid: Any = None, mask_session_items: bool = False) -> None:
         self.kind, self.masked = kind, mask_session_items
         if kind == "popularity":  # a table without a neighbour
-            self.count, self.last_items, self.decay = session_counts(*training_sessions(train), train.item_num), 1, 0.0
+            self.count, self.last_items, self.decay = (
+                session_counts(*training_sessions(train), train.item_num),
+                1,
+                0.0,
+            )
             self.table = csr_array((train.item_num, train.item_num), dtype=np.float32)
             return
         defaults = model_defaults("SessionKNN", property_folders())
@@ -48,7 +54,11 @@ class SimpleRecommender:
     @property
     def bytes(self) -> int:
         """Memory of these numbers."""
-        return table_bytes(len(self.count), self.table.nnz) if self.kind == "item_knn" else int(self.count.nbytes)
+        return (
+            table_bytes(len(self.count), self.table.nnz)
+            if self.kind == "item_knn"
+            else int(self.count.nbytes)
+        )
 
     def ranks(self, part: Any) -> np.ndarray:
         """Mean ranks at ties of the targets of a part, (rows,)."""

@@ -1,7 +1,8 @@
-"""Ranks of targets under a served neighbour table (SessionKNN), from the scores that neighbours give and no row of all items.
+"""Ranks of targets under a served neighbour table (SessionKNN), from the scores that neighbours give and no
+row of all items.
 
-An item that no neighbour speaks for has the score of its popularity alone, so all of these are ranked by one sorted list. Of 43,000
-items a session gives a few hundred scores of their own.
+An item that no neighbour speaks for has the score of its popularity alone, so all of these are ranked by one
+sorted list. Of 43,000 items a session gives a few hundred scores of their own.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ EDGES = 2**22  # that are looked at together: about 200 MiB
 
 
 @torch.no_grad()
-def table_ranks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
-    """Rank of each row's target among all items but the padding, 1 = best; ties share the mean of their ranks.
+def table_ranks(
+    model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool
+) -> Tensor:
+    """Rank of each row's target among all items but the padding, 1 = best;
+    ties share the mean of their ranks.
 
-    On a CPU these are the ranks of ``SessionKNN.scores`` to the bit: the same numbers are summed in the same order.
+    On a CPU these are the ranks of ``SessionKNN.scores`` to the bit: the same numbers are summed in the same
+    order.
 
     Args:
         model: the fitted table. item_seq (B, L), item_seq_len (B,), target (B,): as RecBole has them.
-        masked: whether items of the session are never recommended. A target among them shares the last places with the others.
+        masked: whether items of the session are never recommended.
+            A target among them shares the last places with the others.
 
     Returns:
         (B,) float64.
@@ -50,8 +56,11 @@ def _blocks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor) -> tuple[
     return torch.arange(len(item_seq), device=item.device).split(sizes.tolist())
 
 
-def _own_scores(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, prior: Tensor, masked: bool) -> tuple[Tensor, Tensor]:
-    """Scores other than the prior: their places in the matrix of rows and items, ascending, and the scores."""
+def _own_scores(
+    model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, prior: Tensor, masked: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores other than the prior: their places in the matrix of rows and items, ascending, and
+    the scores."""
     row, place, vote = model.votes(item_seq, item_seq_len)
     spot = row * model.n_items + model.indices[place]
     start = torch.arange(len(item_seq), device=item_seq.device).unsqueeze(1) * model.n_items
@@ -74,7 +83,10 @@ def _ranks(spot: Tensor, score: Tensor, prior: Tensor, by_prior: Tensor, target:
         own = torch.where(spot[at] == wanted, score[at], own)
     ours, floor = own[row], prior[item]
     # all items by the prior, less those that have a score of their own, and these
-    above, level = (score > ours).long() - (floor > ours).long(), (score == ours).long() - (floor == ours).long()
+    above, level = (
+        (score > ours).long() - (floor > ours).long(),
+        (score == ours).long() - (floor == ours).long(),
+    )
     low, high = torch.searchsorted(by_prior, own), torch.searchsorted(by_prior, own, right=True)
     above = (len(by_prior) - high).index_add(0, row, above)
     level = (high - low).index_add(0, row, level)

@@ -76,7 +76,8 @@ def steps(
 
 
 def shares(grown: list[csr_array], made: Made, table: csr_array) -> dict[str, np.ndarray]:
-    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1]; the rest was counted.
+    """What of every edge of ``table`` came from a set of edges: name -> (E,) float32 in [0, 1];
+    the rest was counted.
 
     Args:
         grown: what ``steps`` gave. table: the last of them, cut.

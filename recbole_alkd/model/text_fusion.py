@@ -2,9 +2,9 @@
 
     score(j) = the student's + w * (mean over the session's items i of T_i) . T_j,
 
-which is the student with [F_in | sqrt(w) T] and [F_out | sqrt(w) T] in place of its item tables wherever its session vector is
-the mean of input vectors (SessionFPMC, older items counting less in both means), and the same sum of scores for every other
-backbone.
+which is the student with [F_in | sqrt(w) T] and [F_out | sqrt(w) T] in place of its item tables wherever its
+session vector is the mean of input vectors (SessionFPMC, older items counting less in both means), and the
+same sum of scores for every other backbone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from recbole_alkd.model.session_model import item_weights
 
 
 def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
-    """Centred title vectors in their ``size`` principal components, rows at length 1: (n_items, d) -> (n_items, min(size, d)).
+    """Centred title vectors in their ``size`` principal components, rows at length 1:
+    (n_items, d) -> (n_items, min(size, d)).
 
     float32; items without a title (rows of 0) stay at 0.
     """
@@ -33,12 +34,15 @@ def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
         _, axes = np.linalg.eigh(centred.T @ centred)  # rising
         reduced = centred @ axes[:, ::-1][:, : coordinates.shape[1]]
         length = np.linalg.norm(reduced, axis=1, keepdims=True)
-        coordinates[known] = np.divide(reduced, length, out=np.zeros_like(reduced), where=length > 1e-6 * max(1e-30, float(length.max())))
+        coordinates[known] = np.divide(
+            reduced, length, out=np.zeros_like(reduced), where=length > 1e-6 * max(1e-30, float(length.max()))
+        )
     return coordinates
 
 
 class TextTable(nn.Module):
-    """The table that is served beside a student, sqrt(w) T, (n_items, d) float32; None, and no part of the state, without one."""
+    """The table that is served beside a student, sqrt(w) T, (n_items, d) float32;
+    None, and no part of the state, without one."""
 
     vectors: nn.Parameter | None
     place: Tensor
@@ -55,7 +59,9 @@ class TextTable(nn.Module):
         if vectors is not None:
             self.vectors = nn.Parameter(torch.from_numpy(vectors).to(self.place.device), requires_grad=False)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
         # whether there is a table, and its width, is the state's to say
         stored, self.vectors = state_dict.get(f"{prefix}vectors"), None
         if stored is not None and stored.ndim == 2:
@@ -65,7 +71,8 @@ class TextTable(nn.Module):
 
 
 class TextFusion(Backbone):
-    """A view over a view, with the titles of a ``TextTable`` in its vectors and scores; the view itself while there are none."""
+    """A view over a view, with the titles of a ``TextTable`` in its vectors and scores;
+    the view itself while there are none."""
 
     def __init__(self, base: Backbone, titles: TextTable) -> None:
         super().__init__(base.model, base.config)
@@ -74,8 +81,12 @@ class TextFusion(Backbone):
     def session_titles(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Mean title vector of the session, (B, L), (B,) -> (B, d)."""
         assert self.titles.vectors is not None
-        weights = item_weights(item_seq, item_seq_len, getattr(self.model, "item_decay", 1.0)).to(self.titles.vectors.dtype)
-        return embedding_bag(item_seq, self.titles.vectors, mode="sum", padding_idx=0, per_sample_weights=weights)
+        weights = item_weights(item_seq, item_seq_len, getattr(self.model, "item_decay", 1.0)).to(
+            self.titles.vectors.dtype
+        )
+        return embedding_bag(
+            item_seq, self.titles.vectors, mode="sum", padding_idx=0, per_sample_weights=weights
+        )
 
     def encode(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         session = self.base.encode(item_seq, item_seq_len)
@@ -89,7 +100,11 @@ class TextFusion(Backbone):
 
     def item_vectors(self, items: Tensor, sparse: bool = False) -> Tensor:
         vectors = self.base.item_vectors(items, sparse)
-        return vectors if self.titles.vectors is None else torch.cat([vectors, self.titles.vectors[items]], dim=1)
+        return (
+            vectors
+            if self.titles.vectors is None
+            else torch.cat([vectors, self.titles.vectors[items]], dim=1)
+        )
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         scores = self.base.scores(item_seq, item_seq_len)

@@ -26,22 +26,44 @@ _WIDTH = 26  # characters of a title in lists that stand side by side
 
 
 def add_serving_commands(commands: Any) -> None:
-    """Mount the commands on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs one."""
-    export = _add(commands, "export", _export, "write the student of a finished run as a folder of its own, or for another program")
+    """Mount the commands on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)``
+    runs one."""
+    export = _add(
+        commands,
+        "export",
+        _export,
+        "write the student of a finished run as a folder of its own, or for another program",
+    )
     source = export.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, dest="folder", metavar="RUN_FOLDER", help="the folder of a finished run")
+    source.add_argument(
+        "--run", type=Path, dest="folder", metavar="RUN_FOLDER", help="the folder of a finished run"
+    )
     source.add_argument("--bundle", type=Path, metavar="BUNDLE", help="a bundle")
-    export.add_argument("--out", required=True, type=Path, metavar="OUT", help="a folder (redis: a file) that is not there")
-    formats = "bundle (default): all of it; onnx: the graph and its numbers; vectors: .npy and ids, for FAISS and usearch; "
+    export.add_argument(
+        "--out", required=True, type=Path, metavar="OUT", help="a folder (redis: a file) that is not there"
+    )
+    formats = (
+        "bundle (default): all of it; onnx: the graph and its numbers; "
+        "vectors: .npy and ids, for FAISS and usearch; "
+    )
     formats += "redis: item -> packed neighbours, for redis-cli --pipe; triton: a model repository"
-    export.add_argument("--format", choices=("bundle", "onnx", "vectors", "redis", "triton"), default="bundle", help=formats)
+    export.add_argument(
+        "--format", choices=("bundle", "onnx", "vectors", "redis", "triton"), default="bundle", help=formats
+    )
 
     recommend = _add(commands, "recommend", _recommend, "recommend items for a session")
     _add_bundle(recommend)
     what = recommend.add_mutually_exclusive_group(required=True)
     what.add_argument("--history", metavar="ITEMS", help=_HISTORY)
-    what.add_argument("--file", type=Path, metavar="FILE", help='JSON lines: [ids] or {"session": any, "history": [ids]}')
-    recommend.add_argument("--out", type=Path, metavar="FILE", help="with --file: where to; started again after a kill, it resumes")
+    what.add_argument(
+        "--file", type=Path, metavar="FILE", help='JSON lines: [ids] or {"session": any, "history": [ids]}'
+    )
+    recommend.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="with --file: where to; started again after a kill, it resumes",
+    )
     recommend.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
     recommend.add_argument("--repeats", action="store_true", help="items of the session may come again")
     recommend.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -50,40 +72,86 @@ def add_serving_commands(commands: Any) -> None:
     _add_bundle(explain)
     asked = explain.add_mutually_exclusive_group(required=True)
     asked.add_argument("--history", metavar="ITEMS", help=_HISTORY)
-    labelled = "id of a labelled session: what the LLM and the recommenders of the run list for it (needs a run's folder)"
+    labelled = (
+        "id of a labelled session: what the LLM and the recommenders of the run list for it (needs a run's "
+        "folder)"
+    )
     asked.add_argument("--session", metavar="ID", help=labelled)
     explain.add_argument("--item", metavar="ITEM", help="its id or title; the best recommendation without it")
     explain.add_argument("--json", action="store_true", help="one JSON object a line")
 
-    update = _add(commands, "update", _update, "add new sessions and items to the table of a bundle, without training")
-    update.add_argument("--bundle", required=True, type=Path, metavar="FOLDER", help="a bundle of a table, or a run's folder")
-    update.add_argument("--inter", required=True, type=Path, metavar="FILE", help="whole sessions that the table does not hold")
-    update.add_argument("--titles", type=Path, metavar="FILE", help="titles of new items (default: the .item file beside them)")
-    update.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
+    update = _add(
+        commands, "update", _update, "add new sessions and items to the table of a bundle, without training"
+    )
+    update.add_argument(
+        "--bundle", required=True, type=Path, metavar="FOLDER", help="a bundle of a table, or a run's folder"
+    )
+    update.add_argument(
+        "--inter",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="whole sessions that the table does not hold",
+    )
+    update.add_argument(
+        "--titles",
+        type=Path,
+        metavar="FILE",
+        help="titles of new items (default: the .item file beside them)",
+    )
+    update.add_argument(
+        "--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there"
+    )
 
-    serve = _add(commands, "serve", _serve, "answer over HTTP: JSON, metrics and a page to try it (extra serve)")
+    serve = _add(
+        commands, "serve", _serve, "answer over HTTP: JSON, metrics and a page to try it (extra serve)"
+    )
     _add_bundle(serve)
-    serve.add_argument("--teacher", type=Path, metavar="FOLDER", help="a teacher recommender's bundle, shown beside the student")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s; 0.0.0.0 for all)")
+    serve.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="FOLDER",
+        help="a teacher recommender's bundle, shown beside the student",
+    )
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s; 0.0.0.0 for all)"
+    )
     serve.add_argument("--port", type=int, default=8000, help="0 for any that is free (default: %(default)s)")
-    serve.add_argument("--workers", type=int, default=1, metavar="N", help="processes, which share the mapped bundle (default: 1)")
+    serve.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes, which share the mapped bundle (default: 1)",
+    )
     limits = Limits()
     for name, kind, text in (
-        ("body", int, "bytes of a request"), ("history", int, "items of a session"), ("k", int, "recommendations"),
+        ("body", int, "bytes of a request"), ("history", int, "items of a session"),
+        ("k", int, "recommendations"),
         ("connections", int, "connections of a worker at a time"),
         ("seconds", float, "seconds for a request to arrive and for an answer to be taken"),
     ):  # fmt: skip
         usual = getattr(limits, name)
-        serve.add_argument(f"--max-{name}", type=kind, default=usual, metavar="N", help=f"most {text} (default: {usual:,})")
+        serve.add_argument(
+            f"--max-{name}", type=kind, default=usual, metavar="N", help=f"most {text} (default: {usual:,})"
+        )
 
-    _add_bundle(_add(commands, "mcp", _mcp, "answer an assistant over the Model Context Protocol on stdin and stdout (extra mcp)"))
+    _add_bundle(
+        _add(
+            commands,
+            "mcp",
+            _mcp,
+            "answer an assistant over the Model Context Protocol on stdin and stdout (extra mcp)",
+        )
+    )
 
 
 def read_history(recommender: Recommender, text: str) -> list[str]:
     """The item ids that somebody typed: ids between spaces, or ids and titles between semicolons.
 
     Raises:
-        AlkdError: nothing there, or something that is neither an id nor the title of one item; it shows near ones.
+        AlkdError: nothing there, or something that is neither an id nor the title of one item;
+            it shows near ones.
     """
     words = text.split()
     if not words:
@@ -98,7 +166,8 @@ def read_history(recommender: Recommender, text: str) -> list[str]:
 
 
 def read_item(recommender: Recommender, text: str, name: str) -> str:
-    """The id of an item that somebody named by its id or its title, in any case; the only one whose title holds these words."""
+    """The id of an item that somebody named by its id or its title, in any case;
+    the only one whose title holds these words."""
     if recommender.items.number(text):
         return text
     matches = recommender.find(text)
@@ -114,18 +183,29 @@ def read_item(recommender: Recommender, text: str, name: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Somebody else's text on a terminal: without control characters, which could move the cursor or rename the window."""
+    """Somebody else's text on a terminal: without control characters, which could move the cursor or rename
+    the window."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+def _add(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", required=True, type=Path, metavar="FOLDER", help="a bundle, or the folder of a finished run")
+    parser.add_argument(
+        "--bundle",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="a bundle, or the folder of a finished run",
+    )
     parser.add_argument("--verify", action="store_true", help="hash every file of the bundle first")
 
 
@@ -158,7 +238,10 @@ def _recommend(args: argparse.Namespace) -> None:
         _print_json(recommendations)
         return
     print(f"after {_named(recommender, history)}:")
-    _print_rows(["", "item", "title", "score"], [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(recommendations, 1)])
+    _print_rows(
+        ["", "item", "title", "score"],
+        [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(recommendations, 1)],
+    )
 
 
 def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
@@ -177,7 +260,9 @@ def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
 
     progress = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell)
     resumed = f" ({progress.resumed:,} of them by an earlier start)" if progress.resumed else ""
-    unknown = f"; {progress.unknown:,} ids are not in the catalogue and were ignored" if progress.unknown else ""
+    unknown = (
+        f"; {progress.unknown:,} ids are not in the catalogue and were ignored" if progress.unknown else ""
+    )
     print(f"written: {args.out}, {progress.done:,} sessions{resumed}{unknown}")
 
 
@@ -199,8 +284,13 @@ def _explain(args: argparse.Namespace) -> None:
         _print_json(reasons)
         return
     print(f"{_named(recommender, [item])} after {_named(recommender, history)}:")
-    rows = [(one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons]
-    _print_rows(["from", "title", "kind", "weight"], [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")])
+    rows = [
+        (one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons
+    ]
+    _print_rows(
+        ["from", "title", "kind", "weight"],
+        [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")],
+    )
 
 
 def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: bool) -> None:
@@ -214,7 +304,9 @@ def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: b
     rows = []
     for place in range(max(map(len, lists))):
         items = [one[place] if place < len(one) else None for one in lists]
-        names = ["" if item is None else _short_title(recommender, item, labelled["target"]) for item in items]
+        names = [
+            "" if item is None else _short_title(recommender, item, labelled["target"]) for item in items
+        ]
         rows.append((str(place + 1), *names))
     _print_rows(["", *COLUMNS.values()], rows)
 
@@ -236,7 +328,9 @@ def _update(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> int:
     from recbole_alkd.serving.service.workers import Job, serve
 
-    given = {name: getattr(args, f"max_{name}") for name in ("body", "history", "k", "connections", "seconds")}
+    given = {
+        name: getattr(args, f"max_{name}") for name in ("body", "history", "k", "connections", "seconds")
+    }
     numbers = {"--workers": args.workers, **{f"--max-{name}": value for name, value in given.items()}}
     for name, value in numbers.items():
         if not value > 0:

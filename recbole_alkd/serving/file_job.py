@@ -1,8 +1,8 @@
 """Recommendations for a file of sessions of any size, which can be killed and started again.
 
-While it works ``OUT.part`` grows, and ``OUT.part.json`` says after every few seconds how much of it and of the sessions is on the
-disk. The next start cuts ``OUT.part`` back to that place and goes on from there, so that no line is there twice, none by half and
-none is missing. In the end ``OUT.part`` becomes ``OUT``.
+While it works ``OUT.part`` grows, and ``OUT.part.json`` says after every few seconds how much of it and of
+the sessions is on the disk. The next start cuts ``OUT.part`` back to that place and goes on from there, so
+that no line is there twice, none by half and none is missing. In the end ``OUT.part`` becomes ``OUT``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _SAVED = 2.0  # seconds between two notes of how far it has come
 
 
 class _Point(NamedTuple):
-    """A place to which all is done: lines and bytes read, sessions done, ids ignored, bytes written, hash of what was read."""
+    """A place to which all is done: lines and bytes read, sessions done, ids ignored, bytes written,
+    hash of what was read."""
 
     lines: int
     read: int
@@ -41,7 +42,8 @@ class _Point(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far it has come. done: sessions; bytes: read of ``size``; unknown: ids ignored; resumed: sessions of earlier starts."""
+    """How far it has come. done: sessions; bytes: read of ``size``; unknown: ids ignored;
+    resumed: sessions of earlier starts."""
 
     done: int
     bytes: int
@@ -61,13 +63,15 @@ def recommend_file(
     """Write the ``k`` best items for every session of a file.
 
     Args:
-        file: JSON lines, each a list of item ids (oldest first) or an object with ``history`` and, if it likes, ``session``,
-            which is anything to know it by. out: a file that is not there; of every session a line with ``items`` and
-            ``scores``, and its ``session``, in the same order. tell: is called after every batch.
+        file: JSON lines, each a list of item ids (oldest first) or an object with ``history`` and, if it
+            likes, ``session``, which is anything to know it by. out: a file that is not there; of every
+            session a line with ``items`` and ``scores``, and its ``session``, in the same order.
+            tell: is called after every batch.
 
     Raises:
-        AlkdError: a line that is none of these, which is named (what was done before it is kept: correct it and start again);
-            ``out`` is there; ``OUT.part`` is of another bundle, of other options or of other sessions.
+        AlkdError: a line that is none of these, which is named (what was done before it is kept: correct it
+            and start again); ``out`` is there; ``OUT.part`` is of another bundle,
+            of other options or of other sessions.
     """
     at_least_one(k)
     if out.exists():
@@ -89,11 +93,28 @@ class _Job:
     """One start of it."""
 
     def __init__(
-        self, recommender: Recommender, file: Path, source: BinaryIO, target: BinaryIO, state: Path, k: int, exclude_history: bool
+        self,
+        recommender: Recommender,
+        file: Path,
+        source: BinaryIO,
+        target: BinaryIO,
+        state: Path,
+        k: int,
+        exclude_history: bool,
     ) -> None:
-        self.recommender, self.file, self.source, self.target, self.state = recommender, file, source, target, state
+        self.recommender, self.file, self.source, self.target, self.state = (
+            recommender,
+            file,
+            source,
+            target,
+            state,
+        )
         self.k, self.exclude_history = k, exclude_history
-        self.options = {"k": k, "exclude_history": exclude_history, "bundle": digest(recommender.path / MANIFEST)}
+        self.options = {
+            "k": k,
+            "exclude_history": exclude_history,
+            "bundle": digest(recommender.path / MANIFEST),
+        }
         self.size = os.fstat(source.fileno()).st_size
         self.point = _Point(0, 0, 0, 0, 0, hashlib.sha256())
         self.resumed = 0
@@ -113,7 +134,9 @@ class _Job:
                 raise ValueError
             options = dict(saved["options"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            raise AlkdError(f"{self.target.name}: {self.state.name} does not say what it is; remove both, if you can") from None
+            raise AlkdError(
+                f"{self.target.name}: {self.state.name} does not say what it is; remove both, if you can"
+            ) from None
         lines, read, done, unknown, written = numbers
         point = _Point(lines, read, done, unknown, written, hashlib.sha256())
         other = [name for name, value in self.options.items() if options.get(name) != value]
@@ -127,7 +150,10 @@ class _Job:
             point.hash.update(piece)
             left -= len(piece)
         if point.hash.hexdigest() != saved.get("sha256"):
-            raise AlkdError(f"{self.file}: its first {point.lines:,} lines are not those of {self.target.name}; remove that")
+            raise AlkdError(
+                f"{self.file}: its first {point.lines:,} lines are not those of {self.target.name}; "
+                "remove that"
+            )
         self.point, self.resumed = point, point.done
         self.target.truncate(point.written)
         self.target.seek(point.written)
@@ -142,7 +168,12 @@ class _Job:
                 read.update(raw)
                 # in one step, so that Ctrl-C never comes between two of them
                 self.point = _Point(
-                    lines, old.read + len(raw), old.done + len(sessions), old.unknown + unknown, old.written + len(answers), read
+                    lines,
+                    old.read + len(raw),
+                    old.done + len(sessions),
+                    old.unknown + unknown,
+                    old.written + len(answers),
+                    read,
                 )
                 if time.monotonic() - saved > _SAVED:
                     self._save()
@@ -163,7 +194,8 @@ class _Job:
         write_json(self.state, {**note, "sha256": point.hash.hexdigest(), "options": self.options})
 
     def _batches(self) -> Iterator[tuple[list[tuple[str | None, list[str]]], int, bytes]]:
-        """Sessions, as what they are known by (JSON) and ids; the number of their last line, and all that was read for them."""
+        """Sessions, as what they are known by (JSON) and ids; the number of their last line,
+        and all that was read for them."""
         lines, error = self.point.lines, None
         while error is None:
             sessions: list[tuple[str | None, list[str]]] = []
@@ -204,7 +236,9 @@ class _Job:
                 name = json.dumps(record["session"], ensure_ascii=False)
             record = record["history"]
         if not isinstance(record, list):
-            raise AlkdError(f"{place}: {short(record)} is not allowed; allowed: a list of item ids, oldest first")
+            raise AlkdError(
+                f"{place}: {short(record)} is not allowed; allowed: a list of item ids, oldest first"
+            )
         return name, [one if type(one) is str else item_id(place, one) for one in record]
 
     def _answers(self, sessions: list[tuple[str | None, list[str]]]) -> tuple[bytes, int]:
@@ -219,7 +253,9 @@ class _Job:
         if places:
             every = [np.array(known[place], dtype=np.int64) for place in places]
             banned = every if self.exclude_history else [nobody] * len(every)
-            items, scores, many = student.top_many([one[-recommender.max_length :] for one in every], self.k, banned)
+            items, scores, many = student.top_many(
+                [one[-recommender.max_length :] for one in every], self.k, banned
+            )
             names, values, end = items.tolist(), scores.tolist(), 0
             for place, count in zip(places, many.tolist(), strict=True):
                 begin, end = end, end + count
@@ -234,7 +270,10 @@ class _Job:
         for (name, _), (numbers, values) in zip(sessions, ranked, strict=True):
             head = "" if name is None else f'"session": {name}, '
             shown = ", ".join(map(names_of, numbers))
-            lines.append(f'{{{head}"items": [{shown}], "scores": [{", ".join([f"{value:.7g}" for value in values])}]}}\n')
+            lines.append(
+                f'{{{head}"items": [{shown}], "scores": '
+                f"[{', '.join([f'{value:.7g}' for value in values])}]}}\n"
+            )
         return "".join(lines).encode("utf-8", "replace"), unknown
 
     def _look_up(self, ids: list[str]) -> dict[str, int]:

@@ -186,7 +186,8 @@ def write_items(folder: Path, ids: Sequence[str], titles: Sequence[str], counts:
         raise ValueError(
             f"{len(ids)} ids, {len(set(ids))} of them different, {len(titles)} titles, counts {counts.shape}"
         )
-    text = json.encoder.encode_basestring  # a string as JSON; an encoder for each line takes ten times as long
+    # a string as JSON; an encoder for each line takes ten times as long
+    text = json.encoder.encode_basestring
     with open(folder / ITEMS, "w", encoding="utf-8", errors="replace", newline="\n") as stream:
         for item, title, count in zip(ids, titles, counts[1:].tolist(), strict=True):
             stream.write(f'{{"id": {text(item)}, "title": {text(title)}, "count": {count}}}\n')

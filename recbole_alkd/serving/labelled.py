@@ -37,7 +37,9 @@ def labelled_sessions(run: Path) -> Iterator[dict[str, Any]]:
                 record = json.loads(line)
                 _ = record["session"], record["history"], record["target"]
             except (ValueError, KeyError, TypeError, RecursionError):
-                raise AlkdError(f"{file}, line {number}: not a labelled session; the file is damaged") from None
+                raise AlkdError(
+                    f"{file}, line {number}: not a labelled session; the file is damaged"
+                ) from None
             yield record
 
 
@@ -49,4 +51,6 @@ def labelled_session(run: Path, session: str) -> dict[str, Any]:
             return record
         known.append(record["session"])
     shown = ", ".join(known[:5]) or "none"
-    raise AlkdError(f"--session: {session[:80]!r} is not one of the {len(known):,} labelled sessions; such as: {shown}")
+    raise AlkdError(
+        f"--session: {session[:80]!r} is not one of the {len(known):,} labelled sessions; such as: {shown}"
+    )

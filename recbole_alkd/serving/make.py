@@ -67,9 +67,14 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
 
 
 def commands(folder: Path, bundle: Path) -> list[str]:
-    """What to type to use the bundle of a run: a session of its most popular items, ids with spaces left out."""
+    """What to type to use the bundle of a run: a session of its most popular items, ids with
+    spaces left out."""
     items = Items.read(bundle)
-    ids = [one for one in items.ids(items.popular[:50]) if one.split() == [one] and ";" not in one and not one.startswith("-")][:3]
+    ids = [
+        one
+        for one in items.ids(items.popular[:50])
+        if one.split() == [one] and ";" not in one and not one.startswith("-")
+    ][:3]
     where, history = shlex.quote(str(folder)), shlex.quote(" ".join(ids) or "ITEM ITEM")
     return [
         f"recbole-alkd recommend --bundle {where} --history {history}",
@@ -82,8 +87,9 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     """The bundle of a finished run, as a folder of its own.
 
     Args:
-        run_folder: of ALKDRec, or a checkpoint (``.pth``) of a backbone that was trained alone. The bundle in it is
-            copied; without one it is made from the checkpoint, for which the data set has to be where it was.
+        run_folder: of ALKDRec, or a checkpoint (``.pth``) of a backbone that was trained alone. The bundle in
+            it is copied; without one it is made from the checkpoint, for which the data set has to be where
+            it was.
         out: a folder that is not there.
 
     Returns:
@@ -176,7 +182,9 @@ def shown_titles(train: Any, ids: list[str]) -> list[str]:
         titles = titles_of(train.config, train.iid_field, ids)
     except NoTitlesError:
         return [""] * len(ids)
-    except AlkdError as error:  # a run that needs no titles ends well beside a file of other titles, and so does this
+    except (
+        AlkdError
+    ) as error:  # a run that needs no titles ends well beside a file of other titles, and so does this
         logging.getLogger().warning(f"the bundle has no titles: {error}")
         return [""] * len(ids)
     return ["" if titles[item] == clean_title(f"item {item}") else titles[item] for item in ids]

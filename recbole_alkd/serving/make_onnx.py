@@ -85,7 +85,8 @@ def _prove(file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted:
     off = float(np.abs(computed - wanted).max()) if computed.shape == wanted.shape else np.inf
     if not off <= _CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise AlkdError(
-            f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those it "
+            f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those "
+            "it "
             "was made from, as it is where a model computes with numpy"
         )
 

@@ -60,7 +60,8 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     student = recommender.student
     if not isinstance(student, Table):
         raise AlkdError(
-            f"{place}: {manifest['student']['backbone']} is no table; only a table takes new sessions without "
+            f"{place}: {manifest['student']['backbone']} is no table; "
+            "only a table takes new sessions without "
             "training"
         )
     counts = TableCounts.read(place)

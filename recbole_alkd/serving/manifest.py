@@ -162,7 +162,8 @@ def _check_files(folder: Path, files: Any, verify: bool) -> None:
         size = file.stat().st_size
         if size != entry.get("bytes"):
             raise AlkdError(
-                f"{file}: {size} bytes, and {entry.get('bytes')!r} in {MANIFEST}; the bundle is damaged or was "
+                f"{file}: {size} bytes, and {entry.get('bytes')!r} in {MANIFEST}; "
+                "the bundle is damaged or was "
                 "changed"
             )
         if (verify or size <= HASHED) and digest(file) != entry.get("sha256"):

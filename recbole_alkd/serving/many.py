@@ -1,4 +1,5 @@
-"""The best items of many sessions at once under a table: array operations over all their edges, the same numbers as one by one."""
+"""The best items of many sessions at once under a table: array operations over all their edges,
+the same numbers as one by one."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ def best_of_rows(rows: np.ndarray, scores: np.ndarray, n_rows: int, k: int) -> t
 
 
 def _sorted(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A stable order of keys that are not negative, and the keys in it: the place is put into the key, where there is room for it,
-    since numbers are sorted much faster than places."""
+    """A stable order of keys that are not negative, and the keys in it: the place is put into the key, where
+    there is room for it, since numbers are sorted much faster than places."""
     room = max(1, int(len(keys) - 1).bit_length())
     if len(keys) and int(keys.max()).bit_length() + room <= _WORD:
         packed = (keys << room) | np.arange(len(keys))

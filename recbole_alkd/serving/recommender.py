@@ -19,7 +19,8 @@ _NOBODY = np.zeros(0, dtype=np.int64)
 
 
 class Recommendation(NamedTuple):
-    """An item for a session. ``title`` is somebody else's text ("" without one): to be shown, never taken for markup."""
+    """An item for a session. ``title`` is somebody else's text ("" without one):
+    to be shown, never taken for markup."""
 
     item: str
     title: str
@@ -32,8 +33,9 @@ class Reason(NamedTuple):
     Attributes:
         source: the item of the session that it comes from; None where it comes from no single one.
         item: the item that is scored.
-        kind: counted (clicks of training sessions), repeat (the item is in the session itself), title, llm (an LLM's list),
-            popularity; learned (embeddings) and together (what an encoder makes of several items at once).
+        kind: counted (clicks of training sessions), repeat (the item is in the session itself), title, llm
+            (an LLM's list), popularity; learned (embeddings) and together (what an encoder makes of several
+            items at once).
         weight: what it adds to the score.
     """
 
@@ -75,7 +77,8 @@ class Recommender:
         """Open a bundle, or the one in a finished run's folder.
 
         Args:
-            path: the folder. verify: hash every file of it first (``manifest.py`` says what is hashed otherwise).
+            path: the folder. verify: hash every file of it first (``manifest.py`` says what is hashed
+                otherwise).
             threads: of ONNX Runtime, where the backbone needs it.
 
         Raises:
@@ -94,17 +97,19 @@ class Recommender:
         allowed: Iterable[Any] | None = None,
         blocked: Iterable[Any] | None = None,
     ) -> Any:
-        """The ``k`` best items after a session, best first; of equal scores the item that came first into the catalogue.
+        """The ``k`` best items after a session, best first; of equal scores the item that came first into the
+        catalogue.
 
         Args:
-            history: the session's item ids, oldest first; text, or integers, which are taken for their digits. A list of such
-                lists gives a list of results. Of a long one the newest ``max_length`` known items count.
+            history: the session's item ids, oldest first; text, or integers, which are taken for their
+                digits. A list of such lists gives a list of results.
+                Of a long one the newest ``max_length`` known items count.
             k: how many; fewer come where there are no more.
             exclude_history: leave out the items of the session.
-            unknown: what is done with ids that are not in the catalogue: "ignore" (and count, ``ignored``) or "error". A session
-                of which nothing is known is served by popularity.
-            allowed: ids of the only items that may come. blocked: ids of items that may not. Those that are not in the catalogue
-                have no effect.
+            unknown: what is done with ids that are not in the catalogue: "ignore" (and count, ``ignored``) or
+                "error". A session of which nothing is known is served by popularity.
+            allowed: ids of the only items that may come. blocked: ids of items that may not. Those that are
+                not in the catalogue have no effect.
 
         Returns:
             A list of ``Recommendation``; a list of such lists for a list of histories.
@@ -132,7 +137,9 @@ class Recommender:
             AlkdError: no list of ids, or an unknown one with ``unknown="error"``.
         """
         if not _is_list(history):
-            raise AlkdError(f"history: {short(history)} is not allowed; allowed: a list of item ids, oldest first")
+            raise AlkdError(
+                f"history: {short(history)} is not allowed; allowed: a list of item ids, oldest first"
+            )
         ids = [one if type(one) is str else item_id("history", one) for one in history]
         if not ids:
             return _NOBODY
@@ -140,7 +147,9 @@ class Recommender:
         if 0 in numbers:
             if unknown == "error":
                 missing = ids[numbers.index(0)]
-                raise AlkdError(f"history: {short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items")
+                raise AlkdError(
+                    f"history: {short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items"
+                )
             self.ignored += numbers.count(0)
             numbers = [one for one in numbers if one]
         return np.array(numbers, dtype=np.int64)
@@ -161,31 +170,43 @@ class Recommender:
         return self.student.scores(numbers[-self.max_length :])
 
     def explain(self, history: Sequence[Any], item: Any) -> list[Reason]:
-        """What the score of ``item`` after this session is made of, the largest part first; the weights sum to the score.
+        """What the score of ``item`` after this session is made of, the largest part first;
+        the weights sum to the score.
 
-        For a table this is the sum itself: every edge from an item of the session, by what the edge came from. For SessionFPMC it
-        is the share of each item in the inner product. Other backbones are no sums over items: there a part is what the score
-        loses without that item, and what is left stands under ``together``.
+        For a table this is the sum itself: every edge from an item of the session, by what the edge came
+        from. For SessionFPMC it is the share of each item in the inner product. Other backbones are no sums
+        over items: there a part is what the score loses without that item, and what is left stands under
+        ``together``.
 
         Raises:
             AlkdError: an unknown item.
         """
         number = self.items.number(item_id("item", item))
         if not number:
-            raise AlkdError(f"item: {short(item)} is not in the catalogue of {self.items.n_items - 1:,} items")
+            raise AlkdError(
+                f"item: {short(item)} is not in the catalogue of {self.items.n_items - 1:,} items"
+            )
         session = self.numbers(history)[-self.max_length :]
         name = self.items.id(number)
         if not len(session):
-            return [Reason(None, name, "popularity", float(np.float32(1e-7) * np.float32(self.items.counts[number])))]
+            return [
+                Reason(
+                    None, name, "popularity", float(np.float32(1e-7) * np.float32(self.items.counts[number]))
+                )
+            ]
         parts: dict[tuple[int | None, str], float] = {}
         for place, kind, weight in self.student.parts(session, number):
             key = (None if place is None else int(session[place]), kind)
             parts[key] = parts.get(key, 0.0) + weight
-        reasons = [Reason(None if one is None else self.items.id(one), name, kind, weight) for (one, kind), weight in parts.items()]
+        reasons = [
+            Reason(None if one is None else self.items.id(one), name, kind, weight)
+            for (one, kind), weight in parts.items()
+        ]
         return sorted(reasons, key=lambda reason: -abs(reason.weight))
 
     def find(self, text: str, limit: int = 10) -> list[Found]:
-        """Items by their id or by words of their title, the most popular first; near ones where none has them."""
+        """Items by their id or by words of their title, the most popular first;
+        near ones where none has them."""
         if not isinstance(text, str):
             raise AlkdError(f"text: {short(text)} is not allowed; allowed: text")
         return self.items.find(text, at_least_one(limit, "limit"))
@@ -202,7 +223,8 @@ class Recommender:
 
 
 def find_bundle(path: str | Path) -> Path:
-    """The folder of a bundle: ``path``, or the one in a finished run's folder. AlkdError where there is no folder."""
+    """The folder of a bundle: ``path``, or the one in a finished run's folder.
+    AlkdError where there is no folder."""
     folder = Path(path)
     if not folder.is_dir():
         raise AlkdError(f"{folder}: no such folder; allowed: a bundle or a finished run's folder")

@@ -21,7 +21,8 @@ from recbole_alkd.settings.error import AlkdError
 
 # Items are told apart by their popularity where no neighbour speaks for them.
 PRIOR = np.float32(1e-7)
-# where there are so few items for each edge of a session, adding to all of them takes less than sorting the edges
+# where there are so few items for each edge of a session, adding to all of them takes less than sorting the
+# edges
 _DENSE = 4
 
 
@@ -65,7 +66,8 @@ class Student(ABC):
     def top_many(
         self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """``top`` of many sessions: items and scores of one session after the other, and how many of each there are."""
+        """``top`` of many sessions: items and scores of one session after the other,
+        and how many of each there are."""
         lists = [self.top(session, k, never) for session, never in zip(sessions, banned, strict=True)]
         items, scores = ([one[part] for one in lists] for part in (0, 1))
         return np.concatenate(items), np.concatenate(scores), np.array([*map(len, items)])
@@ -165,7 +167,9 @@ class Table(Student):
         rows = every.repeat(lengths).repeat(degrees)
         never, widths = np.concatenate(banned), np.array([*map(len, banned)])
         others = self.popular[: k + int(widths.max())]
-        keys = np.concatenate([rows * self.n_items + self.neighbours[edges], (every[:, None] * self.n_items + others).ravel()])
+        keys = np.concatenate(
+            [rows * self.n_items + self.neighbours[edges], (every[:, None] * self.n_items + others).ravel()]
+        )
         unique_keys, place = distinct(keys)
         scores = PRIOR * self.counts[unique_keys % self.n_items].astype(np.float32)
         np.add.at(scores, place[: len(votes)], votes)

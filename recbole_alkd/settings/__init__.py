@@ -1,1 +1,2 @@
-"""Settings: typed, read once, checked before anything is trained or paid. Nothing in them is ever evaluated."""
+"""Settings: typed, read once, checked before anything is trained or paid. Nothing in them is ever
+evaluated."""

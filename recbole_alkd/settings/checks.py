@@ -11,19 +11,28 @@ def check_together(settings: Settings) -> None:
     teacher, selection = settings.teacher, settings.selection
     if teacher.llm_top_n > teacher.llm_candidates:
         raise AlkdError(
-            f"llm_top_n: {teacher.llm_top_n} is more than llm_candidates ({teacher.llm_candidates}); allowed: at most that many"
+            f"llm_top_n: {teacher.llm_top_n} is more than llm_candidates ({teacher.llm_candidates}); "
+            "allowed: at most that many"
         )
     if settings.backbone.student_neighbors is not None and settings.backbone.student_bytes is not None:
-        raise AlkdError("student_bytes: not allowed beside student_neighbors, which decides the size too; give one of the two")
+        raise AlkdError(
+            "student_bytes: not allowed beside student_neighbors, which decides the size too; "
+            "give one of the two"
+        )
     if teacher.label_engine == "ray":
         raise AlkdError(
-            "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, raise llm_concurrency (api), or "
+            "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, "
+            "raise llm_concurrency (api), or "
             "start `recbole-alkd label` several times on one label_store: no label is asked for twice"
         )
     if selection.alkd_ratio == "pilot" and selection.alkd_pilot >= selection.budget_labels:
         raise AlkdError(
-            f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels ({selection.budget_labels}); "
+            f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels "
+            f"({selection.budget_labels}); "
             "allowed: less than that"
         )
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
-        raise AlkdError("alkd_picks: the policy 'listed' needs a file of session ids (JSON); give alkd_picks: FILE or FILE#key")
+        raise AlkdError(
+            "alkd_picks: the policy 'listed' needs a file of session ids (JSON); "
+            "give alkd_picks: FILE or FILE#key"
+        )

@@ -1,7 +1,8 @@
 """Settings that a policy, teacher, loss or backbone declares for itself, where it registers.
 
-They are flat keys like all others: RecBole's Config, YAML files, the command line, ``recbole-alkd settings``, hints at
-misspelt keys and the settings hash know them. Those of an entry that a run uses are checked before anything is trained.
+They are flat keys like all others: RecBole's Config, YAML files, the command line, ``recbole-alkd settings``,
+hints at misspelt keys and the settings hash know them. Those of an entry that a run uses are checked before
+anything is trained.
 """
 
 from __future__ import annotations
@@ -53,20 +54,25 @@ class Declared:
         """Take up what ``owner`` declares. The same key may be declared twice where it is the same setting.
 
         Raises:
-            AlkdError: a key that is no name, that this package or RecBole has already, or that another entry has for something
-                else; a spec that is no ``Field``.
+            AlkdError: a key that is no name, that this package or RecBole has already, or that another entry
+                has for something else; a spec that is no ``Field``.
         """
         from recbole_alkd.settings.keys import recbole_keys
 
         for key, spec in settings.items():
             if not isinstance(spec, Field):
-                raise AlkdError(f"{owner}: {key}: {spec!r} is not allowed; allowed: a Field of recbole_alkd.settings.field")
+                raise AlkdError(
+                    f"{owner}: {key}: {spec!r} is not allowed; "
+                    "allowed: a Field of recbole_alkd.settings.field"
+                )
             if not isinstance(key, str) or not key.isidentifier():
                 raise AlkdError(f"{owner}: {key!r} is no name of a setting; allowed: letters, digits and _")
             if key in FIELDS or key in recbole_keys():
                 raise AlkdError(f"{owner}: the setting {key!r} exists already; give yours a name of its own")
             if key in self._fields and self._fields[key] != spec and self._owners[key] != [owner]:
-                raise AlkdError(f"{owner}: {self._owners[key][0]} has a setting {key!r} too, for something else")
+                raise AlkdError(
+                    f"{owner}: {self._owners[key][0]} has a setting {key!r} too, for something else"
+                )
             if spec.default is not NO_DEFAULT:
                 spec.checked(f"{owner}: {key}", spec.value())
         for key, spec in settings.items():
@@ -92,7 +98,9 @@ class Declared:
         return {
             key: spec.value()
             for key, spec in self._fields.items()
-            if key not in values and spec.default is not NO_DEFAULT and any(owner.used(values) for owner in self._owners[key])
+            if key not in values
+            and spec.default is not NO_DEFAULT
+            and any(owner.used(values) for owner in self._owners[key])
         }
 
     def read(self, group: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ class AlkdError(ValueError):
 
 @contextlib.contextmanager
 def during(what: str) -> Iterator[None]:
-    """An error that comes up inside of this knows ``what`` was going on (``what_went_on``); the innermost name counts."""
+    """An error that comes up inside of this knows ``what`` was going on (``what_went_on``);
+    the innermost name counts."""
     try:
         yield
     except Exception as error:

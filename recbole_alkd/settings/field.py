@@ -1,7 +1,8 @@
 """What one setting takes, and what it is for: the one spec that every value of a user's is checked against.
 
-A setting of ALKDRec is a field of one of the frozen dataclasses in ``settings.groups``, made by ``setting``; a plug-in gives its
-own as ``Field`` where it registers; RecBole's settings, options of losses and arguments of commands are ``Field`` too.
+A setting of ALKDRec is a field of one of the frozen dataclasses in ``settings.groups``, made by ``setting``;
+a plug-in gives its own as ``Field`` where it registers; RecBole's settings, options of losses and arguments
+of commands are ``Field`` too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from recbole_alkd.settings.text import is_null, read_yaml
 NO_DEFAULT: Any = object()  # a setting whose default stands elsewhere
 Check = Callable[[Any], "str | None"]
 _LONGEST = 200  # characters of a value in an error
-_WORDS = {int: "an integer", float: "a number", bool: "True or False", str: "text", list: "a list", dict: "a mapping"}
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,8 @@ class Rule:
     """A check that can say beforehand what it allows.
 
     Attributes:
-        words: what is allowed; behind the type's name ("an integer" + "of at least 1"), or in its place where ``alone``.
+        words: what is allowed; behind the type's name ("an integer" + "of at least 1"),
+            or in its place where ``alone``.
         good: whether a value is.
     """
 
@@ -83,16 +92,17 @@ class Field:
         types: the type it takes, or several. A number (float) is an integer as well.
         null: whether ``~`` is allowed; it is where it is the default.
         choices: all that it can be. any_case: whether upper and lower case are alike.
-        check: a further check of a value of the right type: None, or what is allowed, in words. ``Rule`` makes one.
+        check: a further check of a value of the right type: None, or what is allowed, in words.
+            ``Rule`` makes one.
         help: what it is for, as YAML and docs say it.
-        secret: whether it may hold a secret by mistake: an error does not show a value of a wrong type, and ``check`` raises
-            its own where it would show another.
-        decides: whether another value can change what comes out of a run. Runs that differ in other settings alone are the
-            same run.
+        secret: whether it may hold a secret by mistake: an error does not show a value of a wrong type, and
+            ``check`` raises its own where it would show another.
+        decides: whether another value can change what comes out of a run. Runs that differ in other settings
+            alone are the same run.
         read: makes a value out of what a user gave, before it is checked.
 
     Example:
-        ``@policies.register("mine", settings={"shelf_height": Field(3, int, check=at_least(1), help="Rows of a shelf.")})``
+        ``@policies.register("mine", settings={"height": Field(3, int, check=at_least(1), help="Rows.")})``
     """
 
     default: Any = NO_DEFAULT
@@ -177,7 +187,9 @@ class Field:
         wanted = self.check(value) if self.check else None
         if wanted is None:
             return None
-        return shown, self.allowed if isinstance(self.check, Rule) else wanted + (" or ~" if self.null else "")
+        return shown, self.allowed if isinstance(self.check, Rule) else wanted + (
+            " or ~" if self.null else ""
+        )
 
     def _chosen(self, value: Any) -> bool:
         if self.any_case and isinstance(value, str):
@@ -201,7 +213,8 @@ class Field:
 
 
 def setting(default: Any, *types: type, choices: Iterable[Any] = (), **spec: Any) -> Any:
-    """A field of a frozen dataclass with its ``Field`` (``field_of``), which has the arguments of ``Field``."""
+    """A field of a frozen dataclass with its ``Field`` (``field_of``), which has the arguments of
+    ``Field``."""
     meta = {"setting": Field(default, types, choices=tuple(choices), **spec)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=meta)

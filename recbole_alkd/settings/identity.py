@@ -1,4 +1,5 @@
-"""What makes two runs, or two stages, the same: hashes of settings, seeds of stages, and which settings decide."""
+"""What makes two runs, or two stages, the same: hashes of settings, seeds of stages,
+and which settings decide."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from recbole_alkd.settings.groups import FIELDS, GROUPS, TextSettings
 
 # RecBole settings that do not change a result, and so do not make another run of it.
 _RECBOLE_VOLATILE = {
-    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device", "save_dataset",
-    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "local_rank", "config_files", "data_path",
+    "show_progress", "state", "checkpoint_dir", "log_wandb", "wandb_project", "gpu_id", "device",
+    "save_dataset",
+    "dataset_save_path", "save_dataloaders", "dataloaders_save_path", "local_rank", "config_files",
+    "data_path",
     "data_files", "worker", "use_gpu", "nproc", "world_size",
 }  # fmt: skip
 # Groups that come into play after the recommenders are trained.
@@ -26,7 +29,8 @@ SERVED = frozenset({"serve_text_dim", "serve_text_weight"})
 
 
 def volatile() -> set[str]:
-    """Settings that do not change what comes out: RecBole's, and every field that says so (``decides=False``)."""
+    """Settings that do not change what comes out: RecBole's,
+    and every field that says so (``decides=False``)."""
     own = {key: spec for key, spec in {**FIELDS, **declared.fields()}.items() if not spec.decides}
     return _RECBOLE_VOLATILE | own.keys()
 
@@ -44,6 +48,7 @@ def settings_hash(values: Mapping[str, Any]) -> str:
 
 
 def stage_seed(seed: int, *names: object) -> int:
-    """The seed of one stage, from the run's seed and the stage's name, so that a restarted stage repeats itself."""
+    """The seed of one stage, from the run's seed and the stage's name, so that a restarted stage repeats
+    itself."""
     text = "\x1f".join([str(seed), *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF

@@ -12,17 +12,22 @@ from recbole_alkd.settings.nearest import nearest as nearest
 
 # Read by RecBole's code, and in none of its lists and files.
 _UNLISTED = (
-    "norm", "feature_num", "cin", "has_residual", "MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "MASK_INDEX", "contrast", "sim",
-    "use_filter", "INVERSE_ITEM_SEQ", "tail_ratio", "xgb_early_stopping_rounds", "eta", "CROP_ITEM_SEQ", "CROP_ITEM_SEQ_LEN",
-    "REORDER_ITEM_SEQ", "REORDER_ITEM_SEQ_LEN", "encoding", "token_num_threshold", "neg_sampling", "training_neg_sample_num",
-    "model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "local_rank", "offset", "device", "single_spec",
+    "norm", "feature_num", "cin", "has_residual", "MASK_ITEM_SEQ", "POS_ITEMS", "NEG_ITEMS", "MASK_INDEX",
+    "contrast", "sim",
+    "use_filter", "INVERSE_ITEM_SEQ", "tail_ratio", "xgb_early_stopping_rounds", "eta", "CROP_ITEM_SEQ",
+    "CROP_ITEM_SEQ_LEN",
+    "REORDER_ITEM_SEQ", "REORDER_ITEM_SEQ_LEN", "encoding", "token_num_threshold", "neg_sampling",
+    "training_neg_sample_num",
+    "model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "local_rank", "offset", "device",
+    "single_spec",
     "eval_type", "MODEL_TYPE", "MODEL_INPUT_TYPE", "valid_neg_sample_args", "test_neg_sample_args",
 )  # fmt: skip
 
 
 @functools.cache
 def recbole_keys() -> frozenset[str]:
-    """Every key that RecBole itself knows: its argument lists, its YAML files, and what only its code names."""
+    """Every key that RecBole itself knows: its argument lists, its YAML files, and what only its
+    code names."""
     import recbole
     from recbole.utils import argument_list
 
@@ -32,7 +37,8 @@ def recbole_keys() -> frozenset[str]:
     for path in Path(recbole.__file__).parent.glob("properties/**/*.yaml"):
         if path.name not in ("url.yaml", "kg_url.yaml"):  # names of data sets
             names.update(_keys(path))
-    return frozenset(names - set(FIELDS))  # RecBole's list of data set arguments holds ours once they are registered
+    # RecBole's list of data set arguments holds ours once they are registered
+    return frozenset(names - set(FIELDS))
 
 
 def _keys(path: Path) -> set[str]:

@@ -10,7 +10,8 @@ def nearest(word: object, known: Iterable[object], cutoff: float = 0.6) -> str |
     """The known name that is most like ``word``, whatever its case; None where none is like it.
 
     Args:
-        cutoff: how alike the two must be, 0 (anything) to 1 (the same), as ``difflib.get_close_matches`` has it.
+        cutoff: how alike the two must be, 0 (anything) to 1 (the same), as ``difflib.get_close_matches`` has
+            it.
     """
     names: dict[str, str] = {}
     for name in sorted(map(str, known)):

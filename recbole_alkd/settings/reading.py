@@ -15,7 +15,8 @@ from recbole_alkd.settings.nearest import nearest
 
 # What a key of ours starts with. RecBole and its models have no key with these beginnings.
 PREFIXES = (
-    "alkd_", "llm_", "lora_", "kd_", "budget_", "student_", "teacher_", "label_store", "label_engine", "session_", "softmax_",
+    "alkd_", "llm_", "lora_", "kd_", "budget_", "student_", "teacher_", "label_store", "label_engine",
+    "session_", "softmax_",
     "item_text", "serve_text", "report_",
 )  # fmt: skip
 
@@ -35,11 +36,13 @@ def is_ours(key: str, known: Iterable[str] = ()) -> bool:
 
 
 def parse(key: str, text: str) -> Any:
-    """The value of a setting of ours that arrived as text (command line, hyper-parameter search). Nothing is evaluated.
+    """The value of a setting of ours that arrived as text (command line, hyper-parameter search).
+    Nothing is evaluated.
 
     ``None``, ``~`` and an empty text are null. A setting that only takes text is taken as it stands.
     """
-    spec = spec_of(key) or Field(None, (list, dict))  # a misspelt one: any value, for the error that will come
+    # a misspelt one: any value, for the error that will come
+    spec = spec_of(key) or Field(None, (list, dict))
     return spec.parse(key, text)
 
 
@@ -53,11 +56,12 @@ def read_settings(values: Mapping[str, Any], known: Iterable[str] | None = ()) -
 
     Args:
         values: every key of the run, RecBole's among them.
-        known: keys that belong to RecBole, its models or the data set, which are none of ours however they are spelt. None: no key
-            is looked at for its spelling.
+        known: keys that belong to RecBole, its models or the data set, which are none of ours however they
+            are spelt. None: no key is looked at for its spelling.
 
     Raises:
-        AlkdError: a key that looks like ours and is not, a wrong type, a value out of range, settings that do not go together.
+        AlkdError: a key that looks like ours and is not, a wrong type, a value out of range,
+            settings that do not go together.
     """
     if known is not None:
         known = set(known)
@@ -67,7 +71,9 @@ def read_settings(values: Mapping[str, Any], known: Iterable[str] | None = ()) -
                 raise AlkdError(f"{key}: no such setting; did you mean {close!r}?")
     groups: list[Any] = []
     for name, group in GROUPS.items():
-        given = {key: spec.checked(key, values[key]) for key, spec in fields_of(group).items() if key in values}
+        given = {
+            key: spec.checked(key, values[key]) for key, spec in fields_of(group).items() if key in values
+        }
         groups.append(group(**given, own=declared.read(name, values)))
     settings = Settings(*groups)
     check_together(settings)

@@ -38,7 +38,8 @@ def _are_sizes(value: Any) -> bool:
 
 RATIO = words("three numbers >= 0 that are not all 0 (effective, similar, incorrect), or pilot", _is_ratio)
 POSITION_WEIGHT = words(
-    "pairs [last position, weight] with rising positions >= 1 and weights >= 0, such as [[5, 3], [15, 2], [25, 1]]",
+    "pairs [last position, weight] with rising positions >= 1 and weights >= 0, such as [[5, 3], [15, 2], "
+    "[25, 1]]",
     _is_position_weight,
 )
 WEIGHTS = words("a number of at least 0, or a list of such numbers", _are_weights)

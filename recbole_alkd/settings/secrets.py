@@ -1,4 +1,5 @@
-"""Settings that may hold a secret by mistake. Their errors never show the value: logs and reports would keep it."""
+"""Settings that may hold a secret by mistake. Their errors never show the value:
+logs and reports would keep it."""
 
 from __future__ import annotations
 
@@ -22,20 +23,25 @@ def environment_name(value: Any) -> str | None:
         return None
     # whoever puts the key itself here must not find it in a log
     raise AlkdError(
-        "llm_api_key_env: the value (not shown, it may be a key) is no name of an environment variable, such as OPENAI_API_KEY"
+        "llm_api_key_env: the value (not shown, it may be a key) is no name of an environment variable, "
+        "such as OPENAI_API_KEY"
     )
 
 
 def _like_a_key(name: str) -> bool:
-    """Whether ``name`` may be an API key: a known beginning, or a word of letters and digits that nobody would call a thing."""
+    """Whether ``name`` may be an API key: a known beginning, or a word of letters and digits that nobody
+    would call a thing."""
     if _KEY_BEGINNINGS.match(name) or len(name) > 64:
         return True
-    if name != name.upper() and name != name.lower():  # both in one word: MyKey is no name that a shell's user gives
+    # both in one word: MyKey is no name that a shell's user gives
+    if name != name.upper() and name != name.lower():
         return len(name) >= 12
     words = name.split("_")
     mixed = [word for word in words if re.search(r"[A-Za-z]\d+[A-Za-z]|\d[A-Za-z]+\d", word)]
     hexadecimal = [word for word in words if len(word) >= 8 and re.fullmatch(r"[0-9a-fA-F]+", word)]
-    return any(len(word) >= 8 for word in mixed) or bool(hexadecimal) or any(len(word) >= 20 for word in words)
+    return (
+        any(len(word) >= 8 for word in mixed) or bool(hexadecimal) or any(len(word) >= 20 for word in words)
+    )
 
 
 def web_address(value: Any) -> str | None:
@@ -49,15 +55,19 @@ def web_address(value: Any) -> str | None:
     # the place of an address is the log, the run folder and the checkpoint
     if _holds_a_secret(urllib.parse.unquote(value)):
         raise AlkdError(
-            "llm_base_url: the value (not shown, it holds a password or a key) is not allowed; allowed: an address alone; "
+            "llm_base_url: the value (not shown, it holds a password or a key) is not allowed; "
+            "allowed: an address alone; "
             "the key comes from the environment (llm_api_key_env)"
         )
     return None if good else words
 
 
 def _holds_a_secret(address: str) -> bool:
-    """Whether a password or a key is in an address: before its host, behind a name such as ``key=``, or as a part of its path."""
-    if "@" in address or re.search(r"(?i)(key|token|secret|passw|pwd|sig|auth|credential)[^=&;/?#]*=", address):
+    """Whether a password or a key is in an address: before its host, behind a name such as ``key=``,
+    or as a part of its path."""
+    if "@" in address or re.search(
+        r"(?i)(key|token|secret|passw|pwd|sig|auth|credential)[^=&;/?#]*=", address
+    ):
         return True
     parts = re.split(r"[/;?&#=,:]", address.partition("://")[2])
     return any(len(part) >= 20 and bool(_KEY_BEGINNINGS.match(part.replace("-", "_"))) for part in parts)

@@ -1,7 +1,7 @@
 """RecBole's own settings: the type and range of each, which RecBole does not check.
 
-``read_text`` reads a value from text, ``check_value`` looks at one that a user gave; ``stock_checks`` at all of them together.
-Only what RecBole could not use (or would quietly take for something else) is refused.
+``read_text`` reads a value from text, ``check_value`` looks at one that a user gave; ``stock_checks`` at all
+of them together. Only what RecBole could not use (or would quietly take for something else) is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _POSITIVE = Rule("above 0", lambda value: 0 < value < math.inf)
 _NOT_EMPTY = words("a text that is not empty", bool)
 _TRANSFORMS = ("mask_itemseq", "inverse_itemseq", "crop_itemseq", "reorder_itemseq", "user_defined")
 
-_FLAG, _TEXT, _TEXT_OR_NULL = Field(NO_DEFAULT, bool), Field(NO_DEFAULT, str), Field(NO_DEFAULT, str, null=True)
+_FLAG, _TEXT, _TEXT_OR_NULL = (
+    Field(NO_DEFAULT, bool),
+    Field(NO_DEFAULT, str),
+    Field(NO_DEFAULT, str, null=True),
+)
 _MAPPING = Field(NO_DEFAULT, dict, null=True)
 _NAMES = Field(NO_DEFAULT, (list, str), null=True, check=stock_rules.texts)
 _COUNT = Field(NO_DEFAULT, int, check=at_least(0))
@@ -34,7 +38,8 @@ SPECS: dict[str, Field] = {
     "worker": _COUNT,
     "use_gpu": _FLAG,
     "seed": Field(NO_DEFAULT, int, check=_SEED),
-    "state": Field(NO_DEFAULT, str, null=True, choices=("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"), any_case=True),
+    "state": Field(NO_DEFAULT, str, null=True, choices=("INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"),
+                   any_case=True),
     "reproducibility": _FLAG,
     "data_path": _TEXT,
     "checkpoint_dir": Field(NO_DEFAULT, str, check=FILLED),
@@ -49,7 +54,8 @@ SPECS: dict[str, Field] = {
     # training
     "epochs": _COUNT,
     "train_batch_size": Field(NO_DEFAULT, int, check=at_least(1)),
-    "learner": Field(NO_DEFAULT, str, choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"), any_case=True),
+    "learner": Field(NO_DEFAULT, str, choices=("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam"),
+                     any_case=True),
     "learning_rate": Field(NO_DEFAULT, float, check=_POSITIVE),
     "train_neg_sample_args": _MAPPING,
     "eval_step": Field(NO_DEFAULT, int),
@@ -75,7 +81,8 @@ SPECS: dict[str, Field] = {
     "seq_separator": Field(NO_DEFAULT, str, check=_NOT_EMPTY),
     **dict.fromkeys(
         (
-            "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD", "HEAD_ENTITY_ID_FIELD",
+            "USER_ID_FIELD", "ITEM_ID_FIELD", "RATING_FIELD", "TIME_FIELD", "LABEL_FIELD",
+            "HEAD_ENTITY_ID_FIELD",
             "ENTITY_ID_FIELD", "TAIL_ENTITY_ID_FIELD", "RELATION_ID_FIELD", "POSITION_FIELD", "encoding",
         ),
         _TEXT_OR_NULL,
@@ -93,7 +100,8 @@ SPECS: dict[str, Field] = {
     "preload_weight": _MAPPING,
     "discretization": _MAPPING,
     **dict.fromkeys(
-        ("additional_feat_suffix", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id",
+        ("additional_feat_suffix", "alias_of_user_id", "alias_of_item_id", "alias_of_entity_id",
+         "alias_of_relation_id",
          "benchmark_filename"), _NAMES,
     ),
     "numerical_features": Field(NO_DEFAULT, list),
@@ -111,8 +119,9 @@ SPECS: dict[str, Field] = {
 
 
 def read_text(key: str, text: str) -> Any:
-    """The value of a RecBole setting that arrived as text. ``None``, ``~``, ``null`` and an empty text are no value, as for
-    settings of ours; a setting that only takes text is taken as it stands (a Python string's quotes apart)."""
+    """The value of a RecBole setting that arrived as text. ``None``, ``~``, ``null`` and an empty text are no
+    value, as for settings of ours; a setting that only takes text is taken as it stands (a Python string's
+    quotes apart)."""
     spec = SPECS.get(key)
     if spec is None:
         return read_value(text)
@@ -131,7 +140,8 @@ def read_text(key: str, text: str) -> Any:
 
 
 def plain(key: str, value: Any) -> Any:
-    """``value`` as YAML has it: numpy's numbers as Python's, a tuple, or one name, as a list where a list is meant."""
+    """``value`` as YAML has it: numpy's numbers as Python's, a tuple, or one name,
+    as a list where a list is meant."""
     import numpy as np
 
     if isinstance(value, np.generic):

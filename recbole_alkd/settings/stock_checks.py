@@ -14,8 +14,8 @@ _AT_K = ("itemcoverage", "averagepopularity", "shannonentropy", "giniindex", "ta
 
 
 def check_values(values: Mapping[str, Any]) -> None:
-    """``check_value`` of all, and what RecBole's settings must have of each other: a metric that is measured to choose by, metrics
-    that fit the mode of evaluation, packages that are there."""
+    """``check_value`` of all, and what RecBole's settings must have of each other: a metric that is measured
+    to choose by, metrics that fit the mode of evaluation, packages that are there."""
     from recbole.evaluator import metric_types
     from recbole.utils import EvaluatorType
 
@@ -24,9 +24,12 @@ def check_values(values: Mapping[str, Any]) -> None:
     check_valid_metric(values)
     names = values["metrics"] if isinstance(values["metrics"], list) else [values["metrics"]]
     mode = values["eval_args"].get("mode", "full")
-    if metric_types[names[0].lower()] == EvaluatorType.VALUE and "full" in (mode.values() if isinstance(mode, dict) else (mode,)):
+    if metric_types[names[0].lower()] == EvaluatorType.VALUE and "full" in (
+        mode.values() if isinstance(mode, dict) else (mode,)
+    ):
         raise AlkdError(
-            f"metrics: {names} need labelled rows and eval_args mode is full; allowed: metrics of rankings, such as NDCG"
+            f"metrics: {names} need labelled rows and eval_args mode is full; "
+            "allowed: metrics of rankings, such as NDCG"
         )
     if values.get("log_wandb") and importlib.util.find_spec("wandb") is None:
         raise AlkdError("log_wandb: True needs wandb, not installed here; install with: pip install wandb")
@@ -48,5 +51,6 @@ def check_valid_metric(values: Mapping[str, Any]) -> None:
         measured += [f"{name}@{k}" for k in ks] if at_k else [name]
     if chosen.lower() not in [name.lower() for name in measured]:
         raise AlkdError(
-            f"valid_metric: {chosen!r} is not measured with metrics {names} and topk {ks}; allowed: {', '.join(measured)}"
+            f"valid_metric: {chosen!r} is not measured with metrics {names} and topk {ks}; "
+            f"allowed: {', '.join(measured)}"
         )

@@ -8,7 +8,9 @@ from typing import Any
 
 from recbole_alkd.settings.nearest import hint
 
-_INTERVAL = re.compile(r"[\[(]\s*([-+]?(?:inf|[\d.]+(?:e[-+]?\d+)?))\s*,\s*([-+]?(?:inf|[\d.]+(?:e[-+]?\d+)?))\s*[\])]", re.I)
+_INTERVAL = re.compile(
+    r"[\[(]\s*([-+]?(?:inf|[\d.]+(?:e[-+]?\d+)?))\s*,\s*([-+]?(?:inf|[\d.]+(?:e[-+]?\d+)?))\s*[\])]", re.I
+)
 _GPUS = re.compile(r"(-1|\d+|(GPU|MIG)-[\w-]+)(\s*,\s*(\d+|(GPU|MIG)-[\w-]+))*|")
 
 
@@ -34,7 +36,11 @@ def metrics(value: Any) -> str | None:
         if not isinstance(name, str) or name.lower() not in [n.lower() for n in names]:
             return f"{', '.join(names)}{hint(str(name), names)}"
     kinds = {metric_types[name.lower()] for name in values}
-    return None if len(kinds) == 1 else "metrics of rankings, or metrics of scores (AUC, MAE, RMSE, LogLoss), not both at once"
+    return (
+        None
+        if len(kinds) == 1
+        else "metrics of rankings, or metrics of scores (AUC, MAE, RMSE, LogLoss), not both at once"
+    )
 
 
 def interval_words(value: str) -> str | None:
@@ -63,11 +69,23 @@ def gpu_text(value: Any) -> str:
 def eval_args(value: dict[Any, Any]) -> str | None:
     for key in value:
         if key not in ("split", "order", "group_by", "mode"):
-            return "the keys split, order, group_by and mode" + hint(str(key), ("split", "order", "group_by", "mode"))
+            return "the keys split, order, group_by and mode" + hint(
+                str(key), ("split", "order", "group_by", "mode")
+            )
     split = value.get("split", {"LS": "valid_and_test"})
-    ways: dict[str, Callable[[Any], bool]] = {"RS": _ratios, "LS": lambda v: v in ("valid_and_test", "valid_only", "test_only")}
-    if not isinstance(split, dict) or len(split) != 1 or not all(key in ways and ways[key](split[key]) for key in split):
-        return "split {RS: [0.8, 0.1, 0.1]}, three numbers (train, valid, test), or {LS: valid_and_test | valid_only | test_only}"
+    ways: dict[str, Callable[[Any], bool]] = {
+        "RS": _ratios,
+        "LS": lambda v: v in ("valid_and_test", "valid_only", "test_only"),
+    }
+    if (
+        not isinstance(split, dict)
+        or len(split) != 1
+        or not all(key in ways and ways[key](split[key]) for key in split)
+    ):
+        return (
+            "split {RS: [0.8, 0.1, 0.1]}, three numbers (train, valid, test), or {LS: "
+            "valid_and_test | valid_only | test_only}"
+        )
     if value.get("order", "RO") not in ("RO", "TO"):
         return "order RO or TO"
     if value.get("group_by", "user") not in ("user", "none", None):
@@ -83,10 +101,16 @@ def eval_args(value: dict[Any, Any]) -> str | None:
 
 def _ratios(value: Any) -> bool:
     numbers = isinstance(value, list) and len(value) == 3
-    numbers = numbers and all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float("inf") for v in value)
+    numbers = numbers and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < float("inf") for v in value
+    )
     return bool(numbers and value[0] > 0)
 
 
 def clip(value: dict[Any, Any]) -> str | None:
     allowed = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")  # of torch.nn.utils.clip_grad_norm_
-    return None if "max_norm" in value and all(key in allowed for key in value) else "max_norm, and perhaps norm_type, as keys"
+    return (
+        None
+        if "max_norm" in value and all(key in allowed for key in value)
+        else "max_norm, and perhaps norm_type, as keys"
+    )

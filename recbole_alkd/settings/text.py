@@ -1,7 +1,8 @@
-"""Text as data: YAML files and the values of the command line. Nothing in them is ever evaluated, no object is made.
+"""Text as data: YAML files and the values of the command line. Nothing in them is ever evaluated,
+no object is made.
 
-RecBole evaluates settings that are text, as Python. ``read_value`` gives what RecBole would, for every text that stands for
-a value (numbers, lists, mappings, True, None), and leaves any other text as it stands.
+RecBole evaluates settings that are text, as Python. ``read_value`` gives what RecBole would, for every text
+that stands for a value (numbers, lists, mappings, True, None), and leaves any other text as it stands.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"),
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -58,12 +61,19 @@ class _UnreadableError(Exception):
 def _yaml(text: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:  # a date of month 13 is a ValueError
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # a date of month 13 is a ValueError
         raise _UnreadableError(error) from None
 
 
 def read_yaml(text: str, place: str = "text") -> Any:
-    """YAML text as scalars, lists and mappings, with RecBole's numbers (``1e-12`` is a float), no objects, and each key once.
+    """YAML text as scalars, lists and mappings, with RecBole's numbers (``1e-12`` is a float), no objects,
+    and each key once.
 
     Raises:
         AlkdError: text that is no YAML; it begins with ``place``.
@@ -75,7 +85,8 @@ def read_yaml(text: str, place: str = "text") -> Any:
 
 
 def read_yaml_file(file: Path, place: str) -> Any:
-    """``read_yaml`` of a file of the user's. ``place``: what an error calls the file, its setting and its name.
+    """``read_yaml`` of a file of the user's. ``place``: what an error calls the file,
+    its setting and its name.
 
     Raises:
         AlkdError: a file that cannot be read, or is no YAML.
@@ -85,7 +96,9 @@ def read_yaml_file(file: Path, place: str) -> Any:
     except OSError as error:
         raise AlkdError(f"{place} cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise AlkdError(f"{place} is not readable as YAML: it is not UTF-8 (byte {error.start + 1})") from None
+        raise AlkdError(
+            f"{place} is not readable as YAML: it is not UTF-8 (byte {error.start + 1})"
+        ) from None
     except _UnreadableError as error:
         raise AlkdError(f"{place}{error.where} is not readable as YAML: {error}") from None
 
@@ -111,8 +124,8 @@ def read_literal(text: str) -> Any:
 
 
 def read_value(text: str) -> Any:
-    """The value that the text of a RecBole setting stands for: a Python literal, a list or mapping as YAML has them, true or
-    false, no value; else the text itself."""
+    """The value that the text of a RecBole setting stands for: a Python literal, a list or mapping as YAML
+    has them, true or false, no value; else the text itself."""
     if is_null(text):
         return None
     try:
@@ -133,13 +146,16 @@ def read_search_file(file: str) -> dict[str, dict[str, list[Any]]]:
     """RecBole's search file as its ``params_dict`` has it: kind -> setting -> values, or bounds (and step).
 
     Raises:
-        AlkdError: a file that cannot be read, an unknown kind, values that are no list, bounds that are no numbers.
+        AlkdError: a file that cannot be read, an unknown kind, values that are no list,
+            bounds that are no numbers.
     """
     try:
         with open(file, encoding="utf-8") as stream:
             lines = stream.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise AlkdError(f"search file {file!r} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'})") from None
+        raise AlkdError(
+            f"search file {file!r} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8'})"
+        ) from None
     space: dict[str, dict[str, list[Any]]] = {}
     counts = {"uniform": 2, "loguniform": 2, "quniform": 3}
     for number, line in enumerate(lines, start=1):

@@ -13,7 +13,15 @@ from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.prompt import shown_order
-from recbole_alkd.teacher.records import Answer, Asking, Instance, LoraExample, Materials, Measured, TeacherContext
+from recbole_alkd.teacher.records import (
+    Answer,
+    Asking,
+    Instance,
+    LoraExample,
+    Materials,
+    Measured,
+    TeacherContext,
+)
 
 __all__ = [
     "Answer",
@@ -36,8 +44,10 @@ def check_teacher(teacher: type[LLMTeacher]) -> None:
     if teacher.instant or _bounding_method(teacher):
         return
     raise AlkdError(
-        f"llm_teacher: {_name(teacher)} does not say what a request may take, and no budget would hold; needed: a method "
-        "bound(instance) that gives the most as a Cost, or a method estimate(instance) that gives it as (tokens, USD or "
+        f"llm_teacher: {_name(teacher)} does not say what a request may take, and no budget would hold; "
+        "needed: a method "
+        "bound(instance) that gives the most as a Cost, or a method estimate(instance) that gives it as "
+        "(tokens, USD or "
         "None), or instant = True where answers cost nothing"
     )
 
@@ -84,24 +94,28 @@ def _name(teacher: type) -> str:
 class LLMTeacher:
     """Base of all teachers. A subclass is registered under its ``llm_teacher`` name.
 
-    The order of calls: ``identity`` and ``prompt`` for the label keys; then, only when a label is missing from the store,
-    ``needs`` and ``prepare_with`` once, and ``answers``; ``close`` at the end, always. A teacher of your own defines
-    ``identity``, ``prompt``, ``bound`` and ``ask``, and ``prepare`` where it has something to load.
+    The order of calls: ``identity`` and ``prompt`` for the label keys; then, only when a label is missing
+    from the store, ``needs`` and ``prepare_with`` once, and ``answers``; ``close`` at the end, always. A
+    teacher of your own defines ``identity``, ``prompt``, ``bound`` and ``ask``,
+    and ``prepare`` where it has something to load.
 
     Attributes:
         needs_titles: whether items without titles are an error.
-        ranks_candidates_only: whether an answer with other items is an error; False for recorded answers alone.
-        takes_recommender_order: whether ``ask`` gets candidates in the teacher recommender's order, in which an inserted true
-            next item stands last. False: they come shuffled by ``llm_seed`` and the session, so that ties give nothing away.
-            True is for controls that rank by that order, and for teachers that shuffle by themselves.
-        instant: whether answers take no time and cost nothing, so that they are stored together. Every other teacher must
-            define ``bound``.
-        says_when_it_sends: whether leave is asked for (``may_send``) just before each request. Of a teacher that does not, all
-            instances that are handed over together count as sent at once, and where the run is killed they are counted as
-            paid for.
+        ranks_candidates_only: whether an answer with other items is an error;
+            False for recorded answers alone.
+        takes_recommender_order: whether ``ask`` gets candidates in the teacher recommender's order, in which
+            an inserted true next item stands last. False: they come shuffled by ``llm_seed`` and the session,
+            so that ties give nothing away. True is for controls that rank by that order,
+            and for teachers that shuffle by themselves.
+        instant: whether answers take no time and cost nothing, so that they are stored together. Every other
+            teacher must define ``bound``.
+        says_when_it_sends: whether leave is asked for (``may_send``) just before each request. Of a teacher
+            that does not, all instances that are handed over together count as sent at once, and where the
+            run is killed they are counted as paid for.
         chunk: how many instances are handed over (and reserved in the budget) at most.
-        budget, store, reservations, before_sending, preparation: for teachers of earlier versions, set by ``prepare_with`` and
-            ``answers``, which others define themselves. ``preparation``: what ``prepare`` asked of an LLM at a price.
+        budget, store, reservations, before_sending, preparation: for teachers of earlier versions, set by
+            ``prepare_with`` and ``answers``, which others define themselves.
+            ``preparation``: what ``prepare`` asked of an LLM at a price.
     """
 
     needs_titles: ClassVar[bool] = True
@@ -123,12 +137,13 @@ class LLMTeacher:
 
     @classmethod
     def check_settings(cls, settings: Settings) -> None:
-        """AlkdError where settings alone show that this teacher cannot work. Called before any training, also where nobody is
-        asked."""
+        """AlkdError where settings alone show that this teacher cannot work. Called before any training, also
+        where nobody is asked."""
 
     @classmethod
     def check(cls, settings: Settings) -> None:
-        """AlkdError where settings ask for what this machine has not: a device, a package, a key. Called before any training.
+        """AlkdError where settings ask for what this machine has not: a device, a package, a key.
+        Called before any training.
 
         Nothing is loaded or sent here. Not called where nobody is asked (``select``, ``label --dry-run``).
         """
@@ -138,7 +153,8 @@ class LLMTeacher:
 
     @property
     def identity(self) -> str:
-        """Teacher name, model, adapter and scoring settings: all that decides an answer besides the prompt."""
+        """Teacher name, model, adapter and scoring settings: all that decides an answer besides
+        the prompt."""
         raise NotImplementedError
 
     def can_label(self, sessions: Sequence[str]) -> list[bool]:
@@ -152,8 +168,8 @@ class LLMTeacher:
     def bound(self, instance: Instance) -> Cost:
         """The most that one request may take: tokens (prompt and completion) and USD (None: it has no price).
 
-        It is reserved before the request leaves, so budgets rest on it: an answer that takes more ends the asking with an
-        error. There is no default unless the teacher is ``instant``.
+        It is reserved before the request leaves, so budgets rest on it: an answer that takes more ends the
+        asking with an error. There is no default unless the teacher is ``instant``.
         """
         return bound_of(self, instance)
 
@@ -163,22 +179,26 @@ class LLMTeacher:
         return most.tokens, most.usd
 
     def expect(self, instance: Instance) -> Cost | tuple[int, float | None]:
-        """What one request will take, about: a cost, or (tokens, USD). The upper bound where nothing better is known."""
+        """What one request will take, about: a cost, or (tokens, USD).
+        The upper bound where nothing better is known."""
         return bound_of(self, instance)
 
     def most(self, instance: Instance) -> Cost | tuple[int, float | None]:
-        """The same as ``bound``, with a second request for the same instance where the teacher may send one."""
+        """The same as ``bound``, with a second request for the same instance where the teacher may
+        send one."""
         return bound_of(self, instance)
 
     def measure(self, instances: Sequence[Instance]) -> Measured | None:
-        """What labels of ``instances`` will take, where trying a few of them costs nothing but a moment; None elsewhere.
+        """What labels of ``instances`` will take, where trying a few of them costs nothing but a moment;
+        None elsewhere.
 
         Nothing is stored. AlkdError: the LLM cannot be asked here.
         """
         return None
 
     def preparation_cost(self, store: LabelStore | None) -> Sequence[Cost | tuple[int, float | None]]:
-        """What ``prepare`` would ask of an LLM at a price, hints left out: ``[expect, most]``, or [] for nothing."""
+        """What ``prepare`` would ask of an LLM at a price, hints left out:
+        ``[expect, most]``, or [] for nothing."""
         return []
 
     # what comes before the first ranking
@@ -212,7 +232,8 @@ class LLMTeacher:
         """Load weights, train the adapter: what is only needed when the LLM is really asked."""
 
     def prepare_with(self, materials: Materials, budget: Budget, store: LabelStore) -> Cost:
-        """``prepare`` with what was made for this teacher; gives back what it asked of an LLM at a price on its own account."""
+        """``prepare`` with what was made for this teacher; gives back what it asked of an LLM at a price on
+        its own account."""
         self.budget, self.store = budget, store
         self.prepare()
         asked, self.preparation = self.preparation, None  # on one bill only
@@ -221,8 +242,8 @@ class LLMTeacher:
     # asking
 
     def may_send(self, instance: Instance) -> bool:
-        """To be called just before the request about ``instance`` leaves (see ``Asking.may_send``). In an event loop, call it
-        in a thread.
+        """To be called just before the request about ``instance`` leaves (see ``Asking.may_send``). In an
+        event loop, call it in a thread.
 
         Raises:
             AlkdError: nothing more must be sent.
@@ -234,13 +255,16 @@ class LLMTeacher:
         raise NotImplementedError
 
     def ask_in_groups(self, instances: Sequence[Instance]) -> Iterator[list[tuple[Instance, Answer]]]:
-        """``ask``, with the answers that are there at the same moment in one group: one write to the disk stores a group."""
+        """``ask``, with the answers that are there at the same moment in one group:
+        one write to the disk stores a group."""
         if self.instant:
             yield list(self.ask(instances))
         else:
             yield from ([pair] for pair in self.ask(instances))
 
-    def answers(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
+    def answers(
+        self, instances: Sequence[Instance], asking: Asking
+    ) -> Iterator[list[tuple[Instance, Answer]]]:
         """What the engine calls: ``ask_in_groups`` with what ``asking`` lends, ended early by ``stop``."""
         self.before_sending, self.reservations = asking.may_send, asking.reservations
         try:
@@ -248,17 +272,21 @@ class LLMTeacher:
                 yield from self.ask_in_groups(instances)
             else:
                 seed = self.context.settings.teacher.llm_seed
-                yield from self.ask_in_groups([replace(one, candidates=shown_order(one, seed)) for one in instances])
+                yield from self.ask_in_groups(
+                    [replace(one, candidates=shown_order(one, seed)) for one in instances]
+                )
         finally:
             self.before_sending = None
 
     def stop(self) -> bool:
-        """Called when the user interrupts the asking: send nothing more. Whether answers that are on their way still come."""
+        """Called when the user interrupts the asking: send nothing more.
+        Whether answers that are on their way still come."""
         return False
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
-        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted, ranks}``, or None without LoRA."""
+        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted, ranks}``,
+        or None without LoRA."""
         return None
 
     def close(self) -> None:

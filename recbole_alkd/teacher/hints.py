@@ -1,8 +1,10 @@
-"""Hints (paper, Module 1): the LLM sums up, in a few numbered rules, how recommendations follow from behaviour.
+"""Hints (paper, Module 1): the LLM sums up, in a few numbered rules, how recommendations follow from
+behaviour.
 
-The LLM is shown cases, training sessions with what the teacher recommender puts first for them, and its rules then stand
-in every ranking prompt. They are made once, kept in the label store, and reused (``labelling.hints``): labels are known by
-the hints' key, which is a hash of everything that decides them, not by their text.
+The LLM is shown cases, training sessions with what the teacher recommender puts first for them, and its rules
+then stand in every ranking prompt. They are made once, kept in the label store, and reused
+(``labelling.hints``): labels are known by the hints' key, which is a hash of everything that decides them,
+not by their text.
 """
 
 from __future__ import annotations
@@ -41,41 +43,55 @@ def as_lines(rules: Sequence[str]) -> str:
 
 
 def needed(hint_key: str, rules: Sequence[str] | None) -> str:
-    """``as_lines`` of the hints that a teacher was given; ValueError where it has a key of hints and was given none."""
+    """``as_lines`` of the hints that a teacher was given; ValueError where it has a key of hints and was
+    given none."""
     if hint_key == "none":
         return ""
     if rules is None:
-        raise ValueError("hints are asked for before the first ranking: give them to `prepare` (Materials.hints)")
+        raise ValueError(
+            "hints are asked for before the first ranking: give them to `prepare` (Materials.hints)"
+        )
     lines = as_lines(rules)
     logger.info("hints of the LLM (%s in the label store):\n%s", hint_key, lines or "(none)")
     return lines
 
 
-def hint_messages(prompt: Prompt, cases: Sequence[Instance], titles: Mapping[str, str]) -> list[dict[str, str]]:
+def hint_messages(
+    prompt: Prompt, cases: Sequence[Instance], titles: Mapping[str, str]
+) -> list[dict[str, str]]:
     """The chat that asks for hints."""
 
     def lines(items: Sequence[str]) -> str:
         return "\n".join(f"- {title_of(item, titles)}" for item in items)
 
     shown = [
-        prompt["hints.case"].format(number=number, history=lines(case.history), candidates=lines(case.candidates)).strip()
+        prompt["hints.case"]
+        .format(number=number, history=lines(case.history), candidates=lines(case.candidates))
+        .strip()
         for number, case in enumerate(cases, start=1)
     ]
     user = prompt["hints.user"].format(cases="\n\n".join(shown) + "\n")
-    return [{"role": "system", "content": prompt["hints.system"].strip()}, {"role": "user", "content": user.strip()}]
+    return [
+        {"role": "system", "content": prompt["hints.system"].strip()},
+        {"role": "user", "content": user.strip()},
+    ]
 
 
 def read_rules(text: str) -> tuple[str, ...]:
-    """``parse_hints`` of an answer that was paid for: should it fail, there are no hints, and the log says why."""
+    """``parse_hints`` of an answer that was paid for: should it fail, there are no hints,
+    and the log says why."""
     try:
         return parse_hints(text)
     except Exception as error:
-        logger.warning("the hints could not be read (%s: %s); they are kept as they came", type(error).__name__, error)
+        logger.warning(
+            "the hints could not be read (%s: %s); they are kept as they came", type(error).__name__, error
+        )
         return ()
 
 
 def parse_hints(text: str) -> tuple[str, ...]:
-    """The numbered (or bulleted) points of ``text``, each on one line; what stands before the first is left out."""
+    """The numbered (or bulleted) points of ``text``, each on one line;
+    what stands before the first is left out."""
     text = without_thoughts(sendable(text))
     hints: list[str] = []
     open_point = False
@@ -88,5 +104,8 @@ def parse_hints(text: str) -> tuple[str, ...]:
             open_point = False
         elif open_point:
             hints[-1] += " " + line
-    cleaned = (" ".join(hint.replace("**", "").replace("<", "(").replace(">", ")").split())[:MAX_HINT] for hint in hints)
+    cleaned = (
+        " ".join(hint.replace("**", "").replace("<", "(").replace(">", ")").split())[:MAX_HINT]
+        for hint in hints
+    )
     return tuple(dict.fromkeys(hint for hint in cleaned if hint))[:MAX_HINTS]

@@ -1,7 +1,7 @@
 """`null`: the candidates in an order that knows nothing, the floor under every LLM teacher.
 
-The order is the shuffled one in which an LLM would be shown the candidates, so this is also what an LLM answers that
-repeats its prompt. What distilling it is worth comes from the candidate lists alone.
+The order is the shuffled one in which an LLM would be shown the candidates, so this is also what an LLM
+answers that repeats its prompt. What distilling it is worth comes from the candidate lists alone.
 """
 
 from __future__ import annotations

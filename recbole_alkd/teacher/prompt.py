@@ -1,7 +1,8 @@
 """What an LLM is shown: prompts from YAML files, filled with the titles of a session and of its candidates.
 
-Prompts are data (``properties/prompt/*.yaml``), so that a user can write one for a catalogue of their own. The ranking
-prompt follows the paper's Module 1 in what it holds (role, hints, session, candidates, what to answer); its words are ours.
+Prompts are data (``properties/prompt/*.yaml``), so that a user can write one for a catalogue of their own.
+The ranking prompt follows the paper's Module 1 in what it holds (role, hints, session, candidates,
+what to answer); its words are ours.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """A chat that asks for a ranking. ``shown``: (token, title) of the candidates in the order in which they are shown."""
+    """A chat that asks for a ranking. ``shown``: (token, title) of the candidates in the order in which they
+    are shown."""
 
     messages: tuple[dict[str, str], ...]
     shown: tuple[tuple[str, str], ...]
@@ -66,7 +68,8 @@ class RankingRequest:
 
 
 def load_prompt(name: str | None, dataset: str) -> Prompt:
-    """The prompt called ``name``, or in the YAML file ``name``; with None the first that lists ``dataset``, else ``neutral``.
+    """The prompt called ``name``, or in the YAML file ``name``; with None the first that lists ``dataset``,
+    else ``neutral``.
 
     Raises:
         AlkdError: no such prompt; a file that is not readable; a missing or unknown key; a wrong slot.
@@ -74,7 +77,9 @@ def load_prompt(name: str | None, dataset: str) -> Prompt:
     shipped = {file.stem: file for file in sorted((properties() / "prompt").glob("*.yaml"))}
     if name is None:
         prompts = map(read_prompt, shipped.values())
-        fits = (p for p in prompts if any(fnmatch.fnmatchcase(dataset.lower(), pattern) for pattern in p.datasets))
+        fits = (
+            p for p in prompts if any(fnmatch.fnmatchcase(dataset.lower(), pattern) for pattern in p.datasets)
+        )
         return next(fits, None) or read_prompt(shipped["neutral"])
     if name in shipped:
         return read_prompt(shipped[name])
@@ -91,7 +96,9 @@ def read_prompt(file: Path) -> Prompt:
         raise AlkdError(f"prompt file {file}: a mapping is expected, found {type(content).__name__}")
     datasets = content.pop("datasets", [])
     if not isinstance(datasets, list) or not all(isinstance(pattern, str) for pattern in datasets):
-        raise AlkdError(f"prompt file {file}: datasets: {datasets!r} is not allowed; allowed: a list of name patterns")
+        raise AlkdError(
+            f"prompt file {file}: datasets: {datasets!r} is not allowed; allowed: a list of name patterns"
+        )
     texts = dict(_flatten(content))
     for key in texts.keys() - SLOTS.keys():
         raise AlkdError(f"prompt file {file}: unknown key {key!r}; allowed: datasets, {', '.join(SLOTS)}")
@@ -121,19 +128,22 @@ def _check_text(file: Path, key: str, text: Any, slots: frozenset[str]) -> None:
     if slots_there != slots:
         wanted = ", ".join(f"{{{slot}}}" for slot in sorted(slots))
         raise AlkdError(
-            f"prompt file {file}: {key}: slots {sorted(slots_there)} are there; needed, each at least once and no other: {wanted}"
+            f"prompt file {file}: {key}: slots {sorted(slots_there)} are there; "
+            f"needed, each at least once and no other: {wanted}"
         )
 
 
 def shown_order(instance: Instance, seed: int) -> tuple[str, ...]:
     """The candidates in the order in which an LLM is shown them: shuffled by ``seed`` and the session.
 
-    It depends on which candidates there are and not on how they are ranked, so that neither the teacher recommender's
-    order nor the place of an inserted target can be read from it.
+    It depends on which candidates there are and not on how they are ranked, so that neither the teacher
+    recommender's order nor the place of an inserted target can be read from it.
     """
 
     def place(token: str) -> bytes:
-        return hashlib.sha256("\x1f".join((str(seed), instance.session, *instance.history, "\x1e", token)).encode()).digest()
+        return hashlib.sha256(
+            "\x1f".join((str(seed), instance.session, *instance.history, "\x1e", token)).encode()
+        ).digest()
 
     return tuple(sorted(instance.candidates, key=place))
 
@@ -148,11 +158,14 @@ def title_of(token: str, titles: Mapping[str, str]) -> str:
     try:
         return titles[token]
     except KeyError:
-        raise AlkdError(f"item {token!r} has no title; the LLM teacher needs a title for every item of the data set") from None
+        raise AlkdError(
+            f"item {token!r} has no title; the LLM teacher needs a title for every item of the data set"
+        ) from None
 
 
 def title_prefix(prompt: Prompt, history: Sequence[str]) -> str:
-    """What stands before a candidate's title when its likelihood is taken: the head, then one title a line."""
+    """What stands before a candidate's title when its likelihood is taken: the head, then one
+    title a line."""
     return "".join(line + "\n" for line in (prompt["title"], *history))
 
 
@@ -161,8 +174,8 @@ def ranking_request(
 ) -> RankingRequest:
     """The chat that asks an instruction-following LLM to rank the candidates of ``instance``.
 
-    Items are shown as ``<ID318> title``; the id is the item's token, and only ids decide (titles repeat). ``hints`` are
-    numbered lines, or empty.
+    Items are shown as ``<ID318> title``; the id is the item's token, and only ids decide (titles repeat).
+    ``hints`` are numbered lines, or empty.
     """
     history = instance.history[-settings.llm_history :]
     shown = [(token, title_of(token, titles)) for token in shown_order(instance, settings.llm_seed)]
@@ -172,5 +185,8 @@ def ranking_request(
         candidates="\n".join(f"<ID{token}> {title}" for token, title in shown),
         top_n=min(settings.llm_top_n, len(shown)),
     )
-    messages = ({"role": "system", "content": prompt["generate.system"].strip()}, {"role": "user", "content": user.strip()})
+    messages = (
+        {"role": "system", "content": prompt["generate.system"].strip()},
+        {"role": "user", "content": user.strip()},
+    )
     return RankingRequest(messages, tuple(shown))

@@ -1,7 +1,7 @@
 """`recommender`: the teacher recommender's own order instead of an LLM's, the paper's ablation TR.
 
-What is distilled then is the large recommender, through the same store, budget and loss as any LLM's rankings. An LLM
-teacher that does not beat this control adds nothing that the recommender does not know.
+What is distilled then is the large recommender, through the same store, budget and loss as any LLM's
+rankings. An LLM teacher that does not beat this control adds nothing that the recommender does not know.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from recbole_alkd.teacher.base import Answer, Instance, LLMTeacher
 
 @teachers.register("recommender")
 class RecommenderTeacher(LLMTeacher):
-    """The first ``llm_top_n`` candidates as they stand. An inserted target stands last, as it would be ranked."""
+    """The first ``llm_top_n`` candidates as they stand. An inserted target stands last,
+    as it would be ranked."""
 
     needs_titles = False
     instant = True

@@ -17,9 +17,9 @@ from recbole_alkd.settings.groups import Settings
 class Instance:
     """One training row that may be labelled, in item tokens.
 
-    ``history`` is oldest first. ``candidates`` stand in the order of the teacher recommender, best first; where the
-    true next item was inserted, it has the last place. A teacher that shows candidates to an LLM in an order shuffles
-    them first (``teacher.prompt.shown_order``), so that no position gives anything away.
+    ``history`` is oldest first. ``candidates`` stand in the order of the teacher recommender, best first;
+    where the true next item was inserted, it has the last place. A teacher that shows candidates to an LLM in
+    an order shuffles them first (``teacher.prompt.shown_order``), so that no position gives anything away.
     """
 
     row: int
@@ -32,8 +32,9 @@ class Instance:
 class LoraExample:
     """A training example of the local LLM: rank ``candidates`` (``target`` among them) after ``history``.
 
-    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted. ``ranking``:
-    a recorded ranking that is imitated instead, best first, all of it among the candidates; ``target`` is its first item.
+    ``natural`` tells whether the cross-fitted teacher recommender found the target itself or it was inserted.
+    ``ranking``: a recorded ranking that is imitated instead, best first, all of it among the candidates;
+    ``target`` is its first item.
     """
 
     history: tuple[str, ...]
@@ -45,10 +46,11 @@ class LoraExample:
 
 @dataclass(frozen=True)
 class Answer:
-    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first; empty when it failed.
+    """A teacher's answer for one instance. ``ranking``: distinct candidate tokens, best first;
+    empty when it failed.
 
-    ``status`` is "ok", "failed" (an answer came and no ranking could be read from it) or "unanswered" (no answer came:
-    nothing is stored, and the next run asks again).
+    ``status`` is "ok", "failed" (an answer came and no ranking could be read from it) or "unanswered" (no
+    answer came: nothing is stored, and the next run asks again).
     """
 
     ranking: tuple[str, ...]
@@ -73,13 +75,17 @@ class TeacherContext:
     Attributes:
         settings: the run's settings.
         dataset: the data set's name; ``data_path``: the folder with its files.
-        titles: item token -> cleaned title, for every item; empty when the data set has none and the teacher needs none.
+        titles: item token -> cleaned title, for every item; empty when the data set has none and the teacher
+            needs none.
         cache: a folder for adapters and the like, beside the label store.
-        lora_key: a hash of everything that decides the LoRA examples, so that an adapter can be found without making them.
+        lora_key: a hash of everything that decides the LoRA examples, so that an adapter can be found without
+            making them.
         show_progress: whether to draw progress bars.
-        log_metric: called with (name, value, step) for TensorBoard and W&B; None: nobody looks, as in another process.
+        log_metric: called with (name, value, step) for TensorBoard and W&B;
+            None: nobody looks, as in another process.
         device: the recommender's device, e.g. "cpu" or "cuda".
-        hint_key: a hash of everything that decides the cases that hints are made of, as ``lora_key``; "": there are no hints.
+        hint_key: a hash of everything that decides the cases that hints are made of, as ``lora_key``;
+            "": there are no hints.
         items: every item token of the data set; empty where nobody knows.
     """
 
@@ -102,12 +108,13 @@ class TeacherContext:
 
 @dataclass(frozen=True)
 class Materials:
-    """What a run makes for a teacher before the first ranking, where the teacher needs it (``LLMTeacher.needs``).
+    """What a run makes for a teacher before the first ranking,
+    where the teacher needs it (``LLMTeacher.needs``).
 
     Attributes:
         hints: the LLM's own rules, one a line; None where nobody was asked for them.
-        lora_examples: what an adapter is trained on; lora_held_out: examples that judge it, none of which it was trained on.
-            None where they were not made.
+        lora_examples: what an adapter is trained on; lora_held_out: examples that judge it, none of which it
+            was trained on. None where they were not made.
     """
 
     hints: tuple[str, ...] | None = None
@@ -120,14 +127,15 @@ NO_MATERIALS = Materials()
 
 @dataclass(frozen=True)
 class Asking:
-    """What the engine lends a teacher with the instances it hands over. It stays in the process of the engine.
+    """What the engine lends a teacher with the instances it hands over.
+    It stays in the process of the engine.
 
     Attributes:
-        may_send: to be called just before the request about an instance leaves. False: it must not be sent, because another
-            process has asked this question meanwhile; nothing is answered for it then. May wait for the disk. AlkdError:
-            nothing more must be sent.
-        reservations: row -> what is reserved for its request. A teacher that sends a second request for an instance extends
-            the reservation first.
+        may_send: to be called just before the request about an instance leaves. False: it must not be sent,
+            because another process has asked this question meanwhile; nothing is answered for it then. May
+            wait for the disk. AlkdError: nothing more must be sent.
+        reservations: row -> what is reserved for its request. A teacher that sends a second request for an
+            instance extends the reservation first.
         has_answered: whether the label store has a ranking of this teacher.
     """
 

@@ -1,8 +1,9 @@
-"""`replay`: rankings that an LLM gave before, read from a file, as the paper's authors publish theirs of GPT-4.
+"""`replay`: rankings that an LLM gave before, read from a file, as the paper's authors publish theirs of
+GPT-4.
 
-The file has one JSON object a line: ``{"session_id": "7", "ranking": ["318", "260", ...]}``; other keys are ignored. The
-recorded list decides: which candidates its LLM was shown is usually unknown, so a ranking may hold items that are not
-among ``Instance.candidates``. Of all teachers only this one does that.
+The file has one JSON object a line: ``{"session_id": "7", "ranking": ["318", "260", ...]}``; other keys are
+ignored. The recorded list decides: which candidates its LLM was shown is usually unknown, so a ranking may
+hold items that are not among ``Instance.candidates``. Of all teachers only this one does that.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recordings:
-    """Session -> the list that an LLM gave for it, never empty; the file they are from, and a hash of its content."""
+    """Session -> the list that an LLM gave for it, never empty; the file they are from,
+    and a hash of its content."""
 
     file: Path
     digest: str
@@ -86,7 +88,9 @@ class ReplayTeacher(LLMTeacher):
             items = keep(items, "unknown", lambda item: item not in known)
         items = keep(items, "in_session", lambda item: item in session)
         items = items[: self.context.settings.teacher.llm_top_n]
-        return Answer(tuple(items), raw=json.dumps(ranking), repairs=repairs, status="ok" if items else "failed")
+        return Answer(
+            tuple(items), raw=json.dumps(ranking), repairs=repairs, status="ok" if items else "failed"
+        )
 
 
 def read_recordings(settings: TeacherSettings, data_path: Path, dataset: str) -> Recordings:
@@ -100,7 +104,8 @@ def read_recordings(settings: TeacherSettings, data_path: Path, dataset: str) ->
         content = file.read_bytes()
     except OSError as error:
         raise AlkdError(
-            f"llm_replay_file: {str(file)!r} cannot be read ({error.strerror}); needed is a file of recorded rankings, one "
+            f"llm_replay_file: {str(file)!r} cannot be read ({error.strerror}); "
+            "needed is a file of recorded rankings, one "
             '{"session_id": ..., "ranking": [...]} a line'
         ) from None
     rankings = {session: ranking for session, ranking in _read(file, content) if ranking}
@@ -123,7 +128,8 @@ def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Ite
     for name, ids in recorded.items():
         if not ids & own[name]:
             raise AlkdError(
-                f"{recordings.file}: none of its {len(ids):,} {words[name]} ({_some(ids)}) is one of this data set's "
+                f"{recordings.file}: none of its {len(ids):,} {words[name]} ({_some(ids)}) is one of this "
+                "data set's "
                 f"{len(own[name]):,} ({_some(own[name])}); "
                 "recorded rankings name sessions and items by their ids, as the data set's files do"
             )
@@ -131,7 +137,8 @@ def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Ite
     unknown = sum(item not in own["ranking"] for item in ranked)
     if matching < len(recorded["session_id"]) or unknown:
         logger.warning(
-            "%s: %d of %d recorded sessions are training sessions of this data set; %d of %d recorded items are none of its items",
+            "%s: %d of %d recorded sessions are training sessions of this data set; "
+            "%d of %d recorded items are none of its items",
             recordings.file, matching, len(recorded["session_id"]), unknown, len(ranked),
         )  # fmt: skip
 
@@ -150,12 +157,18 @@ def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise AlkdError(f"{file}, line {number}: not readable as JSON: {error}") from None
-        session, ranking = (record.get("session_id"), record.get("ranking")) if isinstance(record, dict) else (None, None)
+        session, ranking = (
+            (record.get("session_id"), record.get("ranking")) if isinstance(record, dict) else (None, None)
+        )
         if not isinstance(session, (str, int)) or not isinstance(ranking, list):
-            raise AlkdError(f'{file}, line {number}: {{"session_id": ..., "ranking": [item, ...]}} is expected')
+            raise AlkdError(
+                f'{file}, line {number}: {{"session_id": ..., "ranking": [item, ...]}} is expected'
+            )
         if not all(isinstance(item, (str, int)) for item in ranking):
             raise AlkdError(f"{file}, line {number}: a ranking holds item ids only (text or integers)")
         if str(session) in seen:
-            raise AlkdError(f"{file}, line {number}: session {str(session)!r} stands in line {seen[str(session)]} already")
+            raise AlkdError(
+                f"{file}, line {number}: session {str(session)!r} stands in line {seen[str(session)]} already"
+            )
         seen[str(session)] = number
         yield str(session), tuple(map(str, ranking))

@@ -4,8 +4,9 @@ The score of the candidate at rank r of the teacher recommender is
 
     -log r + 0.25 * z,
 
-with z its title's similarity to the session, standardised over the candidates: the cosine of TF-IDF weighted character
-3- to 5-grams, averaged over the last ``llm_history`` items with weights 1, 1/2, 1/4, ... from the last one back.
+with z its title's similarity to the session, standardised over the candidates: the cosine of TF-IDF weighted
+character 3- to 5-grams, averaged over the last ``llm_history`` items with weights 1, 1/2, 1/4, ...
+from the last one back.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class TextTeacher(LLMTeacher):
     @property
     def identity(self) -> str:
         settings = self.context.settings.teacher
-        return f"text|char 3-5|titles:{self._titles_hash}|history={settings.llm_history}|top_n={settings.llm_top_n}"
+        return (
+            "text|char "
+            f"3-5|titles:{self._titles_hash}|history={settings.llm_history}|top_n={settings.llm_top_n}"
+        )
 
     @cached_property
     def _titles_hash(self) -> str:
@@ -59,7 +63,9 @@ class TextTeacher(LLMTeacher):
         try:
             matrix = vectorizer.fit_transform(titles)
         except ValueError:  # scikit-learn's word for a vocabulary without a single n-gram
-            raise AlkdError("llm_teacher: 'text' finds no title with three characters in this data set") from None
+            raise AlkdError(
+                "llm_teacher: 'text' finds no title with three characters in this data set"
+            ) from None
         return matrix, {title: row for row, title in enumerate(titles)}
 
     def prepare(self) -> None:
@@ -70,7 +76,10 @@ class TextTeacher(LLMTeacher):
         """(N,) similarity of every candidate's title to the session, in [0, 1]."""
         matrix, row_of = self._vectors
         history = instance.history[-self.context.settings.teacher.llm_history :]
-        rows = [[row_of[title_of(token, self.context.titles)] for token in items] for items in (instance.candidates, history)]
+        rows = [
+            [row_of[title_of(token, self.context.titles)] for token in items]
+            for items in (instance.candidates, history)
+        ]
         weights = DECAY ** np.arange(len(history))[::-1]
         cosines = (matrix[rows[0]] @ matrix[rows[1]].T).toarray()
         return cosines @ (weights / weights.sum())
@@ -84,5 +93,15 @@ class TextTeacher(LLMTeacher):
             z = (similarity - similarity.mean()) / deviation if deviation > 0 else np.zeros_like(similarity)
             scores = -np.log(np.arange(1, len(z) + 1)) + WEIGHT * z
             order = np.argsort(-scores, kind="stable")[: self.context.settings.teacher.llm_top_n]
-            raw = json.dumps({token: round(float(score), 4) for token, score in zip(instance.candidates, scores, strict=True)})
-            yield instance, Answer(tuple(instance.candidates[i] for i in order), raw, seconds=time.perf_counter() - began)
+            raw = json.dumps(
+                {
+                    token: round(float(score), 4)
+                    for token, score in zip(instance.candidates, scores, strict=True)
+                }
+            )
+            yield (
+                instance,
+                Answer(
+                    tuple(instance.candidates[i] for i in order), raw, seconds=time.perf_counter() - began
+                ),
+            )

@@ -1,4 +1,5 @@
-"""Tests for plug-ins: what a policy, a distillation loss, an LLM teacher or a student must hold, as classes to inherit from.
+"""Tests for plug-ins: what a policy, a distillation loss, an LLM teacher or a student must hold,
+as classes to inherit from.
 
 They run with pytest, which this package does not install by itself::
 
@@ -13,7 +14,8 @@ They run with pytest, which this package does not install by itself::
 
 import pytest
 
-for _module in ("learners", "losses", "policies", "teachers", "toy"):  # an assertion that fails then shows its values
+# an assertion that fails then shows its values
+for _module in ("learners", "losses", "policies", "teachers", "toy"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from recbole_alkd.testing.learners import LearnerTests  # noqa: E402

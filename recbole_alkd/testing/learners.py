@@ -1,7 +1,8 @@
 """What every student must hold, whichever way it learns, as a mixin: whole runs on toy data.
 
-A backbone of your own gets all of it with ``class TestMine(LearnerTests): student, plugins = "Mine", ["my_module"]``; so does a
-learner of your own, with a backbone that names it.
+A backbone of your own gets all of it with
+``class TestMine(LearnerTests): student, plugins = "Mine", ["my_module"]``;
+so does a learner of your own, with a backbone that names it.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ class LearnerTests:
         model.eval()
         with torch.no_grad():
             scores, one = model.full_sort_predict(rows), model.full_sort_predict(rows[3:4])
-        assert scores.shape == (len(rows), test_data._dataset.item_num) and torch.isfinite(scores[:, 1:]).all()
+        assert (
+            scores.shape == (len(rows), test_data._dataset.item_num) and torch.isfinite(scores[:, 1:]).all()
+        )
         torch.testing.assert_close(one[0, 1:], scores[3, 1:], rtol=1e-4, atol=1e-5)  # alone as in a batch
         items = rows["item_id"].unsqueeze(1)
         above = (scores[:, 1:] > scores.gather(1, items)).sum(1)

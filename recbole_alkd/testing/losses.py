@@ -40,10 +40,14 @@ class ToyRecommender(nn.Module):
         return self.outputs
 
 
-def toy_rows(count: int = ROWS, n_items: int = N_ITEMS, length: int = LENGTH, seed: int = 0) -> dict[str, torch.Tensor]:
+def toy_rows(
+    count: int = ROWS, n_items: int = N_ITEMS, length: int = LENGTH, seed: int = 0
+) -> dict[str, torch.Tensor]:
     """Sessions of 1 to ``length`` distinct items and a target that is none of them."""
     generator = torch.Generator().manual_seed(seed)
-    order = torch.stack([torch.randperm(n_items - 1, generator=generator)[: length + 1] + 1 for _ in range(count)])
+    order = torch.stack(
+        [torch.randperm(n_items - 1, generator=generator)[: length + 1] + 1 for _ in range(count)]
+    )
     size = torch.randint(1, length + 1, (count,), generator=generator)
     item_seq = order[:, :length] * (torch.arange(length) < size.unsqueeze(1))
     return {"item_id_list": item_seq, "item_length": size, "item_id": order[:, length]}
@@ -52,7 +56,9 @@ def toy_rows(count: int = ROWS, n_items: int = N_ITEMS, length: int = LENGTH, se
 def toy_titles(n_items: int = N_ITEMS, kinds: int = 4, size: int = 6) -> np.ndarray:
     """Vectors of titles: items whose numbers are equal modulo ``kinds`` have nearly the same one."""
     rng = np.random.default_rng(8)
-    vectors = rng.normal(size=(kinds, size))[np.arange(n_items) % kinds] + 0.1 * rng.normal(size=(n_items, size))
+    vectors = rng.normal(size=(kinds, size))[np.arange(n_items) % kinds] + 0.1 * rng.normal(
+        size=(n_items, size)
+    )
     vectors[0] = 0
     return vectors
 
@@ -65,9 +71,15 @@ def toy_recommendation(student: Backbone) -> Any:
 
 
 def toy_context(
-    student_size: int = 4, teacher_size: int | None = 7, n_items: int = N_ITEMS, epochs: int = 10, rows: Any = None, **settings: Any
+    student_size: int = 4,
+    teacher_size: int | None = 7,
+    n_items: int = N_ITEMS,
+    epochs: int = 10,
+    rows: Any = None,
+    **settings: Any,
 ) -> DistillContext:
-    """Toy student (seed 1) and toy teacher recommender (seed 2; none when its size is None) with the given settings."""
+    """Toy student (seed 1) and toy teacher recommender (seed 2; none when its size is None) with the given
+    settings."""
     student = Backbone(ToyRecommender(n_items, student_size, seed=1))
     return DistillContext(
         settings=read_settings(settings),
@@ -84,11 +96,16 @@ def toy_context(
     )
 
 
-def toy_lists(count: int, ranks: int = 8, n_items: int = N_ITEMS, seed: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidates (count, 12) and rankings (count, ranks) of them, in another order; the third list is short."""
+def toy_lists(
+    count: int, ranks: int = 8, n_items: int = N_ITEMS, seed: int = 5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Candidates (count, 12) and rankings (count, ranks) of them, in another order; the third list
+    is short."""
     candidates = min(12, n_items - 1)
     generator = torch.Generator().manual_seed(seed)
-    pool = torch.stack([torch.randperm(n_items - 1, generator=generator)[:candidates] + 1 for _ in range(count)])
+    pool = torch.stack(
+        [torch.randperm(n_items - 1, generator=generator)[:candidates] + 1 for _ in range(count)]
+    )
     order = torch.stack([torch.randperm(candidates, generator=generator)[:ranks] for _ in range(count)])
     lists = pool.gather(1, order)
     if count > 2:
@@ -155,8 +172,16 @@ class LossTests:
             pytest.skip("this loss has no gradient of its own")
         self.value(made).backward()
         model = made.context.student.model
-        assert model.outputs.grad is not None and torch.isfinite(model.outputs.grad).all() and model.outputs.grad.abs().sum() > 0
-        assert model.inputs.grad is not None and torch.isfinite(model.inputs.grad).all() and model.inputs.grad.abs().sum() > 0
+        assert (
+            model.outputs.grad is not None
+            and torch.isfinite(model.outputs.grad).all()
+            and model.outputs.grad.abs().sum() > 0
+        )
+        assert (
+            model.inputs.grad is not None
+            and torch.isfinite(model.inputs.grad).all()
+            and model.inputs.grad.abs().sum() > 0
+        )
         assert model.outputs.grad[0].abs().sum() == 0, "the padding is no item"
         for key, parameter in made.loss.named_parameters():
             if not any(part in key for part in self.idle):
@@ -200,7 +225,9 @@ class LossTests:
         generator = torch.Generator().manual_seed(0)
         for _ in range(3):
             directions = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
-            analytic = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None)
+            analytic = sum(
+                float((g * d).sum()) for g, d in zip(gradients, directions, strict=True) if g is not None
+            )
             step, sides = 1e-6, []
             for sign in (1, -1):
                 with torch.no_grad():
@@ -217,5 +244,7 @@ class LossTests:
         assert made.loss.options["weight"] >= 0
         with pytest.raises(AlkdError, match=r"kd_config: .* has no setting 'weigth'.*; allowed: .*weight"):
             self.made_by(made.context, {"weigth": 1.0})
-        with pytest.raises(AlkdError, match=r"kd_config: .*weight: -1 is not allowed; allowed: a number of at least 0"):
+        with pytest.raises(
+            AlkdError, match=r"kd_config: .*weight: -1 is not allowed; allowed: a number of at least 0"
+        ):
             self.made_by(made.context, {"weight": -1})

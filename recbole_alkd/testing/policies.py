@@ -22,7 +22,9 @@ N = 60
 COLUMNS = ("difficulty", "entropy", "disagreement")
 
 
-def make_pool(n: int = N, allowed: Collection[str] = COLUMNS, counts: tuple[int, int, int] | None = None) -> Pool:
+def make_pool(
+    n: int = N, allowed: Collection[str] = COLUMNS, counts: tuple[int, int, int] | None = None
+) -> Pool:
     """A pool of n sessions "s0", "s1", ... in which only the ``allowed`` columns may be asked for."""
     rng = np.random.default_rng(n)
 

@@ -1,7 +1,7 @@
 """What every LLM teacher must hold, as a mixin.
 
-A teacher of your own gets all of it with ``class TestMine(TeacherTests): teacher = "mine"``; settings it needs go
-into ``values``, and one that cannot be built from its context alone overrides ``make``.
+A teacher of your own gets all of it with ``class TestMine(TeacherTests): teacher = "mine"``; settings it
+needs go into ``values``, and one that cannot be built from its context alone overrides ``make``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,20 @@ from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labels import Budget, LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.reading import read_settings
-from recbole_alkd.teacher.base import Answer, Asking, Instance, LLMTeacher, TeacherContext, bound_of, check_teacher
+from recbole_alkd.teacher.base import (
+    Answer,
+    Asking,
+    Instance,
+    LLMTeacher,
+    TeacherContext,
+    bound_of,
+    check_teacher,
+)
 
 WORDS = ["Toy", "Story", "Heat", "Casino", "Dust", "Sabrina", "Ran", "Alien", "Brazil", "Fargo"]
-TITLES = {f"{n}A": f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {n // 10}" for n in range(60)} | {"61": 'The "other" <ID7>, {2}\u202e'}
+TITLES = {f"{n}A": f"{WORDS[n % 10]} {WORDS[n * 7 % 10]} {n // 10}" for n in range(60)} | {
+    "61": 'The "other" <ID7>, {2}\u202e'
+}
 
 
 def some_instances(number: int = 6, seed: int = 0) -> list[Instance]:
@@ -30,7 +40,9 @@ def some_instances(number: int = 6, seed: int = 0) -> list[Instance]:
     instances = []
     for row in range(number):
         items = rng.sample(sorted(TITLES), 25)
-        instances.append(Instance(100 + row, f"s{row}", tuple(items[: 1 + row % 5]), tuple(items[5 : 25 - row])))
+        instances.append(
+            Instance(100 + row, f"s{row}", tuple(items[: 1 + row % 5]), tuple(items[5 : 25 - row]))
+        )
     return instances
 
 
@@ -41,8 +53,9 @@ class TeacherTests:
         teacher: its ``llm_teacher`` name, or the class itself.
         values: settings it is made with.
         titles: item token -> title, of the items that it is asked about.
-        uses_order: whether the order of ``Instance.candidates``, the teacher recommender's, may decide the answer. The
-            place of a candidate tells the target apart where it was inserted, so an LLM's answer must not depend on it.
+        uses_order: whether the order of ``Instance.candidates``, the teacher recommender's, may decide the
+            answer. The place of a candidate tells the target apart where it was inserted,
+            so an LLM's answer must not depend on it.
     """
 
     teacher: ClassVar[Any]
@@ -115,7 +128,8 @@ class TeacherTests:
         self.check_places(made)
 
     def test_ties_give_nothing_away(self, tmp_path: Path) -> None:
-        """Candidates that the teacher cannot tell apart: with an order of their own, the inserted target would be known."""
+        """Candidates that the teacher cannot tell apart: with an order of their own,
+        the inserted target would be known."""
         if self.uses_order:
             pytest.skip("this control is the recommender's order, or a part of it")
         self.titles = dict.fromkeys(self.titles, "Heat")
@@ -131,7 +145,9 @@ class TeacherTests:
         for order in orders:
             moved = [replace(i, candidates=order(i.candidates)) for i in instances]
             there = {row: answer.ranking for row, answer in self.answers(made, moved).items()}
-            assert there == here, "the order of the candidates decides the ranking: shuffle them (teacher.prompt.shown_order)"
+            assert there == here, (
+                "the order of the candidates decides the ranking: shuffle them (teacher.prompt.shown_order)"
+            )
 
     def test_it_says_what_a_request_may_take(self, made: LLMTeacher) -> None:
         check_teacher(type(made))
@@ -153,7 +169,9 @@ class TeacherTests:
         with LabelStore(tmp_path / "labels.sqlite") as store:
             collected = collect_labels(made, instances, store, Budget(99, tokens=limit), show_progress=False)
         assert collected.labels
-        assert sum(label.prompt_tokens + label.completion_tokens for label in collected.labels.values()) <= limit
+        assert (
+            sum(label.prompt_tokens + label.completion_tokens for label in collected.labels.values()) <= limit
+        )
         assert collected.bill.prompt_tokens + collected.bill.completion_tokens <= limit
 
     def test_the_second_run_asks_nothing(self, tmp_path: Path, made: LLMTeacher) -> None:

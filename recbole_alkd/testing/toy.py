@@ -36,11 +36,12 @@ TOY_SETTINGS: Mapping[str, Any] = {
 
 
 def write_toy_data(folder: Path, name: str = "toy", seed: int = 11) -> Path:
-    """Write a data set of 96 sessions on 45 items: of three kinds of items, a session keeps to one most of the time.
+    """Write a data set of 96 sessions on 45 items: of three kinds of items, a session keeps to one most of
+    the time.
 
     Args:
-        folder: RecBole's ``data_path``; the files are ``folder/name/name.{train,valid,test}.inter`` and ``name.item``,
-            with a title for every item.
+        folder: RecBole's ``data_path``; the files are ``folder/name/name.{train,valid,test}.inter`` and
+            ``name.item``, with a title for every item.
         name: of the data set. seed: of the sessions.
 
     Returns:

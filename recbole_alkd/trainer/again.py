@@ -1,4 +1,5 @@
-"""What ``result.json`` holds so that the run can be understood and run again: settings, versions, times, places."""
+"""What ``result.json`` holds so that the run can be understood and run again:
+settings, versions, times, places."""
 
 from __future__ import annotations
 
@@ -17,8 +18,24 @@ from recbole_alkd.trainer.logs import log_file
 from recbole_alkd.trainer.run_folder import RESULT
 
 # what decides the training and the evaluation of a run, beside ALKDRec's own settings
-TRAINING = ("learning_rate", "train_batch_size", "epochs", "eval_step", "stopping_step", "learner", "weight_decay")
-EVALUATION = ("eval_args", "metrics", "topk", "valid_metric", "metric_decimal_place", "eval_batch_size", "MAX_ITEM_LIST_LENGTH")
+TRAINING = (
+    "learning_rate",
+    "train_batch_size",
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "learner",
+    "weight_decay",
+)
+EVALUATION = (
+    "eval_args",
+    "metrics",
+    "topk",
+    "valid_metric",
+    "metric_decimal_place",
+    "eval_batch_size",
+    "MAX_ITEM_LIST_LENGTH",
+)
 _NOT_GIVEN = {"model", "dataset", "config_files", "nproc", "world_size", "ip", "port", "local_rank", "offset"}
 
 
@@ -42,7 +59,12 @@ def run_facts(config: Any, runs: Mapping[str, Any], began: float, tensorboard: s
     given = {key: value for key, value in config.external_config_dict.items() if key not in _NOT_GIVEN}
     log = log_file()
     facts = {
-        "again": {"model": config["model"], "dataset": config["dataset"], "settings": given, "directory": os.getcwd()},
+        "again": {
+            "model": config["model"],
+            "dataset": config["dataset"],
+            "settings": given,
+            "directory": os.getcwd(),
+        },
         "versions": {**versions(), "python": platform.python_version()},
         "began": _utc(began),
         "ended": _utc(time.time()),
@@ -57,7 +79,8 @@ def run_facts(config: Any, runs: Mapping[str, Any], began: float, tensorboard: s
 
 
 def read_again(place: str) -> Again:
-    """What ``recbole-alkd run --again`` runs: the run behind a result.json, or behind the run folder that holds one.
+    """What ``recbole-alkd run --again`` runs: the run behind a result.json, or behind the run folder that
+    holds one.
 
     Raises:
         AlkdError: no such file, or it does not say how to run it again.
@@ -67,20 +90,33 @@ def read_again(place: str) -> Again:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise AlkdError(f"--again: {os.fspath(file)!r} cannot be read ({error.strerror}); allowed: a run's {RESULT}") from None
+        raise AlkdError(
+            f"--again: {os.fspath(file)!r} cannot be read ({error.strerror}); allowed: a run's {RESULT}"
+        ) from None
     except (ValueError, RecursionError):
-        raise AlkdError(f"--again: {os.fspath(file)!r} is not readable as JSON; allowed: a run's {RESULT}") from None
+        raise AlkdError(
+            f"--again: {os.fspath(file)!r} is not readable as JSON; allowed: a run's {RESULT}"
+        ) from None
     again = content.get("again") if isinstance(content, dict) else None
     kinds = {"model": str, "dataset": str, "settings": dict}
-    if not isinstance(again, dict) or not all(isinstance(again.get(key), kind) for key, kind in kinds.items()):
-        raise AlkdError(f"--again: {os.fspath(file)!r} does not say how to run it again; allowed: a {RESULT} of this version")
+    if not isinstance(again, dict) or not all(
+        isinstance(again.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise AlkdError(
+            f"--again: {os.fspath(file)!r} does not say how to run it again; "
+            f"allowed: a {RESULT} of this version"
+        )
     return Again(again["model"], again["dataset"], again["settings"], _notes(content, again))
 
 
 def _notes(content: Mapping[str, Any], again: Mapping[str, Any]) -> list[str]:
     notes, then = [], content.get("versions")
     if isinstance(then, dict):
-        changed = [f"{name} {then[name]} (here {here})" for name, here in versions().items() if then.get(name, here) != here]
+        changed = [
+            f"{name} {then[name]} (here {here})"
+            for name, here in versions().items()
+            if then.get(name, here) != here
+        ]
         if changed:
             notes.append(f"the run was made with {', '.join(changed)}: its numbers may come out differently")
     directory = again.get("directory")

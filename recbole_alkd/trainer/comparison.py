@@ -1,7 +1,8 @@
 """What the table of a run shows and what it does not: its rows compared over the test sessions, pair by pair.
 
-Every row ranks the same sessions, so two rows are compared by what each session gains (``recbole_alkd.statistics``). One run is
-one training: how another seed would come out is in no interval here; for that there is ``recbole-alkd bench``.
+Every row ranks the same sessions, so two rows are compared by what each session gains
+(``recbole_alkd.statistics``). One run is one training: how another seed would come out is in no interval
+here; for that there is ``recbole-alkd bench``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class RowComparison:
         row, against: names of the rows. metric: such as "ndcg@10".
         difference: mean over sessions of (row - against), by mean ranks at ties.
         low, high: its 95 % percentile bootstrap interval over sessions. p: of a paired test.
-        detectable: the smallest true difference that as many sessions find in four of five cases; nan where none differ.
+        detectable: the smallest true difference that as many sessions find in four of five cases;
+            nan where none differ.
         sessions: how many it rests on.
     """
 
@@ -46,7 +48,8 @@ class RowComparison:
 
     @property
     def verdict(self) -> str:
-        """better, worse, or no measurable difference. Interval and test have to agree: few sessions can fool either."""
+        """better, worse, or no measurable difference. Interval and test have to agree:
+        few sessions can fool either."""
         if not self.p < LEVEL or self.low <= 0 <= self.high:
             return NO_DIFFERENCE
         return "better" if self.difference > 0 else "worse"
@@ -67,12 +70,15 @@ class RowComparison:
 
 
 def comparison_metric(metrics: Iterable[str], valid_metric: str) -> str | None:
-    """What rows are compared by: ``valid_metric``, else the first metric that follows from ranks; None without one."""
+    """What rows are compared by: ``valid_metric``, else the first metric that follows from ranks;
+    None without one."""
     known = [metric for metric in metrics if metric.partition("@")[0] in METRICS]
     return valid_metric.lower() if valid_metric.lower() in known else next(iter(known), None)
 
 
-def compare_rows(ranks: Mapping[str, np.ndarray], row: str, against: str, metric: str, seed: int) -> RowComparison:
+def compare_rows(
+    ranks: Mapping[str, np.ndarray], row: str, against: str, metric: str, seed: int
+) -> RowComparison:
     """Compare two rows by the ranks of their targets.
 
     Args:
@@ -80,11 +86,14 @@ def compare_rows(ranks: Mapping[str, np.ndarray], row: str, against: str, metric
     """
     ours, theirs = gains(ranks[row], metric), gains(ranks[against], metric)
     difference, low, high, detectable = paired_difference(ours, theirs, seed)
-    return RowComparison(row, against, metric, difference, low, high, _p(ours - theirs, seed), detectable, len(ours))
+    return RowComparison(
+        row, against, metric, difference, low, high, _p(ours - theirs, seed), detectable, len(ours)
+    )
 
 
 def told_apart(ranks: Mapping[str, np.ndarray], metric: str, seed: int) -> list[tuple[str, str]]:
-    """The pairs (better row, worse row) that differ by a paired test, corrected for their number (Bonferroni)."""
+    """The pairs (better row, worse row) that differ by a paired test,
+    corrected for their number (Bonferroni)."""
     values = {name: gains(rank, metric) for name, rank in ranks.items()}
     pairs = list(combinations(values, 2))
     apart = []

@@ -1,4 +1,5 @@
-"""Which settings decide the outcome of a run or of one of its stages: what names a run folder, a shared stage, a result."""
+"""Which settings decide the outcome of a run or of one of its stages:
+what names a run folder, a shared stage, a result."""
 
 from __future__ import annotations
 
@@ -27,14 +28,17 @@ def versions() -> dict[str, str]:
 
 
 def plugin_sources(settings: Settings) -> dict[str, str]:
-    """Module of ``alkd_plugins`` -> a hash of its source, with all that lies in its folder where it is a package."""
+    """Module of ``alkd_plugins`` -> a hash of its source, with all that lies in its folder where it is a
+    package."""
     sources = {}
     for name in settings.plugin.alkd_plugins:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None:
             continue
         files = sorted(Path(file).parent.rglob("*.py")) if Path(file).name == "__init__.py" else [Path(file)]
-        sources[name] = settings_hash({str(k): one.read_bytes().hex() for k, one in enumerate(files) if one.is_file()})
+        sources[name] = settings_hash(
+            {str(k): one.read_bytes().hex() for k, one in enumerate(files) if one.is_file()}
+        )
     return sources
 
 
@@ -45,9 +49,11 @@ def deciding_settings(
 
     Args:
         config: RecBole's Config of the run. settings: ours in it.
-        roles: the recommenders that are trained; the settings of the other one, and its model's own, do not count.
+        roles: the recommenders that are trained; the settings of the other one, and its model's own,
+            do not count.
         labels: whether anything is labelled and distilled.
-        served: whether what is laid over a trained student counts as well (late fusion of titles), or its training alone.
+        served: whether what is laid over a trained student counts as well (late fusion of titles),
+            or its training alone.
     """
     others = tuple(f"{role}_" for role in ROLES if role not in roles)
     flat = config.final_config_dict
@@ -65,11 +71,14 @@ def deciding_settings(
         values[f"{role} model"] = {
             key: value
             for key, value in own.items()
-            if (key not in flat or flat[key] != value) and not key.startswith(others) and (role == "student" or key not in TEXT)
+            if (key not in flat or flat[key] != value)
+            and not key.startswith(others)
+            and (role == "student" or key not in TEXT)
         }
     return values
 
 
 def trains_on_titles(settings: Settings) -> bool:
-    """Whether titles are in the student's training: by a term of its loss, or as edges of a table that counts."""
+    """Whether titles are in the student's training: by a term of its loss,
+    or as edges of a table that counts."""
     return learner_class(settings.backbone.student_model).trains_on_titles(settings)

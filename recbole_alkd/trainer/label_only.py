@@ -1,7 +1,8 @@
-"""Labels without distillation (``recbole-alkd label``): what is done with a selection, and what is said about it.
+"""Labels without distillation (``recbole-alkd label``): what is done with a selection,
+and what is said about it.
 
-Every function takes the rounds after ``ALKDRecTrainer.select``, whose sessions a run with the same settings selects too, so
-that it finds these labels in the store.
+Every function takes the rounds after ``ALKDRecTrainer.select``, whose sessions a run with the same settings
+selects too, so that it finds these labels in the store.
 """
 
 from __future__ import annotations
@@ -39,14 +40,20 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Answer:
         estimated = estimate_labels(rounds.llm, instances, None, rounds.supplies)
     limits, bound = rounds.settings.selection, rounds.llm.bound_words
     lines = [
-        f"{estimated.wanted:,} instances: {estimated.known:,} in {path}, {estimated.missing:,} to ask" + (", and hints" if estimated.hints else ""),
+        f"{estimated.wanted:,} instances: {estimated.known:,} in {path}, {estimated.missing:,} to ask"
+        + (", and hints" if estimated.hints else ""),
         f"estimate:    {estimated.tokens:,} tokens, {money(estimated.usd)}",
-        f"upper bound: {estimated.most_tokens:,} tokens, {money(estimated.most_usd)}" + (f" ({bound})" if bound else ""),
+        f"upper bound: {estimated.most_tokens:,} tokens, {money(estimated.most_usd)}"
+        + (f" ({bound})" if bound else ""),
     ]
     if estimated.seconds is not None:
-        lines.append(f"time here:   {expected(estimated.seconds)} for the labels (tried on {estimated.tried})")
+        lines.append(
+            f"time here:   {expected(estimated.seconds)} for the labels (tried on {estimated.tried})"
+        )
         if estimated.preparation:
-            lines.append(f"before that: {expected(estimated.preparation_seconds)} for {estimated.preparation}")
+            lines.append(
+                f"before that: {expected(estimated.preparation_seconds)} for {estimated.preparation}"
+            )
     elif estimated.unmeasured:
         lines.append(f"time here:   not known: {estimated.unmeasured}")
     spent = rounds.ledger.spending
@@ -65,11 +72,14 @@ def check_prompts(teacher: str) -> None:
     """AlkdError where the LLM teacher of that name asks no LLM, so that there is no prompt to show."""
     if teachers.get(teacher).instant:
         asking = [name for name in teachers if not teachers.get(name).instant]
-        raise AlkdError(f"--show: llm_teacher {teacher!r} asks no LLM and has no prompt; allowed: {', '.join(asking)}")
+        raise AlkdError(
+            f"--show: llm_teacher {teacher!r} asks no LLM and has no prompt; allowed: {', '.join(asking)}"
+        )
 
 
 def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Answer:
-    """The questions of the first ``count`` sessions as the LLM would read them; nothing is asked, sent or stored."""
+    """The questions of the first ``count`` sessions as the LLM would read them;
+    nothing is asked, sent or stored."""
     instances = rounds.instances(picked)[:count]
     titles = rounds.llm.context.titles
     prompts, lines = [], []
@@ -77,20 +87,37 @@ def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Answer:
         text = rounds.llm.prompt(instance)
         titled = sum(titles.get(item, f"item {item}") != f"item {item}" for item in instance.candidates)
         prompts.append(
-            {"session": instance.session, "key": key, "prompt": text, "titled": titled, "candidates": len(instance.candidates)}
+            {
+                "session": instance.session,
+                "key": key,
+                "prompt": text,
+                "titled": titled,
+                "candidates": len(instance.candidates),
+            }
         )
         lines += [
-            f"=== session {instance.session}, label {key[:16]}: {titled} of {len(instance.candidates)} candidates have a title ===",
+            f"=== session {instance.session}, label {key[:16]}: {titled} of {len(instance.candidates)} "
+            "candidates have a title ===",
             *text.split("\n"),
             "",
         ]
-    if rounds.settings.teacher.llm_hints and "hints=" in rounds.llm.identity and "hints=none" not in rounds.llm.identity:
-        lines.append("The hints, which are asked for once before the first label, stand in the prompt besides (llm_hints).")
+    if (
+        rounds.settings.teacher.llm_hints
+        and "hints=" in rounds.llm.identity
+        and "hints=none" not in rounds.llm.identity
+    ):
+        lines.append(
+            "The hints, which are asked for once before the first label, stand in the prompt besides "
+            "(llm_hints)."
+        )
     return {"prompts": prompts}, lines
 
 
-def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None) -> Answer:
-    """Ask for the labels that are missing from the store; write all rankings to ``file`` as ``llm_teacher: replay`` reads them."""
+def label(
+    rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, file: Path | None = None
+) -> Answer:
+    """Ask for the labels that are missing from the store;
+    write all rankings to ``file`` as ``llm_teacher: replay`` reads them."""
     path = rounds.settings.teacher.label_store
     instances = rounds.instances(picked)
     with LabelStore(path) as store:
@@ -99,19 +126,29 @@ def label(rounds: LabelRounds, picked: np.ndarray, retry_failed: bool = False, f
     missing = [session[row] for row in collected.missing]
     bill = collected.bill
     lines = [
-        f"{len(collected.labels):,} rankings in {path}: {bill.asked:,} instances asked now, {bill.reused:,} rankings from the store; "
+        f"{len(collected.labels):,} rankings in {path}: {bill.asked:,} instances asked now, "
+        f"{bill.reused:,} rankings from the store; "
         f"{bill.failed:,} failed, {len(missing):,} without an answer",
-        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, {bill.seconds:.1f} s",
+        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, "
+        f"{bill.seconds:.1f} s",
         *([f"ended by {collected.ended}"] if collected.ended else []),
     ]
     if file:
         settings = rounds.settings.teacher
-        source = settings.llm_teacher + (f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else "")
+        source = settings.llm_teacher + (
+            f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else ""
+        )
         records = [
-            {"session_id": session[row], "ranking": list(one.ranking), "source": source} for row, one in collected.labels.items()
+            {"session_id": session[row], "ranking": list(one.ranking), "source": source}
+            for row, one in collected.labels.items()
         ]
-        write_files(file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)})
-        lines.append(f"rankings written to {file}; read by llm_teacher: replay and lora_target: replay (llm_replay_file)")
+        write_files(
+            file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)}
+        )
+        lines.append(
+            f"rankings written to {file}; read by llm_teacher: replay and lora_target: "
+            "replay (llm_replay_file)"
+        )
     spent = dataclasses.asdict(rounds.ledger.spending)
     report = {**bill.report(), "spent": spent, "rankings": len(collected.labels), "missing": missing}
     report |= {"ended": collected.ended, "repairs": collected.repairs}
@@ -122,7 +159,9 @@ def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Answe
     """Write what is missing from the store as an OpenAI batch file."""
     teacher = _api(rounds, "--batch-out")
     with LabelStore(rounds.settings.teacher.label_store) as store:
-        made = write_batch(teacher, rounds.instances(picked), store, rounds.budget(len(picked)), file, rounds.supplies)
+        made = write_batch(
+            teacher, rounds.instances(picked), store, rounds.budget(len(picked)), file, rounds.supplies
+        )
     lines = [
         f"{made.requests:,} requests written to {file}; {made.known:,} labels are in the store"
         + (f", {made.missing:,} instances left out ({made.ended})" if made.missing else ""),
@@ -130,7 +169,10 @@ def write_requests(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Answe
     ]
     hints = made.hints
     if hints.tokens:
-        lines.append(f"hints: {hints.prompt_tokens:,} + {hints.completion_tokens:,} tokens, {money(hints.usd)}, asked for now")
+        lines.append(
+            f"hints: {hints.prompt_tokens:,} + {hints.completion_tokens:,} tokens, {money(hints.usd)}, "
+            "asked for now"
+        )
     return dataclasses.asdict(made), lines
 
 
@@ -143,7 +185,8 @@ def read_answers(rounds: LabelRounds, picked: np.ndarray, file: Path) -> Answer:
     if bill.asked:
         rounds.ledger.note(None, f"batch {file.name}", bill.cost.tokens, bill.usd, open_=False)
     lines = [
-        f"{answers.stored:,} labels of {file} stored, {bill.failed:,} of them failed; {answers.known:,} were known, "
+        f"{answers.stored:,} labels of {file} stored, {bill.failed:,} of them failed; "
+        f"{answers.known:,} were known, "
         f"{answers.foreign:,} belong to other questions, {answers.unanswered:,} requests ended in an error",
         f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}",
         *(f"{file}, {problem}; it is left out" for problem in answers.unreadable),

@@ -15,7 +15,8 @@ _RECBOLE = os.path.dirname(recbole.__file__) + os.sep
 
 
 class ShortConsole(logging.Filter):
-    """Keeps the console to what this package says; RecBole's own lines are in the log file alone. A warning is shown once."""
+    """Keeps the console to what this package says; RecBole's own lines are in the log file alone.
+    A warning is shown once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +43,11 @@ def short_console(config: Any) -> None:
 
 def log_file() -> Path | None:
     """The file that the run's log goes into, or None."""
-    files = [handler.baseFilename for handler in logging.getLogger().handlers if type(handler) is logging.FileHandler]
+    files = [
+        handler.baseFilename
+        for handler in logging.getLogger().handlers
+        if type(handler) is logging.FileHandler
+    ]
     return Path(os.path.relpath(files[0])) if files else None
 
 
@@ -58,7 +63,8 @@ def name_log(name: str) -> None:
         handler.acquire()
         try:
             handler.close()
-            if not getattr(handler, "is_named", False):  # the log of an earlier run in this process keeps its name
+            # the log of an earlier run in this process keeps its name
+            if not getattr(handler, "is_named", False):
                 if new.exists():
                     with open(old, "rb") as lines, open(new, "ab") as stream:
                         shutil.copyfileobj(lines, stream)
@@ -74,7 +80,8 @@ def name_log(name: str) -> None:
 
 
 def named_tensorboard(writer: Any, name: str) -> Any:
-    """A TensorBoard writer in a folder called like the run folder, in the place of RecBole's, which has written nothing yet."""
+    """A TensorBoard writer in a folder called like the run folder, in the place of RecBole's,
+    which has written nothing yet."""
     from torch.utils.tensorboard import SummaryWriter
 
     old = Path(writer.log_dir)

@@ -22,7 +22,8 @@ STAGES = {
 
 
 class TestResult(OrderedDict):  # type: ignore[type-arg]
-    """The distilled student's test metrics, as RecBole returns them, with the run's whole report beside them."""
+    """The distilled student's test metrics, as RecBole returns them, with the run's whole report
+    beside them."""
 
     __test__ = False  # no test class, whatever its name
     report: dict[str, Any]
@@ -34,7 +35,8 @@ def row_words(baselines: Iterable[str] = ()) -> dict[str, str]:
 
 
 def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
-    """The table of one part ("valid" or "test"): a row a stage or recommender without training, a column a metric."""
+    """The table of one part ("valid" or "test"): a row a stage or recommender without training,
+    a column a metric."""
     metrics = list(stages["distilled"][part] or {})
     table = Texttable(max_width=0)
     table.set_deco(Texttable.HEADER)
@@ -62,10 +64,13 @@ def bill_lines(
     """The bill and the certificate in words."""
     whole = labels["all_sessions"]
     lines = [
-        f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, {labels['repaired']} repaired; "
-        f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, {labels['seconds']:.1f} s, "
+        f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, "
+        f"{labels['repaired']} repaired; "
+        f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, "
+        f"{labels['seconds']:.1f} s, "
         f"{money(labels['usd'])}",
-        f"labelling all {whole['sessions']:,} sessions of the pool would have cost about {whole['tokens']:,} tokens, "
+        f"labelling all {whole['sessions']:,} sessions of the pool would have cost about {whole['tokens']:,} "
+        "tokens, "
         f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
     ]
     if lora:
@@ -75,24 +80,33 @@ def bill_lines(
             else f"target found by the recommender in {lora['natural']}, inserted in {lora['inserted']}"
         )
         lines.append(
-            f"LoRA: {lora['examples']} examples ({kind}), {lora['steps']} steps, loss {lora['loss_first']:.3f} -> "
-            f"{lora['loss_last']:.3f}, {lora['seconds']:.1f} s" + (" (adapter of an earlier run)" if lora.get("reused") else "")
+            f"LoRA: {lora['examples']} examples ({kind}), {lora['steps']} steps, "
+            f"loss {lora['loss_first']:.3f} -> "
+            f"{lora['loss_last']:.3f}, {lora['seconds']:.1f} s"
+            + (" (adapter of an earlier run)" if lora.get("reused") else "")
         )
     if lora and lora.get("ranks"):
         lines.append(f"LoRA: {rank_words(lora['ranks'])}")
     if text:
         earlier = " (by an earlier run)" if text["reused"] else ""
-        lines.append(f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, {text['seconds']:.1f} s{earlier}")
+        lines.append(
+            f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, "
+            f"{text['seconds']:.1f} s{earlier}"
+        )
     if policy["value"] is not None:
         lines.append(
-            f"policy {name}: {certificate_words(policy)}; it draws from {policy['support']:,} of {whole['sessions']:,} sessions "
+            f"policy {name}: {certificate_words(policy)}; "
+            f"it draws from {policy['support']:,} of {whole['sessions']:,} sessions "
             f"({certificate(policy)}; a right label of the hardest session gains 1)"
         )
     return lines
 
 
 def settings_in_words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {'~' if value is None else value}" for key, value in values.items()) or "the run's own settings"
+    return (
+        ", ".join(f"{key} {'~' if value is None else value}" for key, value in values.items())
+        or "the run's own settings"
+    )
 
 
 def tuned_line(stage: str, report: Mapping[str, Any]) -> str:
@@ -100,5 +114,6 @@ def tuned_line(stage: str, report: Mapping[str, Any]) -> str:
     tried, best = report["tried"], report["tried"][report["won"]]
     return (
         f"{stage}: {len(tried)} settings tried in {report['seconds']:.1f} s; best on validation: "
-        f"{settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; the run's own {tried[0]['valid']:.4f})"
+        f"{settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; "
+        f"the run's own {tried[0]['valid']:.4f})"
     )

@@ -1,7 +1,9 @@
-"""The folder of one run: finished stages, the selection, the result. A killed run resumes in the folder it left.
+"""The folder of one run: finished stages, the selection, the result.
+A killed run resumes in the folder it left.
 
-``<checkpoint_dir>/<model>-<dataset>-<time>-<settings hash>/`` holds one file a finished stage and ``result.json`` at the
-end. A run with the same settings on the same data takes over an unfinished folder that no living process holds.
+``<checkpoint_dir>/<model>-<dataset>-<time>-<settings hash>/`` holds one file a finished stage and
+``result.json`` at the end. A run with the same settings on the same data takes over an unfinished folder that
+no living process holds.
 """
 
 from __future__ import annotations
@@ -31,14 +33,20 @@ class RunFolder(StageFolder):
         """Take over the newest unfinished folder of ``prefix`` and ``digest``, or make a new one."""
         root = Path(checkpoint_dir)
         root.mkdir(parents=True, exist_ok=True)
-        folders = [p for p in root.glob(f"{glob.escape(prefix)}-*-{digest}") if p.is_dir() and not (p / RESULT).exists()]
+        folders = [
+            p
+            for p in root.glob(f"{glob.escape(prefix)}-*-{digest}")
+            if p.is_dir() and not (p / RESULT).exists()
+        ]
         for path in sorted(folders, key=lambda p: p.stat().st_mtime, reverse=True):
             lock = _try_lock(path)
             if lock:
                 return cls(path, lock, resumed=True)
         for number in range(1, 1000):
             # two runs that start within the same second must not share a folder
-            path = root / (f"{prefix}-{time}-{digest}" if number == 1 else f"{prefix}-{time}.{number}-{digest}")
+            path = root / (
+                f"{prefix}-{time}-{digest}" if number == 1 else f"{prefix}-{time}.{number}-{digest}"
+            )
             try:
                 path.mkdir()
             except FileExistsError:

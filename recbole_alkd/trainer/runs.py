@@ -26,7 +26,8 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. ``state``: finished, running, or unfinished (the next start with its settings resumes there)."""
+    """A run folder. ``state``: finished, running, or unfinished (the next start with its settings resumes
+    there)."""
 
     path: Path
     state: str
@@ -43,7 +44,9 @@ class Run:
         if not isinstance(comparison, dict):
             return ""
         try:
-            return f"  distilled {comparison['metric']} {comparison['difference']:+.4f}: {comparison['verdict']}"
+            return (
+                f"  distilled {comparison['metric']} {comparison['difference']:+.4f}: {comparison['verdict']}"
+            )
         except (KeyError, TypeError, ValueError):
             return ""
 
@@ -51,37 +54,58 @@ class Run:
 def find_runs(root: Path) -> list[Run]:
     """The run folders in ``root``, newest first."""
     if not root.is_dir():
-        raise AlkdError(f"--dir: {os.fspath(root)!r} is no folder; allowed: the checkpoint_dir of runs (RecBole's default: saved)")
-    runs = [_run(path) for path in root.iterdir() if path.is_dir() and not path.is_symlink() and _RUN.match(path.name)]
+        raise AlkdError(
+            f"--dir: {os.fspath(root)!r} is no folder; allowed: the checkpoint_dir of runs (RecBole's "
+            "default: saved)"
+        )
+    runs = [
+        _run(path)
+        for path in root.iterdir()
+        if path.is_dir() and not path.is_symlink() and _RUN.match(path.name)
+    ]
     return sorted((run for run in runs if run), key=lambda run: run.time, reverse=True)
 
 
 def prune(root: Path, keep: int | None, older_than: float | None, dry_run: bool = False) -> Iterator[str]:
     """Delete run folders, with their logs, and shared stages; a line for each.
 
-    Labels are never deleted: a folder that holds a label store is left alone, and so is everything outside of run folders,
-    their logs and ``stages``. So are running runs and stages that are being trained.
+    Labels are never deleted: a folder that holds a label store is left alone, and so is everything outside of
+    run folders, their logs and ``stages``. So are running runs and stages that are being trained.
 
     Args:
-        keep: so many of the newest runs stay. older_than: days; younger runs and stages stay. At least one is given.
+        keep: so many of the newest runs stay. older_than: days; younger runs and stages stay.
+            At least one is given.
     """
     if keep is None and older_than is None:
-        raise AlkdError("runs prune: say what may go: --keep N (the newest N runs stay), --older-than DAYS, or both")
+        raise AlkdError(
+            "runs prune: say what may go: --keep N (the newest N runs stay), --older-than DAYS, or both"
+        )
     before = time.time() - (older_than or 0) * DAY
     for place, run in enumerate(find_runs(root)):
         if (keep is not None and place < keep) or (older_than is not None and run.time > before):
             continue
         stores = [file.name for file in _files(run.path) if file.name.endswith(_STORES)]
         if run.state == "running" or stores:
-            yield f"left alone: {run.path} ({'it is running' if run.state == 'running' else f'it holds {stores[0]}'})"
+            yield (
+                f"left alone: {run.path} "
+                f"({'it is running' if run.state == 'running' else f'it holds {stores[0]}'})"
+            )
             continue
         yield _delete(run.path, dry_run)
-        for extra in (Path("log") / run.path.name.partition("-")[0] / f"{run.path.name}.log", Path(TENSORBOARD) / run.path.name):
+        for extra in (
+            Path("log") / run.path.name.partition("-")[0] / f"{run.path.name}.log",
+            Path(TENSORBOARD) / run.path.name,
+        ):
             if extra.exists():
                 yield _delete(extra, dry_run)
     if older_than is not None:
         for path in sorted((root / STAGES_FOLDER).glob("*-*")):
-            if path.is_dir() and _RUN.match(path.name) and path.stat().st_mtime <= before and not _locked(path):
+            if (
+                path.is_dir()
+                and _RUN.match(path.name)
+                and path.stat().st_mtime <= before
+                and not _locked(path)
+            ):
                 yield _delete(path, dry_run)
         for path in sorted(root.rglob(f".*{PART}")):
             if path.is_file() and path.stat().st_mtime <= before:
@@ -97,33 +121,52 @@ def add_runs_command(commands: Any) -> None:
     show = ways.add_parser("show", help="what a run gave, and how to run it again")
     show.add_argument("name", help="the folder's name, or the beginning or end of it")
     show.set_defaults(run=_show)
-    away = ways.add_parser("prune", help="delete run folders and their logs, and unused shared stages; never labels")
+    away = ways.add_parser(
+        "prune", help="delete run folders and their logs, and unused shared stages; never labels"
+    )
     away.add_argument("--keep", type=int, default=None, metavar="N", help="the newest N runs stay")
-    away.add_argument("--older-than", type=float, default=None, metavar="DAYS", help="younger runs and stages stay")
+    away.add_argument(
+        "--older-than", type=float, default=None, metavar="DAYS", help="younger runs and stages stay"
+    )
     away.add_argument("--dry-run", action="store_true", help="only say what would go")
     away.set_defaults(run=_prune)
     for one in (listing, show, away):
-        one.add_argument("--dir", type=Path, default=Path("saved"), metavar="FOLDER", help="checkpoint_dir (%(default)s)")
+        one.add_argument(
+            "--dir", type=Path, default=Path("saved"), metavar="FOLDER", help="checkpoint_dir (%(default)s)"
+        )
 
 
 def _list(args: argparse.Namespace) -> None:
     runs = find_runs(args.dir)
     for run in runs:
         print(run.line())
-    print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(run.size for run in runs) / 2**20:,.1f} MiB in {args.dir}")
+    print(
+        f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(run.size for run in runs) / 2**20:,.1f} MiB in "
+        f"{args.dir}"
+    )
 
 
 def _show(args: argparse.Namespace) -> None:
     runs = find_runs(args.dir)
-    matches = [run for run in runs if args.name and (run.path.name.startswith(args.name) or run.path.name.endswith(args.name))]
+    matches = [
+        run
+        for run in runs
+        if args.name and (run.path.name.startswith(args.name) or run.path.name.endswith(args.name))
+    ]
     if len(matches) != 1:
         names = ", ".join(run.path.name for run in (matches or runs)[:5])
-        raise AlkdError(f"runs show: {args.name!r} fits {len(matches)} of {len(runs)} runs; allowed: the name of one, as {names}")
+        raise AlkdError(
+            f"runs show: {args.name!r} fits {len(matches)} of {len(runs)} runs; "
+            f"allowed: the name of one, as {names}"
+        )
     run = matches[0]
     print(run.line())
     stages = run.result.get("stages", {})
     for name, stage in {**stages, **run.result.get("baselines", {})}.items():
-        print(f"  {name:<24}" + "  ".join(f"{metric} {value:.4f}" for metric, value in stage.get("test", {}).items()))
+        print(
+            f"  {name:<24}"
+            + "  ".join(f"{metric} {value:.4f}" for metric, value in stage.get("test", {}).items())
+        )
     for key in ("began", "ended", "seconds", "log", "tensorboard", "versions"):
         if key in run.result:
             print(f"  {key}: {run.result[key]}")

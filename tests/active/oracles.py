@@ -23,5 +23,13 @@ def linear_program(worth, counts, cap=None):
     rows = np.block([[-np.diag(worth[t]), eye, np.eye(3)[[t] * n]] for t in range(3)])
     objective = -np.concatenate([np.zeros(n), np.ones(n), counts])
     total = np.concatenate([np.ones(n), np.zeros(n + 3)])[None]
-    solution = linprog(objective, rows, np.zeros(3 * n), total, [1], [(0, cap)] * n + [(None, None)] * (n + 3), method="highs")
+    solution = linprog(
+        objective,
+        rows,
+        np.zeros(3 * n),
+        total,
+        [1],
+        [(0, cap)] * n + [(None, None)] * (n + 3),
+        method="highs",
+    )
     return -solution.fun

@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from recbole_alkd.active.difficulty import consistency_difficulty, difficulty, loss_difficulty, rank_difficulty
+from recbole_alkd.active.difficulty import (
+    consistency_difficulty,
+    difficulty,
+    loss_difficulty,
+    rank_difficulty,
+)
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.settings.error import AlkdError
 
@@ -49,7 +54,10 @@ def vectors(view):
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_consistency_is_the_mean_sigmoid_of_the_sessions_own_items(view, batch_size):
     rows, sessions, table = vectors(view)
-    expected = [-sum(1 / (1 + math.exp(-(h @ table[v]))) for v in row) / len(row) for row, h in zip(rows, sessions, strict=True)]
+    expected = [
+        -sum(1 / (1 + math.exp(-(h @ table[v]))) for v in row) / len(row)
+        for row, h in zip(rows, sessions, strict=True)
+    ]
     difficulty = consistency_difficulty(view, SEQ, LEN, batch_size)
     assert difficulty == pytest.approx(expected, rel=1e-5)
     assert difficulty.dtype == np.float64
@@ -76,5 +84,7 @@ def test_ties_count_half(view):
 def test_by_name(view):
     assert (difficulty("consistency", view, SEQ, LEN, TARGET) == consistency_difficulty(view, SEQ, LEN)).all()
     assert (difficulty("rank", view, SEQ, LEN, TARGET) == rank_difficulty(view, SEQ, LEN, TARGET)).all()
-    with pytest.raises(AlkdError, match="alkd_difficulty: 'consistancy' is not allowed \\(did you mean 'consistency'\\?\\)"):
+    with pytest.raises(
+        AlkdError, match="alkd_difficulty: 'consistancy' is not allowed \\(did you mean 'consistency'\\?\\)"
+    ):
         difficulty("consistancy", view, SEQ, LEN, TARGET)

@@ -62,7 +62,10 @@ def test_proportional_gains_give_the_closed_form(game):
 def test_proportional_gains_of_the_papers_size(mu):
     log_gain = -mu * np.log(np.arange(1, 12_055))
     g = np.exp(log_gain)
-    closed, newton = solve_max_min(log_gain, 1205, 6027, 4822), solve_general(g, g / 2, g / 2, 1205, 6027, 4822)
+    closed, newton = (
+        solve_max_min(log_gain, 1205, 6027, 4822),
+        solve_general(g, g / 2, g / 2, 1205, 6027, 4822),
+    )
     assert newton.value == pytest.approx(closed.value, rel=1e-13)
     assert np.abs(np.exp(newton.log_p) - np.exp(closed.log_p)).sum() < 1e-12
     assert newton.cutoff == closed.cutoff

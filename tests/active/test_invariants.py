@@ -95,9 +95,15 @@ def test_worse_labels_never_raise_the_value(game):
     gain, (n_effective, n_similar, n_incorrect), a, b = game
     slack = 1e-14 * float(max(gain))
     if n_effective:
-        assert solve((gain, (n_effective - 1, n_similar + 1, n_incorrect), a, b)).value <= solve(game).value + slack
+        assert (
+            solve((gain, (n_effective - 1, n_similar + 1, n_incorrect), a, b)).value
+            <= solve(game).value + slack
+        )
     if n_similar:
-        assert solve((gain, (n_effective, n_similar - 1, n_incorrect + 1), a, b)).value <= solve(game).value + slack
+        assert (
+            solve((gain, (n_effective, n_similar - 1, n_incorrect + 1), a, b)).value
+            <= solve(game).value + slack
+        )
 
 
 @many
@@ -123,7 +129,8 @@ def test_the_sign_is_that_of_the_sum(game):
 @many
 @given(games(shares=STRICT))
 def test_shape_of_a_positive_solution(game):
-    """Level gains on the support, p rising towards the easier side, the cutoff where the next gain is too small."""
+    """Level gains on the support, p rising towards the easier side, the cutoff where the next gain is too
+    small."""
     gain, counts, a, b = game
     solution = solve(game)
     assume(solution.value_sign > 0)

@@ -57,14 +57,21 @@ def test_no_policy_beats_max_min():
         best = select("max_min", difficulty, counts=counts, alkd_mu=mu)
         gain = log_gain(difficulty, mu)
         slack = 1e-12 * abs(best.value) + 1e-300
-        assert abs(worst_case_gain(np.exp(best.log_p), np.exp(gain), *counts) - best.value) <= slack + 1e-15 * np.exp(gain.min())
+        assert abs(
+            worst_case_gain(np.exp(best.log_p), np.exp(gain), *counts) - best.value
+        ) <= slack + 1e-15 * np.exp(gain.min())
         rivals = {name: select(name, difficulty, counts=counts, alkd_mu=mu) for name in others}
         for rival in rivals.values():
             assert rival.value <= best.value + slack
             assert rival.upper == pytest.approx(best.value, rel=1e-11, abs=1e-300)
         # policies without a game of their own, by their probabilities
         p = rng.dirichlet(np.ones(n))
-        for other in (np.full(n, 1 / n), p, np.eye(n)[int(np.argmin(difficulty))], np.eye(n)[int(np.argmax(difficulty))]):
+        for other in (
+            np.full(n, 1 / n),
+            p,
+            np.eye(n)[int(np.argmin(difficulty))],
+            np.eye(n)[int(np.argmax(difficulty))],
+        ):
             assert worst_case_gain(other, np.exp(gain), *counts) <= best.value + slack
 
 
@@ -185,7 +192,9 @@ def test_deterministic_policies_take_the_extremes():
 def listed(tmp_path, content, key="", size=2, **settings):
     file = tmp_path / "picks.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return make("listed", alkd_picks=f"{file}{key}", **settings).select(make_pool(), size, np.random.default_rng(0))
+    return make("listed", alkd_picks=f"{file}{key}", **settings).select(
+        make_pool(), size, np.random.default_rng(0)
+    )
 
 
 def test_listed_keeps_the_files_order_and_reports_what_is_absent(tmp_path, caplog):
@@ -196,15 +205,21 @@ def test_listed_keeps_the_files_order_and_reports_what_is_absent(tmp_path, caplo
 
 
 def test_listed_reads_one_list_of_several(tmp_path):
-    assert listed(tmp_path, {"random": ["s1", "s2"], "hardest": ["s5", "s3"]}, "#hardest").picks.tolist() == [5, 3]
-    assert listed(tmp_path, {"ids": [3, "s5", "s3"]}, "#ids").picks.tolist() == [5, 3]  # 3 is the token "3", not in the pool
+    assert listed(tmp_path, {"random": ["s1", "s2"], "hardest": ["s5", "s3"]}, "#hardest").picks.tolist() == [
+        5,
+        3,
+    ]
+    # 3 is the token "3", not in the pool
+    assert listed(tmp_path, {"ids": [3, "s5", "s3"]}, "#ids").picks.tolist() == [5, 3]
 
 
 def test_listed_takes_the_last_instance_of_a_session(tmp_path):
     pool = Pool(np.array(["a", "b", "a"]), *([lambda: np.zeros(3)] * 3))
     file = tmp_path / "picks.json"
     file.write_text('["a"]')
-    assert make("listed", alkd_picks=str(file)).select(pool, 1, np.random.default_rng(0)).picks.tolist() == [2]
+    assert make("listed", alkd_picks=str(file)).select(pool, 1, np.random.default_rng(0)).picks.tolist() == [
+        2
+    ]
 
 
 def test_a_name_with_a_hash_in_it_is_a_file_first(tmp_path):
@@ -216,7 +231,11 @@ def test_a_name_with_a_hash_in_it_is_a_file_first(tmp_path):
 @pytest.mark.parametrize(
     ("content", "key", "message"),
     [
-        ({"random": ["s1"], "hardest": ["s2"]}, "#easiest", "has no key 'easiest'; allowed: .*KEY one of random, hardest"),
+        (
+            {"random": ["s1"], "hardest": ["s2"]},
+            "#easiest",
+            "has no key 'easiest'; allowed: .*KEY one of random, hardest",
+        ),
         ({"random": ["s1"]}, "", "holds several lists; allowed: .*random"),
         (["s1"], "#random", "holds a list and no key 'random'"),
         ("[s1", "", "is not JSON"),

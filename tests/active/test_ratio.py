@@ -14,14 +14,17 @@ from recbole_alkd.settings.error import AlkdError
 
 
 def test_a_label_is_judged_by_the_band_of_the_true_item():
-    #        both first, LLM better, worse, same band, LLM lost it, LLM found it, neither, both far, edge of a band
+    #        both first, LLM better, worse, same band, LLM lost it, LLM found it, neither, both far,
+    # edge of a band
     llm = [1, 3, 20, 7, 0, 25, 0, 40, 5]
     rec = [1, 9, 2, 14, 6, 0, 0, 0, 6]
     kinds = classify(np.array(llm), np.array(rec))
     assert kinds.tolist() == [1, 0, 2, 1, 2, 0, 1, 1, 0]
     assert count_kinds(kinds) == (3, 4, 2)
     assert classify(np.array([2]), np.array([1]), band_ends=[1, 2]).tolist() == [2]
-    assert classify(np.array([5, 5, 6]), np.array([5.0, 5.5, 5.5])).tolist() == [1, 0, 1], "a mean rank behind the band's end"
+    assert classify(np.array([5, 5, 6]), np.array([5.0, 5.5, 5.5])).tolist() == [1, 0, 1], (
+        "a mean rank behind the band's end"
+    )
     assert count_kinds(classify(np.array([], dtype=int), np.array([], dtype=int))) == (0, 0, 0)
 
 
@@ -78,7 +81,9 @@ def test_the_robust_policy_holds_its_value_anywhere_in_the_box():
     for n_effective in range(2, 13):
         for n_incorrect in range(0, min(5, 12 - n_effective) + 1):
             counts = (n_effective, 12 - n_effective - n_incorrect, n_incorrect)
-            assert worst_case_gain(np.exp(solution.log_p), np.exp(log_gain), *counts) >= solution.value * (1 - 1e-12)
+            assert worst_case_gain(np.exp(solution.log_p), np.exp(log_gain), *counts) >= solution.value * (
+                1 - 1e-12
+            )
 
 
 def test_coverage():

@@ -95,9 +95,12 @@ def test_gumbel_does_not():
     assert np.abs(times / 5_000 - inclusion).max() > 20 * np.sqrt((inclusion * (1 - inclusion)).max() / 5_000)
 
 
-@pytest.mark.parametrize(("mu", "size", "n", "kept"), [(1, 500, 12_054, 0.967), (10, 500, 12_054, 0.955), (10, 500, 7_393, 0.915)])
+@pytest.mark.parametrize(
+    ("mu", "size", "n", "kept"), [(1, 500, 12_054, 0.967), (10, 500, 12_054, 0.955), (10, 500, 7_393, 0.915)]
+)
 def test_what_drawing_without_repetition_costs(mu, size, n, kept):
-    """Worst case of the mean gain of a pick over the value, from inclusion probabilities given the other arrivals."""
+    """Worst case of the mean gain of a pick over the value, from inclusion probabilities given the other
+    arrivals."""
     gain, counts = -mu * np.log(np.arange(1, n + 1)), (n // 10, n // 2, n - n // 10 - n // 2)
     solution = solve_max_min(gain, *counts)
     p, rng, rounds = np.exp(solution.log_p[: solution.cutoff]), np.random.default_rng(0), 200
@@ -136,7 +139,9 @@ def test_more_than_the_support_is_an_error_with_both_numbers(method):
 
 
 def test_pps_refuses_an_inclusion_above_one():
-    with pytest.raises(InclusionAboveOne, match=r"1\.5 times; allowed: at most once, which means budget_labels <= 2") as error:
+    with pytest.raises(
+        InclusionAboveOne, match=r"1\.5 times; allowed: at most once, which means budget_labels <= 2"
+    ) as error:
         draw(np.log([0.5, 0.25, 0.25]), 3, np.random.default_rng(0), "pps")
     assert error.value.largest == pytest.approx(1.5)
     assert isinstance(error.value, AlkdError)

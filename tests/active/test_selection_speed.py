@@ -37,7 +37,8 @@ def best_of(times, call):
 
 
 def alone(setup, call, repeat):
-    """Best time of ``call`` in a fresh single-threaded process, and its peak resident memory before and after, in MiB."""
+    """Best time of ``call`` in a fresh single-threaded process, and its peak resident memory before and
+    after, in MiB."""
     code = textwrap.dedent(f"""
         import resource, time
         import numpy as np
@@ -62,7 +63,8 @@ def test_proportional_solve(n, repeat):
     setup = f"log_gain = -10 * np.log(1.0 + rng.permutation({n})); counts = counts_from_ratio({RATIO}, {n})"
     seconds, base, peak = alone(setup, "solve_max_min(log_gain, *counts)", repeat)
     print(
-        f"\nsolve_max_min, N = {n:,}, unsorted, with its sort: {seconds:.3f} s; peak {peak:,.0f} MiB, of which imports {base:,.0f}"
+        f"\nsolve_max_min, N = {n:,}, unsorted, with its sort: {seconds:.3f} s; "
+        f"peak {peak:,.0f} MiB, of which imports {base:,.0f}"
     )
 
 
@@ -74,7 +76,10 @@ def test_general_solve(mu):
         f"similar, loss = g * rng.uniform(0.2, 0.8, {n}), g * rng.uniform(0.2, 0.8, {n})"
     )
     seconds, base, peak = alone(setup, "solve_general(g, similar, loss, *counts)", 3)
-    print(f"\nsolve_general, N = {n:,}, mu = {mu}: {seconds:.3f} s; peak {peak:,.0f} MiB, of which imports {base:,.0f}")
+    print(
+        f"\nsolve_general, N = {n:,}, mu = {mu}: {seconds:.3f} s; "
+        f"peak {peak:,.0f} MiB, of which imports {base:,.0f}"
+    )
 
 
 def test_selecting_500_of_12054():
@@ -98,7 +103,10 @@ def test_selecting_500_of_12054():
 
     assert len(set(one_pass().tolist())) == len(set(solve_after_every_draw().tolist())) == 500
     fast, slow = best_of(20, one_pass), best_of(2, solve_after_every_draw)
-    print(f"\n500 of 12,054: one pass {fast * 1e3:.2f} ms, a solve after every draw {slow:.3f} s, {slow / fast:,.0f} times as long")
+    print(
+        f"\n500 of 12,054: one pass {fast * 1e3:.2f} ms, a solve after every draw {slow:.3f} s, "
+        f"{slow / fast:,.0f} times as long"
+    )
 
 
 class Stub(dict):
@@ -119,7 +127,14 @@ def test_difficulty_of_a_pool_of_diginetica_s_size(model_class):
     length = np.minimum(rng.geometric(0.2, 720_000), 20)
     rows = rng.integers(1, 43_098, (720_000, 20)) * (np.arange(20) < length[:, None])
     item_seq, item_seq_len = torch.from_numpy(rows), torch.from_numpy(length)
-    config = Stub(items=43_098, embedding_size=100, hidden_size=100, num_layers=1, dropout_prob=0.3, MAX_ITEM_LIST_LENGTH=20)
+    config = Stub(
+        items=43_098,
+        embedding_size=100,
+        hidden_size=100,
+        num_layers=1,
+        dropout_prob=0.3,
+        MAX_ITEM_LIST_LENGTH=20,
+    )
     config.update(loss_type="CE", device="cpu")
     view = Backbone(model_class(config, config).eval())
 
@@ -130,4 +145,7 @@ def test_difficulty_of_a_pool_of_diginetica_s_size(model_class):
 
     forward_seconds = best_of(1, forward)
     whole = best_of(1, lambda: consistency_difficulty(view, item_seq, item_seq_len))
-    print(f"\n{model_class.__name__}: {whole:.1f} s, of which forward {forward_seconds:.1f} s ({forward_seconds / whole:.0%})")
+    print(
+        f"\n{model_class.__name__}: {whole:.1f} s, of which forward {forward_seconds:.1f} s "
+        f"({forward_seconds / whole:.0%})"
+    )

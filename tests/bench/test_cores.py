@@ -27,7 +27,9 @@ def test_threads_are_those_of_the_environment_then_a_share_of_the_cores(value, j
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "²", "x,2", "1 2"])
 def test_a_number_of_threads_that_is_none_is_refused(value):
-    with pytest.raises(AlkdError, match=r"OMP_NUM_THREADS: .* is not allowed; allowed: an integer >= 1, or not set"):
+    with pytest.raises(
+        AlkdError, match=r"OMP_NUM_THREADS: .* is not allowed; allowed: an integer >= 1, or not set"
+    ):
         threads_of_a_run(1, {"OMP_NUM_THREADS": value}, cores=8)
 
 
@@ -36,7 +38,11 @@ def test_cores_are_those_of_the_affinity():
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert usable_cores() == 1 and threads_of_a_run(1, {}) == 1 and threads_of_a_run(1, {"OMP_NUM_THREADS": "4"}) == 1
+        assert (
+            usable_cores() == 1
+            and threads_of_a_run(1, {}) == 1
+            and threads_of_a_run(1, {"OMP_NUM_THREADS": "4"}) == 1
+        )
     finally:
         os.sched_setaffinity(0, before)
 
@@ -44,8 +50,11 @@ def test_cores_are_those_of_the_affinity():
 @pytest.mark.parametrize(
     ("files", "most"),
     [
-        ({"cpu.max": "150000 100000\n"}, 2), ({"cpu.max": "max 100000\n"}, 64), ({"cpu.max": "10000 100000\n"}, 1), ({}, 64),
-        ({"cpu.max": "nonsense"}, 64), ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu.max": "150000 100000\n"}, 2), ({"cpu.max": "max 100000\n"}, 64), ({"cpu.max": "10000 "
+                                                                                             "100000\n"}, 1),
+                                                                                             ({}, 64),
+        ({"cpu.max": "nonsense"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 64),
     ],
 )  # fmt: skip
@@ -61,7 +70,11 @@ def test_threads_of_a_run_do_not_spin_unless_the_user_says_so(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("KMP_BLOCKTIME", "200")
     with _environment(3):
-        assert (os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"], os.environ["KMP_BLOCKTIME"]) == (
+        assert (
+            os.environ["OMP_NUM_THREADS"],
+            os.environ["OMP_WAIT_POLICY"],
+            os.environ["KMP_BLOCKTIME"],
+        ) == (
             "3",
             "PASSIVE",
             "200",
@@ -86,9 +99,11 @@ def test_the_newest_epoch_of_a_log_is_shown_now_and_then(tmp_path, monkeypatch):
     assert after(5, f"{stamp}stage student: training begins\n") is None
     assert after(6) == "stage student: training begins"
     assert after(11) is None  # nothing new
-    assert after(1, f"{stamp}epoch 0 training [time: 60s, train loss: 3.1]\n{stamp}valid result: \nrecall@10 : 0.1\nhalf a l") == (
-        "epoch 0 training [time: 60s, train loss: 3.1]"
-    )
+    assert after(
+        1,
+        f"{stamp}epoch 0 training [time: 60s, train loss: 3.1]\n{stamp}valid result: \nrecall@10 : "
+        "0.1\nhalf a l",
+    ) == ("epoch 0 training [time: 60s, train loss: 3.1]")
     assert after(1, "ine\n") is None and after(10) == "half a line"
     # an LLM answers, and nothing is logged
     assert after(100) is None and after(20) == "3 minutes so far; last: half a line" and after(60) is None

@@ -22,12 +22,20 @@ from recbole_alkd.registry import losses, policies, teachers
 from recbole_alkd.teacher import prompt
 
 TINY = {
-    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
     "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
-    "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4,
+    "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "budget_labels": 12, "llm_candidates": 8,
+    "llm_top_n": 4,
     "session_augmentation": "last", "llm_teacher": "recommender", "kd_batch_size": 16,
 }  # fmt: skip
-PLAN = {"datasets": ["tiny"], "backbones": ["SessionFPMC"], "seeds": [1, 2], "arms": ["student", "alkdrec"], "settings": TINY}
+PLAN = {
+    "datasets": ["tiny"],
+    "backbones": ["SessionFPMC"],
+    "seeds": [1, 2],
+    "arms": ["student", "alkdrec"],
+    "settings": TINY,
+}
 
 
 @pytest.fixture
@@ -35,7 +43,9 @@ def write(tmp_path):
     def write(**changes):
         write_benchmark(tmp_path / "data")
         file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump({**PLAN, "data_path": str(tmp_path / "data"), **changes}, sort_keys=False))
+        file.write_text(
+            yaml.safe_dump({**PLAN, "data_path": str(tmp_path / "data"), **changes}, sort_keys=False)
+        )
         return file
 
     return write
@@ -48,7 +58,9 @@ def test_a_plan_is_its_product_with_seeds_fastest(write):
         ("SessionFPMC", "student", 1), ("SessionFPMC", "student", 2), ("SessionFPMC", "alkdrec", 1),
     ]  # fmt: skip
     assert len(tasks) == 8
-    assert tasks[-1].settings["student_model"] == "GRU4Rec" and tasks[-1].settings["student_embedding_size"] == 6
+    assert (
+        tasks[-1].settings["student_model"] == "GRU4Rec" and tasks[-1].settings["student_embedding_size"] == 6
+    )
     assert tasks[-1].settings["alkd_policy"] == "max_min" and tasks[-1].settings["seed"] == 2
     assert plan.reference == "student" and plan.name == "mine"
     check_runs(plan)
@@ -77,15 +89,23 @@ def test_a_plan_names_arms_of_plug_ins(write, tmp_path, monkeypatch):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     settings = {**TINY, "alkd_plugins": "plan_plugin"}
     plan = read_plan(write(arms=["student", "policy:plan_policy", "loss:plan_loss"], settings=settings))
-    assert [arm.settings for arm in plan.arms[1:]] == [{"alkd_policy": "plan_policy"}, {"kd_loss": "plan_loss"}]
+    assert [arm.settings for arm in plan.arms[1:]] == [
+        {"alkd_policy": "plan_policy"},
+        {"kd_loss": "plan_loss"},
+    ]
     check_runs(plan)
     with pytest.raises(AlkdError, match="alkd_plugins: cannot import 'no_such_plugin'"):
         read_plan(write(settings={**TINY, "alkd_plugins": ["no_such_plugin"]}))
 
 
 def test_own_arms_lay_settings_over_known_ones(write):
-    plan = read_plan(write(arms=["student", {"name": "few labels", "arm": "random", "settings": {"budget_labels": 3}}]))
-    assert plan.arms[1].settings == {"alkd_policy": "random", "budget_labels": 3} and plan.arms[1].stage == "distilled"
+    plan = read_plan(
+        write(arms=["student", {"name": "few labels", "arm": "random", "settings": {"budget_labels": 3}}])
+    )
+    assert (
+        plan.arms[1].settings == {"alkd_policy": "random", "budget_labels": 3}
+        and plan.arms[1].stage == "distilled"
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +136,10 @@ def test_own_arms_lay_settings_over_known_ones(write):
         ({"arms": ["student", "student"]}, "twice"),
         ({"arms": [{"name": "x"}]}, "arms"),
         ({"arms": [{"name": "x", "arm": "student", "settings": {"seed": 3}}]}, "the same for all arms"),
-        ({"arms": [{"name": "x", "arm": "student", "settings": {"mask_session_items": True}}]}, "the same for all arms"),
+        (
+            {"arms": [{"name": "x", "arm": "student", "settings": {"mask_session_items": True}}]},
+            "the same for all arms",
+        ),
         ({"arms": [{"name": "x", "arm": "popularity", "settings": {"epochs": 3}}]}, "no settings"),
         ({"settings": {"budget_lables": 3}}, "budget_labels"),
         ({"settings": {"epocs": 3}}, "epochs"),
@@ -151,10 +174,12 @@ def test_what_only_the_data_or_recbole_can_tell_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     "name",
     [
-        "../../x", "/tmp/x", "a/b", "a\\b", ".", "..", ".hidden", "x.", " x", "x ", "", " ", "C:x", "x\0y", "x\ny", "x\ty",
+        "../../x", "/tmp/x", "a/b", "a\\b", ".", "..", ".hidden", "x.", " x", "x ", "", " ", "C:x", "x\0y",
+        "x\ny", "x\ty",
         "NUL", "con.yaml",
         "Lpt1",
-        "COM¹", "x" * 101, "ü" * 95, "a*b", "what?", "a|b", "<b>x</b>", "a\u202eb", "\ud800", "a\u200bb", ["x"],
+        "COM¹", "x" * 101, "ü" * 95, "a*b", "what?", "a|b", "<b>x</b>", "a\u202eb", "\ud800", "a\u200bb",
+        ["x"],
         {"a": 1}, True,
     ],
 )  # fmt: skip
@@ -164,7 +189,9 @@ def test_a_name_that_is_no_file_name_everywhere_is_refused(write, name):
     assert "name" in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 500
 
 
-@pytest.mark.parametrize("name", ["losses", "Ärger mit 日本 (1) [x] & y, z+1=2", "x.y", "-x", "=1+1", 2026, "console"])
+@pytest.mark.parametrize(
+    "name", ["losses", "Ärger mit 日本 (1) [x] & y, z+1=2", "x.y", "-x", "=1+1", 2026, "console"]
+)
 def test_other_names_are_taken_as_they_are(write, name):
     assert read_plan(write(name=name)).name == str(name)
 
@@ -182,7 +209,10 @@ def test_the_name_of_the_file_is_held_to_the_same(write, tmp_path):
         (["student", {"name": "Student ", "arm": "random"}], "begins or ends with a space"),
         (["student", {"name": "STUDENT", "arm": "random"}], "'student' and 'STUDENT' look alike"),
         (["student", {"name": "ｓｔｕｄｅｎｔ", "arm": "random"}], "look alike"),
-        (["random", {"name": "random sessions", "arm": "random"}], "'random' and 'random sessions' look alike"),
+        (
+            ["random", {"name": "random sessions", "arm": "random"}],
+            "'random' and 'random sessions' look alike",
+        ),
         (["student", {"name": "a\u202eb", "arm": "random"}], "cannot be seen"),
         (["student", {"name": "a\nb", "arm": "random"}], "cannot be seen"),
         (["student", {"name": "", "arm": "random"}], "empty"),
@@ -205,7 +235,9 @@ def test_arms_of_a_study_are_told_apart_too(write):
 
 
 def test_references_that_explode_or_never_end_are_refused(tmp_path):
-    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30))
+    bomb = "a0: &a0 [x, x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 30)
+    )
     for content, words in (
         (bomb + "seeds: *a29\n", "more than 100,000 values"),
         ("seeds: &a [*a]\n", "holds itself"),
@@ -223,7 +255,15 @@ def test_settings_of_a_plan_are_never_evaluated(write, tmp_path):
     """Neither where a plan is checked nor in the Config of a run, whatever key holds the text."""
     trace = tmp_path / "trace"
     code = f"__import__('pathlib').Path({str(trace)!r}).touch()"
-    for key in ("learning_rate", "weight_decay", "train_neg_sample_args", "embedding_size", "loss_type", "alkd_mu", "epochs"):
+    for key in (
+        "learning_rate",
+        "weight_decay",
+        "train_neg_sample_args",
+        "embedding_size",
+        "loss_type",
+        "alkd_mu",
+        "epochs",
+    ):
         for changes in (
             {"settings": {**TINY, key: code}},
             {"backbones": {"SessionFPMC": {key: code}}},
@@ -252,7 +292,9 @@ def test_folders_and_stores_of_a_plan_are_those_of_where_it_was_started(write, t
     (tmp_path / "my-llm").mkdir()
     own = {"label_store": "mine.sqlite", "stage_cache": "cache", "llm_model": "my-llm", "item_text": "tfidf"}
     plan = read_plan(write(settings={**TINY, **own}))
-    assert plan.settings["label_store"] == str(tmp_path / "mine.sqlite") and plan.settings["stage_cache"] == str(tmp_path / "cache")
+    assert plan.settings["label_store"] == str(tmp_path / "mine.sqlite") and plan.settings[
+        "stage_cache"
+    ] == str(tmp_path / "cache")
     assert plan.settings["llm_model"] == str(tmp_path / "my-llm") and plan.settings["item_text"] == "tfidf"
 
 
@@ -275,7 +317,9 @@ def test_unreadable_plans_are_named(tmp_path):
 def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, monkeypatch):
     folder = shutil.copytree(properties_dir(), tmp_path / "properties")
     monkeypatch.setattr(plugin, "properties", lambda: folder)
-    monkeypatch.setattr(backbone, "property_folders", lambda: [Path(recbole.__file__).parent / "properties", folder])
+    monkeypatch.setattr(
+        backbone, "property_folders", lambda: [Path(recbole.__file__).parent / "properties", folder]
+    )
     monkeypatch.setattr(prompt, "properties", lambda: folder)
 
     def change(name, old, new):
@@ -308,8 +352,13 @@ def test_a_changed_default_is_another_run_and_a_comment_is_not(key, tmp_path, mo
 @pytest.mark.parametrize("name", sorted(path.stem for path in (properties_dir() / "bench").glob("*.yaml")))
 def test_shipped_plans_are_good(name):
     plan = read_plan(plan_file(name))
-    counted = set(plan.backbones) == {"SessionKNN"} and {arm.stage for arm in plan.arms} <= {"student", *CLOSED_FORM}
-    assert plan.name == name and (len(plan.seeds) >= 3 or counted), "only where nothing is random one seed is enough"
+    counted = set(plan.backbones) == {"SessionKNN"} and {arm.stage for arm in plan.arms} <= {
+        "student",
+        *CLOSED_FORM,
+    }
+    assert plan.name == name and (len(plan.seeds) >= 3 or counted), (
+        "only where nothing is random one seed is enough"
+    )
 
 
 def test_every_loss_policy_and_teacher_is_an_arm():
@@ -325,7 +374,11 @@ def key(write):
     """The key of the first run of a plan with one arm."""
 
     def key(arm="alkdrec", **settings):
-        entry = arm if arm in CLOSED_FORM else {"name": settings.pop("name", "x"), "arm": arm, "settings": settings}
+        entry = (
+            arm
+            if arm in CLOSED_FORM
+            else {"name": settings.pop("name", "x"), "arm": arm, "settings": settings}
+        )
         plan = read_plan(write(arms=[entry], backbones=[settings.pop("backbone", "SessionFPMC")]))
         return run_key(next(plan.tasks()), next(iter(arm_configs(plan).values())), "data")
 
@@ -337,7 +390,8 @@ def test_a_key_says_what_decides_a_run_and_nothing_else(key, tmp_path):
     assert key() == key(name="another name")
     assert len({key(), key(budget_labels=5), key("teacher"), key("random")}) == 4
     assert key() == key(budget_labels=12, student_config={})  # the plan's value, and a default, said again
-    assert key("student") == key("student", budget_labels=5, teacher_embedding_size=7)  # it has neither labels nor a teacher
+    # it has neither labels nor a teacher
+    assert key("student") == key("student", budget_labels=5, teacher_embedding_size=7)
     assert key("student") != key("student", student_embedding_size=7)
     assert key("teacher") == key("teacher", student_neighbors=3) != key("teacher", teacher_embedding_size=7)
     assert key("popularity") == key("popularity", backbone="GRU4Rec") != key("item_knn")
@@ -353,7 +407,9 @@ def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monk
     picks = {"name": "listed", "arm": "policy:listed", "settings": {"alkd_picks": "tiny/picks.json#a"}}
     file = write(arms=[picks])
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(AlkdError, match=r"tiny, SessionFPMC, listed: alkd_picks: .*picks\.json' cannot be read"):
+    with pytest.raises(
+        AlkdError, match=r"tiny, SessionFPMC, listed: alkd_picks: .*picks\.json' cannot be read"
+    ):
         check_runs(read_plan(file))
     (tmp_path / "data" / "tiny" / "picks.json").write_text('{"a": ["s1"]}')
     plan = read_plan(file)
@@ -376,13 +432,27 @@ def test_the_fingerprint_is_of_the_content(tmp_path):
 def test_every_arm_that_looks_at_titles_has_its_control(key):
     for arm in TITLE_ARMS:
         control = find_arm(f"{arm.name}_permuted")
-        assert control.settings == {**arm.settings, "item_text_permuted": True} and control.words.startswith("control: ")
+        assert control.settings == {**arm.settings, "item_text_permuted": True} and control.words.startswith(
+            "control: "
+        )
         own = {"kd_batch_size": None}  # a table has no steps
-        assert len({key("student"), key(arm.name, **own), key(control.name, **own), key(arm.name, item_text="minilm", **own)}) == 4
+        assert (
+            len(
+                {
+                    key("student"),
+                    key(arm.name, **own),
+                    key(control.name, **own),
+                    key(arm.name, item_text="minilm", **own),
+                }
+            )
+            == 4
+        )
     assert key("teacher") == key("teacher", item_text="tfidf", serve_text_dim=8), "titles are the student's"
 
 
 def test_data_that_cannot_be_shipped_are_named_once(tmp_path):
     plan = read_plan(plan_file("paper_games"), str(tmp_path))
-    with pytest.raises(AlkdError, match=r"datasets: no alkdrec-games.* --data Games --out DATA/alkdrec-games"):
+    with pytest.raises(
+        AlkdError, match=r"datasets: no alkdrec-games.* --data Games --out DATA/alkdrec-games"
+    ):
         check_runs(plan)

@@ -26,7 +26,12 @@ from recbole_alkd.bench.runs import Outcome, Result
 from recbole_alkd.learner.distillation import spoiled_lists
 
 STUDY = {"setting": "budget_labels", "values": [50, 100, 250], "arms": ["alkdrec", "random"]}
-PLAN = {"datasets": ["toy"], "seeds": [1, 2, 3], "arms": ["item_knn", "student", "alkdrec", "random"], "reference": "student"}
+PLAN = {
+    "datasets": ["toy"],
+    "seeds": [1, 2, 3],
+    "arms": ["item_knn", "student", "alkdrec", "random"],
+    "reference": "student",
+}
 
 
 def plan_of(folder, **changes):
@@ -42,9 +47,17 @@ def made_up(plan, sessions=200):
         ranks = rng.integers(1, 60, size=sessions) + number // 3
         count = task.settings.get("budget_labels", 500) if task.arm.stage == "distilled" else 0
         cost = {"labels": count, "tokens": 900 * count, "usd": 0.01 * count, "seconds": 3.0 + number}
-        facts = {"parameters": 7, "bytes": 2048 * (1 + number // 3), "seconds": 1.0, "labels": None, "cost": cost}
+        facts = {
+            "parameters": 7,
+            "bytes": 2048 * (1 + number // 3),
+            "seconds": 1.0,
+            "labels": None,
+            "cost": cost,
+        }
         groups = np.arange(sessions) % 4 // 2 * 2  # warm and cold
-        results.append(Result(task, ranks, ranks, np.array([f"s{i}" for i in range(sessions)]), groups, facts))
+        results.append(
+            Result(task, ranks, ranks, np.array([f"s{i}" for i in range(sessions)]), groups, facts)
+        )
     return Outcome(results, {})
 
 
@@ -67,9 +80,17 @@ def test_a_bad_study_is_refused(tmp_path, study, expected):
 
 def test_a_study_runs_arms_at_every_value_against_the_reference_at_that_value(tmp_path):
     plan = plan_of(tmp_path, study=STUDY)
-    assert [arm.name for arm in plan.arms][:3] == ["item_knn", "student", "alkdrec, budget_labels 50"] and len(plan.arms) == 8
-    assert plan.arms[-1].settings["budget_labels"] == 250 and {plan.reference_of(arm) for arm in plan.arms[2:]} == {"student"}
-    both = plan_of(tmp_path, study={"setting": "student_embedding_size", "values": [4, 8], "arms": ["student", "random"]})
+    assert [arm.name for arm in plan.arms][:3] == [
+        "item_knn",
+        "student",
+        "alkdrec, budget_labels 50",
+    ] and len(plan.arms) == 8
+    assert plan.arms[-1].settings["budget_labels"] == 250 and {
+        plan.reference_of(arm) for arm in plan.arms[2:]
+    } == {"student"}
+    both = plan_of(
+        tmp_path, study={"setting": "student_embedding_size", "values": [4, 8], "arms": ["student", "random"]}
+    )
     against = {arm.name: both.reference_of(arm) for arm in both.arms}
     assert against["random, student_embedding_size 8"] == "student, student_embedding_size 8"
     assert against["item_knn"] is None and against["student, student_embedding_size 4"] is None
@@ -82,7 +103,11 @@ def test_a_share_of_the_lists_is_spoiled():
     for share in (0, 0.25, 0.5, 1):
         spoiled = spoiled_lists(lists, candidates, share, np.random.default_rng(0))
         kept.append({row for row in lists if spoiled[row] == lists[row]})
-        assert all(set(spoiled[row]) <= set(candidates[row]) and len(spoiled[row]) == 2 for row in lists if row not in kept[-1])
+        assert all(
+            set(spoiled[row]) <= set(candidates[row]) and len(spoiled[row]) == 2
+            for row in lists
+            if row not in kept[-1]
+        )
     assert [len(rows) for rows in kept] == [0, 5, 10, 20] and kept[1] < kept[2]
 
 
@@ -100,10 +125,19 @@ def test_csv_and_markdown_are_whole(report):
     wanted = {"cost_labels": "250", "cost_tokens": "225000", "cost_usd": "2.5", "bytes": "16384"}
     assert wanted.items() <= rows[-1].items()
     text = (out / "results.md").read_text()
-    assert "225,000" in text and "(figures/toy-SessionFPMC-cost.png)" in text and "no measurable gain" in words
-    assert text.index("no measurable gain") < text.index("| arm |") < text.index("![") < text.index("### What it takes")
+    assert (
+        "225,000" in text and "(figures/toy-SessionFPMC-cost.png)" in text and "no measurable gain" in words
+    )
+    assert (
+        text.index("no measurable gain")
+        < text.index("| arm |")
+        < text.index("![")
+        < text.index("### What it takes")
+    )
     for name in ("toy-SessionFPMC", "toy-SessionFPMC-cost", "toy-SessionFPMC-bytes"):
-        assert (out / "figures" / f"{name}.png").stat().st_size > 5000 and (out / "figures" / f"{name}.pdf").is_file()
+        assert (out / "figures" / f"{name}.png").stat().st_size > 5000 and (
+            out / "figures" / f"{name}.pdf"
+        ).is_file()
 
 
 def test_every_table_is_split_by_what_training_knows_of_the_target(report):
@@ -111,17 +145,29 @@ def test_every_table_is_split_by_what_training_knows_of_the_target(report):
     plan = read_plan(out / "toy.yaml")
     results = made_up(plan).results
     rows = list(csv.DictReader((out / "results.csv").open()))
-    assert (rows[0]["targets_warm"], rows[0]["targets_input_only"], rows[0]["targets_cold"]) == ("100", "0", "100")
+    assert (rows[0]["targets_warm"], rows[0]["targets_input_only"], rows[0]["targets_cold"]) == (
+        "100",
+        "0",
+        "100",
+    )
     assert {row["test_ndcg@10_input_only"] for row in rows} == {""}
     ndcg = {}
     for arm in ("student", "random, budget_labels 250"):
         ranks = np.array([r.test[r.groups == 2] for r in results if r.task.arm.name == arm])
         ndcg[arm] = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0).mean(1)
-        assert [float(row["test_ndcg@10_cold"]) for row in rows if row["arm"] == arm] == pytest.approx(ndcg[arm], abs=1e-6)
+        assert [float(row["test_ndcg@10_cold"]) for row in rows if row["arm"] == arm] == pytest.approx(
+            ndcg[arm], abs=1e-6
+        )
     text = (out / "results.md").read_text().split("### By what training knows of the target")[1]
     assert "warm 100, cold 100 targets" in text and "input-only |" not in text
-    line = next(line for line in text.splitlines() if line.startswith("| random sessions, budget_labels 250 | ndcg@10"))
-    _, _, _, _, _, mean, difference, interval = (cell.strip().replace(MINUS, "-") for cell in line.strip("|").split("|"))
+    line = next(
+        line
+        for line in text.splitlines()
+        if line.startswith("| random sessions, budget_labels 250 | ndcg@10")
+    )
+    _, _, _, _, _, mean, difference, interval = (
+        cell.strip().replace(MINUS, "-") for cell in line.strip("|").split("|")
+    )
     low, high = map(float, interval.strip("[]").split(","))
     change = (ndcg["random, budget_labels 250"] - ndcg["student"]).mean()
     assert float(mean) == pytest.approx(ndcg["random, budget_labels 250"].mean(), abs=1e-5)
@@ -131,7 +177,8 @@ def test_every_table_is_split_by_what_training_knows_of_the_target(report):
 
 
 def test_quality_over_bytes(tmp_path):
-    """One place an arm on a log axis, its interval at the same place; no figure where all arms are of one size."""
+    """One place an arm on a log axis, its interval at the same place;
+    no figure where all arms are of one size."""
     plan = plan_of(tmp_path)
     outcome = made_up(plan)
     (table,) = make_tables(plan, outcome.results)
@@ -146,19 +193,26 @@ def test_quality_over_bytes(tmp_path):
     assert [tuple(line.get_ydata()) for line in bars] == [(base + c.low, base + c.high) for c in comparisons]
     assert [_size(x) for x in (5, 2e3, 5e4, 1e6)] == ["5 B", "2 kB", "50 kB", "1 MB"]
     write_report(plan, outcome, tmp_path / "a")
-    write_report(plan, Outcome([replace(r, facts={**r.facts, "bytes": 7}) for r in outcome.results], {}), tmp_path / "b")
+    write_report(
+        plan,
+        Outcome([replace(r, facts={**r.facts, "bytes": 7}) for r in outcome.results], {}),
+        tmp_path / "b",
+    )
     assert [len(list((tmp_path / name / "figures").glob("*-bytes.png"))) for name in "ab"] == [1, 0]
 
 
 def test_arms_that_count_are_compared_over_sessions(tmp_path):
-    """Ranks that are the same for every seed: the p says that it is of sessions, and a few sessions are no gain."""
+    """Ranks that are the same for every seed: the p says that it is of sessions,
+    and a few sessions are no gain."""
     plan = plan_of(tmp_path, arms=["popularity", "item_knn", "student"], reference="popularity")
     outcome = made_up(plan)
     base = np.where(np.arange(200) % 5, 50.0, 3.0)
     few, trained = base.copy(), base.copy()
     few[1:3] = 1
     same = {"popularity": base, "item_knn": few}
-    results = [replace(r, test=same.get(r.task.arm.name, np.roll(trained, r.task.seed))) for r in outcome.results]
+    results = [
+        replace(r, test=same.get(r.task.arm.name, np.roll(trained, r.task.seed))) for r in outcome.results
+    ]
     words = write_report(plan, Outcome(results, {}), tmp_path)
     rows = [line for line in (tmp_path / "results.md").read_text().splitlines() if "| ndcg@10 |" in line][:3]
     assert rows[0].split("|")[8].strip() == "" and rows[0].split("|")[2].strip() == "reference"
@@ -185,14 +239,30 @@ NASTY = [
 
 def test_names_are_text_and_nothing_more(tmp_path):
     """Names of arms and of the plan in CSV, Markdown, HTML and figures."""
-    arms = ["student", *({"name": name, "arm": "random", "settings": {"budget_labels": 5 + k}} for k, name in enumerate(NASTY))]
+    arms = [
+        "student",
+        *(
+            {"name": name, "arm": "random", "settings": {"budget_labels": 5 + k}}
+            for k, name in enumerate(NASTY)
+        ),
+    ]
     plan = plan_of(tmp_path, arms=arms, name="=1+1 & _x_")
     outcome = made_up(plan)
     failed = next(task for task in plan.tasks() if task.arm.name == NASTY[0])
     write_report(plan, Outcome(outcome.results, {failed: "<script>alert(1)</script> | x"}), tmp_path / "out")
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open(encoding="utf-8")))
     names = list(dict.fromkeys(row["arm"] for row in rows))
-    assert names == ["student", NASTY[0], "'=HYPERLINK(1)", NASTY[2], NASTY[3], "'@sum", "+1", "'＝1+1", "# head"]
+    assert names == [
+        "student",
+        NASTY[0],
+        "'=HYPERLINK(1)",
+        NASTY[2],
+        NASTY[3],
+        "'@sum",
+        "+1",
+        "'＝1+1",
+        "# head",
+    ]
     assert {row["seed"] for row in rows} == {"1", "2", "3"}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<img" not in page and "<script>alert" not in page and page.count("<script>") == 1
@@ -214,7 +284,8 @@ def test_names_that_a_spreadsheet_leaves_alone():
 
 
 def test_one_test_an_arm_for_all_metrics(tmp_path):
-    """Seeds change the deciding metric and not the other one: both are judged by the same test, which is named."""
+    """Seeds change the deciding metric and not the other one: both are judged by the same test,
+    which is named."""
     plan = plan_of(tmp_path, arms=["student", "random"], metrics=["mrr@10", "recall@10"])
     place = np.arange(200)
     base = np.where(place % 2, 50.0, 3.0)
@@ -226,10 +297,17 @@ def test_one_test_an_arm_for_all_metrics(tmp_path):
         results.append(replace(result, test=ranks, valid=ranks))
     (table,) = make_tables(plan, results)
     comparison = table.rows[1].comparison
-    assert {metric: comparison[metric].test for metric in comparison} == {"mrr@10": "seeds", "recall@10": "seeds"}
+    assert {metric: comparison[metric].test for metric in comparison} == {
+        "mrr@10": "seeds",
+        "recall@10": "seeds",
+    }
     assert comparison["recall@10"].verdict == "no verdict"  # the t-test has no deviation to work with
     write_report(plan, Outcome(results, {}), tmp_path / "out")
-    lines = [line.split("|") for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("| random")]
+    lines = [
+        line.split("|")
+        for line in (tmp_path / "out" / "results.md").read_text().splitlines()
+        if line.startswith("| random")
+    ]
     assert "(seeds)" in lines[0][8] and lines[1][2].strip() == "no verdict" and lines[1][8].strip() == "n/a"
 
 
@@ -238,14 +316,23 @@ def test_words_of_the_summary_are_true(tmp_path, seeds):
     """One seed: no verdict anywhere. A reference without a run: nothing is compared."""
     plan = plan_of(tmp_path, seeds=seeds)
     outcome = made_up(plan)
-    better = [replace(r, test=np.maximum(1, r.test - 30)) if r.task.arm.name == "random" else r for r in outcome.results]
+    better = [
+        replace(r, test=np.maximum(1, r.test - 30)) if r.task.arm.name == "random" else r
+        for r in outcome.results
+    ]
     words = write_report(plan, Outcome(better, {}), tmp_path / "out")
     text = (tmp_path / "out" / "results.md").read_text()
     if len(seeds) == 1:
-        assert "no verdict: one seed" in words and "higher by the interval over sessions alone: random sessions (+" in words
+        assert (
+            "no verdict: one seed" in words
+            and "higher by the interval over sessions alone: random sessions (+" in words
+        )
         assert "measurable" not in words + text and "| no verdict |" in text
     else:
-        assert "better: random sessions (+" in words or "better by the interval; too few seeds for the test: random" in words
+        assert (
+            "better: random sessions (+" in words
+            or "better by the interval; too few seeds for the test: random" in words
+        )
     alone = [r for r in better if r.task.arm.name != "student"]
     words = write_report(plan, Outcome(alone, {}), tmp_path / "out")
     assert "no verdict: no seed has a finished run" in words and "measurable" not in words
@@ -256,7 +343,9 @@ def test_a_report_without_matplotlib_has_everything_else(tmp_path, monkeypatch):
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)
     words = write_report(plan, made_up(plan), tmp_path / "out")
-    assert words.splitlines()[-1].startswith("No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'")
+    assert words.splitlines()[-1].startswith(
+        "No figures: matplotlib is not installed (pip install 'recbole_alkd[bench]'"
+    )
     for name in ("results.md", "report.html"):
         assert "matplotlib is not installed" in (tmp_path / "out" / name).read_text()
     assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == 13
@@ -271,18 +360,27 @@ def test_a_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     words = write_report(plan, made_up(plan), tmp_path / "out")
     assert "No figure toy-SessionFPMC-bytes: RuntimeError: no fonts" in words
-    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == {"toy-SessionFPMC", "toy-SessionFPMC-cost"}
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == {
+        "toy-SessionFPMC",
+        "toy-SessionFPMC-cost",
+    }
 
 
 def test_a_report_that_breaks_off_leaves_the_one_before(tmp_path, monkeypatch):
     plan = plan_of(tmp_path)
     write_report(plan, made_up(plan), tmp_path / "out")
     before = (tmp_path / "out" / "report.html").read_bytes()
-    monkeypatch.setattr(report_module, "page", lambda *_: "half \ud800 a page")  # cannot be encoded: the write breaks off
+    # cannot be encoded: the write breaks off
+    monkeypatch.setattr(report_module, "page", lambda *_: "half \ud800 a page")
     with pytest.raises(UnicodeEncodeError):
         write_report(plan, made_up(plan), tmp_path / "out")
     assert (tmp_path / "out" / "report.html").read_bytes() == before
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"results.csv", "results.md", "report.html", "figures"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "results.csv",
+        "results.md",
+        "report.html",
+        "figures",
+    }
 
 
 def test_numbers_of_the_bytes_axis_have_room():
@@ -304,11 +402,18 @@ def test_failed_runs_of_one_cause_are_one_line(tmp_path):
 
 def test_nothing_covers_anything_in_a_figure_of_many_alike_arms(tmp_path):
     """Twenty arms of nearly the same size and worth: numbers and the names of the axis keep apart."""
-    arms = ["student", *({"name": f"arm {k}", "arm": "random", "settings": {"budget_labels": 5 + k}} for k in range(19))]
+    arms = [
+        "student",
+        *({"name": f"arm {k}", "arm": "random", "settings": {"budget_labels": 5 + k}} for k in range(19)),
+    ]
     plan = plan_of(tmp_path, arms=arms)
     rng = np.random.default_rng(0)
     results = [
-        replace(r, test=r.valid[rng.permutation(200)], facts={**r.facts, "bytes": 8 if r.task.arm.name == "arm 7" else 90_000 + k})
+        replace(
+            r,
+            test=r.valid[rng.permutation(200)],
+            facts={**r.facts, "bytes": 8 if r.task.arm.name == "arm 7" else 90_000 + k},
+        )
         for k, r in enumerate(made_up(plan).results)
     ]
     (table,) = make_tables(plan, results)
@@ -342,16 +447,26 @@ def test_the_page_in_a_browser(report, tmp_path):
             values = page.value(column)
             assert len(set(values)) > 8 and values == sorted(values, reverse=order < 0)
         overlaps = """[...document.querySelectorAll('svg')].flatMap(s => {
-            const boxes = [...s.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]), found = [];
+            const texts = [...s.querySelectorAll('text')];
+            const boxes = texts.map(t => [t.textContent, t.getBoundingClientRect()]);
+            const overlapping = [];
             boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
                 const beside = p.left + 1 < q.right && q.left + 1 < p.right;
-                if (beside && p.top + 3 < q.bottom && q.top + 3 < p.bottom) found.push([a, b]);
+                if (beside && p.top + 3 < q.bottom && q.top + 3 < p.bottom) overlapping.push([a, b]);
             }));
-            return found; })"""
+            return overlapping; })"""
         assert page.value(overlaps) == []
         wide = "[...document.querySelectorAll('table')].map(t => t.scrollWidth - t.parentElement.clientWidth)"
         backgrounds = set()
-        for width, dark in ((390, False), (390, True), (360, False), (800, False), (1030, False), (1400, False), (1400, True)):
+        for width, dark in (
+            (390, False),
+            (390, True),
+            (360, False),
+            (800, False),
+            (1030, False),
+            (1400, False),
+            (1400, True),
+        ):
             page.look(width, dark)
             assert page.value("document.scrollingElement.scrollWidth") <= width
             assert page.value(wide)[0] <= 0, "the table of verdicts is wider than the page"
@@ -363,7 +478,8 @@ def test_the_page_in_a_browser(report, tmp_path):
             # a colour in words becomes numbers on a canvas
             light = """(name => { const c = document.createElement('canvas').getContext('2d');
                 c.fillStyle = getComputedStyle(document.body)[name]; c.fillRect(0, 0, 1, 1);
-                const [r, g, b] = c.getImageData(0, 0, 1, 1).data; return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; })"""
+                const [r, g, b] = c.getImageData(0, 0, 1, 1).data;
+                return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; })"""
             text, ground = (page.value(f"{light}('{name}')") for name in ("color", "backgroundColor"))
             assert abs(text - ground) > 0.6
             backgrounds.add(ground > 0.5)

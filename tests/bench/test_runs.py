@@ -69,7 +69,8 @@ def bench(tmp_path_factory):
     home = home_with(tmp_path_factory.mktemp("bench"), arms=[*ARMS, broken])
     command = [*COMMAND, "--jobs", "2"]
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=home, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, *command], cwd=home, env=environment(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 120
@@ -90,7 +91,11 @@ def test_a_killed_plan_goes_on(bench):
 
 def test_no_run_outlives_a_benchmark_that_was_killed(tmp_path):
     # epochs without end: the runs would go on for hours
-    home = home_with(tmp_path, arms=["student"], settings={**PLAN["settings"], "epochs": 1_000_000, "stopping_step": 1_000_000})
+    home = home_with(
+        tmp_path,
+        arms=["student"],
+        settings={**PLAN["settings"], "epochs": 1_000_000, "stopping_step": 1_000_000},
+    )
     process = subprocess.Popen(
         [sys.executable, *COMMAND, "--jobs", "2"], cwd=home, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
@@ -116,7 +121,8 @@ def test_a_failed_run_is_reported_and_the_others_are_kept(bench):
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr[-2000:]
     failed = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert len(failed) >= 2 and all("too many labels" in line and "500" in line for line in failed)
-    assert failed[-1].startswith("failed: 2 runs (tiny, SessionFPMC, too many labels, seed 1; ")  # one cause, one line
+    # one cause, one line
+    assert failed[-1].startswith("failed: 2 runs (tiny, SessionFPMC, too many labels, seed 1; ")
     rows = list(csv.DictReader((home / "out" / "results.csv").open()))
     assert [(row["arm"], row["seed"]) for row in rows] == [(arm, seed) for arm in ARMS for seed in "12"]
 
@@ -126,18 +132,29 @@ def test_shared_stages_are_trained_once(bench):
     names = sorted(path.name.split("-")[0] for path in (home / "out" / "cache").iterdir())
     # two seeds: one teacher recommender and two students (plain, on prefixes) each
     assert names == ["student"] * 4 + ["teacher"] * 2
-    assert not list((home / "out" / "work" / "saved").glob("*/*.pth"))[4:]  # but what failed and killed runs left
+    # but what failed and killed runs left
+    assert not list((home / "out" / "work" / "saved").glob("*/*.pth"))[4:]
 
 
 def test_the_report_is_whole_and_needs_no_network(bench):
     home, done, _ = bench
     html = (home / "out" / "report.html").read_text()
-    assert not re.search(r"""(src|href)\s*=|url\(|@import|fetch\(""", re.sub(r'xlink:href="#|href="#|url\(#', "", html))
-    assert "too many labels" in html and html.count("<svg") == 3 and "prefers-color-scheme: dark" in html and "viewport" in html
+    assert not re.search(
+        r"""(src|href)\s*=|url\(|@import|fetch\(""", re.sub(r'xlink:href="#|href="#|url\(#', "", html)
+    )
+    assert (
+        "too many labels" in html
+        and html.count("<svg") == 3
+        and "prefers-color-scheme: dark" in html
+        and "viewport" in html
+    )
     assert {path.suffix for path in (home / "out" / "figures").iterdir()} == {".png", ".pdf"}
     markdown = (home / "out" / "results.md").read_text()
     assert "2 seeds" in markdown and "against student" in markdown
-    said = [words in done.stdout for words in ("no measurable gain", "no gain that test and interval agree on", " better: ")]
+    said = [
+        words in done.stdout
+        for words in ("no measurable gain", "no gain that test and interval agree on", " better: ")
+    ]
     assert sum(said) == 1
 
 
@@ -165,23 +182,33 @@ def test_a_damaged_result_is_made_again_and_nothing_else(bench):
     before = state(home)
     first, second, third = sorted((home / "out" / "results").glob("*.json"))[:3]
     first.write_text(first.read_text()[:40])  # half a file
-    second.write_text(json.dumps({**json.loads(second.read_text()), "cost": {"labels": "many"}}))  # edited by hand
+    # edited by hand
+    second.write_text(json.dumps({**json.loads(second.read_text()), "cost": {"labels": "many"}}))
     third.with_suffix(".npz").write_bytes(b"PK nothing")
     done = run(COMMAND, home)
-    assert done.returncode == 1 and "Traceback" not in done.stderr and done.stderr.count("is damaged and is made again") == 3
+    assert (
+        done.returncode == 1
+        and "Traceback" not in done.stderr
+        and done.stderr.count("is damaged and is made again") == 3
+    )
     after = state(home)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {file.name for file in (first, second, third)} and after.keys() == before.keys()
     made = list(csv.DictReader((home / "out" / "results.csv").open()))
     for old, new in zip(csv.DictReader(table.splitlines()), made, strict=True):
-        assert {key: value for key, value in old.items() if "seconds" not in key and not key.startswith("labels_")} == {
+        assert {
+            key: value for key, value in old.items() if "seconds" not in key and not key.startswith("labels_")
+        } == {
             key: value for key, value in new.items() if "seconds" not in key and not key.startswith("labels_")
         }
 
 
 def test_two_benchmarks_do_not_share_a_folder(tmp_path):
     with alone_in(tmp_path / "out"):
-        code = "from pathlib import Path; from recbole_alkd.bench.runs import alone_in\nwith alone_in(Path('out')): print('in')"
+        code = (
+            "from pathlib import Path; from recbole_alkd.bench.runs import alone_in\nwith "
+            "alone_in(Path('out')): print('in')"
+        )
         assert "another benchmark is running in 'out'" in run(["-c", code], tmp_path).stderr
     assert run(["-c", code], tmp_path).stdout == "in\n"
 
@@ -208,7 +235,9 @@ def test_a_command_that_cannot_work_ends_in_one_line(tmp_path, options, words, m
         main(["bench", "mine.yaml", *options])
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert ended.value.code == 2 and words in said, said
-    assert not (tmp_path / "alkd_bench" / "mine" / "results").exists() or not list((tmp_path / "alkd_bench").glob("*/results/*"))
+    assert not (tmp_path / "alkd_bench" / "mine" / "results").exists() or not list(
+        (tmp_path / "alkd_bench").glob("*/results/*")
+    )
 
 
 def test_missing_matplotlib_is_said_before_the_first_run(tmp_path, monkeypatch, capsys):
@@ -230,7 +259,8 @@ def test_missing_matplotlib_is_said_before_the_first_run(tmp_path, monkeypatch, 
 
 
 def test_select_writes_the_picks_before_the_picture(tmp_path, monkeypatch):
-    """What a picture needs is looked for before anything is trained; where drawing fails all the same, the picks are there."""
+    """What a picture needs is looked for before anything is trained;
+    where drawing fails all the same, the picks are there."""
     monkeypatch.chdir(home_with(tmp_path))
     monkeypatch.setattr(sys, "argv", ["x"])
     settings = {**PLAN["settings"], "data_path": "data", "show_progress": False, "state": "ERROR"}
@@ -239,7 +269,9 @@ def test_select_writes_the_picks_before_the_picture(tmp_path, monkeypatch):
         return select_instances(out, "tiny", config_dict=dict(settings), picture=picture)
 
     with monkeypatch.context() as patched:
-        patched.setattr("recbole_alkd.quick_start._selected", lambda *_, **__: pytest.fail("something was trained"))
+        patched.setattr(
+            "recbole_alkd.quick_start._selected", lambda *_, **__: pytest.fail("something was trained")
+        )
         for out, picture, words in (
             ("picks.json", "picks.nonsense", "is no format of a picture"),
             ("picks.json", "no/folder/picks.png", "there is no folder"),
@@ -264,7 +296,12 @@ def test_select_writes_the_picks_before_the_picture(tmp_path, monkeypatch):
 def test_the_bench_says_what_the_run_command_says(bench):
     home, _, _ = bench
     rows = {(row["arm"], row["seed"]): row for row in csv.DictReader((home / "out" / "results.csv").open())}
-    settings = PLAN["settings"] | {"data_path": "data", "seed": 2, "alkd_policy": "random", "show_progress": False}
+    settings = PLAN["settings"] | {
+        "data_path": "data",
+        "seed": 2,
+        "alkd_policy": "random",
+        "show_progress": False,
+    }
     settings["state"] = "ERROR"
     code = f"""
 import sys; sys.argv = ["x"]
@@ -289,7 +326,14 @@ def test_every_arm_runs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x"])
     arm = find_arm(name)
     # a budget within the support of every policy; lists of one item need no more than a row
-    settings = {**PLAN["settings"], **arm.settings, "alkd_fill": "next", "data_path": "data", "epochs": 1, "show_progress": False}
+    settings = {
+        **PLAN["settings"],
+        **arm.settings,
+        "alkd_fill": "next",
+        "data_path": "data",
+        "epochs": 1,
+        "show_progress": False,
+    }
     if settings.get("student_model") == "SessionKNN":
         del settings["kd_batch_size"]  # a table that counts has no steps
     arrays, facts = run_task("tiny", arm.stage, {**settings, "state": "ERROR"})
@@ -302,12 +346,24 @@ def test_half_precision_is_half_the_bytes_and_nearly_the_same_ranks(tmp_path, mo
     write_benchmark(tmp_path / "data", counts=(40, 12, 30))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x"])
-    settings = {**PLAN["settings"], "data_path": "data", "epochs": 2, "show_progress": False, "state": "ERROR", "seed": 1}
-    (whole, facts), (half, smaller) = (run_task("tiny", stage, settings) for stage in ("student", "student_half"))
+    settings = {
+        **PLAN["settings"],
+        "data_path": "data",
+        "epochs": 2,
+        "show_progress": False,
+        "state": "ERROR",
+        "seed": 1,
+    }
+    (whole, facts), (half, smaller) = (
+        run_task("tiny", stage, settings) for stage in ("student", "student_half")
+    )
     assert smaller["bytes"] == facts["bytes"] / 2 and smaller["parameters"] == facts["parameters"]
     assert np.abs(whole["test"] - half["test"]).mean() < 0.5
     state = {"a": torch.tensor([1.0, 2049.0, -torch.inf]), "b": torch.tensor([3])}
-    assert half_precision(state)["a"].tolist() == [1, 2048, -np.inf] and half_precision(state)["b"].dtype == torch.int64
+    assert (
+        half_precision(state)["a"].tolist() == [1, 2048, -np.inf]
+        and half_precision(state)["b"].dtype == torch.int64
+    )
     with pytest.raises(AlkdError, match="weights: 70000 is too large"):
         half_precision({"weights": torch.tensor([1.0, -70000.0])})
 
@@ -323,26 +379,43 @@ def test_titles_that_an_encoder_read_are_in_the_bill(arm, tmp_path, monkeypatch)
 
     def encode(texts, *_):
         read.append(len(texts))
-        return TextVectors(np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32), tokens=321, seconds=5000.0)
+        return TextVectors(
+            np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32),
+            tokens=321,
+            seconds=5000.0,
+        )
 
     monkeypatch.setattr("recbole_alkd.learner.item_text.text_vectors", encode)
-    settings = {**PLAN["settings"], "data_path": "data", "epochs": 1, "show_progress": False, "state": "ERROR"}
+    settings = {
+        **PLAN["settings"],
+        "data_path": "data",
+        "epochs": 1,
+        "show_progress": False,
+        "state": "ERROR",
+    }
     del settings["kd_batch_size"]  # a table that counts has no steps
     _, plain = run_task("tiny", "student", settings)
     _, facts = run_task("tiny", "student", {**settings, **find_arm(arm).settings})
     assert read == [N_ITEMS] and plain["cost"]["tokens"] == 0 and plain["cost"]["seconds"] < 5000
-    assert facts["cost"]["tokens"] == 321 and facts["cost"]["seconds"] == pytest.approx(5000 + facts["seconds"])
+    assert facts["cost"]["tokens"] == 321 and facts["cost"]["seconds"] == pytest.approx(
+        5000 + facts["seconds"]
+    )
 
 
 def test_simple_recommenders_by_loop(tiny_path):
     from tiny import create_dataset
 
     train, valid, _ = create_dataset(tiny_config(tiny_path, session_augmentation="prefix")).build()
-    sessions = [set(train.session_items(s).tolist()) for s in np.unique(train.inter_feat[train.uid_field].numpy())]
+    sessions = [
+        set(train.session_items(s).tolist()) for s in np.unique(train.inter_feat[train.uid_field].numpy())
+    ]
     count = [sum(item in session for session in sessions) for item in range(train.item_num)]
     popularity = SimpleRecommender("popularity", train)
     targets = valid.inter_feat["item_id"].tolist()
-    places = [sum(c > count[t] for c in count[1:]) + (sum(c == count[t] for c in count[1:]) + 1) / 2 for t in targets]
+    places = [
+        sum(c > count[t] for c in count[1:]) + (sum(c == count[t] for c in count[1:]) + 1) / 2
+        for t in targets
+    ]
     assert popularity.ranks(valid).tolist() == places
     assert popularity.parameters == sum(c > 0 for c in count) and popularity.bytes == 8 * train.item_num
 
@@ -355,11 +428,14 @@ def test_simple_recommenders_by_loop(tiny_path):
     wanted = [[weight(i, j) for j in range(train.item_num)] for i in range(train.item_num)]
     np.testing.assert_allclose(simple.table.toarray()[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
     assert simple.decay == 0.5, "the middle of the decays"
-    assert simple.parameters == simple.table.nnz and simple.bytes == table_bytes(train.item_num, simple.table.nnz)
+    assert simple.parameters == simple.table.nnz and simple.bytes == table_bytes(
+        train.item_num, simple.table.nnz
+    )
 
 
 def test_item_knn_is_the_whole_table_that_validation_chooses(tiny_path):
-    """The row beside every student counts as well as a table student does, whatever that student's own settings are."""
+    """The row beside every student counts as well as a table student does,
+    whatever that student's own settings are."""
     from tiny import create_dataset, tiny_model
 
     config = tiny_config(tiny_path, model="SessionKNN", mask_session_items=True)
@@ -381,7 +457,9 @@ def test_item_knn_of_one_endless_session_takes_little_memory(tiny_path, monkeypa
 
     train = training_part(create_dataset(tiny_config(tiny_path)))
     clicks = np.arange(1, 12_001)
-    monkeypatch.setattr("recbole_alkd.model.choosing.training_sessions", lambda part: (clicks, np.array([0, len(clicks)])))
+    monkeypatch.setattr(
+        "recbole_alkd.model.choosing.training_sessions", lambda part: (clicks, np.array([0, len(clicks)]))
+    )
     monkeypatch.setattr(type(train), "item_num", len(clicks) + 1, raising=False)
     tracemalloc.start()
     simple = SimpleRecommender("item_knn", train)

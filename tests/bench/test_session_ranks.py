@@ -14,11 +14,14 @@ from recbole_alkd.learner.distillation import control_lists
 from recbole_alkd.model.scoring import GROUPS, by_group, gains, mean_ranks
 
 SETTINGS = {
-    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
     "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
     "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "show_progress": False, "state": "ERROR",
-    "llm_teacher": "recommender", "budget_labels": 20, "llm_candidates": 8, "llm_top_n": 4, "kd_batch_size": 16,
-    "session_augmentation": "last", "topk": [3, 10], "metrics": ["Recall", "Hit", "NDCG", "MRR"], "valid_metric": "NDCG@10",
+    "llm_teacher": "recommender", "budget_labels": 20, "llm_candidates": 8, "llm_top_n": 4,
+    "kd_batch_size": 16,
+    "session_augmentation": "last", "topk": [3, 10], "metrics": ["Recall", "Hit", "NDCG", "MRR"],
+    "valid_metric": "NDCG@10",
     "data_path": "data",
 }  # fmt: skip
 
@@ -65,16 +68,24 @@ def test_recboles_metrics_follow_exactly(home, mask):
     for stage, outcome in (report["stages"] | report["baselines"]).items():
         for part in ("valid", "test"):
             for metric, value in outcome[part].items():
-                assert round(gains(ranks[f"{stage}_{part}"], metric).mean(), 6) == value, (stage, part, metric)
+                assert round(gains(ranks[f"{stage}_{part}"], metric).mean(), 6) == value, (
+                    stage,
+                    part,
+                    metric,
+                )
 
 
 def test_targets_are_split_by_what_training_knows_of_them(home):
     for augmentation in ("last", "prefix"):
-        report = run_recbole_alkd(dataset="tiny", config_dict={**SETTINGS, "session_augmentation": augmentation})
+        report = run_recbole_alkd(
+            dataset="tiny", config_dict={**SETTINGS, "session_augmentation": augmentation}
+        )
         lines = (home / "data/tiny/tiny.train.inter").read_text().splitlines()[1:]
         history = {item for line in lines for item in line.split("\t")[1].split()}
         last = {line.split("\t")[2] for line in lines}
-        test = [line.split("\t")[2] for line in (home / "data/tiny/tiny.test.inter").read_text().splitlines()[1:]]
+        test = [
+            line.split("\t")[2] for line in (home / "data/tiny/tiny.test.inter").read_text().splitlines()[1:]
+        ]
         expected = ["warm" if item in last else "input_only" if item in history else "cold" for item in test]
         with np.load(home / report["run_folder"] / "ranks.npz", allow_pickle=False) as saved:
             ranks = dict(saved)
@@ -83,7 +94,9 @@ def test_targets_are_split_by_what_training_knows_of_them(home):
         assert min(report["targets"].values()) > 0, "a group was not tested"
         for name, row in (report["stages"] | report["baselines"]).items():
             for group, metrics in row["test_groups"].items():
-                mine = [rank for rank, own in zip(ranks[f"{name}_test"], expected, strict=True) if own == group]
+                mine = [
+                    rank for rank, own in zip(ranks[f"{name}_test"], expected, strict=True) if own == group
+                ]
                 own = [gains(np.array([rank]), "ndcg@10")[0] for rank in mine]
                 assert metrics["ndcg@10"] == pytest.approx(sum(own) / len(own), abs=1e-6)
 
@@ -102,12 +115,17 @@ def test_shared_stages_are_trained_once_and_change_nothing(home):
     assert len(files) == 2
     written = [file.stat().st_mtime_ns for file in files]
     second = go(alkd_policy="hardest", kd_loss="rd", stage_cache="cache")
-    assert [file.stat().st_mtime_ns for file in files] == written and sorted(home.glob("cache/*/*.pth")) == files
+    assert [file.stat().st_mtime_ns for file in files] == written and sorted(
+        home.glob("cache/*/*.pth")
+    ) == files
     for name in alone["stages"]:
         assert alone["stages"][name]["test"] == first["stages"][name]["test"]
     assert second["stages"]["student"]["test"] == alone["stages"]["student"]["test"]
     go(stage_cache="cache", student_embedding_size=6)  # another student, the same teacher recommender
-    assert len(list(home.glob("cache/student-*/*.pth"))) == 2 and len(list(home.glob("cache/teacher-*/*.pth"))) == 1
+    assert (
+        len(list(home.glob("cache/student-*/*.pth"))) == 2
+        and len(list(home.glob("cache/teacher-*/*.pth"))) == 1
+    )
     go(stage_cache="cache", seed=3)
     assert len(list(home.glob("cache/*/*.pth"))) == 5
 
@@ -116,7 +134,9 @@ LISTS = {7: ["a", "b", "c"], 3: ["d", "e"], 9: ["f"], 4: ["g", "h", "i", "j"]}
 
 
 def control(kind, seed=0):
-    return control_lists(kind, LISTS, lambda rows: [f"target of {row}" for row in rows], np.random.default_rng(seed))
+    return control_lists(
+        kind, LISTS, lambda rows: [f"target of {row}" for row in rows], np.random.default_rng(seed)
+    )
 
 
 def test_control_lists():

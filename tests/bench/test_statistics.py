@@ -1,4 +1,5 @@
-"""The statistics against scipy and against their definitions; on simulated data in test_statistics_simulated.py."""
+"""The statistics against scipy and against their definitions;
+on simulated data in test_statistics_simulated.py."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def test_the_t_test_is_scipys():
 def test_without_deviation_there_is_no_test():
     assert paired_t(np.zeros(4)) == 1
     assert np.isnan(paired_t(np.full(3, 0.5))) and np.isnan(paired_t(np.array([0.5])))
-    assert np.isnan(detectable_difference(np.full(3, 0.5))) and np.isnan(detectable_difference(np.array([0.5])))
+    assert np.isnan(detectable_difference(np.full(3, 0.5))) and np.isnan(
+        detectable_difference(np.array([0.5]))
+    )
 
 
 def test_holm_by_hand():
@@ -36,7 +39,9 @@ def test_holm_by_hand():
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     corrected = holm([0.02, float("nan"), 0.03])
-    assert corrected[0] == pytest.approx(0.04) and np.isnan(corrected[1]) and corrected[2] == pytest.approx(0.04)
+    assert (
+        corrected[0] == pytest.approx(0.04) and np.isnan(corrected[1]) and corrected[2] == pytest.approx(0.04)
+    )
 
 
 def test_the_interval_of_one_seed_is_that_of_the_mean_over_sessions():
@@ -50,7 +55,8 @@ def test_the_interval_of_one_seed_is_that_of_the_mean_over_sessions():
 def test_crossed_seeds_move_together_and_nested_ones_do_not():
     rng = np.random.default_rng(4)
     values = rng.normal(0, 1, size=500)
-    crossed = np.ptp(bootstrap_interval([values] * 4, True, rng))  # the same for each seed: nothing but sessions varies
+    # the same for each seed: nothing but sessions varies
+    crossed = np.ptp(bootstrap_interval([values] * 4, True, rng))
     assert crossed == pytest.approx(2 * 1.96 * values.std() / np.sqrt(500), rel=0.1)
     means = np.array([-3.0, -1.0, 1.0, 3.0])
     nested = bootstrap_interval([values - values.mean() + mean for mean in means], False, rng, draws=20000)
@@ -73,7 +79,9 @@ def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
     rng = np.random.default_rng(7)
     for shift in (0.0, 0.25, 0.5):
         values = rng.normal(shift, 1, size=30)
-        wanted = stats.permutation_test((values,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True)
+        wanted = stats.permutation_test(
+            (values,), lambda x, axis: x.mean(axis), permutation_type="samples", vectorized=True
+        )
         assert sign_flips(np.append(values, np.zeros(50)), rng) == pytest.approx(wanted.pvalue, abs=0.02)
     assert sign_flips(np.zeros(10), rng) == 1
     assert sign_flips(np.ones(3), rng) == pytest.approx(0.25, abs=0.02)  # all alike: 2 of 8 ways
@@ -81,14 +89,21 @@ def test_sign_flips_are_the_paired_randomisation_test_of_scipy():
 
 
 def test_a_verdict_needs_test_and_interval():
-    comparison = Comparison(0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300)
+    comparison = Comparison(
+        0.05, 1.0, low=0.04, high=0.06, p=0.01, detectable=0.01, test="seeds", seeds=5, sessions=300
+    )
     assert comparison.verdict == "no verdict"  # no test was made
     assert replace(comparison, p_holm=0.01).verdict == "better"
     assert replace(comparison, p_holm=0.2).verdict == "better by the interval; too few seeds for the test"
-    assert replace(comparison, p_holm=0.2, test="sessions").verdict == "better by the interval; too few sessions for the test"
+    assert (
+        replace(comparison, p_holm=0.2, test="sessions").verdict
+        == "better by the interval; too few sessions for the test"
+    )
     assert replace(comparison, p_holm=0.01, low=-0.1).verdict == "better by the test; the interval holds 0"
     assert replace(comparison, p_holm=0.2, low=-0.1).verdict == "no measurable difference"
-    assert replace(comparison, p_holm=0.1, difference=-0.05, low=-0.1, high=-0.01).verdict.startswith("worse by the interval")
+    assert replace(comparison, p_holm=0.1, difference=-0.05, low=-0.1, high=-0.01).verdict.startswith(
+        "worse by the interval"
+    )
     assert replace(comparison, p_holm=0.01, difference=-0.05, low=-0.1, high=-0.01).verdict == "worse"
 
 
@@ -118,7 +133,11 @@ def test_sessions_are_tested_where_seeds_change_nothing():
     assert paired_t(np.array([(a - b).mean() for a, b in zip(arm, reference, strict=True)])) < 0.05
     assert still.test == "sessions" and still.p > 0.1
     same = compare(reference, reference, True, rng)
-    assert same.p == 1 and (same.low, same.high) == (0, 0) and replace(same, p_holm=same.p).verdict == "no measurable difference"
+    assert (
+        same.p == 1
+        and (same.low, same.high) == (0, 0)
+        and replace(same, p_holm=same.p).verdict == "no measurable difference"
+    )
     # against a trained arm seeds do vary
     trained = [reference[0] * (rng.random(400) < 0.5) for _ in range(5)]
     assert compare(reference, trained, True, rng).test == "seeds"
@@ -133,19 +152,31 @@ def test_two_rankings_of_one_run_are_compared_over_sessions():
     assert difference == pytest.approx((a - b).mean()) and low < difference < high
     half = 1.96 * (a - b).std() / 30
     assert (low, high) == pytest.approx((difference - half, difference + half), abs=half / 8)
-    assert detectable == pytest.approx(detectable_difference(a - b)) == pytest.approx(2.8 * (a - b).std() / 30, rel=0.02)
+    assert (
+        detectable
+        == pytest.approx(detectable_difference(a - b))
+        == pytest.approx(2.8 * (a - b).std() / 30, rel=0.02)
+    )
     assert paired_difference(a, b) == (difference, low, high, detectable) != paired_difference(a, b, seed=1)
     swapped = paired_difference(b, a)
-    assert swapped[0] == pytest.approx(-difference) and swapped[1:3] == pytest.approx((-high, -low), abs=half / 4)
+    assert swapped[0] == pytest.approx(-difference) and swapped[1:3] == pytest.approx(
+        (-high, -low), abs=half / 4
+    )
     same = paired_difference(b, b)
     assert same[:3] == (0, 0, 0) and np.isnan(same[3])
-    for wrong in ((a, b[1:]), (a[:0], b[:0]), (a, np.full(900, np.nan)), (a.reshape(30, 30), b.reshape(30, 30))):
+    for wrong in (
+        (a, b[1:]),
+        (a[:0], b[:0]),
+        (a, np.full(900, np.nan)),
+        (a.reshape(30, 30), b.reshape(30, 30)),
+    ):
         with pytest.raises(ValueError, match=r"paired|finite"):
             paired_difference(*wrong)
 
 
 def test_a_gain_that_three_seeds_cannot_show_is_not_called_none():
-    """+150 %, an interval far from 0, and a t-test over three seeds that cannot see it: too few seeds is what is true."""
+    """+150 %, an interval far from 0, and a t-test over three seeds that cannot see it:
+    too few seeds is what is true."""
     rng = np.random.default_rng(10)
     of_session = rng.normal(size=400)
     of_session = 4 * (of_session - of_session.mean()) / of_session.std()

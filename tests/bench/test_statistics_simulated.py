@@ -1,4 +1,5 @@
-"""The statistics on simulated results whose true difference is known: size, power, family-wise error, coverage.
+"""The statistics on simulated results whose true difference is known:
+size, power, family-wise error, coverage.
 
 Each rate is held against its theory within three Monte-Carlo standard errors.
 """
@@ -22,7 +23,8 @@ def error(rate, draws):
 
 
 def paired_runs(rng, effect, draws, seeds=SEEDS, deviation=1.0):
-    """Differences of the means of two arms, (draws, seeds): a part that both share goes away, their own parts stay."""
+    """Differences of the means of two arms, (draws, seeds): a part that both share goes away,
+    their own parts stay."""
     shared = rng.normal(0, 5, size=(draws, seeds))
     own = deviation / np.sqrt(2)
     arm = shared + effect + rng.normal(0, own, size=(draws, seeds))
@@ -46,7 +48,9 @@ def test_the_power_of_the_t_test(effect, seeds):
     differences = paired_runs(np.random.default_rng(seeds), effect, 800, seeds)
     power = power_of_t(effect, seeds)
     assert 0.1 < power < 0.9
-    assert np.mean([paired_t(row) < 0.05 for row in differences]) == pytest.approx(power, abs=error(power, 800))
+    assert np.mean([paired_t(row) < 0.05 for row in differences]) == pytest.approx(
+        power, abs=error(power, 800)
+    )
 
 
 @pytest.mark.parametrize("n", [3, 5, 200])
@@ -91,8 +95,9 @@ def test_the_size_and_the_power_of_sign_flips():
     assert share == pytest.approx(power, abs=error(power, draws) + 0.02)
 
 
-# standard deviations of seeds, sessions, single results; seeds; and the coverage that is due. Where only single results
-# deviate, the variances of seeds and of sessions are two estimates of the same one, of which the larger is taken: too wide.
+# standard deviations of seeds, sessions, single results; seeds; and the coverage that is due. Where only
+# single results deviate, the variances of seeds and of sessions are two estimates of the same one,
+# of which the larger is taken: too wide.
 COVERAGE = {
     "seeds decide": ((1.0, 0.1, 0.1), SEEDS, (0.95, 0.95)),
     "three seeds decide": ((1.0, 0.1, 0.1), 3, (0.95, 0.95)),
@@ -109,7 +114,11 @@ def test_the_coverage_of_the_interval(case):
     rng, draws, sessions, effect = np.random.default_rng(3), 600, 80, 0.7
     covered = 0
     for _ in range(draws):
-        d = rng.normal(0, of_seed, (seeds, 1)) + rng.normal(0, of_session, sessions) + rng.normal(0, single, (seeds, sessions))
+        d = (
+            rng.normal(0, of_seed, (seeds, 1))
+            + rng.normal(0, of_session, sessions)
+            + rng.normal(0, single, (seeds, sessions))
+        )
         low, high = bootstrap_interval(list(effect + d), True, rng, draws=400)
         covered += low <= effect <= high
     # 400 bootstrap draws and the few values that a resample of few seeds can take cost a percent
@@ -126,7 +135,8 @@ def test_the_coverage_with_sessions_of_each_seed_own():
 
 
 def simulated_ranks(rng, arm_effect, of_seed, seeds=SEEDS, sessions=150):
-    """Ranks of two arms, each (seeds, sessions): log ranks with parts of the session, the arm in a session, the seed, the run."""
+    """Ranks of two arms, each (seeds, sessions): log ranks with parts of the session, the arm in a session,
+    the seed, the run."""
     session = rng.normal(2.5, 1.2, sessions)
 
     def of_arm(shift):
@@ -138,7 +148,8 @@ def simulated_ranks(rng, arm_effect, of_seed, seeds=SEEDS, sessions=150):
 
 @pytest.mark.parametrize("of_seed", [0.02, 0.3])
 def test_verdicts_on_simulated_ranks(of_seed):
-    """Two arms that are alike are told apart seldom, an arm with an effect mostly; the interval holds the truth."""
+    """Two arms that are alike are told apart seldom, an arm with an effect mostly;
+    the interval holds the truth."""
     rng, draws = np.random.default_rng(5), 200
 
     def compared(effect):
@@ -146,7 +157,9 @@ def test_verdicts_on_simulated_ranks(of_seed):
         return compare(gains(arm, "ndcg@10"), gains(reference, "ndcg@10"), True, rng)
 
     alike = [compared(0.0) for _ in range(draws)]
-    assert np.mean([c.low <= 0 <= c.high for c in alike]) == pytest.approx(0.95, abs=error(0.95, draws) + 0.01)
+    assert np.mean([c.low <= 0 <= c.high for c in alike]) == pytest.approx(
+        0.95, abs=error(0.95, draws) + 0.01
+    )
     wrong = np.mean([c.p < 0.05 and not c.low <= 0 <= c.high for c in alike])  # as a verdict reads them
     assert wrong <= 0.05 + error(0.05, draws)
     effect = 0.3 + 2 * of_seed

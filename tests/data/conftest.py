@@ -29,7 +29,12 @@ def config_of(tmp_path: Path) -> Callable[..., Config]:
             "data_path": str(tmp_path),
             "checkpoint_dir": str(tmp_path / "saved"),
             "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-            "eval_args": {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "RO", "group_by": "none", "mode": "full"},
+            "eval_args": {
+                "split": {"RS": [0.6, 0.2, 0.2]},
+                "order": "RO",
+                "group_by": "none",
+                "mode": "full",
+            },
             "train_neg_sample_args": None,
             "use_gpu": False,
             **settings,

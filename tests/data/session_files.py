@@ -21,7 +21,9 @@ BENCHMARK = {
 
 
 def write_inter(
-    path: Path, clicks: Iterable[Iterable[object]], header: str = "user_id:token\titem_id:token\ttimestamp:float"
+    path: Path,
+    clicks: Iterable[Iterable[object]],
+    header: str = "user_id:token\titem_id:token\ttimestamp:float",
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [header, *("\t".join(str(value) for value in click) for click in clicks)]
@@ -42,12 +44,17 @@ def token_rows(part: Any) -> list[Row]:
     sessions = part.id2token(part.uid_field, feat[part.uid_field].numpy())
     lists = feat[part.iid_field + "_list"].numpy()
     lengths, targets = feat["item_length"].numpy(), feat[part.iid_field].numpy()
-    return [(str(s), list(items[row[:n]]), str(items[t])) for s, row, n, t in zip(sessions, lists, lengths, targets, strict=True)]
+    return [
+        (str(s), list(items[row[:n]]), str(items[t]))
+        for s, row, n, t in zip(sessions, lists, lengths, targets, strict=True)
+    ]
 
 
 def shared_data(name: str) -> Path:
     """A data set beside the project, or a skip."""
-    root = Path(os.environ.get("RECBOLE_ALKD_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data"))
+    root = Path(
+        os.environ.get("RECBOLE_ALKD_DATA", Path(__file__).resolve().parents[2].parent / "shared" / "data")
+    )
     path = root / name
     if not path.exists():
         pytest.skip(f"{path} is not there; set RECBOLE_ALKD_DATA to the folder with the data sets")

@@ -13,7 +13,8 @@ from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.quick_start import label_instances, select_instances
 
 SMALL = {
-    "data_path": "data", "session_min_length": 2, "topk": [3, 5], "valid_metric": "NDCG@5", "epochs": 1, "show_progress": False,
+    "data_path": "data", "session_min_length": 2, "topk": [3, 5], "valid_metric": "NDCG@5", "epochs": 1,
+    "show_progress": False,
     "state": "ERROR", "use_gpu": False, "budget_labels": 2, "llm_candidates": 5, "llm_top_n": 3,
 }  # fmt: skip
 API = {"llm_teacher": "api", "llm_base_url": "http://127.0.0.1:9/v1", "llm_model": "m"}
@@ -42,7 +43,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             ["i0.0\tA", "i1.0\tB"],
             API,
-            r"it has a title for none of the 9 items of the clicks, whose ids are i\d.*but for a '\.0' at the end",
+            r"it has a title for none of the 9 items of the clicks, whose ids are i\d.*but for a '\.0' at "
+            r"the end",
         ),
         (
             ["x\tA"],
@@ -56,7 +58,9 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ],
 )
-def test_a_run_ends_before_it_begins(untrained: None, lines: list[str] | None, settings: dict, message: str) -> None:
+def test_a_run_ends_before_it_begins(
+    untrained: None, lines: list[str] | None, settings: dict, message: str
+) -> None:
     if lines:
         Path("data/mine/mine.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *lines]) + "\n")
     with pytest.raises(AlkdError, match=message):

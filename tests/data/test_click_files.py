@@ -1,4 +1,5 @@
-"""Files of others: blank ids, forms of lists, encodings, separators. A run and make_sessions see the same clicks."""
+"""Files of others: blank ids, forms of lists, encodings, separators.
+A run and make_sessions see the same clicks."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ HEADER = "user_id:token\titem_id:token\ttimestamp:float"
 
 def some_clicks(seed: int, rows: int = 120) -> list[list[str]]:
     rng = random.Random(seed)
-    return [[f"u{rng.randrange(8)}", f"i{rng.randrange(9)}", str(START + rng.randrange(3000))] for _ in range(rows)]
+    return [
+        [f"u{rng.randrange(8)}", f"i{rng.randrange(9)}", str(START + rng.randrange(3000))]
+        for _ in range(rows)
+    ]
 
 
 def both(folder: Path, config_of, build, **settings: object) -> list[list[tuple[str, list[str], str]]]:
@@ -32,12 +36,16 @@ def both(folder: Path, config_of, build, **settings: object) -> list[list[tuple[
     return parts
 
 
-# -- ids
+# ids
 
 
 @pytest.mark.parametrize("blank", ["", " ", "nan", "NA", "None", "[PAD]"])
-@pytest.mark.parametrize("places", [[(3, 0), (40, 1)], [(40, 1), (3, 0)], [(118, 0), (119, 1)], [(0, 0), (0, 1), (1, 1), (60, 0)]])
-def test_rows_without_an_id_are_left_out_alike(tmp_path, config_of, build, caplog, blank: str, places: list) -> None:
+@pytest.mark.parametrize(
+    "places", [[(3, 0), (40, 1)], [(40, 1), (3, 0)], [(118, 0), (119, 1)], [(0, 0), (0, 1), (1, 1), (60, 0)]]
+)
+def test_rows_without_an_id_are_left_out_alike(
+    tmp_path, config_of, build, caplog, blank: str, places: list
+) -> None:
     clicks = some_clicks(1)
     for row, column in places:
         clicks[row][column] = blank
@@ -69,7 +77,7 @@ def test_spaces_around_ids_do_not_count(tmp_path, config_of, build) -> None:
     assert [clean_id(text) for text in (" a ", "\u00a0", "NA", "na", "[PAD]")] == ["a", "", "", "na", ""]
 
 
-# -- forms of a file
+# forms of a file
 
 
 @pytest.mark.parametrize(
@@ -102,7 +110,9 @@ def test_compressed_clicks(tmp_path, config_of, build) -> None:
 
 
 def test_separator_and_encoding_of_the_user(tmp_path, config_of, build) -> None:
-    path = write_inter(tmp_path / "toy" / "toy.inter", [[user, f"ü{item}", time] for user, item, time in some_clicks(5)])
+    path = write_inter(
+        tmp_path / "toy" / "toy.inter", [[user, f"ü{item}", time] for user, item, time in some_clicks(5)]
+    )
     plain = both(tmp_path, config_of, build)
     path.write_bytes(path.read_text().replace("\t", "::").encode("latin-1"))
     parts = build(config_of("toy", session_min_length=2, field_separator="::", encoding="latin-1"))
@@ -116,15 +126,24 @@ def test_separator_and_encoding_of_the_user(tmp_path, config_of, build) -> None:
             f"{HEADER}\nü\ti\t5\n".encode("latin-1"),
             r"read as utf-8 \(byte 0xfc\); set encoding to the file's own",
         ),
-        (f"{HEADER}\nu\ti\t2011-31-12\n".encode(), r"line 2: timestamp '2011-31-12' is not a number .* nor a date such as"),
+        (
+            f"{HEADER}\nu\ti\t2011-31-12\n".encode(),
+            r"line 2: timestamp '2011-31-12' is not a number .* nor a date such as",
+        ),
         (f"{HEADER}\nu\ti\t5\nu\ti\n".encode(), "line 3: 3 columns expected, found 2"),
         (f"{HEADER}\nu\ti\t5\t6\n".encode(), "line 2: 3 columns expected, found 4"),
         (f"{HEADER}\nu\ti\x00\t5\n".encode(), "line 2: a NUL character"),
         (f"{HEADER}\n".encode(), r"no clicks \(0 rows"),
         (f"{HEADER}\n\ti\t5\n".encode(), r"no clicks \(1 rows, 1 of them without user or item\)"),
         (b"", "is not a header"),
-        (b"user_id:token\titem_id:token\titem_id:token\ttimestamp:float\n", "line 1: column 'item_id' stands there twice"),
-        (b"user_id:token\titem_id:string\ttimestamp:float\n", "column 'item_id' has the type 'string'; allowed: token, token_seq"),
+        (
+            b"user_id:token\titem_id:token\titem_id:token\ttimestamp:float\n",
+            "line 1: column 'item_id' stands there twice",
+        ),
+        (
+            b"user_id:token\titem_id:string\ttimestamp:float\n",
+            "column 'item_id' has the type 'string'; allowed: token, token_seq",
+        ),
         (b"user_id:token\titem_id:token\n", "no column 'timestamp'"),
         (f"{HEADER}\nu\t{'x' * 1001}\t5\n".encode(), "line 2: an id of 1,001 characters"),
         (f'{HEADER}\nu\ti\t5\nu\t"i\t6\nu\ti\t7\n'.encode(), "found 2"),
@@ -144,28 +163,46 @@ def test_what_cannot_be_read_is_one_line(tmp_path, config_of, content: bytes, me
 def test_dates_are_times(tmp_path, config_of, build) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(6))
     plain = both(tmp_path, config_of, build)
-    minute = lambda time: f"2010-12-01 0{(int(time) - START) // 3600}:{(int(time) - START) // 60 % 60:02d}:{int(time) % 60:02d}"  # noqa: E731
-    write_inter(tmp_path / "toy" / "toy.inter", [[user, item, minute(time)] for user, item, time in some_clicks(6)])
+
+    def minute(time):
+        seconds = int(time) - START
+        return f"2010-12-01 0{seconds // 3600}:{seconds // 60 % 60:02d}:{int(time) % 60:02d}"
+
+    write_inter(
+        tmp_path / "toy" / "toy.inter", [[user, item, minute(time)] for user, item, time in some_clicks(6)]
+    )
     assert both(tmp_path, config_of, build) == plain
 
 
-@pytest.mark.parametrize("times", [[-3, -1, -2, -10], ["5e0", "1e0", "3", "2.0"], [2**53 + 3, 2**53 + 1, 2**53 + 2, 2**53]])
+@pytest.mark.parametrize(
+    "times", [[-3, -1, -2, -10], ["5e0", "1e0", "3", "2.0"], [2**53 + 3, 2**53 + 1, 2**53 + 2, 2**53]]
+)
 def test_times_of_every_size(tmp_path, config_of, build, times: list) -> None:
     clicks = [(f"u{user}", f"i{at}", time) for user in range(5) for at, time in enumerate(times)]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
     unit = "ns" if isinstance(times[0], int) and times[0] > 0 else None
     parts = build(config_of("toy", session_min_length=2, session_time_unit=unit, session_augmentation="last"))
-    order = [f"i{at}" for at in sorted(range(4), key=lambda at: float(times[at]) if unit is None else times[at])]
-    assert all((history, target) == (order[:-1], order[-1]) for part in parts for _, history, target in token_rows(part))
+    order = [
+        f"i{at}" for at in sorted(range(4), key=lambda at: float(times[at]) if unit is None else times[at])
+    ]
+    assert all(
+        (history, target) == (order[:-1], order[-1])
+        for part in parts
+        for _, history, target in token_rows(part)
+    )
 
 
-# -- columns
+# columns
 
 
 @pytest.mark.parametrize("columns", [None, {}, {"item": ["item_id"]}, {"inter": "*"}, {"inter": ["rating"]}])
 def test_what_a_session_needs_is_read_whatever_load_col_says(tmp_path, config_of, build, columns) -> None:
-    write_inter(tmp_path / "toy" / "toy.inter", [[*click, "3"] for click in some_clicks(7)], f"{HEADER}\trating:float")
-    (tmp_path / "toy" / "toy.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tT {k}\n" for k in range(9)))
+    write_inter(
+        tmp_path / "toy" / "toy.inter", [[*click, "3"] for click in some_clicks(7)], f"{HEADER}\trating:float"
+    )
+    (tmp_path / "toy" / "toy.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tT {k}\n" for k in range(9))
+    )
     both(tmp_path, config_of, build, load_col=columns)
 
 
@@ -183,7 +220,9 @@ def test_columns_of_the_wrong_shape(tmp_path, config_of) -> None:
 
 def test_numbers_that_are_none(tmp_path, config_of) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", [["u", "i", "5", "good"]], f"{HEADER}\trating:float")
-    with pytest.raises(AlkdError, match="line 2: rating 'good' is not a number, and the header says rating:float"):
+    with pytest.raises(
+        AlkdError, match="line 2: rating 'good' is not a number, and the header says rating:float"
+    ):
         ALKDRecDataset(config_of("toy", load_col={"inter": ["user_id", "item_id", "rating"]}))
 
 
@@ -203,19 +242,28 @@ def test_everything_filtered_away(tmp_path, config_of, settings) -> None:
 
 def test_clicks_that_the_item_file_drops_are_counted(tmp_path, config_of, build, caplog) -> None:
     write_inter(tmp_path / "toy" / "toy.inter", some_clicks(10))
-    (tmp_path / "toy" / "toy.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tT {k}\n" for k in range(8)))
+    (tmp_path / "toy" / "toy.item").write_text(
+        "item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tT {k}\n" for k in range(8))
+    )
     lost = sum(item == "i8" for _, item, _ in some_clicks(10))
-    build(config_of("toy", session_min_length=2, load_col={"inter": ["user_id"], "item": ["item_id", "title"]}))
+    build(
+        config_of("toy", session_min_length=2, load_col={"inter": ["user_id"], "item": ["item_id", "title"]})
+    )
     assert f"toy: {lost} of 120 clicks are left out, their items have no row in toy.item" in caplog.text
 
 
-# -- benchmark files
+# benchmark files
 
 
-def benchmark(folder: Path, lists: list[str], kind: str = "token_seq", target: str = "t", **items: str) -> None:
+def benchmark(
+    folder: Path, lists: list[str], kind: str = "token_seq", target: str = "t", **items: str
+) -> None:
     (folder / "b").mkdir()
     for part in PARTS:
-        rows = [f"{part}{k}\t{text}\t{items.get(part, target)}" for k, text in enumerate(lists if part == "train" else ["1 2 3"])]
+        rows = [
+            f"{part}{k}\t{text}\t{items.get(part, target)}"
+            for k, text in enumerate(lists if part == "train" else ["1 2 3"])
+        ]
         text = "\n".join([f"session_id:token\titem_id_list:{kind}\titem_id:token", *rows]) + "\n"
         (folder / "b" / f"b.{part}.inter").write_text(text)
 
@@ -223,7 +271,10 @@ def benchmark(folder: Path, lists: list[str], kind: str = "token_seq", target: s
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        (["1 2", "8,9,11"], "line 3: item_id_list '8,9,11' is not read as a list; allowed: ids with a space between them"),
+        (
+            ["1 2", "8,9,11"],
+            "line 3: item_id_list '8,9,11' is not read as a list; allowed: ids with a space between them",
+        ),
         (["[8, 9, 11]"], r"line 2: item_id_list '\[8, 9, 11\]' is not read as a list"),
         (["[8 9 11]"], r"line 2: item_id_list '\[8 9 11\]' is not read as a list"),
         (["(8 9)"], "is not read as a list"),
@@ -252,22 +303,33 @@ def test_lists_in_another_form(tmp_path, config_of, lists: list[str], message: s
 
 def test_a_column_that_is_no_list(tmp_path, config_of) -> None:
     benchmark(tmp_path, ["8 9"], kind="token")
-    with pytest.raises(AlkdError, match="item_id_list:token is no column of lists; allowed: item_id_list:token_seq, ids"):
+    with pytest.raises(
+        AlkdError, match="item_id_list:token is no column of lists; allowed: item_id_list:token_seq, ids"
+    ):
         ALKDRecDataset(config_of("b", **BENCHMARK))
 
 
 def test_items_that_look_like_padding_or_markup(tmp_path, config_of, build) -> None:
-    """An item 0 that is clicked between others, or is a target, is an item; so is an id with a comma that is a target."""
-    for name, lists, target in (("a", ["0 8 0 9", "0 0 8"], "t"), ("b", ["0 0 8", "0 8"], "0"), ("c", ["a,b 8", "8 a,b"], "a,b")):
+    """An item 0 that is clicked between others, or is a target, is an item;
+    so is an id with a comma that is a target."""
+    for name, lists, target in (
+        ("a", ["0 8 0 9", "0 0 8"], "t"),
+        ("b", ["0 0 8", "0 8"], "0"),
+        ("c", ["a,b 8", "8 a,b"], "a,b"),
+    ):
         (tmp_path / name).mkdir()
         benchmark(tmp_path / name, lists, target=target)
-        train, _, _ = build(config_of("b", **BENCHMARK, data_path=str(tmp_path / name), session_augmentation="last"))
+        train, _, _ = build(
+            config_of("b", **BENCHMARK, data_path=str(tmp_path / name), session_augmentation="last")
+        )
         assert [history for _, history, _ in token_rows(train)] == [text.split() for text in lists]
     # nothing but the list of items tells
     (tmp_path / "d").mkdir()
     benchmark(tmp_path / "d", ["0 8 9", "8 a,b 9"])
     (tmp_path / "d" / "b" / "b.item").write_text("item_id:token\ttitle:token_seq\n0\tZero\na,b\tBoth\n")
-    train, _, _ = build(config_of("b", **BENCHMARK, data_path=str(tmp_path / "d"), session_augmentation="last"))
+    train, _, _ = build(
+        config_of("b", **BENCHMARK, data_path=str(tmp_path / "d"), session_augmentation="last")
+    )
     assert [history for _, history, _ in token_rows(train)] == [["0", "8", "9"], ["8", "a,b", "9"]]
 
 
@@ -291,11 +353,14 @@ def test_a_part_without_rows(tmp_path, config_of, part: str) -> None:
 
 def test_blank_cells_of_benchmark_files(tmp_path, config_of) -> None:
     benchmark(tmp_path, ["8 9", ""], target="t", valid="NA")
-    with pytest.raises(AlkdError, match=r"b\.train\.inter: rows without session, history or item \(line 3; 1 empty histories\)"):
+    with pytest.raises(
+        AlkdError,
+        match=r"b\.train\.inter: rows without session, history or item \(line 3; 1 empty histories\)",
+    ):
         ALKDRecDataset(config_of("b", **BENCHMARK))
 
 
-# -- tables
+# tables
 
 
 def test_csv_is_taken_apart_by_its_header(tmp_path) -> None:
@@ -311,9 +376,15 @@ def test_csv_is_taken_apart_by_its_header(tmp_path) -> None:
         with open_table(path) as table:
             assert (table.columns, [row for _, row in table.rows]) == (columns, rows)
     path.write_text('a,b\n1,"open\n2,3\n')
-    with pytest.raises(AlkdError, match=r"x\.csv, line 3: the quotes are not those of CSV"), open_table(path) as table:
+    with (
+        pytest.raises(AlkdError, match=r"x\.csv, line 3: the quotes are not those of CSV"),
+        open_table(path) as table,
+    ):
         list(table.rows)
-    with pytest.raises(AlkdError, match="encoding: 'latin-99' is no encoding"), open_table(path, encoding="latin-99"):
+    with (
+        pytest.raises(AlkdError, match="encoding: 'latin-99' is no encoding"),
+        open_table(path, encoding="latin-99"),
+    ):
         pass
 
 

@@ -1,4 +1,5 @@
-"""Settings that name columns: what is not there is said before anything is trained, in one line that lists what is."""
+"""Settings that name columns: what is not there is said before anything is trained,
+in one line that lists what is."""
 
 from __future__ import annotations
 
@@ -32,13 +33,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     header = "user_id:token\titem_id:token\ttimestamp:float\trating:float\tkind:token"
     (path / "raw" / "raw.inter").write_text("\n".join([header, *rows]) + "\n")
     titles = [f"i{item}\ttitle {item}\t{1990 + item}" for item in range(12)]
-    (path / "raw" / "raw.item").write_text("\n".join(["item_id:token\ttitle:token_seq\tyear:float", *titles]) + "\n")
+    (path / "raw" / "raw.item").write_text(
+        "\n".join(["item_id:token\ttitle:token_seq\tyear:float", *titles]) + "\n"
+    )
     return path
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, dataset: str = "raw", **settings):
     monkeypatch.chdir(folder)
-    return create_dataset(tiny_config(folder, dataset=dataset, **{**(CLICKS if dataset == "raw" else {}), **settings}))
+    return create_dataset(
+        tiny_config(folder, dataset=dataset, **{**(CLICKS if dataset == "raw" else {}), **settings})
+    )
 
 
 @pytest.mark.parametrize("dataset", ["raw", "tiny"])
@@ -112,7 +117,9 @@ def test_a_column_that_only_one_part_lacks_is_named(folder, tmp_path, monkeypatc
     first, *rows = train.read_text().splitlines()
     train.write_text("\n".join([f"{first}\tprice:float", *(f"{row}\t1" for row in rows)]) + "\n")
     columns = ["session_id", "item_id_list", "item_id", "price"]
-    with pytest.raises(AlkdError, match=r"load_col: inter: no column 'price'; allowed: the columns of tiny\.valid\.inter"):
+    with pytest.raises(
+        AlkdError, match=r"load_col: inter: no column 'price'; allowed: the columns of tiny\.valid\.inter"
+    ):
         load(tmp_path, monkeypatch, "tiny", load_col={"inter": columns})
 
 
@@ -133,13 +140,16 @@ def test_what_has_no_effect_on_sessions_leaves_them_as_they_are(folder, monkeypa
     assert set(train_part.inter_feat.interaction) == set(plain.inter_feat.interaction)
     for name, values in plain.inter_feat.interaction.items():
         assert values.equal(train_part.inter_feat[name]), name
-    assert any("no effect on ALKDRec, which sees items" in text and next(iter(settings.keys() - {"numerical_features"})) in text
-               for text in caplog.messages)  # fmt: skip
+    key = next(iter(settings.keys() - {"numerical_features"}))
+    assert any("no effect on ALKDRec, which sees items" in text and key in text for text in caplog.messages)
 
 
 def test_filters_that_benchmark_files_do_not_pass_are_said(folder, monkeypatch, caplog):
     load(folder, monkeypatch, "tiny", item_inter_num_interval="[2,inf)", rm_dup_inter="first")
-    assert any("item_inter_num_interval, rm_dup_inter: no effect on benchmark files" in text for text in caplog.messages)
+    assert any(
+        "item_inter_num_interval, rm_dup_inter: no effect on benchmark files" in text
+        for text in caplog.messages
+    )
 
 
 def test_a_filter_by_a_column_of_clicks_or_of_items_counts(folder, monkeypatch):

@@ -31,19 +31,32 @@ def some_clicks(seed: int, users: int = 12, items: int = 15, rows: int = 400) ->
     """Clicks over four days, in no order, with ties and times one second apart at 1.29e9 (float32: 128 s)."""
     rng = random.Random(seed)
     return [
-        (f"u{rng.randrange(users)}", f"i{rng.randrange(items)}", START + rng.randrange(4) * DAY + rng.randrange(20))
+        (
+            f"u{rng.randrange(users)}",
+            f"i{rng.randrange(items)}",
+            START + rng.randrange(4) * DAY + rng.randrange(20),
+        )
         for _ in range(rows)
     ]
 
 
 @pytest.mark.parametrize("order", ["RO", "TO"])
 @pytest.mark.parametrize("augmentation", ["prefix", "last"])
-def test_same_instances_as_make_sessions(tmp_path: Path, config_of, build, order: str, augmentation: str) -> None:
+def test_same_instances_as_make_sessions(
+    tmp_path: Path, config_of, build, order: str, augmentation: str
+) -> None:
     raw = write_inter(tmp_path / "toy" / "toy.inter", some_clicks(1))
     names = {"RO": "random", "TO": "time"}
     written = tmp_path / "written"
     make_sessions(
-        raw, written, min_length=6, max_length=7, split=(0.5, 0.2, 0.3), order=names[order], augmentation=augmentation, seed=11
+        raw,
+        written,
+        min_length=6,
+        max_length=7,
+        split=(0.5, 0.2, 0.3),
+        order=names[order],
+        augmentation=augmentation,
+        seed=11,
     )
     config = config_of(
         "toy",
@@ -77,7 +90,8 @@ def test_stock_recbole_reads_the_same_instances(tmp_path: Path, config_of, build
     make_sessions(raw, tmp_path / "made", augmentation=augmentation, max_length=9)
     ours = build(config_of("toy", session_augmentation=augmentation, MAX_ITEM_LIST_LENGTH=9))
     config = config_of("made", **BENCHMARK)
-    config["eval_args"] = {**config["eval_args"], "order": "TO"}  # stock RecBole asks for it, and splits by file all the same
+    # stock RecBole asks for it, and splits by file all the same
+    config["eval_args"] = {**config["eval_args"], "order": "TO"}
     stock = SequentialDataset(config).build()
     for one, other in zip(ours, stock, strict=True):
         assert token_rows(one) == token_rows(other)
@@ -102,7 +116,9 @@ def test_stock_model_trains_on_what_is_written(tmp_path: Path, monkeypatch: pyte
 
 def test_no_prefix_of_a_test_session_in_training(tmp_path: Path, config_of, build) -> None:
     # every item belongs to one session, so a shared item is a leak
-    clicks = [(u, f"{u}-{day}-{k}", START + day * DAY + k) for u in range(9) for day in range(3) for k in range(5)]
+    clicks = [
+        (u, f"{u}-{day}-{k}", START + day * DAY + k) for u in range(9) for day in range(3) for k in range(5)
+    ]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
     train, valid, test = (token_rows(part) for part in build(config_of("toy")))
     seen = {item for _, history, target in train for item in [*history, target]}
@@ -126,7 +142,9 @@ def test_row_numbers_survive_shuffling(tmp_path: Path, config_of) -> None:
                 assert torch.equal(batch[field], part.inter_feat[field][rows])
             seen += rows.tolist()
         assert sorted(seen) == list(range(len(part)))
-    assert [row for batch in loaders[0] for row in batch["alkd_row"].tolist()] != list(range(len(loaders[0]._dataset)))
+    assert [row for batch in loaders[0] for row in batch["alkd_row"].tolist()] != list(
+        range(len(loaders[0]._dataset))
+    )
 
 
 def test_batches_hold_nothing_else(tmp_path: Path, config_of, build) -> None:
@@ -135,18 +153,36 @@ def test_batches_hold_nothing_else(tmp_path: Path, config_of, build) -> None:
         "item_id:token\ttitle:token_seq\n" + "".join(f"i{k}\tTitle {k}\n" for k in range(15))
     )
     (tmp_path / "toy" / "toy.user").write_text("user_id:token\tage:float\nu0\t3\n")
-    columns = {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "title"], "user": ["user_id", "age"]}
+    columns = {
+        "inter": ["user_id", "item_id", "timestamp"],
+        "item": ["item_id", "title"],
+        "user": ["user_id", "age"],
+    }
     config = config_of("toy", load_col=columns)
     dataset = ALKDRecDataset(config)
     for part in [*dataset.build(), dataset]:
         assert part.item_feat is None and part.user_feat is None
-        assert set(part[torch.tensor([1])].columns) == {"user_id", "item_id_list", "item_id", "item_length", "alkd_row"}
+        assert set(part[torch.tensor([1])].columns) == {
+            "user_id",
+            "item_id_list",
+            "item_id",
+            "item_length",
+            "alkd_row",
+        }
     make_sessions(tmp_path / "toy" / "toy.inter", tmp_path / "made")
     (tmp_path / "made" / "made.item").write_text((tmp_path / "toy" / "toy.item").read_text())
     dataset = ALKDRecDataset(
-        config_of("made", **{**BENCHMARK, "load_col": {**BENCHMARK["load_col"], "item": ["item_id", "title"]}})
+        config_of(
+            "made", **{**BENCHMARK, "load_col": {**BENCHMARK["load_col"], "item": ["item_id", "title"]}}
+        )
     )
-    assert set(dataset.build()[0][[0]].columns) == {"session_id", "item_id_list", "item_id", "item_length", "alkd_row"}
+    assert set(dataset.build()[0][[0]].columns) == {
+        "session_id",
+        "item_id_list",
+        "item_id",
+        "item_length",
+        "alkd_row",
+    }
 
 
 def test_last_rows_and_full_sessions(tmp_path: Path, config_of, build) -> None:
@@ -158,12 +194,14 @@ def test_last_rows_and_full_sessions(tmp_path: Path, config_of, build) -> None:
         assert last == row[2].endswith("-7")
     for session in np.unique(train.inter_feat["user_id"].numpy()):
         user = train.id2token("user_id", session).split("@")[0]
-        assert list(train.id2token("item_id", train.session_items(session))) == [f"{user}-{k}" for k in range(8)]
+        assert list(train.id2token("item_id", train.session_items(session))) == [
+            f"{user}-{k}" for k in range(8)
+        ]
     with pytest.raises(AlkdError, match="is not a training session"):
         test.session_items(int(test.inter_feat["user_id"][0]))
 
 
-# -- benchmark files
+# benchmark files
 
 
 def write_benchmark(folder: Path, **parts: list[tuple[str, str, str]]) -> None:
@@ -181,11 +219,21 @@ def test_benchmark_expansion_golden(tmp_path: Path, config_of, build) -> None:
         test=[("s4", "f e d", "c")],
     )
     train, valid, test = build(config_of("b", **BENCHMARK, MAX_ITEM_LIST_LENGTH=2))
-    assert token_rows(train) == [("s1", ["a"], "b"), ("s1", ["a", "b"], "c"), ("s1", ["b", "c"], "d"), ("s2", ["e"], "f")]
+    assert token_rows(train) == [
+        ("s1", ["a"], "b"),
+        ("s1", ["a", "b"], "c"),
+        ("s1", ["b", "c"], "d"),
+        ("s2", ["e"], "f"),
+    ]
     assert train.row_is_last.tolist() == [False, False, True, True]
     assert token_rows(valid) == [("s3", ["d", "e"], "f")]
     assert token_rows(test) == [("s4", ["e", "d"], "c")]
-    assert list(train.id2token("item_id", train.session_items(train.token2id("session_id", "s1")))) == ["a", "b", "c", "d"]
+    assert list(train.id2token("item_id", train.session_items(train.token2id("session_id", "s1")))) == [
+        "a",
+        "b",
+        "c",
+        "d",
+    ]
     train, _, _ = build(config_of("b", **BENCHMARK, session_augmentation="last"))
     assert token_rows(train) == [("s1", ["a", "b", "c"], "d"), ("s2", ["e"], "f")]
 
@@ -195,7 +243,12 @@ def test_rows_of_one_session_are_put_together(tmp_path: Path, config_of, build) 
     rows = [("s1", "a", "b"), ("s2", "x", "y"), ("s1", "a b", "c"), ("s1", "b c", "d")]
     write_benchmark(tmp_path / "b", train=rows, valid=[("s3", "a", "b")], test=[("s4", "a", "b")])
     train, _, _ = build(config_of("b", **BENCHMARK))
-    assert token_rows(train) == [("s1", ["a"], "b"), ("s1", ["a", "b"], "c"), ("s1", ["a", "b", "c"], "d"), ("s2", ["x"], "y")]
+    assert token_rows(train) == [
+        ("s1", ["a"], "b"),
+        ("s1", ["a", "b"], "c"),
+        ("s1", ["a", "b", "c"], "d"),
+        ("s2", ["x"], "y"),
+    ]
     train, _, _ = build(config_of("b", **BENCHMARK, session_augmentation="last"))
     assert token_rows(train) == [("s1", ["a", "b", "c"], "d"), ("s2", ["x"], "y")]
 
@@ -221,9 +274,14 @@ def test_bad_benchmarks(tmp_path: Path, config_of) -> None:
         ALKDRecDataset(config_of("b", **{**BENCHMARK, "benchmark_filename": ["train", "test"]}))
     with pytest.raises(AlkdError, match=r"seq_len.*MAX_ITEM_LIST_LENGTH"):
         ALKDRecDataset(config_of("b", **BENCHMARK, seq_len={"item_id_list": 2}))
-    with pytest.raises(AlkdError, match="no column visit; it has session_id, item_id_list, item_id: set USER_ID_FIELD"):
+    with pytest.raises(
+        AlkdError, match="no column visit; it has session_id, item_id_list, item_id: set USER_ID_FIELD"
+    ):
         ALKDRecDataset(config_of("b", **{**BENCHMARK, "USER_ID_FIELD": "visit"}))
-    with pytest.raises(AlkdError, match=r"no file b\.dev\.inter in .*; there are b\.test\.inter, b\.train\.inter, b\.valid\.inter"):
+    with pytest.raises(
+        AlkdError,
+        match=r"no file b\.dev\.inter in .*; there are b\.test\.inter, b\.train\.inter, b\.valid\.inter",
+    ):
         ALKDRecDataset(config_of("b", **{**BENCHMARK, "benchmark_filename": ["train", "dev", "test"]}))
     write_benchmark(tmp_path / "e", train=[("s1", "", "b"), *rows], valid=rows, test=rows)
     with pytest.raises(AlkdError, match="1 empty histories"):
@@ -237,10 +295,12 @@ def test_alkdrec_ml(config_of, build) -> None:
     parts = build(config)
     assert [len(part) for part in parts] == [7_393, 2_465, 2_465]
     for name, part in zip(PARTS, parts, strict=True):
-        assert token_rows(part) == [(s, history[-10:], target) for s, history, target in read_rows(folder, name)]
+        assert token_rows(part) == [
+            (s, history[-10:], target) for s, history, target in read_rows(folder, name)
+        ]
 
 
-# -- settings
+# settings
 
 
 @pytest.mark.parametrize(
@@ -295,7 +355,7 @@ def test_columns_recbole_does_not_load(tmp_path: Path, config_of, build) -> None
     assert [token_rows(part) for part in with_time] == [token_rows(part) for part in without]
 
 
-# -- RecBole's own filters
+# RecBole's own filters
 
 
 def sessions_of(parts: list[ALKDRecDataset]) -> dict[str, list[str]]:
@@ -314,10 +374,16 @@ def test_filters_keep_exact_times(tmp_path: Path, config_of, build) -> None:
 
 @pytest.mark.parametrize("keep", ["first", "last"])
 def test_duplicates_are_those_of_a_session(tmp_path: Path, config_of, build, keep: str) -> None:
-    clicks = [(u, item, START + k) for u in range(6) for k, item in ((1, "b"), (2, "a"), (3, "c"), (0, "a"), (4, "d"))]
+    clicks = [
+        (u, item, START + k)
+        for u in range(6)
+        for k, item in ((1, "b"), (2, "a"), (3, "c"), (0, "a"), (4, "d"))
+    ]
     clicks += [(u, item, START + DAY + k) for u in range(6) for k, item in enumerate("abcd")]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
-    sessions = sessions_of(build(config_of("toy", rm_dup_inter=keep, session_min_length=4, session_augmentation="last")))
+    sessions = sessions_of(
+        build(config_of("toy", rm_dup_inter=keep, session_min_length=4, session_augmentation="last"))
+    )
     first_day = {"first": list("abcd"), "last": list("bacd")}[keep]
     for session, items in sessions.items():
         assert items == (first_day if session.endswith(f"@{START // DAY}") else list("abcd"))
@@ -326,10 +392,14 @@ def test_duplicates_are_those_of_a_session(tmp_path: Path, config_of, build, kee
 
 def test_session_length_after_item_filter(tmp_path: Path, config_of, build) -> None:
     # without the rare item, the session of u0 has four records
-    clicks = [(f"u{u}", f"i{k}", START + k) for u in range(6) for k in range(6 if u else 4)] + [("u0", "rare", START + 9)]
+    clicks = [(f"u{u}", f"i{k}", START + k) for u in range(6) for k in range(6 if u else 4)] + [
+        ("u0", "rare", START + 9)
+    ]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
     assert len(sessions_of(build(config_of("toy")))) == 6
-    assert not any(s.startswith("u0") for s in sessions_of(build(config_of("toy", item_inter_num_interval="[2,inf)"))))
+    assert not any(
+        s.startswith("u0") for s in sessions_of(build(config_of("toy", item_inter_num_interval="[2,inf)")))
+    )
     longest = sessions_of(build(config_of("toy", user_inter_num_interval="[6,inf)")))
     assert len(longest) == 5
 
@@ -337,13 +407,15 @@ def test_session_length_after_item_filter(tmp_path: Path, config_of, build) -> N
 def test_filter_by_item_file(tmp_path: Path, config_of, build) -> None:
     clicks = [(f"u{u}", f"i{k}", START + k) for u in range(6) for k in range(7)]
     write_inter(tmp_path / "toy" / "toy.inter", clicks)
-    (tmp_path / "toy" / "toy.item").write_text("item_id:token\tyear:float\n" + "".join(f"i{k}\t{1990 + k}\n" for k in range(6)))
+    (tmp_path / "toy" / "toy.item").write_text(
+        "item_id:token\tyear:float\n" + "".join(f"i{k}\t{1990 + k}\n" for k in range(6))
+    )
     columns = {"inter": ["user_id", "item_id"], "item": ["item_id", "year"]}
     sessions = sessions_of(build(config_of("toy", load_col=columns, val_interval={"year": "[1991,inf)"})))
     assert set(map(tuple, sessions.values())) == {("i1", "i2", "i3", "i4", "i5")}
 
 
-# -- RecBole's own machinery
+# RecBole's own machinery
 
 
 def test_save_and_reuse(tmp_path: Path, config_of, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +467,9 @@ def test_flops_and_case_study(tmp_path: Path, config_of) -> None:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    clicks=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 3 * DAY)), min_size=30, max_size=60),
+    clicks=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 6), st.integers(0, 3 * DAY)), min_size=30, max_size=60
+    ),
     length=st.integers(1, 5),
     seed=st.integers(0, 99),
 )

@@ -1,7 +1,8 @@
-"""The ALKDRec authors' release: every layout of its sessions that can be told by the recorded rankings, and no other.
+"""The ALKDRec authors' release: every layout of its sessions that can be told by the recorded rankings,
+and no other.
 
-A real clone is not in the tests. The text files are built as the release has them; the pickled sessions, whose layout is
-described nowhere, in several ways.
+A real clone is not in the tests. The text files are built as the release has them; the pickled sessions,
+whose layout is described nowhere, in several ways.
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ def sessions(count: int = 40, short: bool = False) -> list[list[int]]:
     return [rng.sample(range(30), 3 if short and k % 5 == 0 else rng.randint(5, 9)) for k in range(count)]
 
 
-def write_clone(folder: Path, table: Any, kept: dict[int, list[int]], tokens: list[str], titles: list[str]) -> Path:
+def write_clone(
+    folder: Path, table: Any, kept: dict[int, list[int]], tokens: list[str], titles: list[str]
+) -> Path:
     """A clone whose recorded rankings fit the sessions ``kept`` (number -> items, label last)."""
     place = folder / "datasets" / "ML"
     place.mkdir(parents=True)
     with (place / "ML_title.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([("itemID", "title"), *zip(tokens, titles, strict=True)])
+        csv.writer(stream, lineterminator="\n").writerows(
+            [("itemID", "title"), *zip(tokens, titles, strict=True)]
+        )
     rng = random.Random(6)
     train = sorted(kept)[: int(0.6 * len(kept))]
     lines = []
@@ -73,7 +78,11 @@ def layouts() -> dict[str, tuple[Any, dict[int, list[int]], Layout]]:
             dict(zip(ids, plain, strict=True)),
             Layout("i", None, "s"),
         ),
-        "ids of the title file": ({"i": [[int(TOKENS[k]) for k in s] for s in plain]}, numbered, Layout("i", raw=True)),
+        "ids of the title file": (
+            {"i": [[int(TOKENS[k]) for k in s] for s in plain]},
+            numbered,
+            Layout("i", raw=True),
+        ),
         "short sessions first left out": (pd.DataFrame({"i": short}), long_enough, Layout("i")),
         "one item a row": (
             pd.DataFrame([(n, item) for n, s in numbered.items() for item in s], columns=["s", "i"]),
@@ -90,12 +99,19 @@ def test_the_layout_is_found_by_the_recorded_places(tmp_path: Path, name: str) -
     report = import_alkdrec(tmp_path / "clone", tmp_path / "mine")
     assert report["layout"] == layout
     ends = [int(0.6 * len(kept)), int(0.8 * len(kept))]
-    assert (report["train"], report["valid"], report["test"]) == (ends[0], ends[1] - ends[0], len(kept) - ends[1])
+    assert (report["train"], report["valid"], report["test"]) == (
+        ends[0],
+        ends[1] - ends[0],
+        len(kept) - ends[1],
+    )
     rows = {}
     for part in ("train", "valid", "test"):
         head, *lines = (tmp_path / "mine" / f"mine.{part}.inter").read_text().splitlines()
         assert head == "session_id:token\titem_id_list:token_seq\titem_id:token"
-        rows |= {session: [*history.split(), label] for session, history, label in (line.split("\t") for line in lines)}
+        rows |= {
+            session: [*history.split(), label]
+            for session, history, label in (line.split("\t") for line in lines)
+        }
     assert rows == {str(number): [TOKENS[item] for item in items] for number, items in kept.items()}
     records = [json.loads(line) for line in (tmp_path / "mine" / "mine.llm.jsonl").read_text().splitlines()]
     assert report["ranked_items_dropped"] == len(records) == report["rankings"]
@@ -109,18 +125,25 @@ def test_the_layout_is_found_by_the_recorded_places(tmp_path: Path, name: str) -
 
 
 def write_release(folder: Path) -> tuple[Path, dict[int, tuple[list[str], str]]]:
-    """A made-up release as the authors' loader reads theirs: ids that no title row has, in sessions and in labels, sessions of two
-    items, an item with an empty title, an item that stands twice, a ranking of fifty. Gives the sessions that are left."""
+    """A made-up release as the authors' loader reads theirs: ids that no title row has, in sessions and in
+    labels, sessions of two items, an item with an empty title, an item that stands twice, a ranking of fifty.
+    Gives the sessions that are left."""
     place = folder / "datasets" / "Games"
     place.mkdir(parents=True)
     tokens = [f"B{k:03d}X" for k in range(40)]
     with (place / "Games_title.csv").open("w", newline="", encoding="utf-8") as stream:
-        rows = [("itemID", "title"), *((token, "" if k == 3 else f"Game, part {k}") for k, token in enumerate(tokens))]
+        rows = [
+            ("itemID", "title"),
+            *((token, "" if k == 3 else f"Game, part {k}") for k, token in enumerate(tokens)),
+        ]
         csv.writer(stream, lineterminator="\n").writerows([*rows[:20], (tokens[2], "again"), *rows[20:]])
     rng = random.Random(8)
     table, kept = [], {}
     for k in range(60):
-        history, label = rng.sample([*tokens, "GONE1", "GONE2"], 1 if k % 7 == 0 else rng.randint(2, 8)), rng.choice(tokens)
+        history, label = (
+            rng.sample([*tokens, "GONE1", "GONE2"], 1 if k % 7 == 0 else rng.randint(2, 8)),
+            rng.choice(tokens),
+        )
         history, label = (["GONE1"] if k % 11 == 5 else history), ("GONE3" if k % 13 == 6 else label)
         table.append({"session": history, "label": label, "negatives": rng.sample(tokens, 5)})
         known = [item for item in history if item in tokens]
@@ -154,17 +177,27 @@ def test_a_release_is_read_as_its_own_loader_reads_it(tmp_path: Path, config_of)
     assert len(titles) == 40 and titles["B002X"] == "Game, part 2" and titles["B003X"] == "item B003X"
     # the shipped settings and the ones beside the files say the same
     (tmp_path / "alkdrec-games" / "alkdrec-games.yaml").unlink()
-    config = config_of("alkdrec-games", model="ALKDRec", llm_teacher="replay", load_col={"inter": ["session_id"]})
-    assert config["benchmark_filename"] == ["train", "valid", "test"] and config["USER_ID_FIELD"] == "session_id"
+    config = config_of(
+        "alkdrec-games", model="ALKDRec", llm_teacher="replay", load_col={"inter": ["session_id"]}
+    )
+    assert (
+        config["benchmark_filename"] == ["train", "valid", "test"] and config["USER_ID_FIELD"] == "session_id"
+    )
 
 
 def test_what_is_named_is_not_searched_for(tmp_path: Path) -> None:
     table, kept, _ = layouts()["history and label"]
     write_clone(tmp_path / "clone", table, kept, TOKENS, TITLES)
-    report = import_alkdrec(tmp_path / "clone", tmp_path / "mine", items_column="h", label_column="l", raw_ids=False)
+    report = import_alkdrec(
+        tmp_path / "clone", tmp_path / "mine", items_column="h", label_column="l", raw_ids=False
+    )
     assert report["sessions"] == 40
-    with pytest.raises(AlkdError, match=r"no way of reading .*at most \d+\); there are 40 rows with the columns .*h \(\["):
-        import_alkdrec(tmp_path / "clone", tmp_path / "other", items_column="h", label_column="l", raw_ids=True)
+    with pytest.raises(
+        AlkdError, match=r"no way of reading .*at most \d+\); there are 40 rows with the columns .*h \(\["
+    ):
+        import_alkdrec(
+            tmp_path / "clone", tmp_path / "other", items_column="h", label_column="l", raw_ids=True
+        )
     with pytest.raises(AlkdError, match="no column 'x'"):
         import_alkdrec(tmp_path / "clone", tmp_path / "other", items_column="x")
     assert not (tmp_path / "other").exists()
@@ -174,7 +207,9 @@ def test_sessions_that_contradict_the_rankings_are_refused(tmp_path: Path) -> No
     plain = sessions()
     shuffled = dict(enumerate(plain[::-1]))
     write_clone(tmp_path / "clone", plain, shuffled, TOKENS, TITLES)
-    with pytest.raises(AlkdError, match="no way of reading its sessions makes the hits of all 20 recorded rankings true"):
+    with pytest.raises(
+        AlkdError, match="no way of reading its sessions makes the hits of all 20 recorded rankings true"
+    ):
         import_alkdrec(tmp_path / "clone", tmp_path / "mine")
 
 
@@ -194,7 +229,12 @@ def test_sessions_that_contradict_the_rankings_are_refused(tmp_path: Path) -> No
 )
 def test_bad_files_are_named(tmp_path: Path, file: str, content: str | None, words: str) -> None:
     plain = sessions()
-    place = write_clone(tmp_path / "clone", plain, dict(enumerate(plain)), TOKENS, TITLES) / "datasets" / "ML" / file
+    place = (
+        write_clone(tmp_path / "clone", plain, dict(enumerate(plain)), TOKENS, TITLES)
+        / "datasets"
+        / "ML"
+        / file
+    )
     if content is None:
         place.unlink()
     else:
@@ -215,10 +255,14 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="alkdrec-ml is not there; set RECBOLE_ALKD_DATA to the data folder")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="alkdrec-ml is not there; set RECBOLE_ALKD_DATA to the data folder"
+)
 def test_the_paper_s_sessions_there_and_back(tmp_path: Path) -> None:
     """From the imported files back to a clone in one of the layouts, and again: the same files."""
-    rows = [line.split("\t") for line in (DATA / "alkdrec-ml.item").read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [
+        line.split("\t") for line in (DATA / "alkdrec-ml.item").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     tokens = [row[0] for row in rows]
     number = {token: k for k, token in enumerate(tokens)}
     whole = []
@@ -241,9 +285,12 @@ def test_the_paper_s_sessions_there_and_back(tmp_path: Path) -> None:
     report = import_alkdrec(tmp_path / "clone", tmp_path / "alkdrec-ml")
     assert (report["sessions"], report["items"], report["rankings"]) == (12_323, 8_475, 4_992)
     for name in ("train.inter", "valid.inter", "test.inter", "item", "llm.jsonl"):
-        assert (tmp_path / "alkdrec-ml" / f"alkdrec-ml.{name}").read_bytes() == (DATA / f"alkdrec-ml.{name}").read_bytes(), name
+        assert (tmp_path / "alkdrec-ml" / f"alkdrec-ml.{name}").read_bytes() == (
+            DATA / f"alkdrec-ml.{name}"
+        ).read_bytes(), name
     assert json.loads((tmp_path / "alkdrec-ml" / "alkdrec-ml.selection.json").read_text()) == picks
-    with pytest.raises(AlkdError, match="no way of reading"):  # one session moved, and the recorded places tell
+    # one session moved, and the recorded places tell
+    with pytest.raises(AlkdError, match="no way of reading"):
         broken = [*whole[1:], whole[0]]
         pd.DataFrame({"b": [items for _, items in broken]}).to_pickle(place / "ML.pkl", protocol=4)
         import_alkdrec(tmp_path / "clone", tmp_path / "alkdrec-ml")

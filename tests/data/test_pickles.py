@@ -45,7 +45,12 @@ class _AsPandasDidBefore(pickle.Pickler):
         axes = list(obj.axes)
         blocks = [{"values": block.values, "mgr_locs": block.mgr_locs.indexer} for block in obj.blocks]
         items = [axes[0][block["mgr_locs"]] for block in blocks]
-        state = (axes, [block["values"] for block in blocks], items, {"0.14.1": {"axes": axes, "blocks": blocks}})
+        state = (
+            axes,
+            [block["values"] for block in blocks],
+            items,
+            {"0.14.1": {"axes": axes, "blocks": blocks}},
+        )
         return copyreg.__newobj__, (BlockManager,), state  # type: ignore[attr-defined]
 
 
@@ -84,7 +89,9 @@ def test_a_call_is_refused_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps([FRAME["s"].tolist(), Calls(function, *args)], protocol)
-    with pytest.raises(AlkdError, match=rf"this pickle wants \S*{name}\b|this pickle wants copy_reg._reconstructor"):
+    with pytest.raises(
+        AlkdError, match=rf"this pickle wants \S*{name}\b|this pickle wants copy_reg._reconstructor"
+    ):
         read(tmp_path, content)
     assert not list(tmp_path.glob("evil*"))
 
@@ -101,7 +108,9 @@ def test_only_latin1_is_encoded(tmp_path: Path) -> None:
         read(tmp_path, b"c_codecs\nencode\n(Vab\nVhex\ntR.")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x04", pickle.dumps(FRAME)[:-40], b"\x82\x01.", b"Pid\n."])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a pickle", b"\x80\x04", pickle.dumps(FRAME)[:-40], b"\x82\x01.", b"Pid\n."]
+)
 def test_broken_files_are_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(AlkdError, match=r"x\.pkl: "):
         read(tmp_path, content)

@@ -26,7 +26,9 @@ START = 1_291_191_960 // DAY * DAY
 
 def five_days(path: Path) -> Path:
     """Users 0..4, one session of 6 items each, one second apart, newest click first in the file."""
-    return write_inter(path, [(u, f"i{u}{k}", START + u * DAY + k) for u in range(5) for k in reversed(range(6))])
+    return write_inter(
+        path, [(u, f"i{u}{k}", START + u * DAY + k) for u in range(5) for k in reversed(range(6))]
+    )
 
 
 def test_golden_prefix(tmp_path: Path) -> None:
@@ -40,8 +42,12 @@ def test_golden_prefix(tmp_path: Path) -> None:
         (f"0@{day}", ["i00", "i01", "i02", "i03", "i04"], "i05"),
         (f"1@{day + 1}", ["i10"], "i11"),
     ]
-    assert read_rows(tmp_path / "toy", "valid") == [(f"3@{day + 3}", ["i30", "i31", "i32", "i33", "i34"], "i35")]
-    assert read_rows(tmp_path / "toy", "test") == [(f"4@{day + 4}", ["i40", "i41", "i42", "i43", "i44"], "i45")]
+    assert read_rows(tmp_path / "toy", "valid") == [
+        (f"3@{day + 3}", ["i30", "i31", "i32", "i33", "i34"], "i35")
+    ]
+    assert read_rows(tmp_path / "toy", "test") == [
+        (f"4@{day + 4}", ["i40", "i41", "i42", "i43", "i44"], "i45")
+    ]
     assert counts == {
         "rows": 30,
         "rows_without_id": 0,
@@ -62,9 +68,13 @@ def test_golden_prefix(tmp_path: Path) -> None:
 
 
 def test_golden_last_keeps_the_last_items(tmp_path: Path) -> None:
-    make_sessions(five_days(tmp_path / "raw.inter"), tmp_path / "toy", order="time", augmentation="last", max_length=2)
+    make_sessions(
+        five_days(tmp_path / "raw.inter"), tmp_path / "toy", order="time", augmentation="last", max_length=2
+    )
     rows = [row for part in PARTS for row in read_rows(tmp_path / "toy", part)]
-    assert [(history, target) for _, history, target in rows] == [([f"i{u}3", f"i{u}4"], f"i{u}5") for u in range(5)]
+    assert [(history, target) for _, history, target in rows] == [
+        ([f"i{u}3", f"i{u}4"], f"i{u}5") for u in range(5)
+    ]
 
 
 def test_record(tmp_path: Path) -> None:
@@ -95,7 +105,9 @@ def test_windows_are_utc_days_and_half_open(tmp_path: Path) -> None:
 
 
 def test_session_tokens_do_not_clash(tmp_path: Path) -> None:
-    clicks = [(user, k, START + w * DAY + k) for user in ("a", "a@1", "a@14944") for w in (0, 1) for k in range(2)]
+    clicks = [
+        (user, k, START + w * DAY + k) for user in ("a", "a@1", "a@14944") for w in (0, 1) for k in range(2)
+    ]
     counts = make_sessions(write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=2)
     tokens = [row[0] for part in PARTS for row in read_rows(tmp_path / "toy", part)]
     assert counts["sessions"] == 6 and len(set(tokens)) == 6
@@ -103,7 +115,9 @@ def test_session_tokens_do_not_clash(tmp_path: Path) -> None:
 
 def test_session_field_and_window_none(tmp_path: Path) -> None:
     clicks = [(f"s{s}", "u", k, START + s * 10 * DAY + k * DAY) for s in range(3) for k in range(3)]
-    raw = write_inter(tmp_path / "raw.inter", clicks, "visit:token\tuser_id:token\titem_id:token\ttimestamp:float")
+    raw = write_inter(
+        tmp_path / "raw.inter", clicks, "visit:token\tuser_id:token\titem_id:token\ttimestamp:float"
+    )
     make_sessions(raw, tmp_path / "by_field", session_field="visit", min_length=3, order="time")
     make_sessions(raw, tmp_path / "by_user", user_field="visit", window=None, min_length=3, order="time")
     for part, session in zip(PARTS, ("s0", "s1", "s2"), strict=True):
@@ -113,8 +127,12 @@ def test_session_field_and_window_none(tmp_path: Path) -> None:
 
 def test_ties_keep_file_order(tmp_path: Path) -> None:
     clicks = [(u, item, START) for item in "dbca" for u in range(3)]
-    make_sessions(write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=4, augmentation="last")
-    assert all(row[1:] == (["d", "b", "c"], "a") for part in PARTS for row in read_rows(tmp_path / "toy", part))
+    make_sessions(
+        write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=4, augmentation="last"
+    )
+    assert all(
+        row[1:] == (["d", "b", "c"], "a") for part in PARTS for row in read_rows(tmp_path / "toy", part)
+    )
 
 
 def test_plain_gz_and_xz_are_the_same(tmp_path: Path) -> None:
@@ -143,11 +161,24 @@ def test_written_beside_its_input_again_and_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "unit"),
-    [("{}.0", None), ("{}e0", None), ("{}000", "ms"), ("{}.000001", "s"), ("{}000000.25", "us"), ("{}000000000", "ns")],
+    [
+        ("{}.0", None),
+        ("{}e0", None),
+        ("{}000", "ms"),
+        ("{}.000001", "s"),
+        ("{}000000.25", "us"),
+        ("{}000000000", "ns"),
+    ],
 )
 def test_timestamps_are_exact(tmp_path: Path, written: str, unit: str | None) -> None:
     clicks = [(u, f"{k}", written.format(START + k)) for u in range(3) for k in (2, 0, 1)]
-    make_sessions(write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=3, augmentation="last", time_unit=unit)
+    make_sessions(
+        write_inter(tmp_path / "raw.inter", clicks),
+        tmp_path / "toy",
+        min_length=3,
+        augmentation="last",
+        time_unit=unit,
+    )
     rows = [row for part in PARTS for row in read_rows(tmp_path / "toy", part)]
     assert [row[1:] for row in rows] == [(["0", "1"], "2")] * 3
     assert {row[0].split("@")[1] for row in rows} == {str(START // DAY)}
@@ -155,7 +186,13 @@ def test_timestamps_are_exact(tmp_path: Path, written: str, unit: str | None) ->
 
 def test_order_below_a_second(tmp_path: Path) -> None:
     clicks = [(u, k, f"{START}.{k:09d}") for u in range(3) for k in (3, 1, 2)]
-    make_sessions(write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=3, time_unit="s", augmentation="last")
+    make_sessions(
+        write_inter(tmp_path / "raw.inter", clicks),
+        tmp_path / "toy",
+        min_length=3,
+        time_unit="s",
+        augmentation="last",
+    )
     assert all(row[1:] == (["1", "2"], "3") for part in PARTS for row in read_rows(tmp_path / "toy", part))
 
 
@@ -168,15 +205,26 @@ def test_rows_without_id_and_blank_lines(tmp_path: Path) -> None:
 
 def test_quotes_are_read_as_recbole_reads_them(tmp_path: Path) -> None:
     clicks = [(u, item, START + k) for u in range(3) for k, item in enumerate(('"""a"', 'b"c', "d"))]
-    make_sessions(write_inter(tmp_path / "raw.inter", clicks), tmp_path / "toy", min_length=3, order="time", augmentation="last")
+    make_sessions(
+        write_inter(tmp_path / "raw.inter", clicks),
+        tmp_path / "toy",
+        min_length=3,
+        order="time",
+        augmentation="last",
+    )
     line = (tmp_path / "toy" / "toy.test.inter").read_text().splitlines()[1]
     assert line == f'2@{START // DAY}\t"""a b""c"\td'
 
 
 def refused(
-    tmp_path: Path, message: str, *rows: str, header: str = "user_id:token\titem_id:token\ttimestamp:float", **settings
+    tmp_path: Path,
+    message: str,
+    *rows: str,
+    header: str = "user_id:token\titem_id:token\ttimestamp:float",
+    **settings,
 ) -> None:
-    """make_sessions on these rows fails with ``message``, the path left out (it holds the test's name), and writes nothing."""
+    """make_sessions on these rows fails with ``message``, the path left out (it holds the test's name),
+    and writes nothing."""
     raw = tmp_path / "raw.inter"
     raw.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     with pytest.raises(AlkdError) as caught:
@@ -213,7 +261,12 @@ def test_bad_rows(tmp_path: Path, rows: list[str], message: str) -> None:
 def test_finer_than_a_nanosecond(tmp_path: Path) -> None:
     refused(tmp_path, r"FILE, line 2: timestamp '5\.1' \(ns\) is finer", "u\ti\t5.1", time_unit="ns")
     # 32 digits: a float, and a rounded decimal, would call this an integer
-    refused(tmp_path, r"01' \(s\) is finer than a nanosecond", "u\ti\t1.0000000000000000000000000000001", time_unit="s")
+    refused(
+        tmp_path,
+        r"01' \(s\) is finer than a nanosecond",
+        "u\ti\t1.0000000000000000000000000000001",
+        time_unit="s",
+    )
 
 
 @pytest.mark.parametrize(
@@ -264,7 +317,9 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "raw.inter.gz").write_bytes(whole[:-20])
     with pytest.raises(AlkdError, match="cannot be read"):
         make_sessions(tmp_path / "raw.inter.gz", tmp_path / "toy")
-    (tmp_path / "raw.inter").write_bytes("user_id:token\titem_id:token\ttimestamp:float\nü\ti\t5\n".encode("latin-1"))
+    (tmp_path / "raw.inter").write_bytes(
+        "user_id:token\titem_id:token\ttimestamp:float\nü\ti\t5\n".encode("latin-1")
+    )
     with pytest.raises(AlkdError, match="cannot be read"):
         make_sessions(tmp_path / "raw.inter", tmp_path / "toy")
     (tmp_path / "file").write_text("")
@@ -305,7 +360,11 @@ def oracle(clicks: list[tuple[int, int, int]], min_length: int) -> dict[str, lis
     sessions: dict[str, list[tuple[int, int, int]]] = {}
     for place, (user, item, time) in enumerate(clicks):
         sessions.setdefault(f"{user}@{time // DAY}", []).append((time, place, item))
-    return {token: [str(c[2]) for c in sorted(own_clicks)] for token, own_clicks in sessions.items() if len(own_clicks) >= min_length}
+    return {
+        token: [str(c[2]) for c in sorted(own_clicks)]
+        for token, own_clicks in sessions.items()
+        if len(own_clicks) >= min_length
+    }
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -319,7 +378,13 @@ def oracle(clicks: list[tuple[int, int, int]], min_length: int) -> dict[str, lis
 )
 def test_against_a_loop(tmp_path, clicks, min_length, max_length, order, augmentation, seed) -> None:
     wanted = oracle(clicks, min_length)
-    chosen = {"min_length": min_length, "max_length": max_length, "order": order, "augmentation": augmentation, "seed": seed}
+    chosen = {
+        "min_length": min_length,
+        "max_length": max_length,
+        "order": order,
+        "augmentation": augmentation,
+        "seed": seed,
+    }
     raw = write_inter(tmp_path / "raw.inter", clicks)
     if len(wanted) < 3:
         with pytest.raises(AlkdError):
@@ -331,13 +396,17 @@ def test_against_a_loop(tmp_path, clicks, min_length, max_length, order, augment
 
     together = [token for tokens in sessions.values() for token in tokens]
     assert sorted(together) == sorted(wanted)  # each session once: none in two parts, none lost
-    assert counts["sessions"] == len(wanted) and all(counts[f"{part}_rows"] == len(parts[part]) for part in PARTS)
+    assert counts["sessions"] == len(wanted) and all(
+        counts[f"{part}_rows"] == len(parts[part]) for part in PARTS
+    )
     for part, rows in parts.items():
         expected = []
         for token in sessions[part]:
             items = wanted[token]
             first = 1 if part == "train" and augmentation == "prefix" else len(items) - 1
-            expected += [(token, items[max(0, k - max_length) : k], items[k]) for k in range(first, len(items))]
+            expected += [
+                (token, items[max(0, k - max_length) : k], items[k]) for k in range(first, len(items))
+            ]
         assert rows == expected
     if order == "time":
         ended = {f"{user}@{time // DAY}": 0 for user, _, time in clicks}
@@ -355,9 +424,15 @@ def test_diginetica_has_positions_only(tmp_path: Path) -> None:
 
 def test_online_retail_counts(tmp_path: Path) -> None:
     raw = shared_data("online-retail") / "online-retail.inter"
-    counts = make_sessions(raw, tmp_path / "online-retail", session_field="session_id", min_length=2, order="time")
+    counts = make_sessions(
+        raw, tmp_path / "online-retail", session_field="session_id", min_length=2, order="time"
+    )
     assert (counts["rows"], counts["sessions"], counts["items"]) == (129_935, 7_685, 2_808)
-    assert (counts["train_sessions"], counts["valid_sessions"], counts["test_sessions"]) == (4_611, 1_537, 1_537)
+    assert (counts["train_sessions"], counts["valid_sessions"], counts["test_sessions"]) == (
+        4_611,
+        1_537,
+        1_537,
+    )
     # the first invoice of the file, line by line: its clicks are one second apart
     with raw.open() as stream:
         next(stream)
@@ -365,7 +440,9 @@ def test_online_retail_counts(tmp_path: Path) -> None:
     invoice = [item for session, item, _ in lines if session == lines[0][0]]
     last = [row for row in read_rows(tmp_path / "online-retail", "train") if row[0] == lines[0][0]][-1]
     assert [*last[1], last[2]] == invoice
-    assert (tmp_path / "online-retail" / "online-retail.item").read_bytes() == raw.with_suffix(".item").read_bytes()
+    assert (tmp_path / "online-retail" / "online-retail.item").read_bytes() == raw.with_suffix(
+        ".item"
+    ).read_bytes()
 
 
 def test_missing_values_are_those_of_recbole(tmp_path: Path) -> None:

@@ -26,18 +26,48 @@ def test_same_names_and_defaults_as_make_sessions() -> None:
     args = vars(parse("--inter", "a", "--out", "b"))
     args.pop("run")
     signature = inspect.signature(make_sessions).parameters
-    assert args == {name: p.default for name, p in signature.items() if name not in ("inter", "out")} | {"inter": "a", "out": "b"}
+    assert args == {name: p.default for name, p in signature.items() if name not in ("inter", "out")} | {
+        "inter": "a",
+        "out": "b",
+    }
 
 
 def test_dashes_and_underscores() -> None:
     one = parse(
-        "--inter", "a", "--out", "b", "--min-length", "3", "--split", "0.5", "0.3", "0.2", "--window", "none", "--time-unit", "ms"
+        "--inter",
+        "a",
+        "--out",
+        "b",
+        "--min-length",
+        "3",
+        "--split",
+        "0.5",
+        "0.3",
+        "0.2",
+        "--window",
+        "none",
+        "--time-unit",
+        "ms",
     )
-    two = parse("--inter=a", "--out=b", "--min_length=3", "--split", "0.5", "0.3", "0.2", "--window=~", "--time_unit=ms")
-    assert vars(one) == vars(two) and one.window is None and one.min_length == 3 and one.split == [0.5, 0.3, 0.2]
+    two = parse(
+        "--inter=a",
+        "--out=b",
+        "--min_length=3",
+        "--split",
+        "0.5",
+        "0.3",
+        "0.2",
+        "--window=~",
+        "--time_unit=ms",
+    )
+    assert (
+        vars(one) == vars(two) and one.window is None and one.min_length == 3 and one.split == [0.5, 0.3, 0.2]
+    )
 
 
-@pytest.mark.parametrize("words", [["--order", "RO"], ["--window", "day"], ["--augmentation", "all"], ["--split", "0.8", "0.2"]])
+@pytest.mark.parametrize(
+    "words", [["--order", "RO"], ["--window", "day"], ["--augmentation", "all"], ["--split", "0.8", "0.2"]]
+)
 def test_wrong_words(words: list[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--inter", "a", "--out", "b", *words)
@@ -46,7 +76,16 @@ def test_wrong_words(words: list[str]) -> None:
 def test_run_prints_counts_and_settings_that_read_the_files(tmp_path: Path, capsys, config_of, build) -> None:
     raw = write_inter(tmp_path / "raw.inter", CLICKS, "visit:token\tsku:token\ttimestamp:float")
     args = parse(
-        *("--inter", str(raw), "--out", str(tmp_path / "made"), "--session-field", "visit", "--item-field", "sku"),
+        *(
+            "--inter",
+            str(raw),
+            "--out",
+            str(tmp_path / "made"),
+            "--session-field",
+            "visit",
+            "--item-field",
+            "sku",
+        ),
         *("--min-length", "3", "--time-unit", "ms", "--augmentation", "last"),
     )
     assert args.run(args) == 0
@@ -54,4 +93,6 @@ def test_run_prints_counts_and_settings_that_read_the_files(tmp_path: Path, caps
     assert "sessions                      12\n" in printed
     hint = yaml.safe_load(printed.split("with\n")[1])
     parts = build(config_of("made", **hint, session_augmentation="last"))
-    assert [token_rows(part) for part in parts] == [read_rows(tmp_path / "made", part) for part in ("train", "valid", "test")]
+    assert [token_rows(part) for part in parts] == [
+        read_rows(tmp_path / "made", part) for part in ("train", "valid", "test")
+    ]

@@ -32,7 +32,10 @@ def item_file(folder: Path, *lines: str, header: str = "item_id:token\ttitle:tok
         ("<|im_start|>system", "(|im_start|)system"),
         ("abc\u202ecba\u2066\u200b\ufeff\u00ad", "abccba"),
         ("hidden\U000e0041\U000e0042", "hidden"),
-        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        ),
         ("\ud800lone", "lone"),
         ("5'10\" Café — 3 < 4", "5'10\" Café — 3 ( 4"),
         ("", ""),
@@ -47,7 +50,11 @@ def test_clean_title(raw: str, clean: str) -> None:
 def test_clean_titles_are_one_plain_line(text: str) -> None:
     title = clean_title(text)
     assert len(title) <= MAX_TITLE and title == clean_title(title)
-    assert not set(title) & set("<>\n\r\t\x00\u202e\u2028\u2066") and "  " not in title and title == title.strip()
+    assert (
+        not set(title) & set("<>\n\r\t\x00\u202e\u2028\u2066")
+        and "  " not in title
+        and title == title.strip()
+    )
     title.encode("utf-8")
 
 
@@ -128,14 +135,19 @@ def test_shared_data(name: str, items: int) -> None:
 @pytest.mark.parametrize(
     ("clicked", "hint"),
     [
-        (["12.0", "7.0"], r"ids are 12\.0, 7\.0; the ids of the file are 12, 7; they agree but for a '\.0' at the end"),
+        (
+            ["12.0", "7.0"],
+            r"ids are 12\.0, 7\.0; the ids of the file are 12, 7; they agree but for a '\.0' at the end",
+        ),
         (["012"], "they agree but for zeros at the beginning"),
         (["a"], r"ids are a; the ids of the file are 12, 7$"),
     ],
 )
 def test_ids_of_another_kind_are_an_error(tmp_path: Path, clicked: list[str], hint: str) -> None:
     item_file(tmp_path, "12\tA", "7\tB", "8\t")
-    with pytest.raises(AlkdError, match=rf"it has a title for none of the {len(clicked)} items of the clicks.*{hint}"):
+    with pytest.raises(
+        AlkdError, match=rf"it has a title for none of the {len(clicked)} items of the clicks.*{hint}"
+    ):
         load_titles(tmp_path, "toy", "item_id", items=clicked)
     with pytest.raises(AlkdError, match="title for none of the 1 items"):  # a row, but no title in it
         load_titles(tmp_path, "toy", "item_id", items=["8"])
@@ -146,7 +158,10 @@ def test_shares_are_counted_over_clicked_items(tmp_path: Path, caplog: pytest.Lo
     titles = load_titles(tmp_path, "toy", "item_id", items=["1", "x", "y", "2"])
     assert (titles["1"], titles["x"], titles["y"], titles["49"]) == ("T 1", "item x", "item y", "T 49")
     assert "2 of 4 items have no title and are shown as 'item x'" in caplog.text
-    assert "toy.item: 1 rows give an item that stands above another title; the first counts (line 53)" in caplog.text
+    assert (
+        "toy.item: 1 rows give an item that stands above another title; the first counts (line 53)"
+        in caplog.text
+    )
     assert "toy.item: 1 rows have no item and are left out (line 54)" in caplog.text
 
 

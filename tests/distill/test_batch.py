@@ -25,7 +25,9 @@ def test_teacher_top_is_the_sorted_head_without_session_and_target():
     top = batch.teacher_top(20)
     assert top.shape == (5, 12)
     for row, ids in enumerate(top.tolist()):
-        left = [i for i in range(1, 12) if i not in batch.item_seq[row].tolist() and i != int(batch.target[row])]
+        left = [
+            i for i in range(1, 12) if i not in batch.item_seq[row].tolist() and i != int(batch.target[row])
+        ]
         expected = sorted(left, key=lambda item: -float(batch.teacher_scores[row, item]))
         assert ids == expected + [0] * (12 - len(expected))
     assert torch.equal(batch.teacher_top(3), top[:, :3])
@@ -61,8 +63,14 @@ def test_lists_of_known_rows_are_ranked_once():
         assert torch.equal(batch.teacher_top(7, among=among), plain.teacher_top(7, among=among))
     assert len(asked) == 2  # once for ``plain``, once for the first of the three
     shuffled = torch.randperm(9)
-    rows = {key: value[shuffled] for key, value in vars(plain).items() if key in ("item_seq", "item_seq_len", "target")}
-    assert torch.equal(toy_batch(context, row=shuffled, **rows).teacher_top(7), plain.teacher_top(7)[shuffled])
+    rows = {
+        key: value[shuffled]
+        for key, value in vars(plain).items()
+        if key in ("item_seq", "item_seq_len", "target")
+    }
+    assert torch.equal(
+        toy_batch(context, row=shuffled, **rows).teacher_top(7), plain.teacher_top(7)[shuffled]
+    )
     assert len(asked) == 2
     more = toy_batch(context, size=12, row=torch.arange(12))  # three of them are new
     assert torch.equal(more.teacher_top(7), toy_batch(context, size=12).teacher_top(7))

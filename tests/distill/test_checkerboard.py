@@ -1,7 +1,8 @@
 """A data set whose right answer is known: every loss must bring the student close to a teacher that knows it.
 
-40 items of four colours; a session has items of one colour, and so has its next item. 24 training sessions are too few to
-learn the colours of all items from, so a student on its own is right in about half of its top 5; the teacher is right in all.
+40 items of four colours; a session has items of one colour, and so has its next item. 24 training sessions
+are too few to learn the colours of all items from, so a student on its own is right in about half of its top
+5; the teacher is right in all.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def sessions(count: int, seed: int) -> dict[str, torch.Tensor]:
     colours = torch.randint(0, COLOURS, (count,), generator=generator)
     order = torch.stack([torch.randperm(SIZE, generator=generator)[: LENGTH + 1] for _ in range(count)])
     items = 1 + order + SIZE * colours.unsqueeze(1)
-    return {"item_id_list": items[:, :LENGTH], "item_length": torch.full((count,), LENGTH), "item_id": items[:, LENGTH]}
+    return {
+        "item_id_list": items[:, :LENGTH],
+        "item_length": torch.full((count,), LENGTH),
+        "item_id": items[:, LENGTH],
+    }
 
 
 def teacher() -> Backbone:
@@ -42,22 +47,29 @@ def teacher() -> Backbone:
 
 
 def right_colour(view: Backbone) -> float:
-    """Share of the top 5 unseen items that have the session's colour, over sessions that nobody was trained on."""
+    """Share of the top 5 unseen items that have the session's colour, over sessions that nobody was trained
+    on."""
     held_out = sessions(200, seed=99)
     with torch.no_grad():
-        scores = view.scores(held_out["item_id_list"], held_out["item_length"]).scatter(1, held_out["item_id_list"], -torch.inf)
+        scores = view.scores(held_out["item_id_list"], held_out["item_length"]).scatter(
+            1, held_out["item_id_list"], -torch.inf
+        )
         scores[:, 0] = -torch.inf
     top = scores.topk(5, dim=1).indices
     return float((COLOUR[top] == COLOUR[held_out["item_id"]].unsqueeze(1)).double().mean())
 
 
-def train(kd_loss: dict[str, float], rec_weight: float = 1.0, rows: int = 24, steps: int = 150, **kd_config: Any) -> float:
+def train(
+    kd_loss: dict[str, float], rec_weight: float = 1.0, rows: int = 24, steps: int = 150, **kd_config: Any
+) -> float:
     """Train a student with plain torch steps, all rows in each; how often it is right in the end."""
     torch.manual_seed(0)
     data = sessions(rows, seed=1)
-    context = toy_context(n_items=N_ITEMS, rows=data, epochs=steps // 10, kd_loss=kd_loss or "pairwise", kd_config=kd_config,
+    context = toy_context(n_items=N_ITEMS, rows=data, epochs=steps // 10, kd_loss=kd_loss or "pairwise",
+                          kd_config=kd_config,
                           kd_rec_weight=rec_weight, item_text="tfidf")  # fmt: skip
-    titles = np.eye(COLOURS)[COLOUR] + np.random.default_rng(0).normal(scale=0.1, size=(N_ITEMS, COLOURS))  # what the teacher knows
+    # what the teacher knows
+    titles = np.eye(COLOURS)[COLOUR] + np.random.default_rng(0).normal(scale=0.1, size=(N_ITEMS, COLOURS))
     titles[0] = 0
     context = dataclasses.replace(context, teacher=teacher(), item_text=titles)
     student = context.student.model
@@ -87,7 +99,8 @@ def train(kd_loss: dict[str, float], rec_weight: float = 1.0, rows: int = 24, st
     return right_colour(context.student)
 
 
-# Factors for batches of 24, where the published ones (for 1024) are small; TR's list has to be shorter than the catalogue.
+# Factors for batches of 24, where the published ones (for 1024) are small;
+# TR's list has to be shorter than the catalogue.
 REGIMES: dict[str, dict[str, Any]] = {
     "de": {"factor": 10.0},
     "ftd": {"factor": 100.0},

@@ -46,7 +46,10 @@ def test_a_single_name_is_that_loss():
 
 
 def test_a_sum_has_factor_times_the_losss_own_weight(probe):
-    context = toy_context(kd_loss={"pairwise": 2, "probe": 4.0}, kd_config={"probe": {"height": 7}, "pairwise": {"weight": 0.25}})
+    context = toy_context(
+        kd_loss={"pairwise": 2, "probe": 4.0},
+        kd_config={"probe": {"height": 7}, "pairwise": {"weight": 0.25}},
+    )
     batch = toy_batch(context)
     expected = 2 * 0.25 * Pairwise(context, {})(batch) + 4 * 0.5 * 7
     torch.testing.assert_close(build_loss(context)(batch), expected)
@@ -74,21 +77,48 @@ def test_parts_hear_of_epochs_and_steps_and_show_their_parameters(probe):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kd_loss": "pairwize"}, r"kd_loss: 'pairwize' is not a known distillation loss \(did you mean 'pairwise'\?\)"),
+        (
+            {"kd_loss": "pairwize"},
+            r"kd_loss: 'pairwize' is not a known distillation loss \(did you mean 'pairwise'\?\)",
+        ),
         ({"kd_loss": {}}, "kd_loss: an empty mapping is not allowed"),
-        ({"kd_loss": {"pairwise": 0}}, "kd_loss: weight 0 of 'pairwise' is not allowed; allowed: a number above 0"),
+        (
+            {"kd_loss": {"pairwise": 0}},
+            "kd_loss: weight 0 of 'pairwise' is not allowed; allowed: a number above 0",
+        ),
         ({"kd_loss": {"pairwise": "1"}}, "kd_loss: weight '1' of 'pairwise'"),
         ({"kd_loss": {"pairwise": True}}, "kd_loss: weight True of 'pairwise'"),
         ({"kd_loss": "dsl"}, r"kd_rec_weight: 0\.0 is not allowed with kd_loss dsl"),
         ({"kd_config": {"nope": {}}}, "kd_config: 'nope' is not a known distillation loss"),
         ({"kd_config": {"pairwise": 3}}, "kd_config: 3 of 'pairwise' is not allowed; allowed: a mapping"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"height": 0}}}, "height: 0 is not allowed; allowed: an integer from 1 to 9"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"height": 2.5}}}, r"height: 2.5 \(float\) .*: an integer from 1 to 9"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"height": True}}}, r"height: True \(bool\) is not allowed"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"sharp": 1}}}, r"sharp: 1 \(int\) is not allowed; allowed: True or False"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"weight": float("nan")}}}, "weight: nan is not allowed"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"weight": float("inf")}}}, "weight: inf is not allowed"),
-        ({"kd_loss": "probe", "kd_config": {"probe": {"weight": "1"}}}, r"weight: '1' \(str\) is not allowed; allowed: a number"),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"height": 0}}},
+            "height: 0 is not allowed; allowed: an integer from 1 to 9",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"height": 2.5}}},
+            r"height: 2.5 \(float\) .*: an integer from 1 to 9",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"height": True}}},
+            r"height: True \(bool\) is not allowed",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"sharp": 1}}},
+            r"sharp: 1 \(int\) is not allowed; allowed: True or False",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"weight": float("nan")}}},
+            "weight: nan is not allowed",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"weight": float("inf")}}},
+            "weight: inf is not allowed",
+        ),
+        (
+            {"kd_loss": "probe", "kd_config": {"probe": {"weight": "1"}}},
+            r"weight: '1' \(str\) is not allowed; allowed: a number",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_before_anything_is_trained(probe, settings, message):
@@ -112,7 +142,9 @@ def test_wanted_losses():
 def test_needs_are_checked_before_training(probe):
     check_needs(["pairwise", "probe"], {"lists", "teacher_vectors", "popularity"})
     check_needs([], ())
-    with pytest.raises(AlkdError, match=r"kd_loss: 'probe' needs teacher_vectors and popularity, .* it has: lists"):
+    with pytest.raises(
+        AlkdError, match=r"kd_loss: 'probe' needs teacher_vectors and popularity, .* it has: lists"
+    ):
         check_needs(["pairwise", "probe"], {"lists"})
     with pytest.raises(AlkdError, match=r"kd_loss: 'pairwise' needs lists, .* it has: nothing"):
         check_needs(["pairwise"], ())

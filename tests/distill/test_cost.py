@@ -1,4 +1,5 @@
-"""What a training step with each loss costs: time beside the recommendation loss alone, and memory at batch 1024.
+"""What a training step with each loss costs: time beside the recommendation loss alone,
+and memory at batch 1024.
 
 ``pytest tests/distill/test_cost.py -m benchmarks -s`` prints the table of docs/performance.md.
 """
@@ -34,7 +35,8 @@ def single(n_items: int, size: int, seed: int) -> Backbone:
 def make_step(name: str | None, known_rows: bool = False) -> Callable[[], None]:
     """One optimizer step: recommendation loss, and ``name`` beside it, forward and backward and Adam.
 
-    ``known_rows``: the batch says which rows it has, so that the teacher's lists are kept after the first step.
+    ``known_rows``: the batch says which rows it has, so that the teacher's lists are kept after the first
+    step.
     """
     torch.manual_seed(0)
     student = Backbone(ToyRecommender(N_ITEMS, STUDENT, seed=1).float())
@@ -57,7 +59,9 @@ def make_step(name: str | None, known_rows: bool = False) -> Callable[[], None]:
 
     def step() -> None:
         batch = DistillBatch(context, *fields, row=torch.arange(ROWS) if known_rows else None)
-        labelled = DistillBatch(context, *(values[:LABELLED] for values in fields), lists=lists, candidates=lists)
+        labelled = DistillBatch(
+            context, *(values[:LABELLED] for values in fields), lists=lists, candidates=lists
+        )
         value = in_batch_bpr(batch.student_session, batch.student_items[batch.target])
         if name:
             value = value + loss(batch, labelled)
@@ -75,7 +79,10 @@ def peak_mib(step: Callable[[], None]) -> float:
     status = Path("/proc/self/status")
 
     def read(key: str) -> float:
-        return float(next(line for line in status.read_text().splitlines() if line.startswith(key)).split()[1]) / 1024
+        return (
+            float(next(line for line in status.read_text().splitlines() if line.startswith(key)).split()[1])
+            / 1024
+        )
 
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = read("VmRSS")
@@ -83,7 +90,10 @@ def peak_mib(step: Callable[[], None]) -> float:
     return read("VmHWM") - before
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of resident memory is read from Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="the peak of resident memory is read from Linux's /proc",
+)
 @pytest.mark.parametrize("name", list(losses))
 def test_a_step_at_batch_1024_stays_under_1_gib(name):
     assert peak_mib(make_step(name)) < 1024
@@ -94,7 +104,9 @@ def step_memory(name: str | None) -> float:
     code = f"from test_cost import *; print(peak_mib(make_step({name!r})))"
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     return float(done.stdout.split()[-1])
 
 

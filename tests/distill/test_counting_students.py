@@ -1,4 +1,5 @@
-"""A student that counts, written by somebody else: EASE, in closed form, without neighbours, exponents or steps."""
+"""A student that counts, written by somebody else: EASE, in closed form, without neighbours,
+exponents or steps."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.registry import backbones
 
 PAGE = (ROOT / "docs" / "students.md").read_text(encoding="utf-8")
-EASE = textwrap.dedent("    # ease.py" + PAGE.partition("    # ease.py")[2].partition("    recbole-alkd run")[0])
+EASE = textwrap.dedent(
+    "    # ease.py" + PAGE.partition("    # ease.py")[2].partition("    recbole-alkd run")[0]
+)
 
 POPULAR = """
 import torch
@@ -58,7 +61,10 @@ def test_it_is_a_student_of_a_whole_run_and_the_log_says_what_is_true_of_it(ease
     report = with_ease()
     stages = report["stages"]
     assert stages["student"]["fitted"] == stages["distilled"]["fitted"] == {"l2": 10.0}
-    assert stages["student_longer"]["test"] == stages["student"]["test"] and stages["student_longer"]["seconds"] == 0
+    assert (
+        stages["student_longer"]["test"] == stages["student"]["test"]
+        and stages["student_longer"]["seconds"] == 0
+    )
     assert stages["student"]["bytes"] == 31 * 31 * 4 == 4 * stages["student"]["parameters"]
     plain, distilled = (
         load_checkpoint(str(ease / report["run_folder"] / f"{name}.stage.pth"))["state"]["recommender.table"]
@@ -76,12 +82,16 @@ def test_it_is_a_student_of_a_whole_run_and_the_log_says_what_is_true_of_it(ease
 
 def test_the_closed_form_is_what_is_served(ease):
     report = with_ease()
-    _, model, _, train_data, _, test_data = load_data_and_model(str(ease / report["run_folder"] / "ALKDRec.pth"))
+    _, model, _, train_data, _, test_data = load_data_and_model(
+        str(ease / report["run_folder"] / "ALKDRec.pth")
+    )
     part = train_data._dataset
     sessions = np.zeros((40, 31))
     for row, session in enumerate(np.unique(part.inter_feat[part.uid_field].numpy())):
         sessions[row, part.session_items(session)] = 1
-    plain = load_checkpoint(str(ease / report["run_folder"] / "student.stage.pth"))["state"]["recommender.table"]
+    plain = load_checkpoint(str(ease / report["run_folder"] / "student.stage.pth"))["state"][
+        "recommender.table"
+    ]
     inverse = np.linalg.inv(sessions.T @ sessions + 10 * np.eye(31))
     wanted = -inverse / np.diag(inverse)
     np.fill_diagonal(wanted, 0)
@@ -122,9 +132,16 @@ def test_a_run_that_ended_early_resumes(ease):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kd_loss": "ftd"}, r"kd_loss: 'ftd' needs a gradient, which student_model 'EASE' does not have; allowed: pairwise, tr$"),
+        (
+            {"kd_loss": "ftd"},
+            r"kd_loss: 'ftd' needs a gradient, which student_model 'EASE' does not have; "
+            r"allowed: pairwise, tr$",
+        ),
         ({"kd_rec_weight": 1.0}, r"kd_rec_weight: has no effect with student_model 'EASE'"),
-        ({"kd_loss": {"pairwise": 2}}, r"weight 2 of 'pairwise' has no effect on a table, which weighs its lists itself"),
+        (
+            {"kd_loss": {"pairwise": 2}},
+            r"weight 2 of 'pairwise' has no effect on a table, which weighs its lists itself",
+        ),
         ({"item_text": "tfidf", "serve_text_dim": 4}, r"serve_text_dim: not for student_model 'EASE'"),
         ({"student_search": "space.yaml", "student_tune": 2}, r"EASE: it is not tuned"),
     ],
@@ -136,14 +153,18 @@ def test_what_it_cannot_learn_is_said_before_anything_is_trained(ease, settings,
 
 
 def test_a_teacher_without_vectors_is_refused_where_a_loss_needs_them(ease):
-    with pytest.raises(AlkdError, match=r"kd_loss: 'ftd' needs teacher_vectors, which teacher_model 'EASE' does not have"):
+    with pytest.raises(
+        AlkdError, match=r"kd_loss: 'ftd' needs teacher_vectors, which teacher_model 'EASE' does not have"
+    ):
         go(alkd_plugins=["scripted_teacher", "ease"], teacher_model="EASE", kd_loss="ftd", kd_rec_weight=1.0)
 
 
 def test_a_model_without_a_single_parameter_counts_too(ease):
     (ease / "popular.py").write_text(POPULAR)
     try:
-        report = go(alkd_plugins=["scripted_teacher", "popular"], student_model="Popular", teacher_model="Popular")
+        report = go(
+            alkd_plugins=["scripted_teacher", "popular"], student_model="Popular", teacher_model="Popular"
+        )
     finally:
         sys.modules.pop("popular", None)
         backbones._entries.pop("Popular", None)

@@ -70,7 +70,12 @@ def test_equal_experts_make_gate_noise_and_temperature_irrelevant():
     experts = make()
     hidden = experts.first.out_features // 3
     with torch.no_grad():
-        parts = (experts.first.weight, hidden), (experts.first.bias, hidden), (experts.second, hidden), (experts.bias, 1)
+        parts = (
+            (experts.first.weight, hidden),
+            (experts.first.bias, hidden),
+            (experts.second, hidden),
+            (experts.bias, 1),
+        )
         for tensor, size in parts:
             tensor.copy_(tensor[:size].repeat(3, *[1] * (tensor.dim() - 1)))
     student, teacher = torch.randn(5, 4, dtype=torch.float64), torch.randn(5, 7, dtype=torch.float64)
@@ -84,7 +89,9 @@ def test_a_constant_expert_rebuilds_a_constant_teacher():
     with torch.no_grad():
         experts.second.zero_()
         experts.bias.copy_(teacher[:3])
-    assert float(experts(torch.randn(5, 4, dtype=torch.float64), teacher, 1.0).detach()) == pytest.approx(0, abs=1e-20)
+    assert float(experts(torch.randn(5, 4, dtype=torch.float64), teacher, 1.0).detach()) == pytest.approx(
+        0, abs=1e-20
+    )
 
 
 def test_one_expert_is_plain_regression():

@@ -49,7 +49,11 @@ def test_equals_the_loop(official):
     total = 0.0
     for row, ranking in enumerate(lists[:, :5].tolist()):
         own = sorted(range(1, context.n_items), key=lambda item: -student[row][item])[:5]
-        parts = [(item, 0.3 * raw[k] / sum(raw) + 0.1 * ((item in own) + 1e-8)) for k, item in enumerate(ranking) if item]
+        parts = [
+            (item, 0.3 * raw[k] / sum(raw) + 0.1 * ((item in own) + 1e-8))
+            for k, item in enumerate(ranking)
+            if item
+        ]
         negative = student[row][int(batch.negatives[row])]
         pushed = math.log1p(math.exp(negative - 1 if official else negative))
         for item, weight in parts:

@@ -41,8 +41,13 @@ def test_masked_weights_are_0_after_every_step_and_their_number_stays():
         counts = [int(mask.sum()) for _, mask in loss.masked]
         started = started or counts
         assert counts == started
-        assert all(torch.equal(parameter * ~mask, torch.zeros_like(parameter)) for parameter, mask in loss.masked)
-    assert all(0.3 < count / parameter.numel() < 0.7 for count, (parameter, _) in zip(started, loss.masked, strict=True))
+        assert all(
+            torch.equal(parameter * ~mask, torch.zeros_like(parameter)) for parameter, mask in loss.masked
+        )
+    assert all(
+        0.3 < count / parameter.numel() < 0.7
+        for count, (parameter, _) in zip(started, loss.masked, strict=True)
+    )
 
 
 def test_masks_move_only_at_updates():
@@ -52,7 +57,9 @@ def test_masks_move_only_at_updates():
     before, moves = None, []
     for _ in train(context, loss, 12):
         masks = [mask.clone() for _, mask in loss.masked]
-        moves.append(before is not None and any(not torch.equal(a, b) for a, b in zip(before, masks, strict=True)))
+        moves.append(
+            before is not None and any(not torch.equal(a, b) for a, b in zip(before, masks, strict=True))
+        )
         before = masks
     assert moves == [False, False, False, True, False, False, False, True, False, False, False, True]
 

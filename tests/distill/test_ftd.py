@@ -29,7 +29,8 @@ def test_equals_the_loop_over_pairs():
     teacher = torch.cat([batch.teacher_session, batch.teacher_items[items]])
     n = len(student)
     total = sum(
-        (cosine(teacher[i], teacher[j]) - cosine(student[i], student[j])) ** 2 for i in range(n) for j in range(n)
+        (cosine(teacher[i], teacher[j]) - cosine(student[i],
+                                                 student[j])) ** 2 for i in range(n) for j in range(n)
     )  # fmt: skip
     assert float(FullTopologyDistillation(context, {})(batch).detach()) == pytest.approx(total / 9, rel=1e-9)
 

@@ -51,7 +51,9 @@ def test_group_topology_equals_the_loop():
 def test_one_group_is_full_topology():
     student, teacher = vectors()
     one = torch.zeros(14, dtype=torch.long)
-    torch.testing.assert_close(entity_topology(student, teacher, one, False), topology_distance(student, teacher))
+    torch.testing.assert_close(
+        entity_topology(student, teacher, one, False), topology_distance(student, teacher)
+    )
     assert entity_topology(student, teacher, one, True) < topology_distance(student, teacher)
 
 
@@ -65,9 +67,9 @@ def test_every_entity_its_own_group_is_full_topology_too():
 def test_an_isometric_copy_costs_nothing():
     student, _ = vectors()
     teacher = student @ torch.linalg.qr(torch.randn(7, 4, dtype=torch.float64)).Q.T
-    assert float(entity_topology(student, teacher, GROUP, True) + group_topology(student, teacher, GROUP)) == pytest.approx(
-        0, abs=1e-20
-    )
+    assert float(
+        entity_topology(student, teacher, GROUP, True) + group_topology(student, teacher, GROUP)
+    ) == pytest.approx(0, abs=1e-20)
 
 
 def test_group_means_carry_no_gradient():
@@ -102,7 +104,9 @@ def test_the_loss_is_its_weighted_parts():
     assert set(group[:9].tolist()).isdisjoint(group[9:].tolist())
     topology = entity_topology(student, teacher, group, True) + group_topology(student, teacher, group)
     torch.manual_seed(2)
-    assignment = loss.session_experts(student[:9], teacher[:9], 1.0) + loss.item_experts(student[9:], teacher[9:], 1.0)
+    assignment = loss.session_experts(student[:9], teacher[:9], 1.0) + loss.item_experts(
+        student[9:], teacher[9:], 1.0
+    )
     torch.testing.assert_close(value, (0.3 * topology + 0.7 * assignment) / 9)
 
 

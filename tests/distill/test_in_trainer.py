@@ -19,7 +19,9 @@ def saved_student(path):
     return load_checkpoint(str(checkpoint))["state_dict"]
 
 
-@pytest.mark.parametrize(("name", "init"), [*((name, "scratch") for name in losses), ("de", "student"), ("dsl", "student")])
+@pytest.mark.parametrize(
+    ("name", "init"), [*((name, "scratch") for name in losses), ("de", "student"), ("dsl", "student")]
+)
 def test_a_loss_trains_and_leaves_a_plain_student(home, name, init):  # noqa: F811
     titles = TEXT if "item_text" in losses.get(name).needs else {}
     write_titles(home / "data/tiny")
@@ -30,13 +32,17 @@ def test_a_loss_trains_and_leaves_a_plain_student(home, name, init):  # noqa: F8
         "recommender.input_embedding.weight": (31, 4),
         "recommender.output_embedding.weight": (31, 4),
     }
-    share = sum(int((value == 0).sum()) for value in state.values()) / sum(value.numel() for value in state.values())
+    share = sum(int((value == 0).sum()) for value in state.values()) / sum(
+        value.numel() for value in state.values()
+    )
     assert 0.3 < share < 0.7 if name == "dsl" else share < 0.1
 
 
 def test_several_losses_add_up_in_a_run(home):  # noqa: F811
     report = go(kd_loss={"pairwise": 1, "ftd": 10, "unkd": 0.5}, kd_rec_weight=1.0)
-    assert all(torch.isfinite(torch.tensor(value)) for value in report["stages"]["distilled"]["test"].values())
+    assert all(
+        torch.isfinite(torch.tensor(value)) for value in report["stages"]["distilled"]["test"].values()
+    )
 
 
 def test_a_loss_that_cannot_train_alone_says_so(home):  # noqa: F811
@@ -49,20 +55,25 @@ def test_a_backbone_is_teacher_and_student(home, name):  # noqa: F811
     extra = {"last_k": 4} if name == "AttMix" else {}
     report = go(
         student_model=name, teacher_model=name, student_config=extra, teacher_config=extra,
-        student_embedding_size=4, teacher_embedding_size=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0, epochs=1,
+        student_embedding_size=4, teacher_embedding_size=8, kd_loss={"pairwise": 1, "ftd": 1},
+        kd_rec_weight=1.0, epochs=1,
     )  # fmt: skip
     assert report["stages"]["distilled"]["test"]
 
 
 @pytest.mark.parametrize("name", ["pairwise", "tr", "rrd"])
 def test_neighbours_teach_by_their_scores(home, name):  # noqa: F811
-    pilot = {"alkd_ratio": "pilot", "alkd_pilot": 6, "alkd_fill": "next"}  # looks at the fold recommenders too
-    report = go(teacher_model="SessionKNN", kd_loss=name, kd_rec_weight=1.0, student_embedding_size=4, **pilot)
+    # looks at the fold recommenders too
+    pilot = {"alkd_ratio": "pilot", "alkd_pilot": 6, "alkd_fill": "next"}
+    report = go(
+        teacher_model="SessionKNN", kd_loss=name, kd_rec_weight=1.0, student_embedding_size=4, **pilot
+    )
     assert report["stages"]["teacher"]["steps"] == 1
     assert report["stages"]["teacher"]["test"] and report["stages"]["distilled"]["test"]
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_VECTORS if name != "SessionFPMC"])  # which has tests of its own
+# which has tests of its own
+@pytest.mark.parametrize("name", [name for name in WITH_VECTORS if name != "SessionFPMC"])
 def test_a_backbone_learns_from_titles_and_serves_them(home, name):  # noqa: F811
     write_titles(home / "data/tiny")
     extra = {"last_k": 4} if name == "AttMix" else {}
@@ -78,6 +89,7 @@ def test_a_backbone_learns_from_titles_and_serves_them(home, name):  # noqa: F81
 def test_sampled_softmax_trains_every_stage(home, name):  # noqa: F811
     report = go(
         student_model=name, teacher_model=name, student_embedding_size=4, teacher_embedding_size=8,
-        train_loss="sampled_softmax", softmax_negatives=8, kd_loss={"pairwise": 1, "ftd": 1}, kd_rec_weight=1.0,
+        train_loss="sampled_softmax", softmax_negatives=8, kd_loss={"pairwise": 1, "ftd": 1},
+        kd_rec_weight=1.0,
     )  # fmt: skip
     assert report["stages"]["distilled"]["test"] and report["settings"]["train_loss"] == "sampled_softmax"

@@ -18,7 +18,10 @@ TEXT = {"item_text": "tfidf"}
 
 def write_titles(folder, items=range(1, 31), nameless=()):
     """Items whose numbers are equal modulo 3 have titles alike."""
-    lines = [f"i{i}\t{'' if i in nameless else COLOURS[i % 3]} {'' if i in nameless else f'no {i:03d}'}" for i in items]
+    lines = [
+        f"i{i}\t{'' if i in nameless else COLOURS[i % 3]} {'' if i in nameless else f'no {i:03d}'}"
+        for i in items
+    ]
     (folder / "tiny.item").write_text("\n".join(["item_id:token\ttitle:token_seq", *lines]) + "\n")
 
 
@@ -37,13 +40,21 @@ def test_titles_become_edges_of_every_stage(titled):
         assert stages[name]["fitted"]["edges"] <= 120
         assert not np.array_equal(dense(states(report)[name]), dense(plain[name]))
     assert "text_edges" not in stages["teacher"]["fitted"]
-    assert report["item_text"]["item_text"] == "tfidf" and report["item_text"]["edges"] == stages["student"]["fitted"]["text_edges"]
-    assert json.loads((titled / report["run_folder"] / "result.json").read_text())["item_text"] == report["item_text"]
+    assert (
+        report["item_text"]["item_text"] == "tfidf"
+        and report["item_text"]["edges"] == stages["student"]["fitted"]["text_edges"]
+    )
+    assert (
+        json.loads((titled / report["run_folder"] / "result.json").read_text())["item_text"]
+        == report["item_text"]
+    )
     assert go(**KNN, **TEXT)["item_text"]["reused"]
 
 
 def vectors_of(path, **own):
-    config = tiny_config(path, student_model="SessionKNN", label_store=str(path / "labels.sqlite"), **TEXT, **own)
+    config = tiny_config(
+        path, student_model="SessionKNN", label_store=str(path / "labels.sqlite"), **TEXT, **own
+    )
     part = training_part(create_dataset(config))
     from recbole_alkd.plugin import settings_of
 
@@ -67,7 +78,10 @@ def test_the_control_gives_titles_to_other_items(titled):
     assert control.neighbors.nnz == text.neighbors.nnz
     assert sorted(control.neighbors.data.tolist()) == pytest.approx(sorted(text.neighbors.data.tolist()))
     token = part.field2id_token["item_id"]
-    alike = [int(token[i][1:]) % 3 == int(token[j][1:]) % 3 for i, j in zip(*control.neighbors.nonzero(), strict=True)]
+    alike = [
+        int(token[i][1:]) % 3 == int(token[j][1:]) % 3
+        for i, j in zip(*control.neighbors.nonzero(), strict=True)
+    ]
     assert 0.1 < np.mean(alike) < 0.6
     assert np.array_equal(control.vectors, vectors_of(titled / "data", item_text_permuted=True)[0].vectors)
 
@@ -78,7 +92,12 @@ def test_items_never_seen_in_training_get_scores(tmp_path):
     scored = {}
     for own in ({}, TEXT):
         config = tiny_config(
-            tmp_path, model="SessionKNN", label_store=str(tmp_path / "labels.sqlite"), knn_edge_weight=1.0, knn_decay=1.0, **own
+            tmp_path,
+            model="SessionKNN",
+            label_store=str(tmp_path / "labels.sqlite"),
+            knn_edge_weight=1.0,
+            knn_decay=1.0,
+            **own,
         )
         train, valid, test = create_dataset(config).build()
         model = tiny_model(config, train)

@@ -1,4 +1,5 @@
-"""The search spaces of ``properties/loss_search.yaml``: one for every loss, equally large, all of it valid."""
+"""The search spaces of ``properties/loss_search.yaml``: one for every loss, equally large, all of
+it valid."""
 
 import itertools
 
@@ -20,7 +21,10 @@ def test_every_loss_has_a_space():
 @pytest.mark.parametrize("name", list(losses))
 def test_a_space_has_six_valid_combinations_and_the_published_weight_is_among_them(name):
     space = SPACES[name]
-    combinations = [dict(zip(space["search"], values, strict=True)) for values in itertools.product(*space["search"].values())]
+    combinations = [
+        dict(zip(space["search"], values, strict=True))
+        for values in itertools.product(*space["search"].values())
+    ]
     assert len(combinations) == 6
     for values in combinations:
         settings = read_settings({**space["settings"], **values})

@@ -95,7 +95,8 @@ def test_padding_of_lists_and_candidates_does_not_matter(negatives):
     batch = toy_batch(context)
     wider = torch.nn.functional.pad(lists, (0, 4))
     loss = Pairwise(context, {})
-    if negatives == "uniform":  # the draw has the shape of the lists: compare with rows that carry no label instead
+    # the draw has the shape of the lists: compare with rows that carry no label instead
+    if negatives == "uniform":
         torch.manual_seed(1)
         value = loss(batch)
         torch.manual_seed(1)
@@ -122,7 +123,9 @@ def test_equal_scores_give_ln_2(negatives):
     with torch.no_grad():
         context.student.model.outputs.fill_(1.0)
     lists, _ = toy_lists(9)
-    outside = torch.stack([torch.tensor([i for i in range(1, 40) if i not in row][:4]) for row in lists.tolist()])
+    outside = torch.stack(
+        [torch.tensor([i for i in range(1, 40) if i not in row][:4]) for row in lists.tolist()]
+    )
     batch = toy_batch(context, candidates=outside)  # so that every ranked item has a negative
     assert float(Pairwise(context, {})(batch).detach()) == pytest.approx(math.log(2))
 
@@ -160,7 +163,9 @@ def test_imitating_the_ranking_lowers_the_loss():
         loss.backward()
         optimizer.step()
     assert losses[-1] < 0.2 * losses[0]
-    scores = (context.student.encode(batch.item_seq, batch.item_seq_len) @ context.student.item_table().T).detach()
+    scores = (
+        context.student.encode(batch.item_seq, batch.item_seq_len) @ context.student.item_table().T
+    ).detach()
     first, last = scores.gather(1, batch.lists[:, :1]), scores.gather(1, batch.lists[:, 2:3])
     assert (first > last).float().mean() > 0.8
 

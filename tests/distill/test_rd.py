@@ -54,7 +54,10 @@ def test_dynamic_weight_vanishes_for_what_the_student_ranks_well_and_is_static_f
     loss = RankingDistillation(context, {"start_epoch": 0})
     loss.epoch_start(0)
     batch = toy_batch(context)
-    best, worst = torch.full((9, 10), 1e6, dtype=torch.float64), torch.full((9, 10), -1e6, dtype=torch.float64)
+    best, worst = (
+        torch.full((9, 10), 1e6, dtype=torch.float64),
+        torch.full((9, 10), -1e6, dtype=torch.float64),
+    )
     assert torch.equal(loss._discrepancy(batch, best), torch.zeros(9, 10, dtype=torch.float64))
     expected = torch.tanh(0.1 * (38.0 - torch.arange(10, dtype=torch.float64))).expand(9, 10)
     torch.testing.assert_close(loss._discrepancy(batch, worst), expected)

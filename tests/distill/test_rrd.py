@@ -53,17 +53,23 @@ def test_one_interesting_item_is_cross_entropy():
     value = loss(batch)
     torch.manual_seed(5)
     scores = batch.student_scores(torch.cat(loss.draw(batch), dim=1))
-    torch.testing.assert_close(value, torch.nn.functional.cross_entropy(scores, torch.zeros(9, dtype=torch.long)))
+    torch.testing.assert_close(
+        value, torch.nn.functional.cross_entropy(scores, torch.zeros(9, dtype=torch.long))
+    )
 
 
 def test_a_constant_on_all_scores_changes_nothing_and_huge_scores_do_not_overflow():
     context = toy_context()
     with torch.no_grad():  # one more coordinate that is 1 in every session carries the constant
-        context.student.model.inputs = torch.nn.Parameter(torch.cat([context.student.model.inputs, torch.ones(40, 1)], 1))
+        context.student.model.inputs = torch.nn.Parameter(
+            torch.cat([context.student.model.inputs, torch.ones(40, 1)], 1)
+        )
         outputs = context.student.model.outputs.detach()
     values = []
     for constant in (0.0, 700.0, 5000.0):
-        context.student.model.outputs = torch.nn.Parameter(torch.cat([outputs, torch.full((40, 1), constant)], 1))
+        context.student.model.outputs = torch.nn.Parameter(
+            torch.cat([outputs, torch.full((40, 1), constant)], 1)
+        )
         torch.manual_seed(1)
         values.append(float(loss_of(context)(toy_batch(context)).detach()))
     assert values[1:] == pytest.approx([values[0]] * 2, rel=1e-6)

@@ -1,4 +1,5 @@
-"""SessionKNN as the student of a whole run: rankings become edges, under every control, at the size of the plain table."""
+"""SessionKNN as the student of a whole run: rankings become edges, under every control,
+at the size of the plain table."""
 
 import json
 import sys
@@ -16,7 +17,9 @@ KNN = {"student_model": "SessionKNN", "student_neighbors": 4, "student_config": 
 
 
 def states(report):
-    read = {name: load_checkpoint(f"{report['run_folder']}/{name}.stage.pth") for name in ("student", "distilled")}
+    read = {
+        name: load_checkpoint(f"{report['run_folder']}/{name}.stage.pth") for name in ("student", "distilled")
+    }
     return {name: content["state"] for name, content in read.items()}
 
 
@@ -79,7 +82,10 @@ def test_rounds_and_a_table_as_both(home):  # noqa: F811
 def test_validation_may_choose_no_edges_at_all(home):  # noqa: F811
     weights = [0.0, 0.01, 1.0]
     chosen = go(**(KNN | {"student_config": {"knn_edge_weight": weights}}))["stages"]
-    valid = [go(**(KNN | {"student_config": {"knn_edge_weight": w}}))["stages"]["distilled"]["valid"]["ndcg@10"] for w in weights]
+    valid = [
+        go(**(KNN | {"student_config": {"knn_edge_weight": w}}))["stages"]["distilled"]["valid"]["ndcg@10"]
+        for w in weights
+    ]
     assert chosen["distilled"]["fitted"]["pairwise_weight"] == weights[int(np.argmax(valid))]
     assert chosen["distilled"]["valid"]["ndcg@10"] == max(valid)
 

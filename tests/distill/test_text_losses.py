@@ -1,4 +1,5 @@
-"""What titles say of items as losses: pairs against brute force, the projection against its formula, both before any label."""
+"""What titles say of items as losses: pairs against brute force, the projection against its formula,
+both before any label."""
 
 import json
 
@@ -50,12 +51,16 @@ def test_pairs_are_rows_under_the_recommendation_loss():
     pairs = set(map(tuple, loss.pairs.T.tolist()))
     assert set(zip(rows["item_id_list"][:, 0].tolist(), rows["item_id"].tolist(), strict=True)) <= pairs
     student = context.student
-    expected = in_batch_bpr(student.model.inputs[rows["item_id_list"][:, 0]], student.model.outputs[rows["item_id"]])
+    expected = in_batch_bpr(
+        student.model.inputs[rows["item_id_list"][:, 0]], student.model.outputs[rows["item_id"]]
+    )
     torch.testing.assert_close(value, len(pairs) / 60 * expected)
     for _ in range(600):
         loss(toy_batch(context))
     drawn = np.concatenate([rows["item_id_list"][:, 0] * 100 + rows["item_id"] for rows in seen])
-    assert np.unique(drawn, return_counts=True)[1].min() > 5 and len(np.unique(drawn)) == len(pairs), "every pair has its turn"
+    assert np.unique(drawn, return_counts=True)[1].min() > 5 and len(np.unique(drawn)) == len(pairs), (
+        "every pair has its turn"
+    )
 
 
 def test_titles_that_are_all_different_give_no_pair():
@@ -131,29 +136,48 @@ def test_the_plain_student_learns_from_titles_and_stays_as_large(titled, loss, t
 
 
 def test_it_asks_for_no_label(titled):
-    arrays, facts = run_task("tiny", "student", {"data_path": "data", **BASE, **TEXT, "item_text_loss": "text_pairs"})
+    arrays, facts = run_task(
+        "tiny", "student", {"data_path": "data", **BASE, **TEXT, "item_text_loss": "text_pairs"}
+    )
     assert facts["labels"] is None and facts["cost"]["labels"] == 0 and len(arrays["test"]) == 12
     assert not diary(titled)
 
 
 def test_a_student_that_is_loaded_goes_on_the_same(titled):
-    settings = {**TEXT, "item_text_loss": "text_project", "kd_loss": {"pairwise": 1, "text_project": 1}, "kd_rec_weight": 1.0}
+    settings = {
+        **TEXT,
+        "item_text_loss": "text_project",
+        "kd_loss": {"pairwise": 1, "text_project": 1},
+        "kd_rec_weight": 1.0,
+    }
     first = go(**settings, stage_cache="cache")
-    (titled / first["run_folder"] / "result.json").unlink()  # as if it had been killed at the end: every stage is loaded
+    # as if it had been killed at the end: every stage is loaded
+    (titled / first["run_folder"] / "result.json").unlink()
     again = go(**settings, stage_cache="cache")
     assert again["run_folder"] == first["run_folder"]
-    assert {name: stage["test"] for name, stage in again["stages"].items()} == {n: s["test"] for n, s in first["stages"].items()}
+    assert {name: stage["test"] for name, stage in again["stages"].items()} == {
+        n: s["test"] for n, s in first["stages"].items()
+    }
 
 
-@pytest.mark.parametrize("training", [{}, {**SOFTMAX, "kd_rec_weight": 1.0, "item_text_loss": "text_project"}])
+@pytest.mark.parametrize(
+    "training", [{}, {**SOFTMAX, "kd_rec_weight": 1.0, "item_text_loss": "text_project"}]
+)
 def test_titles_beside_labels(titled, training):
     report = go(**TEXT, **training, kd_loss={"pairwise": 1, "text_pairs": 1, "text_project": 1})
     assert report["labels"]["asked"] == 12 and report["stages"]["distilled"]["test"]
-    assert json.loads((titled / report["run_folder"] / "result.json").read_text())["settings"]["kd_loss"]["text_pairs"] == 1
+    assert (
+        json.loads((titled / report["run_folder"] / "result.json").read_text())["settings"]["kd_loss"][
+            "text_pairs"
+        ]
+        == 1
+    )
 
 
 def test_titles_of_other_items_teach_something_else(titled):
-    own, others = (go(**TEXT, item_text_loss="text_pairs", item_text_permuted=wrong) for wrong in (False, True))
+    own, others = (
+        go(**TEXT, item_text_loss="text_pairs", item_text_permuted=wrong) for wrong in (False, True)
+    )
     states = [load_checkpoint(f"{one['run_folder']}/student.stage.pth")["state"] for one in (own, others)]
     assert any(not torch.equal(value, states[1][key]) for key, value in states[0].items())
 
@@ -161,16 +185,22 @@ def test_titles_of_other_items_teach_something_else(titled):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kd_loss": "text_pairs"}, "kd_loss: 'text_pairs' needs item_text.*give item_text an encoder, such as tfidf"),
-        ({"item_text_loss": "text_project"}, "item_text_loss: 'text_project' needs item_text.*give item_text an encoder"),
-        ({**TEXT, "item_text_loss": "text_pair"}, "item_text_loss: 'text_pair' is not a known .*did you mean 'text_pairs'"),
-        ({**TEXT, "item_text_loss": "rd"}, "item_text_loss: 'rd' needs more than titles; allowed: text_pairs, text_project"),
+        ({"kd_loss": "text_pairs"}, "kd_loss: 'text_pairs' needs item_text.*give item_text an encoder, "
+                                    "such as tfidf"),
+        ({"item_text_loss": "text_project"}, "item_text_loss: 'text_project' needs item_text.*give item_text "
+                                             "an encoder"),
+        ({**TEXT, "item_text_loss": "text_pair"}, "item_text_loss: 'text_pair' is not a known .*did you mean "
+                                                  "'text_pairs'"),
+        ({**TEXT, "item_text_loss": "rd"}, "item_text_loss: 'rd' needs more than titles; "
+                                           "allowed: text_pairs, text_project"),
         ({**TEXT, "item_text_loss": {}}, "item_text_loss: an empty mapping"),
         ({**TEXT, "item_text_loss": {"text_pairs": 0}}, "item_text_loss: weight 0 of 'text_pairs'"),
         ({**TEXT, "item_text_loss": "text_pairs", "item_text_config": {"text_pairs": {"neighbors": 0}}},
          "item_text_config: TextPairs: neighbors: 0 is not allowed; allowed: an integer of at least 1"),
         ({**TEXT, "item_text_config": {"nope": {}}}, "item_text_config: 'nope' is not a known"),
-        ({**TEXT, "kd_loss": "text_pairs", "kd_config": {"text_pairs": {"weight": -1}}}, "kd_config: TextPairs: weight: -1"),
+        ({**TEXT, "kd_loss": "text_pairs", "kd_config": {"text_pairs": {"weight": -1}}}, "kd_config: "
+                                                                                         "TextPairs: weight: "
+                                                                                         "-1"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(settings, words):
@@ -179,6 +209,10 @@ def test_mistakes_are_named(settings, words):
 
 
 def test_options_of_the_plain_student_are_its_own():
-    settings = {**TEXT, "item_text_loss": {"text_pairs": 3}, "item_text_config": {"text_pairs": {"neighbors": 2}}}
+    settings = {
+        **TEXT,
+        "item_text_loss": {"text_pairs": 3},
+        "item_text_config": {"text_pairs": {"neighbors": 2}},
+    }
     loss = build_item_loss(toy_context(**settings))
     assert loss.losses[0].options == {"neighbors": 2, "weight": 0.1} and loss.weights == pytest.approx([0.3])

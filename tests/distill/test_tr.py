@@ -24,7 +24,9 @@ def test_each_of_the_top_items_is_drawn_equally_often_and_no_other(monkeypatch):
     batch = toy_batch(context)
     seen = []
     # identity vectors show which items were drawn
-    monkeypatch.setattr("recbole_alkd.distill.tr.in_batch_bpr", lambda session, target: seen.append(target) or target.sum())
+    monkeypatch.setattr(
+        "recbole_alkd.distill.tr.in_batch_bpr", lambda session, target: seen.append(target) or target.sum()
+    )
     batch.__dict__["student_items"] = torch.eye(context.n_items)
     loss = TeacherRanking(context, {"top": 5})
     torch.manual_seed(0)

@@ -35,7 +35,8 @@ def test_counts_are_sessions_with_the_item():
 def test_groups_by_hand():
     counts = torch.tensor([0, 10, 4, 3, 0, 2, 1])  # total 20
     assert [g.tolist() for g in popularity_groups(counts, 2)] == [[1], [2, 3, 5, 6]]
-    # quota 5: 10 is above it and stands alone; 4, then 3 would make 7; 3 + 2 = 5; the rest, 1, is below half of 5
+    # quota 5: 10 is above it and stands alone; 4, then 3 would make 7; 3 + 2 = 5;
+    # the rest, 1, is below half of 5
     assert [g.tolist() for g in popularity_groups(counts, 4)] == [[1], [2], [3, 5, 6]]
     assert [g.tolist() for g in popularity_groups(counts, 1)] == [[1, 2, 3, 5, 6]]
 
@@ -69,7 +70,8 @@ def test_rank_pairs_of_a_long_list_follow_the_closed_form():
     assert valid.all() and (first < second).all()
     x = math.exp(-1 / 20)
     assert float((first + 1).double().mean()) == pytest.approx(1 / (1 - x * x), abs=0.1)  # 10.508
-    assert float((second + 1).double().mean()) == pytest.approx(1 / (1 - x * x) + 1 / (1 - x), abs=0.2)  # 31.012
+    # 31.012
+    assert float((second + 1).double().mean()) == pytest.approx(1 / (1 - x * x) + 1 / (1 - x), abs=0.2)
     assert float((first == 0).double().mean()) == pytest.approx(1 - x * x, abs=0.003)  # 0.09516
 
 
@@ -98,7 +100,9 @@ def test_equals_the_loop_and_pairs_stay_in_their_group():
     for group, (better, worse, valid) in zip(loss.groups, drawn, strict=True):
         for row in range(len(batch)):
             known = {0, *batch.item_seq[row].tolist(), int(batch.target[row])}
-            for good, bad, counts in zip(better[row].tolist(), worse[row].tolist(), valid[row].tolist(), strict=True):
+            for good, bad, counts in zip(
+                better[row].tolist(), worse[row].tolist(), valid[row].tolist(), strict=True
+            ):
                 if not counts:
                     continue
                 assert {good, bad} <= set(group.tolist()) and not {good, bad} & known

@@ -1,8 +1,9 @@
 """Small runs whose results are written down: what is run, and what of a result is kept.
 
-``expected.json`` beside this file holds one entry a case. ``python tests/golden/golden_runs.py --write [CASE]``
-makes all entries, or those of the cases named, anew: only where results are meant to change, which the
-changelog then says. With ``--show`` a case's entry is printed instead.
+``expected.json`` beside this file holds one entry a case.
+``python tests/golden/golden_runs.py --write [CASE]`` makes all entries, or those of the cases named, anew:
+only where results are meant to change, which the changelog then says.
+With ``--show`` a case's entry is printed instead.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ BASE: dict[str, Any] = {
     "alias_of_item_id": ["item_id_list"], "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 3,
     "show_progress": False, "state": "ERROR", "use_gpu": False, "topk": [5, 10], "valid_metric": "NDCG@10",
     "session_augmentation": "prefix", "softmax_negatives": 16, "student_embedding_size": 4,
-    "teacher_embedding_size": 8, "learning_rate": 0.01, "budget_labels": 10, "llm_candidates": 8, "llm_top_n": 4,
+    "teacher_embedding_size": 8, "learning_rate": 0.01, "budget_labels": 10, "llm_candidates": 8,
+    "llm_top_n": 4,
     "lora": False,
     "alkd_plugins": ["golden_teacher"], "llm_teacher": "golden",
 }  # fmt: skip
@@ -219,7 +221,9 @@ def all_cases() -> dict[str, Case]:
     for student in OTHERS:
         both = {"student_model": student, "teacher_model": student, "epochs": 1}
         # the weights of two, and nothing else, differ by 5e-5 where torch runs without vector instructions
-        cases[f"{student} as both"] = Case(both, slow=True, norms=1e-3 if student in ("CORE", "SINE") else 1e-6)
+        cases[f"{student} as both"] = Case(
+            both, slow=True, norms=1e-3 if student in ("CORE", "SINE") else 1e-6
+        )
     for loss in LOSSES:
         titles = TEXT if loss in NEED_TITLES else {}
         cases[f"loss {loss}"] = Case({"kd_loss": loss, "kd_rec_weight": 1.0, **titles})
@@ -369,7 +373,8 @@ def run_case(name: str) -> dict[str, Any]:
 
 
 def kept(report: Mapping[str, Any], store: Path, whole: bool) -> dict[str, Any]:
-    """What of a result must not change, as JSON holds it; ``whole``: with what is the same in nearly all cases."""
+    """What of a result must not change, as JSON holds it; ``whole``: with what is the same in nearly all
+    cases."""
     folder = Path(report["run_folder"])
     written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     result = {
@@ -420,8 +425,8 @@ def differences(got: Any, expected: Any, place: str = "", norms: float = 1e-6) -
     """Where ``found`` is not ``expected``.
 
     Integers, text, lists of keys and picks must be equal. Floats may differ by one part in a million: another
-    processor, another number of threads or another build of torch adds numbers up in another order, and the last
-    digits of a float32 follow from that.
+    processor, another number of threads or another build of torch adds numbers up in another order, and the
+    last digits of a float32 follow from that.
     """
     if isinstance(expected, float) and isinstance(got, float):
         # worst-case gains are tiny numbers; others are about one, and a difference of two may be nothing

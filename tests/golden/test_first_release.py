@@ -1,7 +1,8 @@
 """What version 0.1.0 wrote can be read: checkpoints, run folders, labels.
 
-``first_release/`` holds three runs of that version (commit 68c6d3a, 24 November 2026) on the data of ``golden_runs.home``,
-with the settings of the cases "<student> x max_min", and the label store of the first one, as they were written.
+``first_release/`` holds three runs of that version (commit 68c6d3a, 24 November 2026) on the data of
+``golden_runs.home``, with the settings of the cases "<student> x max_min", and the label store of the first
+one, as they were written.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def test_run_folders_are_listed_and_shown(directory: Path, capsys: Any) -> None:
 
 
 def test_labels_are_reused_and_an_unfinished_run_is_left_alone(directory: Path) -> None:
-    """Newer settings made the hash in a folder's name another one: a new folder is made, with the labels of the old one."""
+    """Newer settings made the hash in a folder's name another one: a new folder is made,
+    with the labels of the old one."""
     unfinished = directory / "SessionFPMC" / RUNS["SessionFPMC"]
     (unfinished / "result.json").unlink()
     before = {file.name: file.read_bytes() for file in unfinished.iterdir() if file.suffix == ".pth"}
@@ -92,7 +94,9 @@ def test_every_label_is_read_whole(directory: Path) -> None:
     with LabelStore("labels.sqlite") as store:
         labels = list(store)
         assert store.counts() == {"ok": 10, "failed": 0}
-    assert all(label.teacher == "golden" and len(label.ranking) == 4 and label.prompt_tokens == 7 for label in labels)
+    assert all(
+        label.teacher == "golden" and len(label.ranking) == 4 and label.prompt_tokens == 7 for label in labels
+    )
     assert len({label.key for label in labels}) == 10 and all(len(label.candidates) == 8 for label in labels)
 
 

@@ -24,7 +24,9 @@ def model(tmp_path_factory):
 
 
 def scores(model, folder, device, scoring="title", **values):
-    one = teachers.get("local")(context(model, folder, {"llm_scoring": scoring, "llm_device": device, **values}))
+    one = teachers.get("local")(
+        context(model, folder, {"llm_scoring": scoring, "llm_device": device, **values})
+    )
     answers = {instance.row: answer for instance, answer in one.ask(instances())}
     one.close()
     return answers
@@ -38,7 +40,9 @@ def numbers(answers):
 def test_scores_are_those_of_the_cpu(model, tmp_path, device, scoring):
     expected = scores(model, tmp_path / "cpu", "cpu", scoring)
     answers = scores(model, tmp_path / "gpu", device, scoring)
-    assert {row: answer.ranking for row, answer in answers.items()} == {row: answer.ranking for row, answer in expected.items()}
+    assert {row: answer.ranking for row, answer in answers.items()} == {
+        row: answer.ranking for row, answer in expected.items()
+    }
     if scoring == "title":
         for row, values in numbers(expected).items():
             assert numbers(answers)[row] == pytest.approx(values, rel=1e-3, abs=1e-3)
@@ -64,7 +68,9 @@ def test_auto_places_the_model_on_the_gpu(model, tmp_path, device):
     assert next(llm.parameters()).device.type == device
     answers = scores(model, tmp_path / "auto", "auto", llm_dtype="float32")
     expected = scores(model, tmp_path / "cpu", "cpu", llm_dtype="float32")
-    assert {row: answer.ranking for row, answer in answers.items()} == {row: answer.ranking for row, answer in expected.items()}
+    assert {row: answer.ranking for row, answer in answers.items()} == {
+        row: answer.ranking for row, answer in expected.items()
+    }
 
 
 def examples(count, seed=0):
@@ -82,7 +88,8 @@ def examples(count, seed=0):
 
 def tuned(model, folder, device, **values):
     values = {
-        "lora": True, "lora_examples": 160, "lora_batch_size": 4, "lora_learning_rate": 2e-2, "llm_candidates": 6,
+        "lora": True, "lora_examples": 160, "lora_batch_size": 4, "lora_learning_rate": 2e-2,
+        "llm_candidates": 6,
         "llm_top_n": 6, "llm_device": device, **values,
     }  # fmt: skip
     own = {"titles": ITEMS, "lora_key": "k", "lora_examples": lambda: examples(160)}

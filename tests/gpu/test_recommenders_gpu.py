@@ -20,7 +20,8 @@ from recbole_alkd.model.backbone import build_backbone
 from recbole_alkd.registry import backbones
 
 BASE = {
-    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
     "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
     "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "show_progress": False, "state": "ERROR",
     "llm_teacher": "recommender", "budget_labels": 12, "llm_candidates": 8, "llm_top_n": 4, "topk": [5, 10],

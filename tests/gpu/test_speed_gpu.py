@@ -1,4 +1,5 @@
-"""Sessions a second on the GPU beside one CPU thread, in one run: ``pytest -m gpu -s`` prints them. Nothing is asserted of time."""
+"""Sessions a second on the GPU beside one CPU thread, in one run: ``pytest -m gpu -s`` prints them.
+Nothing is asserted of time."""
 
 from __future__ import annotations
 
@@ -59,14 +60,17 @@ def test_candidates_of_a_large_catalogue(device, count, one_thread):
     rates = {}
     for where, rows in (("cpu", count // 16), (device, count)):
         view = Backbone(Mean().to(where))
-        rates[where] = per_second(lambda view=view, rows=rows: top_candidates(view, seq[:rows], length[:rows], 50), rows, where)
+        rates[where] = per_second(
+            lambda view=view, rows=rows: top_candidates(view, seq[:rows], length[:rows], 50), rows, where
+        )
     print(f"\n50 of {N_ITEMS:,} candidates, dim {DIM}, sessions/s:", end=" ")
     print(f"{rates['cpu']:,.0f} one CPU thread, {rates[device]:,.0f} {name(device)}")
     assert all(rate > 0 for rate in rates.values())
 
 
 def test_title_scoring_of_a_model_of_135m_parameters(device, tmp_path, one_thread):
-    """Random weights in the shape of the bundled model: 30 layers of 576; a byte is a token, so titles are longer."""
+    """Random weights in the shape of the bundled model: 30 layers of 576;
+    a byte is a token, so titles are longer."""
     titles = {f"i{k}": f"Title number {k}" for k in range(500)}
     model = tiny_llm(tmp_path / "llm", layers=30, width=576)
     rng = np.random.default_rng(0)
@@ -81,5 +85,8 @@ def test_title_scoring_of_a_model_of_135m_parameters(device, tmp_path, one_threa
         one = teachers.get("local")(context(model, tmp_path / where, values, titles=titles))
         rates[where] = per_second(lambda one=one, count=count: list(one.ask(asked[:count])), count, where)
         one.close()
-    print(f"\ntitle scoring, 20 candidates, sessions/s: {rates['cpu']:.2f} one CPU thread, {rates[device]:.2f} {name(device)}")
+    print(
+        f"\ntitle scoring, 20 candidates, sessions/s: {rates['cpu']:.2f} one CPU thread, "
+        f"{rates[device]:.2f} {name(device)}"
+    )
     assert all(rate > 0 for rate in rates.values())

@@ -14,7 +14,9 @@ import pytest
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     """A disk of that size at ``folder``."""
     folder.mkdir(exist_ok=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount a file system")
     try:
         yield folder

@@ -28,8 +28,8 @@ def test_what_is_in_flight_counts() -> None:
     assert budget.reserve(tokens=60) is None
     assert budget.ended == "tokens"
     assert (
-        budget.refusal
-        == "budget_tokens: 0 of 100 spent and 60 reserved by requests in flight, 40 left, the next request may take 60"
+        budget.refusal == "budget_tokens: 0 of 100 spent and 60 reserved by requests in flight, 40 left, "
+        "the next request may take 60"
     )
     first.settle(tokens=20)
     second = budget.reserve(tokens=60)
@@ -69,7 +69,14 @@ def test_more_than_reserved_is_told_as_it_is() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 50), st.floats(0, 1), st.floats(0, 1), st.sampled_from(["settle", "release", "keep"]))),
+    st.lists(
+        st.tuples(
+            st.integers(0, 50),
+            st.floats(0, 1),
+            st.floats(0, 1),
+            st.sampled_from(["settle", "release", "keep"]),
+        )
+    ),
     st.integers(0, 20),
     st.integers(0, 300),
     st.floats(0, 5),

@@ -100,7 +100,9 @@ def test_a_stopped_process_keeps_its_claim_and_a_killed_one_does_not(tmp_path: P
 
 def test_a_killed_process_that_its_parent_has_not_noticed_is_dead(tmp_path: Path) -> None:
     with LabelStore(tmp_path / "s") as store, Claims(store) as claims:
-        worker = multiprocessing.get_context("fork").Process(target=_claim_and_die, args=(str(tmp_path / "s"),))
+        worker = multiprocessing.get_context("fork").Process(
+            target=_claim_and_die, args=(str(tmp_path / "s"),)
+        )
         worker.start()
         deadline = time.monotonic() + 30
         while claims.take(["k"], 1) != ["k"]:  # nobody waits for the child: it stays a zombie
@@ -119,7 +121,8 @@ def test_a_process_number_that_was_used_again_is_another_process(tmp_path: Path)
     with LabelStore(tmp_path / "s") as store, Claims(store) as claims:
         claimed(store, f"{place}/{os.getppid()}/1.x", time.time() + 50)  # the parent did not begin at tick 1
         assert claims.take(["k"], 1) == ["k"]
-        claimed(store, f"{place}/{number}/{start}.x", time.time() + 50)  # this process, which knows nothing of it
+        # this process, which knows nothing of it
+        claimed(store, f"{place}/{number}/{start}.x", time.time() + 50)
         assert claims.take(["k"], 1) == ["k"]
 
 
@@ -140,7 +143,10 @@ def test_an_owner_looks_at_its_claim_again_before_it_sends(tmp_path: Path) -> No
         assert mine.take(["taken", "answered", "lapsed"], 9) == ["taken", "answered", "lapsed"]
         with store.transaction() as db:  # as after a stop of some minutes, in a container of its own
             db.execute("UPDATE claims SET until = ? WHERE key != 'taken'", [time.time() - 100])
-            db.execute("UPDATE claims SET owner = 'another-host/1/x', until = ? WHERE key = 'taken'", [time.time() + 50])
+            db.execute(
+                "UPDATE claims SET owner = 'another-host/1/x', until = ? WHERE key = 'taken'",
+                [time.time() + 50],
+            )
         store.put(Label("answered", ("a",)))
         assert [mine.hold(key) for key in ("taken", "answered", "lapsed")] == [False, False, True]
         with Claims(store) as other:
@@ -161,14 +167,17 @@ CONTAINER = textwrap.dedent(
 
 
 def test_containers_do_not_take_each_others_process_numbers_for_their_own(tmp_path: Path) -> None:
-    """Process 1 of one container is no process 1 of another; a stopped owner loses its claim, and notices before it sends."""
+    """Process 1 of one container is no process 1 of another; a stopped owner loses its claim,
+    and notices before it sends."""
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a PID namespace")
 
     def container() -> "subprocess.Popen[str]":
         words = [*command, sys.executable, "-c", CONTAINER, str(tmp_path / "s"), "2"]
-        return subprocess.Popen(words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            words, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def child(parent: int) -> int:
         return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])

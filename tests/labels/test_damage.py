@@ -1,4 +1,5 @@
-"""Bytes flipped in a store: nothing ends in a traceback, verify names the rows, repair saves what can be read."""
+"""Bytes flipped in a store: nothing ends in a traceback, verify names the rows,
+repair saves what can be read."""
 
 import random
 import shutil
@@ -15,7 +16,8 @@ from recbole_alkd.settings.error import AlkdError
 
 LABELS = [
     Label(
-        f"{number * 0x9E3779B97F4A7C15 % 2**256:064x}", ("85123A", "22423"), ("22423", "85123A", "POST"), "[85123A, 22423]" * 9,
+        f"{number * 0x9E3779B97F4A7C15 % 2**256:064x}", ("85123A", "22423"), ("22423", "85123A", "POST"),
+        "[85123A, 22423]" * 9,
         {}, 100, 20, 1.5, 0.25, teacher="api|x" if number % 2 else "local|y", time=1000.0 + number,
     )
     for number in range(300)
@@ -91,7 +93,9 @@ def test_flipped_bytes(whole: Path, tmp_path: Path, seed: int, count: int, width
     assert sorted(file.name for file in tmp_path.iterdir()) == ["labels.sqlite", "labels.sqlite.damaged"]
 
 
-@pytest.mark.parametrize(("start", "end"), [(0, 16), (0, 100), (16, 24), (60, 72), (100, 112), (100, 400), (3000, 4096), (0, 4096)])
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, 16), (0, 100), (16, 24), (60, 72), (100, 112), (100, 400), (3000, 4096), (0, 4096)]
+)
 def test_a_damaged_first_page_is_no_loss(whole: Path, tmp_path: Path, start: int, end: int) -> None:
     """It holds no labels, only where they are."""
     path = tmp_path / "labels.sqlite"
@@ -118,7 +122,10 @@ def test_repair_keeps_the_bill(whole: Path, tmp_path: Path) -> None:
         db.execute("DELETE FROM answers WHERE id = 6")
         db.execute("UPDATE labels SET prompt_tokens = 'many', time = 1e300 WHERE id = 7")
     done = tools.repair(path)
-    assert done.lost == [f"label {LABELS[4].key}: not readable as JSON", f"label {LABELS[5].key}: its answer cannot be read"]
+    assert done.lost == [
+        f"label {LABELS[4].key}: not readable as JSON",
+        f"label {LABELS[5].key}: its answer cannot be read",
+    ]
     with LabelStore(path) as store:
         assert len(store) == 299 and store.get(LABELS[4].key) is None
         assert store.get(LABELS[6].key).ranking == LABELS[6].ranking and store.get(LABELS[6].key).time is None
@@ -150,7 +157,11 @@ def test_repair_leaves_alone_what_it_must(whole: Path, tmp_path: Path) -> None:
         with pytest.raises(AlkdError, match="is used by process"):
             tools.repair(path)
     (tmp_path / "notes").write_text("no store at all")
-    for name, words in (("notes", "nothing can be read"), ("none", "there is no file"), ("", "there is no file")):
+    for name, words in (
+        ("notes", "nothing can be read"),
+        ("none", "there is no file"),
+        ("", "there is no file"),
+    ):
         with pytest.raises(AlkdError, match=words):
             tools.repair(tmp_path / name)
     assert (tmp_path / "notes").read_text() == "no store at all"

@@ -39,7 +39,9 @@ def locked(path: Path, seconds: float = 600.0) -> Iterator[None]:
                 other.rollback()
 
 
-def test_a_write_waits_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_write_waits_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(file_module, "TOLD_AFTER", 0.1)
     with LabelStore(tmp_path / "s") as store, locked(tmp_path / "s", seconds=1.5):
         assert store.put_many(LABELS) == 20
@@ -63,8 +65,10 @@ def test_a_write_that_is_given_up_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 
 KINDS = [
-    "database is locked", "database table is locked: labels", "database schema is locked: main", "locking protocol",
-    "disk I/O error", "database or disk is full", "unable to open database file", "attempt to write a readonly database",
+    "database is locked", "database table is locked: labels", "database schema is locked: main", "locking "
+                                                                                                 "protocol",
+    "disk I/O error", "database or disk is full", "unable to open database file", "attempt to write a "
+                                                                                  "readonly database",
 ]  # fmt: skip
 
 
@@ -85,7 +89,9 @@ class Faulty:
 
 
 @pytest.mark.parametrize("message", KINDS)
-def test_every_kind_of_fault_is_tried_again_and_then_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+def test_every_kind_of_fault_is_tried_again_and_then_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
     monkeypatch.setattr(file_module, "LOCKED_SECONDS", 0.3)
     monkeypatch.setattr(file_module, "FAULT_SECONDS", 0.3)
     with LabelStore(tmp_path / "s") as store:
@@ -100,7 +106,9 @@ def test_every_kind_of_fault_is_tried_again_and_then_told(tmp_path: Path, monkey
         store._file.db = real
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing_that_was_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing_that_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(file_module, "FAULT_SECONDS", 0.3)
     with small_disk(tmp_path / "disk", 512) as disk:
         with LabelStore(disk / "s") as store:
@@ -141,13 +149,17 @@ def test_a_store_on_a_readonly_disk_is_read(tmp_path: Path, with_log: bool) -> N
             assert list(store) == LABELS and get_hints(store, "h") == Hints("h", ("rule",))
             with store.reader() as db:
                 assert db.execute("SELECT count(*) FROM labels").fetchone() == (20,)
-            with pytest.raises(LabelStoreError, match=r"cannot be written \(the file, its folder or its disk is read-only\)"):
+            with pytest.raises(
+                LabelStoreError, match=r"cannot be written \(the file, its folder or its disk is read-only\)"
+            ):
                 store.put(LABELS[0])
         with pytest.raises(LabelStoreError, match="cannot be opened"):
             LabelStore(disk / "x" / "another")
 
 
-def test_a_store_of_the_first_release_on_a_readonly_disk_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_of_the_first_release_on_a_readonly_disk_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with small_disk(tmp_path / "disk", 2048) as disk:
         with monkeypatch.context() as patch:
             patch.setattr("recbole_alkd.labels.store.MIGRATIONS", MIGRATIONS[:1])
@@ -215,7 +227,11 @@ def test_a_damaged_store_is_not_written_to(tmp_path: Path) -> None:
     file_module._checked.clear()  # as in another process
     before = path.read_bytes()
     with LabelStore(path) as store:
-        for write in (lambda: store.put(LABELS[0]), lambda: put_hints(store, Hints("h", ())), store.check_writable):
+        for write in (
+            lambda: store.put(LABELS[0]),
+            lambda: put_hints(store, Hints("h", ())),
+            store.check_writable,
+        ):
             with pytest.raises(
                 LabelStoreError, match=r"is damaged .* not written to any more; `recbole-alkd store repair"
             ) as error:
@@ -242,7 +258,8 @@ def test_a_label_that_cannot_be_read_is_named(tmp_path: Path) -> None:
             assert store.get("k1") == LABELS[1]
             with store.transaction() as db:
                 db.execute(
-                    'UPDATE answers SET ranking = \'["a", "b"]\', candidates = \'["b", "a"]\', raw = \'[b, a]\' WHERE id = 3'
+                    'UPDATE answers SET ranking = \'["a", "b"]\', candidates = \'["b", "a"]\', raw = \'[b, '
+                    "a]' WHERE id = 3"
                 )
         assert store.get("k2") == LABELS[2]
 

@@ -1,4 +1,5 @@
-"""The one value for what was asked: sums, prices that are not known, and bounds that somebody else's code states."""
+"""The one value for what was asked: sums, prices that are not known, and bounds that somebody else's code
+states."""
 
 import math
 
@@ -41,7 +42,9 @@ def test_a_total_is_the_sum(costs):
 
 
 def test_a_label_and_what_a_file_holds_give_a_cost():
-    assert Label("k", ("a",), prompt_tokens=3, completion_tokens=4, seconds=0.5, usd=0.1).cost == Cost(3, 4, 0.5, 0.1)
+    assert Label("k", ("a",), prompt_tokens=3, completion_tokens=4, seconds=0.5, usd=0.1).cost == Cost(
+        3, 4, 0.5, 0.1
+    )
     assert read_cost(3, "many", -1.0, float("nan")) == Cost(3)
 
 
@@ -60,8 +63,12 @@ def test_a_bound_is_a_cost_or_a_pair(stated, most):
 
 
 @pytest.mark.parametrize(
-    "stated", [7, 0.5, None, (7,), (7, 0.5, 1), (-1, None), (7, -0.1), (float("inf"), None), ("7", None), [7, 1]]
+    "stated",
+    [7, 0.5, None, (7,), (7, 0.5, 1), (-1, None), (7, -0.1), (float("inf"), None), ("7", None), [7, 1]],
 )
 def test_one_number_and_other_things_are_no_bound(stated):
-    with pytest.raises(AlkdError, match=r"^llm_teacher: m\.Mine: .* does not say what a request may take; allowed: a Cost, or"):
+    with pytest.raises(
+        AlkdError,
+        match=r"^llm_teacher: m\.Mine: .* does not say what a request may take; allowed: a Cost, or",
+    ):
         read_bound(stated, "llm_teacher: m.Mine")

@@ -38,7 +38,8 @@ def test_a_new_start_goes_on_with_what_was_left(path: Path) -> None:
     assert again.spent.labels == 0
     assert again.reserve(71) is None
     assert again.refusal == (
-        "budget_tokens: 30 of 100 spent, 30 of them by earlier starts of this run, 70 left, the next request may take 71"
+        "budget_tokens: 30 of 100 spent, 30 of them by earlier starts of this run, 70 left, "
+        "the next request may take 71"
     )
     second = again.reserve(60)
     second.begin()

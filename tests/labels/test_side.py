@@ -14,7 +14,8 @@ from recbole_alkd.labels.hints import Hints, get_hints
 from recbole_alkd.labels.side import SideFile, store_hints, take_in
 
 LABELS = [
-    Label(f"k{number}", ("a",), ("a", "b"), raw="half a pair \ud83d, NUL \0, line\u2028end\n", usd=0.1) for number in range(5)
+    Label(f"k{number}", ("a",), ("a", "b"), raw="half a pair \ud83d, NUL \0, line\u2028end\n", usd=0.1)
+    for number in range(5)
 ]
 HINTS = Hints("h", ("one rule",), "1. one rule", 9, 3, 0.5, 0.01, "t", 1e9)
 
@@ -39,7 +40,9 @@ def test_what_is_kept_is_taken_in_once(tmp_path: Path) -> None:
     with LabelStore(path) as store:
         store.put(Label("k0", ("b",)))  # the first one stays
         assert take_in(store) == 5
-        assert store.get("k0").ranking == ("b",) and [store.get(label.key) for label in LABELS[1:]] == LABELS[1:]
+        assert (
+            store.get("k0").ranking == ("b",) and [store.get(label.key) for label in LABELS[1:]] == LABELS[1:]
+        )
         assert get_hints(store, "h") == HINTS
         assert take_in(store) == 0
     assert side_files(tmp_path) == []
@@ -85,7 +88,9 @@ def test_a_store_that_is_still_busy_leaves_the_files(tmp_path: Path, monkeypatch
     monkeypatch.setattr(file_module, "LOCKED_SECONDS", 0.2)
     with LabelStore(tmp_path / "s") as store, LabelStore(tmp_path / "s") as other:
         with other.transaction():
-            with pytest.raises(LabelStoreError, match=r"another process holds it .* 1 answers are kept in .*the next start"):
+            with pytest.raises(
+                LabelStoreError, match=r"another process holds it .* 1 answers are kept in .*the next start"
+            ):
                 store_hints(store, HINTS)
             with pytest.raises(LabelStoreError, match="another process holds it"):
                 take_in(store)
@@ -103,7 +108,9 @@ def test_room_is_there_on_a_disk_that_fills_up(tmp_path: Path) -> None:
             assert take_in(store) == 5
 
 
-def test_what_finds_no_room_on_that_disk_goes_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_finds_no_room_on_that_disk_goes_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     long = [Label(f"k{number}", ("a",), raw=f"{number}" * 30_000) for number in range(10)]
@@ -180,7 +187,9 @@ def test_of_two_starts_one_takes_it_in(tmp_path: Path) -> None:
         side.keep(LABELS)
     context = multiprocessing.get_context("fork")
     counts: multiprocessing.Queue[int] = context.Queue()
-    workers = [context.Process(target=_take_in, args=(tmp_path / "s", time.time() + 0.3, counts)) for _ in range(4)]
+    workers = [
+        context.Process(target=_take_in, args=(tmp_path / "s", time.time() + 0.3, counts)) for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     assert sorted(counts.get(timeout=30) for _ in workers) == [0, 0, 0, 5]

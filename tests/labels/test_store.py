@@ -88,7 +88,8 @@ def test_put_many_is_one_transaction(tmp_path: Path) -> None:
     with LabelStore(tmp_path / "s") as store:
         assert store.put_many(Label(str(i), ("a",)) for i in range(1200)) == 1200
         assert store.put_many([Label("0", ("b",)), Label("new", ("b",))]) == 1
-        assert [label.key for label in store] == [*map(str, range(1200)), "new"]  # the order of storing, over several pages
+        # the order of storing, over several pages
+        assert [label.key for label in store] == [*map(str, range(1200)), "new"]
         assert list(store.keys()) == sorted([*map(str, range(1200)), "new"])
         assert set(store.get_many([str(i) for i in range(0, 3000, 2)])) == {str(i) for i in range(0, 1200, 2)}
         with pytest.raises(RuntimeError, match="stop"), store.transaction() as db:

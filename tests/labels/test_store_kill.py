@@ -1,4 +1,5 @@
-"""SIGKILL at random moments: nothing that was acknowledged is lost, no key is there twice, the file stays whole."""
+"""SIGKILL at random moments: nothing that was acknowledged is lost, no key is there twice,
+the file stays whole."""
 
 import multiprocessing
 import os
@@ -22,7 +23,10 @@ def _work(path: str, acknowledged: str, seed: int) -> None:
     with LabelStore(path) as store, Claims(store) as claims:
         while True:
             keys = claims.take([f"k{rng.randrange(10**9)}", f"shared{rng.randrange(300)}"], 2)
-            labels = [Label(key, ("a", "b"), raw="x" * rng.randrange(5000), teacher=str(os.getpid())) for key in keys]
+            labels = [
+                Label(key, ("a", "b"), raw="x" * rng.randrange(5000), teacher=str(os.getpid()))
+                for key in keys
+            ]
             if rng.random() < 0.5:
                 assert store.put_many(labels) <= len(labels)
             else:

@@ -13,7 +13,10 @@ import pytest
 from recbole_alkd.labels import Label, LabelStore, tools
 
 MILLION = 1_000_000
-TEACHER = "local|smollm2-135m-instruct|title|title_tokens=8|history=8|top_n=25|seed=2020|dtype=auto|adapter:0123456789abcdef"
+TEACHER = (
+    "local|smollm2-135m-instruct|title|title_tokens=8|history=8|top_n=25|seed=2020|dtype=auto|"
+    "adapter:0123456789abcdef"
+)
 
 
 def made_up(start: int, end: int) -> Iterator[Label]:
@@ -24,7 +27,19 @@ def made_up(start: int, end: int) -> Iterator[Label]:
         candidates = tuple(dict.fromkeys(rng.sample(items, 50)))
         raw = "[" + ", ".join(f"<ID{token}>" for token in candidates[:25]) + "]"
         key = f"{number * 0x9E3779B97F4A7C15 % 2**256:064x}"  # spread like a hash
-        yield Label(key, candidates[:25], candidates, raw, {}, 812, 202, 1.5, 0.01, teacher=TEACHER, time=1.7e9 + number)
+        yield Label(
+            key,
+            candidates[:25],
+            candidates,
+            raw,
+            {},
+            812,
+            202,
+            1.5,
+            0.01,
+            teacher=TEACHER,
+            time=1.7e9 + number,
+        )
 
 
 @pytest.mark.benchmarks
@@ -36,14 +51,21 @@ def test_store_speed(tmp_path: Path) -> None:
             began = time.perf_counter()
             for start in range(0, count, size):
                 store.put_many(labels[start : start + size])
-            rows.append((f"durable puts, {size} in a transaction", f"{count / (time.perf_counter() - began):,.0f} a second"))
+            rows.append(
+                (
+                    f"durable puts, {size} in a transaction",
+                    f"{count / (time.perf_counter() - began):,.0f} a second",
+                )
+            )
         for start in range(len(store), MILLION, 10_000):
             store.put_many(made_up(start, min(MILLION, start + 10_000)))
         rows.append(("size of 1,000,000 labels", f"{store.path.stat().st_size / 1e9:.2f} GB"))
         keys = [label.key for label in made_up(500_000, 500_500)]
         for name, what in {
             "`counts()` of 1,000,000": store.counts,
-            "`recbole-alkd store list` of 1,000,000, without the printing": lambda: sum(1 for _ in tools.list_labels(store)),
+            "`recbole-alkd store list` of 1,000,000, without the printing": lambda: sum(
+                1 for _ in tools.list_labels(store)
+            ),
             "`recbole-alkd store stats` of 1,000,000": lambda: tools.stats(store),
             "`keys()` of 1,000,000": lambda: len(list(store.keys())),
             "looking up 500 of 1,000,000": lambda: store.get_many(keys),
@@ -52,7 +74,9 @@ def test_store_speed(tmp_path: Path) -> None:
         }.items():
             began, cpu = time.perf_counter(), time.process_time()
             result = what()
-            rows.append((name, f"{time.perf_counter() - began:.2f} s, of which CPU {time.process_time() - cpu:.2f} s"))
+            rows.append(
+                (name, f"{time.perf_counter() - began:.2f} s, of which CPU {time.process_time() - cpu:.2f} s")
+            )
             assert result in (MILLION, {"ok": MILLION, "failed": 0}, []) or len(result) in (1, 500)
     print("\n| what | |\n|---|---|")
     for row in rows:

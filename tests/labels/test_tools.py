@@ -1,4 +1,5 @@
-"""Store tools and ``recbole-alkd store``: what goes out comes back in; damage is found; two stores become one."""
+"""Store tools and ``recbole-alkd store``: what goes out comes back in; damage is found;
+two stores become one."""
 
 import json
 import sqlite3
@@ -11,7 +12,20 @@ from recbole_alkd.labels.cli import main
 from recbole_alkd.settings.error import AlkdError
 
 LABELS = [
-    Label("k1", ("85123A", "22423"), ("22423", "85123A"), "[1]", {"duplicate": 1}, 100, 20, 1.5, 0.25, "ok", "api|x", 1000.0),
+    Label(
+        "k1",
+        ("85123A", "22423"),
+        ("22423", "85123A"),
+        "[1]",
+        {"duplicate": 1},
+        100,
+        20,
+        1.5,
+        0.25,
+        "ok",
+        "api|x",
+        1000.0,
+    ),
     Label("k2", (), ("22423",), "I cannot \ud83d \u0000", {}, 100, 5, 0.5, 0.05, "failed", "api|x", 2000.0),
     Label("k3", ("é",), (), "", {}, teacher="null"),
 ]
@@ -43,7 +57,13 @@ def test_stats_know_what_replaced_labels_took(path: Path) -> None:
         ]
         store.put(Label("k2", ("22423",), ("22423",), usd=0.07, teacher="api|x", time=3000.0))
         after = tools.stats(store)[0]
-        assert (after.ok, after.failed, after.replaced, after.usd, after.last) == (2, 0, 1, pytest.approx(0.37), 3000.0)
+        assert (after.ok, after.failed, after.replaced, after.usd, after.last) == (
+            2,
+            0,
+            1,
+            pytest.approx(0.37),
+            3000.0,
+        )
 
 
 def test_json_lines_there_and_back(path: Path, tmp_path: Path) -> None:
@@ -85,7 +105,10 @@ def test_parquet_without_pyarrow_is_told(path: Path, tmp_path: Path, monkeypatch
         ("{", "line 2: not readable as JSON"),
         ("[]", "line 2: no label; needed are key and ranking"),
         ('{"key": "a"}', "line 2: no label"),
-        ('{"key": "a", "ranking": [], "colour": 1}', "line 2: no label; needed are key and ranking, allowed: key, ranking"),
+        (
+            '{"key": "a", "ranking": [], "colour": 1}',
+            "line 2: no label; needed are key and ranking, allowed: key, ranking",
+        ),
         ('{"key": "a", "ranking": "abc"}', "line 2: a value is of the wrong type"),
         ('{"key": "a", "ranking": [1]}', "line 2: label a: the item token 1 is not text"),
         ('{"key": "a", "ranking": [], "raw": 1}', "line 2: a value is of the wrong type"),
@@ -159,7 +182,11 @@ def test_merge(path: Path, tmp_path: Path) -> None:
         )
         other.put(Label("k4", ("z",), teacher="old"))
         assert tools.merge(store, other) == (3, 2)
-        assert [store.get(key).ranking for key in ("k1", "k2", "k4")] == [("85123A", "22423"), ("22423",), ("z",)]
+        assert [store.get(key).ranking for key in ("k1", "k2", "k4")] == [
+            ("85123A", "22423"),
+            ("22423",),
+            ("z",),
+        ]
         spent = {stats.teacher: (stats.replaced, stats.usd) for stats in tools.stats(store)}
         assert spent["old"] == (1, 0.5) and spent["api|x"] == (1, pytest.approx(0.3))
         assert tools.merge(store, other) == (3, 0)
@@ -182,7 +209,11 @@ def test_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     ]
     assert len(run("list", "--limit", "1", "--status", "ok", *store).splitlines()) == 1
     told = run("stats", *store)
-    assert "2 ok, 1 failed" in told and "200 prompt + 25 completion tokens, 0.3000 USD, 2.0 s" in told and "no price" in told
+    assert (
+        "2 ok, 1 failed" in told
+        and "200 prompt + 25 completion tokens, 0.3000 USD, 2.0 s" in told
+        and "no price" in told
+    )
     assert run("export", out, *store) == f"3 labels written to {out}\n"
     other = str(tmp_path / "new" / "store.sqlite")
     assert run("import", out, "--store", other) == f"3 of 3 labels of {out} are new in {other}\n"
@@ -199,9 +230,17 @@ def test_command(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 def test_import_keeps_rankings_whose_numbers_are_none(tmp_path: Path) -> None:
     odd = [10**30, 12.5, -1, True, "many", None, float("nan"), [1], {}]
-    lines = [{"key": f"k{n}", "ranking": ["a"], "prompt_tokens": value, "usd": value, "time": value} for n, value in enumerate(odd)]
+    lines = [
+        {"key": f"k{n}", "ranking": ["a"], "prompt_tokens": value, "usd": value, "time": value}
+        for n, value in enumerate(odd)
+    ]
     file = tmp_path / "labels.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"key": "good", "ranking": ["a"], "prompt_tokens": 12.0}]))
+    file.write_text(
+        "".join(
+            json.dumps(line) + "\n"
+            for line in [*lines, {"key": "good", "ranking": ["a"], "prompt_tokens": 12.0}]
+        )
+    )
     with LabelStore(tmp_path / "s") as store:
         assert tools.import_labels(store, file) == (10, 10)
         assert [store.get(f"k{n}").ranking for n in range(9)] == [("a",)] * 9
@@ -216,7 +255,11 @@ def test_import_of_conflicting_keys_keeps_the_first(path: Path, tmp_path: Path) 
     file.write_text("".join(json.dumps({"key": key, "ranking": ranking}) + "\n" for key, ranking in lines))
     with LabelStore(path) as store:
         assert tools.import_labels(store, file) == (4, 2)
-        assert [store.get(key).ranking for key in ("new", "k1", "k2")] == [("a",), ("85123A", "22423"), ("z",)]
+        assert [store.get(key).ranking for key in ("new", "k1", "k2")] == [
+            ("a",),
+            ("85123A", "22423"),
+            ("z",),
+        ]
 
 
 def test_odd_numbers_in_a_store_are_shown_all_the_same(path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -234,12 +277,24 @@ def test_show_prints_one_label(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     path = tmp_path / "s"
     with LabelStore(path) as store:
         store.put(
-            Label("ab12", ("7", "3"), ("3", "7", "9"), raw="[7,\x1b[31m 3]\ud83d\nend", repairs={"unknown": 2}, teacher="api|m")
+            Label(
+                "ab12",
+                ("7", "3"),
+                ("3", "7", "9"),
+                raw="[7,\x1b[31m 3]\ud83d\nend",
+                repairs={"unknown": 2},
+                teacher="api|m",
+            )
         )
         store.put(Label("ab34", ("3",)))
     main(["show", "ab1", "--store", str(path)])
     shown = capsys.readouterr().out
-    assert "key         ab12" in shown and "candidates  3 7 9" in shown and "ranking     7 3" in shown and "unknown 2" in shown
+    assert (
+        "key         ab12" in shown
+        and "candidates  3 7 9" in shown
+        and "ranking     7 3" in shown
+        and "unknown 2" in shown
+    )
     assert "[7,\\x1b[31m 3]\\ud83d\nend" in shown and "\x1b" not in shown  # no command to the terminal
     for key, words in [("ab", "2 labels begin so, such as ab12 and ab34"), ("x", "no label begins so")]:
         with pytest.raises(AlkdError, match=words):

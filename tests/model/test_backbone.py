@@ -29,7 +29,8 @@ def rows(dataset):
 @pytest.mark.parametrize("role", ["student", "teacher"])
 @pytest.mark.parametrize("name", WITH_VECTORS)
 class TestEveryBackbone:
-    """Holds for each registered name, as teacher recommender and as student; a new backbone is picked up by itself."""
+    """Holds for each registered name, as teacher recommender and as student;
+    a new backbone is picked up by itself."""
 
     @pytest.fixture
     def view(self, name, role, tiny_path, dataset):
@@ -78,12 +79,16 @@ def test_sessions_may_all_be_shorter_than_the_maximum(name, tiny_path):
     view = tiny_view(config, dataset)
     loss = view.loss(rows)
     loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(view.scores(rows["item_id_list"], rows["item_length"])).all()
+    assert (
+        torch.isfinite(loss) and torch.isfinite(view.scores(rows["item_id_list"], rows["item_length"])).all()
+    )
 
 
 def test_bert4rec_trains_at_the_mask_it_predicts_from(tiny_path, dataset, rows):
     """With only the target masked, the loss is the cross-entropy of the scores."""
-    config = tiny_config(tiny_path, student_model="BERT4Rec", student_embedding_size=8, student_config={"ft_ratio": 1.0})
+    config = tiny_config(
+        tiny_path, student_model="BERT4Rec", student_embedding_size=8, student_config={"ft_ratio": 1.0}
+    )
     view = tiny_view(config, dataset)
     view.model.eval()
     scores = view.scores(rows["item_id_list"], rows["item_length"])
@@ -92,7 +97,10 @@ def test_bert4rec_trains_at_the_mask_it_predicts_from(tiny_path, dataset, rows):
 
 def test_bert4rec_masks_items_of_the_session_and_the_target(tiny_path, dataset, rows):
     config = tiny_config(
-        tiny_path, student_model="BERT4Rec", student_embedding_size=8, student_config={"ft_ratio": 0.0, "mask_ratio": 0.5}
+        tiny_path,
+        student_model="BERT4Rec",
+        student_embedding_size=8,
+        student_config={"ft_ratio": 0.0, "mask_ratio": 0.5},
     )
     view = tiny_view(config, dataset)
     seen = []
@@ -119,7 +127,9 @@ def test_fearec_with_contrast_is_recboles(tiny_path, dataset, rows):
     config = tiny_config(tiny_path, student_model="FEARec", student_embedding_size=8, student_config=own)
     view = tiny_view(config, dataset)
     view.model.eval()
-    plain = torch.nn.functional.cross_entropy(view.scores(rows["item_id_list"], rows["item_length"]), rows["item_id"])
+    plain = torch.nn.functional.cross_entropy(
+        view.scores(rows["item_id_list"], rows["item_length"]), rows["item_id"]
+    )
     assert view.loss(rows) > plain
 
 
@@ -151,7 +161,9 @@ def test_role_config_precedence(tiny_path):
         student_config={"dropout_prob": 0.2, "hidden_size": 20},
     )  # fmt: skip
     assert (values["embedding_size"], values["hidden_size"], values["dropout_prob"]) == (12, 20, 0.2)
-    values = role_values(tiny_path, role="teacher", teacher_model="GRU4Rec", student_config={"dropout_prob": 0.2})
+    values = role_values(
+        tiny_path, role="teacher", teacher_model="GRU4Rec", student_config={"dropout_prob": 0.2}
+    )
     assert (values["embedding_size"], values["dropout_prob"]) == (100, 0.3)
 
 
@@ -197,7 +209,9 @@ def test_settings_that_a_model_cannot_be_built_with_are_named(tiny_path, dataset
 
 @pytest.mark.parametrize("role", ["student", "teacher"])
 def test_a_setting_of_a_role_that_nobody_reads_is_refused(tiny_path, role):
-    with pytest.raises(AlkdError, match=rf"{role}_config: dropout_prop: no such setting; did you mean 'dropout_prob'\?"):
+    with pytest.raises(
+        AlkdError, match=rf"{role}_config: dropout_prop: no such setting; did you mean 'dropout_prob'\?"
+    ):
         tiny_config(tiny_path, **{f"{role}_config": {"dropout_prop": 0.1}})
     with pytest.raises(AlkdError, match=rf"{role}_config: zzz: no such setting"):
         tiny_config(tiny_path, **{f"{role}_config": {"zzz": 0.1}})
@@ -244,7 +258,8 @@ def test_a_view_may_score_in_its_own_way(tiny_path, dataset, rows):
         del backbones._entries["doubled"]
     plain = tiny_view(tiny_config(tiny_path), dataset)
     torch.testing.assert_close(
-        doubled.scores(rows["item_id_list"], rows["item_length"]), 2 * plain.scores(rows["item_id_list"], rows["item_length"])
+        doubled.scores(rows["item_id_list"], rows["item_length"]),
+        2 * plain.scores(rows["item_id_list"], rows["item_length"]),
     )
 
 

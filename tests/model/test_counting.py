@@ -1,4 +1,5 @@
-"""Counts with a direction and a gap against loops over sessions; repeats; what the grid finds in sessions that have an order."""
+"""Counts with a direction and a gap against loops over sessions; repeats;
+what the grid finds in sessions that have an order."""
 
 from collections import Counter
 from itertools import pairwise
@@ -12,7 +13,13 @@ from tiny import create_dataset, tiny_config, tiny_model, training_part
 
 from recbole_alkd.model import choosing, counting
 from recbole_alkd.model.choosing import Counting, Sessions, plain, search
-from recbole_alkd.model.counting import both_ways, forward_counts, session_counts, training_sessions, with_repeats
+from recbole_alkd.model.counting import (
+    both_ways,
+    forward_counts,
+    session_counts,
+    training_sessions,
+    with_repeats,
+)
 
 N = 9
 
@@ -74,7 +81,8 @@ def test_one_endless_session_takes_no_more_than_its_clicks(monkeypatch):
 
 
 def test_today_and_the_markov_chain_are_corners_of_the_grid(tiny_path):
-    """Backward 1 and gap 1: in how many sessions two items meet. Backward 0 and gap 0: how often one follows the other."""
+    """Backward 1 and gap 1: in how many sessions two items meet.
+    Backward 0 and gap 0: how often one follows the other."""
     part = training_part(create_dataset(tiny_config(tiny_path)))
     flat, offsets = training_sessions(part)
     tables = choosing.Tables(flat, offsets, part.item_num, [1.0, 0.0])
@@ -95,7 +103,9 @@ def test_today_and_the_markov_chain_are_corners_of_the_grid(tiny_path):
 @pytest.mark.parametrize("augmentation", ["prefix", "last"])
 def test_sessions_are_whole_however_rows_are_made_and_cut(tiny_path, augmentation):
     whole = training_part(create_dataset(tiny_config(tiny_path, session_augmentation="last")))
-    cut = training_part(create_dataset(tiny_config(tiny_path, session_augmentation=augmentation, MAX_ITEM_LIST_LENGTH=2)))
+    cut = training_part(
+        create_dataset(tiny_config(tiny_path, session_augmentation=augmentation, MAX_ITEM_LIST_LENGTH=2))
+    )
     for a, b in zip(training_sessions(whole), training_sessions(cut), strict=True):
         assert np.array_equal(a, b)
 
@@ -106,8 +116,14 @@ def test_rows_of_recboles_own_data_set_become_sessions_again(tmp_path, longest):
     (tmp_path / "plain").mkdir()
     sessions = {f"u{u}": rng.permutation(12)[: 5 + u].tolist() for u in range(8)}
     clicks = [f"{u}\ti{i}\t{t}" for u, items in sessions.items() for t, i in enumerate(items)]
-    (tmp_path / "plain" / "plain.inter").write_text("\n".join(["session_id:token\titem_id:token\ttimestamp:float", *clicks]) + "\n")
-    own = {"benchmark_filename": None, "load_col": {"inter": ["session_id", "item_id", "timestamp"]}, "alias_of_item_id": None}
+    (tmp_path / "plain" / "plain.inter").write_text(
+        "\n".join(["session_id:token\titem_id:token\ttimestamp:float", *clicks]) + "\n"
+    )
+    own = {
+        "benchmark_filename": None,
+        "load_col": {"inter": ["session_id", "item_id", "timestamp"]},
+        "alias_of_item_id": None,
+    }
     leave_out = {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
     config = tiny_config(
         tmp_path,
@@ -128,7 +144,7 @@ def test_rows_of_recboles_own_data_set_become_sessions_again(tmp_path, longest):
     assert read_back == {tuple(f"i{i}" for i in items[:-2]) for items in sessions.values()}
 
 
-# -- repeats
+# repeats
 
 
 def test_repeats_are_edges_to_the_item_itself():
@@ -140,13 +156,15 @@ def test_repeats_are_edges_to_the_item_itself():
     assert with_repeats(csr_array((3, 3), dtype=np.float32), 8).nnz == 0
 
 
-# -- choosing
+# choosing
 
 
 def test_the_search_finds_the_best_of_a_large_grid_with_one_hill():
     grid = {key: [0.0, 0.25, 0.5, 0.75, 1.0] for key in Counting._fields}
     best = Counting(0.25, 0.75, 0.5, 1.0, 0.0, 0.25)
-    tried = search(grid, plain(grid), lambda how: np.full(3, -sum(abs(a - b) for a, b in zip(how, best, strict=True))))
+    tried = search(
+        grid, plain(grid), lambda how: np.full(3, -sum(abs(a - b) for a, b in zip(how, best, strict=True)))
+    )
     assert max(tried, key=lambda how: tried[how].mean()) == best
     assert len(tried) < 100 < 5**6
 
@@ -157,7 +175,16 @@ def test_a_small_grid_is_tried_whole():
 
 
 def some_rows(item_seq, length, target, masked=False):
-    return Sessions(np.array(item_seq), np.array(length), np.array(target), np.arange(len(target)), N, 10, masked, "NDCG@10")
+    return Sessions(
+        np.array(item_seq),
+        np.array(length),
+        np.array(target),
+        np.arange(len(target)),
+        N,
+        10,
+        masked,
+        "NDCG@10",
+    )
 
 
 def test_earlier_items_are_targets_where_sessions_are_few():
@@ -179,13 +206,15 @@ def test_sessions_that_cannot_gain_are_left_out_and_no_others(sessions, masked):
     tables = choosing.Tables(*flattened(sessions), N, [1.0, 0.0])
     seq = rng.integers(1, N, size=(20, 3))
     rows = some_rows(seq, rng.integers(1, 4, size=20), rng.integers(1, N, size=20), masked)
-    rows = choosing.replace(rows, item_seq=np.where(np.arange(3) < rows.length[:, None], seq, 0), metric="MRR@2")
+    rows = choosing.replace(
+        rows, item_seq=np.where(np.arange(3) < rows.length[:, None], seq, 0), metric="MRR@2"
+    )
     moving = rows.undecided(tables.widest(), tables.counts)
     for how in (Counting(), Counting(backward=0, gap_decay=0, decay=0), Counting(repeat=8 * (not masked))):
         assert not rows.gains(tables(how), tables.counts, how.decay)[~moving].any()
 
 
-# -- what is found in data whose order or repeats are known
+# what is found in data whose order or repeats are known
 
 
 def write(folder, sessions, counts):
@@ -220,7 +249,9 @@ PLAIN = {"knn_backward": 1.0, "knn_gap_decay": 1.0, "knn_repeat": 0}
 def test_counting_forward_finds_an_order_in_time(tmp_path):
     """Every item leads on to the next few, never back; today's counting cannot tell the two apart."""
     rng = np.random.default_rng(1)
-    sessions = [np.cumsum([rng.integers(200), *rng.integers(1, 4, size=rng.integers(3, 9))]) % 200 for _ in range(900)]
+    sessions = [
+        np.cumsum([rng.integers(200), *rng.integers(1, 4, size=rng.integers(3, 9))]) % 200 for _ in range(900)
+    ]
     folder = write(tmp_path, sessions, (500, 200, 200))
     chosen, ndcg = test_ndcg(folder)
     assert chosen["backward"] < 1
@@ -233,7 +264,9 @@ def test_repeats_are_found_where_sessions_come_back(tmp_path):
     sessions = []
     for _ in range(900):
         session = rng.integers(300, size=4).tolist()
-        session += [session[-rng.integers(1, 4)] if rng.random() < 0.5 else int(rng.integers(300)) for _ in range(4)]
+        session += [
+            session[-rng.integers(1, 4)] if rng.random() < 0.5 else int(rng.integers(300)) for _ in range(4)
+        ]
         sessions.append(session)
     folder = write(tmp_path, sessions, (500, 200, 200))
     chosen, ndcg = test_ndcg(folder)

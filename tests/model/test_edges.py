@@ -40,14 +40,20 @@ def test_nearest_edges_equal_the_loop(monkeypatch, neighbors, least):
     expected = np.zeros((12, 12))
     for i in known:
         a = vectors[i] - mean
-        cosine = {j: a @ (vectors[j] - mean) / np.linalg.norm(a) / np.linalg.norm(vectors[j] - mean) for j in known if j != i}
+        cosine = {
+            j: a @ (vectors[j] - mean) / np.linalg.norm(a) / np.linalg.norm(vectors[j] - mean)
+            for j in known
+            if j != i
+        }
         for j in sorted(cosine, key=cosine.get, reverse=True)[:neighbors]:
             if cosine[j] > least:
                 expected[i, j] = cosine[j] ** 3
     np.testing.assert_allclose(edges.nearest_edges(vectors, neighbors, least).toarray(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("vectors", [np.zeros((5, 2)), np.array([[0, 0], [1, 2], [0, 0]]), np.array([[0, 0], [1, 2], [1, 2]])])
+@pytest.mark.parametrize(
+    "vectors", [np.zeros((5, 2)), np.array([[0, 0], [1, 2], [0, 0]]), np.array([[0, 0], [1, 2], [1, 2]])]
+)
 def test_vectors_that_say_nothing_give_no_edge(vectors):
     assert edges.nearest_edges(vectors, 20, 0.3).nnz == 0
 
@@ -68,5 +74,7 @@ def test_scale_and_sum():
     scaled = edges.like(new, table)
     assert np.median(scaled.data) == np.median(table.data) == 4
     assert edges.like(new, csr_array((3, 3))) is new
-    np.testing.assert_allclose(edges.added(table, scaled, 0.5).toarray(), table.toarray() + 0.5 * scaled.toarray())
+    np.testing.assert_allclose(
+        edges.added(table, scaled, 0.5).toarray(), table.toarray() + 0.5 * scaled.toarray()
+    )
     assert edges.added(table, scaled, 0.0) is table

@@ -1,4 +1,5 @@
-"""Refined weights of neighbour tables: logits against the loop, edges that stay, and never worse on validation."""
+"""Refined weights of neighbour tables: logits against the loop, edges that stay,
+and never worse on validation."""
 
 import numpy as np
 import pytest
@@ -16,7 +17,11 @@ def sessions(count, seed=0):
     """Even items follow even ones, odd ones odd ones."""
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.permutation(np.arange(1 + k % 2, N, 2))[:4] for k in range(count)])
-    return drawn[:, :3] * (np.arange(3) < 1 + np.arange(count)[:, None] % 3), 1 + np.arange(count) % 3, drawn[:, 3]
+    return (
+        drawn[:, :3] * (np.arange(3) < 1 + np.arange(count)[:, None] % 3),
+        1 + np.arange(count) % 3,
+        drawn[:, 3],
+    )
 
 
 def full_table():
@@ -85,9 +90,13 @@ def test_a_refined_student_is_as_large_and_not_worse_on_validation(tiny_path, pa
     assert chosen["refined_after"] >= chosen["refined_before"]
     assert (chosen["refined_epoch"] > 0) == (not torch.equal(model.weights, fitted[0][1].weights))
     config = tiny_config(tiny_path, model="SessionKNN", knn_refine_epochs=5)
-    assert "refined_epoch" not in tiny_model(config, parts[0]).fit_table(parts[0]), "nothing is chosen without validation"
+    assert "refined_epoch" not in tiny_model(config, parts[0]).fit_table(parts[0]), (
+        "nothing is chosen without validation"
+    )
 
 
 def test_bad_epochs_are_named(tiny_path, parts):
-    with pytest.raises(AlkdError, match="knn_refine_epochs: -1 is not allowed; allowed: an integer of at least 0"):
+    with pytest.raises(
+        AlkdError, match="knn_refine_epochs: -1 is not allowed; allowed: an integer of at least 0"
+    ):
         tiny_model(tiny_config(tiny_path, model="SessionKNN", knn_refine_epochs=-1), parts[0])

@@ -1,4 +1,5 @@
-"""The sampled softmax against a loop and against the full softmax, and Adam on touched rows against torch's."""
+"""The sampled softmax against a loop and against the full softmax, and Adam on touched rows
+against torch's."""
 
 import math
 
@@ -34,8 +35,16 @@ def loss_of(tiny_path, part, name="SessionFPMC", sparse=False, how=PLAIN, **own)
 
 def some_batch(rows=3, draws=5, size=4):
     rng = torch.Generator().manual_seed(3)
-    vectors = [torch.randn(n, size, generator=rng, dtype=torch.double, requires_grad=True) for n in (rows, rows, draws)]
-    return vectors, torch.tensor([7, 2, 9]), torch.tensor([2, 5, 9, 9, 1]), torch.randn(draws, generator=rng, dtype=torch.double)
+    vectors = [
+        torch.randn(n, size, generator=rng, dtype=torch.double, requires_grad=True)
+        for n in (rows, rows, draws)
+    ]
+    return (
+        vectors,
+        torch.tensor([7, 2, 9]),
+        torch.tensor([2, 5, 9, 9, 1]),
+        torch.randn(draws, generator=rng, dtype=torch.double),
+    )
 
 
 def test_the_loss_equals_the_loop():
@@ -43,7 +52,9 @@ def test_the_loss_equals_the_loop():
     losses = []
     for b in range(3):
         own = (session[b] @ positive[b]).item()
-        others = [(session[b] @ negative[k] - log_expected[k]).item() for k in range(5) if target[b] != drawn[k]]
+        others = [
+            (session[b] @ negative[k] - log_expected[k]).item() for k in range(5) if target[b] != drawn[k]
+        ]
         losses.append(math.log(sum(math.exp(logit - own) for logit in [own, *others])))
     value = sampled_loss(session, positive, negative, target, drawn, log_expected)
     assert value.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
@@ -61,7 +72,9 @@ def test_large_logits_do_not_overflow():
     assert torch.isfinite(value) and torch.isfinite(session.grad).all()
 
 
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=9), st.lists(st.integers(1, 6), min_size=1, max_size=9))
+@given(
+    st.lists(st.integers(1, 6), min_size=1, max_size=9), st.lists(st.integers(1, 6), min_size=1, max_size=9)
+)
 @settings(max_examples=60, deadline=None)
 def test_accidental_hits_are_those_of_the_whole_matrix(target, drawn):
     target, drawn = torch.tensor(target), torch.tensor(drawn)
@@ -73,11 +86,15 @@ def test_accidental_hits_are_those_of_the_whole_matrix(target, drawn):
 def test_many_draws_give_the_full_softmax(tiny_path, part):
     """The mean over draws of the sum of exp(logits), the target apart, is the sum over all other items."""
     torch.manual_seed(0)
-    loss = loss_of(tiny_path, part, how=TrainingSettings(softmax_negatives=60_000, softmax_l2=0.0, softmax_dropout=0.0))
+    loss = loss_of(
+        tiny_path, part, how=TrainingSettings(softmax_negatives=60_000, softmax_l2=0.0, softmax_dropout=0.0)
+    )
     rows, view = part.inter_feat, loss.view
     full = view.scores(rows["item_id_list"], rows["item_length"])
     full[:, 0] = -torch.inf
-    assert float(loss(rows).detach()) == pytest.approx(float(cross_entropy(full, rows["item_id"]).detach()), rel=5e-3)
+    assert float(loss(rows).detach()) == pytest.approx(
+        float(cross_entropy(full, rows["item_id"]).detach()), rel=5e-3
+    )
 
 
 @pytest.mark.parametrize("uniform", [0.25, 1.0])
@@ -108,12 +125,17 @@ def test_l2_is_on_the_vectors_that_are_looked_up(tiny_path, part):
         for item in items
         if item
     )
-    targets = sum(float(model.output_embedding.weight[item].square().sum().detach()) for item in rows["item_id"].tolist())
+    targets = sum(
+        float(model.output_embedding.weight[item].square().sum().detach())
+        for item in rows["item_id"].tolist()
+    )
     assert losses[1] - losses[0] == pytest.approx(0.5 * (inside + targets) / len(rows), rel=1e-4)
 
 
 @given(
-    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=5), st.floats(0, 0.99), st.integers(0, 99)
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=5),
+    st.floats(0, 0.99),
+    st.integers(0, 99),
 )
 @settings(max_examples=60, deadline=None)
 def test_dropped_sessions_are_sub_sessions_in_order(sessions, rate, seed):
@@ -144,8 +166,12 @@ def test_every_backbone_with_vectors_gets_the_same_gradient_sparse_or_dense(tiny
         value = loss(rows)
         assert value.ndim == 0 and torch.isfinite(value)
         value.backward()
-        grads.append({key: p.grad.to_dense() for key, p in loss.view.model.named_parameters() if p.grad is not None})
-        assert not any(m.sparse for m in loss.view.model.modules() if isinstance(m, torch.nn.Embedding)), "set back"
+        grads.append(
+            {key: p.grad.to_dense() for key, p in loss.view.model.named_parameters() if p.grad is not None}
+        )
+        assert not any(m.sparse for m in loss.view.model.modules() if isinstance(m, torch.nn.Embedding)), (
+            "set back"
+        )
     assert grads[0].keys() == grads[1].keys()
     for key, gradient in grads[0].items():
         torch.testing.assert_close(grads[1][key], gradient, atol=1e-6, rtol=1e-4)
@@ -163,18 +189,22 @@ def test_only_looked_up_rows_have_a_gradient(tiny_path, part):
 
 @pytest.mark.parametrize("augmentation", ["prefix", "last"])
 def test_draws_know_the_labels_of_backward_rows(tiny_path, augmentation):
-    config = tiny_config(tiny_path, train_loss="sampled_softmax", train_backwards=True, session_augmentation=augmentation)
+    config = tiny_config(
+        tiny_path, train_loss="sampled_softmax", train_backwards=True, session_augmentation=augmentation
+    )
     part = training_part(create_dataset(config))
     labels = part.inter_feat["item_id"].tolist() + part.backward_rows()["item_id"].tolist()
     assert sorted(tiny_model(config, part).own_loss.targets.tolist()) == sorted(labels)
 
 
-# -- in a run
+# in a run
 
 
 def test_train_loss_replaces_the_backbones_own(tiny_path, part):
     rows = part.inter_feat
-    own, sampled = (tiny_model(tiny_config(tiny_path, train_loss=name), part) for name in (None, "sampled_softmax"))
+    own, sampled = (
+        tiny_model(tiny_config(tiny_path, train_loss=name), part) for name in (None, "sampled_softmax")
+    )
     torch.manual_seed(0)
     first = float(sampled.calculate_loss(rows).detach())
     torch.manual_seed(0)
@@ -184,21 +214,24 @@ def test_train_loss_replaces_the_backbones_own(tiny_path, part):
     assert sampled.state_dict().keys() == own.state_dict().keys(), "the saved student is the plain one"
 
 
-@pytest.mark.parametrize(("own", "rows"), [({}, True), ({"weight_decay": 0.1}, False), ({"learner": "sgd"}, False)])
+@pytest.mark.parametrize(
+    ("own", "rows"), [({}, True), ({"weight_decay": 0.1}, False), ({"learner": "sgd"}, False)]
+)
 def test_rows_are_updated_alone_where_the_optimizer_can(tiny_path, own, rows):
     assert updates_rows(tiny_config(tiny_path, train_loss="sampled_softmax", **own)) is rows
     assert not updates_rows(tiny_config(tiny_path, train_loss=None, **own))
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("train_loss", "softmax"), ("softmax_uniform", 0), ("softmax_dropout", 1.0), ("softmax_negatives", 0)]
+    ("key", "value"),
+    [("train_loss", "softmax"), ("softmax_uniform", 0), ("softmax_dropout", 1.0), ("softmax_negatives", 0)],
 )
 def test_bad_settings_are_named(tiny_path, key, value):
     with pytest.raises(AlkdError, match=f"{key}: .*allowed"):
         settings_of(tiny_config(tiny_path, **{key: value}))
 
 
-# -- Adam on touched rows
+# Adam on touched rows
 
 
 def test_dense_gradients_get_torchs_adam():

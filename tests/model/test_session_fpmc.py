@@ -111,8 +111,12 @@ def test_losses_are_the_named_ones(setup, tiny_path):
     _, dataset, model = setup
     rows = training_rows(dataset)
     session = model(rows["item_id_list"], rows["item_length"])
-    torch.testing.assert_close(model.calculate_loss(rows), in_batch_bpr(session, model.output_embedding(rows["item_id"])))
-    entropy = tiny_model(tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, loss_type="CE"), dataset)
+    torch.testing.assert_close(
+        model.calculate_loss(rows), in_batch_bpr(session, model.output_embedding(rows["item_id"]))
+    )
+    entropy = tiny_model(
+        tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, loss_type="CE"), dataset
+    )
     probabilities = torch.softmax(entropy.full_sort_predict(rows).double(), 1)
     expected = -torch.log(probabilities.gather(1, rows["item_id"].unsqueeze(1))).mean()
     assert float(entropy.calculate_loss(rows).detach()) == pytest.approx(float(expected.detach()), rel=1e-5)

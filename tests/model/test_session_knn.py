@@ -1,4 +1,5 @@
-"""SessionKNN against loops over sessions, and its table through cutting, saving and RecBole's own entry points."""
+"""SessionKNN against loops over sessions, and its table through cutting, saving and RecBole's own entry
+points."""
 
 import math
 import re
@@ -34,7 +35,9 @@ def parts(tiny_path):
 
 
 def fitted(tiny_path, parts, tuned=False, **own):
-    model = tiny_model(tiny_config(tiny_path, model="SessionKNN", **({} if tuned else FIXED), **own), parts[0])
+    model = tiny_model(
+        tiny_config(tiny_path, model="SessionKNN", **({} if tuned else FIXED), **own), parts[0]
+    )
     model.fit_table(parts[0], parts[1] if tuned else None)
     return model
 
@@ -66,7 +69,9 @@ def oracle_scores(weights, count, session, decay=0.7, last=10):
 
 def row(*sessions):
     width = max(map(len, sessions))
-    return torch.tensor([list(s) + [0] * (width - len(s)) for s in sessions]), torch.tensor([len(s) for s in sessions])
+    return torch.tensor([list(s) + [0] * (width - len(s)) for s in sessions]), torch.tensor(
+        [len(s) for s in sessions]
+    )
 
 
 def test_scores_equal_the_loop(tiny_path, parts):
@@ -128,7 +133,7 @@ def test_checkerboard_sessions_get_items_of_their_own_colour(tmp_path):
         assert not set(best) & set(items)
 
 
-# -- the table
+# the table
 
 
 @st.composite
@@ -192,11 +197,15 @@ def test_ranks_equal_those_of_the_dense_scores(table, data):
     dense = table.toarray()
     dense[:, 0] = 0
     table = csr_array(dense)
-    rows = data.draw(st.lists(st.lists(st.integers(1, n - 1), min_size=1, max_size=3), min_size=1, max_size=4))
+    rows = data.draw(
+        st.lists(st.lists(st.integers(1, n - 1), min_size=1, max_size=3), min_size=1, max_size=4)
+    )
     target = np.array(data.draw(st.lists(st.integers(1, n - 1), min_size=len(rows), max_size=len(rows))))
     item_seq, length = (part.numpy() for part in row(*rows))
     profile = neighbours.profiles(item_seq, length, 0.5, 10, n)
-    excluded = csr_array(np.array([[float(item in items) for item in range(n)] for items in rows], dtype=np.float32))
+    excluded = csr_array(
+        np.array([[float(item in items) for item in range(n)] for items in rows], dtype=np.float32)
+    )
     for masked in (None, excluded):
         scores = profile.toarray() @ dense + PRIOR * counts
         if masked is not None:
@@ -209,7 +218,7 @@ def test_ranks_equal_those_of_the_dense_scores(table, data):
         assert ranks.tolist() == expected
 
 
-# -- settings and choices
+# settings and choices
 
 
 def test_validation_chooses_the_best_of_the_grid(tiny_path):
@@ -232,7 +241,9 @@ def test_validation_chooses_the_best_of_the_grid(tiny_path):
             other = tiny_model(tiny_config(tiny_path, model="SessionKNN", **own), parts[0])
             other.fit_table(parts[0])
             gains = [[] for _ in range(LENGTH)]
-            for items, length, label in zip(*(rows[k].tolist() for k in ("item_id_list", "item_length", "item_id")), strict=True):
+            for items, length, label in zip(
+                *(rows[k].tolist() for k in ("item_id_list", "item_length", "item_id")), strict=True
+            ):
                 session = [*items[:length], label]
                 for back in range(length):
                     scores = other.scores(*row(session[: length - back]))[0]
@@ -263,7 +274,10 @@ def test_without_validation_the_middle_is_taken(tiny_path, parts):
         ({"knn_decay": [0.5, float("inf")]}, "knn_decay: .*inf"),
         ({"knn_backward": 1.5}, "knn_backward: 1.5 is not allowed; allowed: a number from 0 to 1"),
         ({"knn_gap_decay": [0.5, -1]}, "knn_gap_decay: .* from 0 to 1"),
-        ({"knn_repeat": "often"}, "knn_repeat: 'often' \\(str\\) is not allowed; allowed: a number of at least 0"),
+        (
+            {"knn_repeat": "often"},
+            "knn_repeat: 'often' \\(str\\) is not allowed; allowed: a number of at least 0",
+        ),
         ({"knn_last_items": 0}, "knn_last_items: 0"),
         ({"student_neighbors": 3, "student_bytes": 900}, "student_bytes: .*one of the two"),
         ({"student_neighbors": 0}, "student_neighbors: 0"),
@@ -274,7 +288,7 @@ def test_bad_settings_are_named(tiny_path, parts, own, words):
         tiny_model(tiny_config(tiny_path, model="SessionKNN", **own), parts[0])
 
 
-# -- RecBole
+# RecBole
 
 
 def test_it_runs_alone_and_its_checkpoint_is_safe_to_read(tmp_path, monkeypatch):
@@ -323,14 +337,16 @@ def test_the_log_says_what_the_grid_cost_and_by_how_much_it_won(tiny_path, parts
     assert facts["over_next"] >= 0
 
 
-# -- edges
+# edges
 
 
 def edges_to(part, answer):
     """Edges from the newest item of every row of a part to ``answer`` of the row's target."""
     n, rows = part.item_num, part.inter_feat
     newest = rows["item_id_list"].gather(1, rows["item_length"].unsqueeze(1) - 1).squeeze(1).numpy()
-    matrix = csr_array((np.ones(len(newest), dtype=np.float32), (newest, answer(rows["item_id"].numpy()))), shape=(n, n))
+    matrix = csr_array(
+        (np.ones(len(newest), dtype=np.float32), (newest, answer(rows["item_id"].numpy()))), shape=(n, n)
+    )
     matrix.sum_duplicates()
     return matrix
 
@@ -341,7 +357,12 @@ def test_edges_that_say_nothing_get_no_weight_and_those_that_do_get_one(tmp_path
     config = tiny_config(tmp_path, model="SessionKNN", student_neighbors=neighbors, **FIXED)
     train, valid, _ = create_dataset(config).build()
     model, chance = tiny_model(config, train), []
-    assert model.fit_table(train, valid, {"text": lambda _: edges_to(valid, lambda target: target)})["text_weight"] > 0
+    assert (
+        model.fit_table(train, valid, {"text": lambda _: edges_to(valid, lambda target: target)})[
+            "text_weight"
+        ]
+        > 0
+    )
     plain = len(model.fit_table(train, valid) and model.weights)
     for seed in range(8):
         order = np.random.default_rng(seed).permutation(train.item_num - 1) + 1

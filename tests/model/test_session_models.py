@@ -1,4 +1,5 @@
-"""AttMix and SessionSTAMP against their formulas, written out with loops; the losses that the paper's backbones share."""
+"""AttMix and SessionSTAMP against their formulas, written out with loops;
+the losses that the paper's backbones share."""
 
 import math
 
@@ -43,7 +44,7 @@ def unit(x):
     return x / x.norm()
 
 
-# -- SessionSTAMP
+# SessionSTAMP
 
 
 def stamp_by_hand(model, session):
@@ -63,7 +64,9 @@ def test_stamp_equals_its_formula(tiny_path):
             parameter.normal_()
         model.input_embedding.weight[0].zero_()
     sessions = [[i for i in row if i] for row in rows["item_id_list"].tolist()]
-    torch.testing.assert_close(encode(model, rows), torch.stack([stamp_by_hand(model, s) for s in sessions]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        encode(model, rows), torch.stack([stamp_by_hand(model, s) for s in sessions]), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_stamp_without_attention_is_the_mean(tiny_path):
@@ -82,19 +85,23 @@ def test_stamp_starts_as_published_but_for_the_padding(tiny_path):
     assert torch.equal(model.bias, torch.zeros(64))
 
 
-# -- AttMix
+# AttMix
 
 
 @torch.no_grad()
 def attmix_by_hand(model, session, width):
     """One session; lists of vectors by position, level and head, as the formula has them."""
     d, heads, k = model.input_embedding.weight.shape[1], model.heads, model.last_k
-    x = [unit(model.input_embedding.weight[item]) for item in session] + [torch.zeros(d)] * (width - len(session))
+    x = [unit(model.input_embedding.weight[item]) for item in session] + [torch.zeros(d)] * (
+        width - len(session)
+    )
     newest = [x[len(session) - 1 - j] if j < len(session) else torch.zeros(d) for j in range(k)]
     levels = [linear(model.level_queries[i], torch.cat(newest[: i + 1])) for i in range(k)]
     norms = [math.sqrt(sum(float(level[f]) ** 2 for level in levels)) + 1e-12 for f in range(d)]
     levels = [level / torch.tensor(norms) for level in levels]
-    q, c, v = ([linear(w, item) for item in items] for w, items in ((model.w0, levels), (model.w1, x), (model.w2, x)))
+    q, c, v = (
+        [linear(w, item) for item in items] for w, items in ((model.w0, levels), (model.w1, x), (model.w2, x))
+    )
     size = d // heads
 
     def pieces(vectors):
@@ -108,16 +115,22 @@ def attmix_by_hand(model, session, width):
     queries, keys = pieces(q), pieces(c)
     pooled = []
     for h in range(heads):
-        by_level = [softmax([2 * sigmoid(float(queries[h][i] @ keys[h][p])) for p in range(width)]) for i in range(k)]
+        by_level = [
+            softmax([2 * sigmoid(float(queries[h][i] @ keys[h][p])) for p in range(width)]) for i in range(k)
+        ]
         mixed = [sum(level[p] ** model.l_p for level in by_level) ** (1 / model.l_p) for p in range(width)]
         weights = softmax([2 * mixed[p] for p in range(len(session))])
         pooled.append(sum(weights[p] * v[p][h * size : (h + 1) * size] for p in range(len(session))))
     a = torch.cat(pooled)
-    a = (a - a.mean()) / torch.sqrt(a.var(unbiased=False) + 1e-8) * model.layer_norm.weight + model.layer_norm.bias
+    a = (a - a.mean()) / torch.sqrt(
+        a.var(unbiased=False) + 1e-8
+    ) * model.layer_norm.weight + model.layer_norm.bias
     return unit(linear(model.transform, torch.cat([a, newest[0]])))
 
 
-@pytest.mark.parametrize("own", [{}, {"proper_heads": True}, {"l_p": 3, "heads": 3}, {"tie": True, "item_norm": True, "scale": 16}])
+@pytest.mark.parametrize(
+    "own", [{}, {"proper_heads": True}, {"l_p": 3, "heads": 3}, {"tie": True, "item_norm": True, "scale": 16}]
+)
 def test_attmix_equals_its_formula(tiny_path, own):
     model, rows = make(tiny_path, "AttMix", **own)
     model = model.double().eval()
@@ -195,7 +208,10 @@ def test_attmix_of_the_original_has_one_table_and_scaled_cosines(tiny_path):
         ({"heads": 4}, r"heads: 4 does not divide the embedding size 6"),
         ({"last_k": 7}, r"last_k: 7 is not allowed for AttMix; allowed: 1 to MAX_ITEM_LIST_LENGTH \(6\)"),
         ({"last_k": 0}, r"last_k: 0 is not allowed"),
-        ({"loss_type": "TOP1"}, r"AttMix: loss_type: 'TOP1' is not allowed; allowed: BPR_INBATCH \| CE \| BPR \| BCE"),
+        (
+            {"loss_type": "TOP1"},
+            r"AttMix: loss_type: 'TOP1' is not allowed; allowed: BPR_INBATCH \| CE \| BPR \| BCE",
+        ),
     ],
 )
 def test_attmix_says_what_cannot_be(tiny_path, own, message):
@@ -203,7 +219,7 @@ def test_attmix_says_what_cannot_be(tiny_path, own, message):
         make(tiny_path, "AttMix", **own)
 
 
-# -- all three
+# all three
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -243,7 +259,9 @@ def test_losses_are_the_named_ones(tiny_path, name, loss_type):
     elif loss_type == "CE":
         expected = -float(torch.log_softmax(scores, 1).gather(1, target.unsqueeze(1)).mean())
     else:
-        drawn = draw_items(torch.cat([rows["item_id_list"], target.unsqueeze(1)], 1), 3, model.n_items).tolist()
+        drawn = draw_items(
+            torch.cat([rows["item_id_list"], target.unsqueeze(1)], 1), 3, model.n_items
+        ).tolist()
         total = 0.0
         for row, (item, negatives) in enumerate(zip(target.tolist(), drawn, strict=True)):
             assert not {*negatives} & {0, item, *rows["item_id_list"][row].tolist()}
@@ -287,7 +305,9 @@ def test_it_runs_alone_under_recboles_stock_trainer(tiny_path, tmp_path, monkeyp
 @pytest.mark.parametrize("name", OWN)
 def test_as_student_it_may_use_sampled_losses(tiny_path, name):
     extra = {"last_k": 4} if name == "AttMix" else {}
-    config = tiny_config(tiny_path, student_model=name, student_config={"loss_type": "BCE", "loss_negatives": 2, **extra})
+    config = tiny_config(
+        tiny_path, student_model=name, student_config={"loss_type": "BCE", "loss_negatives": 2, **extra}
+    )
     part = training_part(create_dataset(config))
     loss = tiny_model(config, part).calculate_loss(part.inter_feat)
     loss.backward()

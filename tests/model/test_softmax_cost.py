@@ -46,6 +46,9 @@ def test_cost_of_a_loss_and_its_gradient(capsys):
                         begin = time.perf_counter()
                         rival(*inputs, target, drawn, log_expected).backward()
                         taken[rival].append(1000 * (time.perf_counter() - begin))
-                print(f"{f'dimension {size}{words}':22}" + "".join(f"{median(times):18.1f}" for times in taken.values()))
+                print(
+                    f"{f'dimension {size}{words}':22}"
+                    + "".join(f"{median(times):18.1f}" for times in taken.values())
+                )
         one, other = (rival(session, table, target, drawn, log_expected).item() for rival in rivals[1:])
     assert one == pytest.approx(other, rel=1e-5)

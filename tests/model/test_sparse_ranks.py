@@ -1,4 +1,5 @@
-"""Ranks from sparse scores against those of a row of all items: ties, repeats, popularity, items that are left out."""
+"""Ranks from sparse scores against those of a row of all items: ties, repeats, popularity,
+items that are left out."""
 
 import numpy as np
 import pytest
@@ -28,15 +29,22 @@ def drawn(data, model, weights):
     """A table of few different weights, so that many scores are equal, and sessions with repeats."""
     n = model.n_items
     rng = np.random.default_rng(data.draw(st.integers(0, 2**20)))
-    table = np.where(rng.random((n, n)) < data.draw(st.sampled_from([0, 0.05, 0.3, 1])), rng.choice(weights, size=(n, n)), 0)
+    table = np.where(
+        rng.random((n, n)) < data.draw(st.sampled_from([0, 0.05, 0.3, 1])),
+        rng.choice(weights, size=(n, n)),
+        0,
+    )
     table[0] = table[:, 0] = 0
     counts = rng.integers(0, data.draw(st.sampled_from([1, 3, 1000])), size=n)
     counts[0] = 0
     model.set_table(csr_array(table.astype(np.float32)), counts, data.draw(st.sampled_from([0.0, 0.5, 1.0])))
     rows, width = data.draw(st.integers(1, 6)), 5
     length = torch.from_numpy(rng.integers(1, width + 1, size=rows))
-    some = rng.integers(1, n, size=4)  # few items, so that a session has one of them twice, and the target is often among them
-    item_seq = torch.from_numpy(rng.choice(some, size=(rows, width)) * (np.arange(width) < length.numpy()[:, None]))
+    # few items, so that a session has one of them twice, and the target is often among them
+    some = rng.integers(1, n, size=4)
+    item_seq = torch.from_numpy(
+        rng.choice(some, size=(rows, width)) * (np.arange(width) < length.numpy()[:, None])
+    )
     target = np.where(rng.random(rows) < 0.5, rng.choice(some, size=rows), rng.integers(1, n, size=rows))
     return item_seq, length, torch.from_numpy(target)
 
@@ -81,8 +89,12 @@ def test_simple_recommenders_rank_as_a_row_of_all_scores_does(kind, masked, tmp_
     simple = SimpleRecommender(kind, train, valid, mask_session_items=masked)
     rows = test.inter_feat
     item_seq, target = rows["item_id_list"], rows["item_id"]
-    assert 20 < (item_seq == target.unsqueeze(1)).any(1).sum() < 80, "some targets are in the session, others are not"
-    profile = profiles(item_seq.numpy(), rows["item_length"].numpy(), simple.decay, simple.last_items, train.item_num)
+    assert 20 < (item_seq == target.unsqueeze(1)).any(1).sum() < 80, (
+        "some targets are in the session, others are not"
+    )
+    profile = profiles(
+        item_seq.numpy(), rows["item_length"].numpy(), simple.decay, simple.last_items, train.item_num
+    )
     scores = torch.from_numpy((profile @ simple.table).toarray() + PRIOR * simple.count)
     if masked:
         scores = scores.scatter(1, item_seq, -torch.inf)
@@ -93,7 +105,12 @@ def test_simple_recommenders_rank_as_a_row_of_all_scores_does(kind, masked, tmp_
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_loader_gives_the_ranks_of_full_sort_predict(name, masked, tmp_path, monkeypatch):
     folder = write_repeats(tmp_path, (200, 50, 100))
-    own = {"student_model": name, "mask_session_items": masked, "MAX_ITEM_LIST_LENGTH": 8, "eval_batch_size": 30}
+    own = {
+        "student_model": name,
+        "mask_session_items": masked,
+        "MAX_ITEM_LIST_LENGTH": 8,
+        "eval_batch_size": 30,
+    }
     config = tiny_config(folder, dataset="again", **own)
     train, valid, test = data_preparation(config, create_dataset(config))
     model = tiny_model(config, train._dataset).eval()

@@ -1,4 +1,5 @@
-"""Late fusion: exact where a session vector is a mean, a sum of scores everywhere, and honest about its size."""
+"""Late fusion: exact where a session vector is a mean, a sum of scores everywhere, and honest
+about its size."""
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ def part(tiny_path):
 
 
 def student(tiny_path, part, name="SessionFPMC", **own):
-    config = tiny_config(tiny_path, student_model=name, student_embedding_size=8, student_config=EXTRA.get(name, {}), **own)
+    config = tiny_config(
+        tiny_path, student_model=name, student_embedding_size=8, student_config=EXTRA.get(name, {}), **own
+    )
     return tiny_model(config, part).eval()
 
 
@@ -82,7 +85,9 @@ def test_a_state_says_what_is_served(tiny_path, part):
     fresh.load_state_dict(state)
     assert torch.equal(fresh.full_sort_predict(rows), model.full_sort_predict(rows))
     fresh.load_state_dict(plain)
-    assert fresh.titles.vectors is None and not torch.equal(fresh.full_sort_predict(rows), model.full_sort_predict(rows))
+    assert fresh.titles.vectors is None and not torch.equal(
+        fresh.full_sort_predict(rows), model.full_sort_predict(rows)
+    )
 
 
 def test_a_table_of_other_items_is_refused():
@@ -99,7 +104,11 @@ def test_coordinates_keep_the_angles_that_they_have_room_for():
     cosine = centred @ centred.T / np.outer(*[np.linalg.norm(centred, axis=1)] * 2)
     for size, width in ((3, 3), (12, 12), (99, 12)):
         coordinates = title_coordinates(vectors, size)
-        assert coordinates.shape == (50, width) and coordinates.dtype == np.float32 and not coordinates[[0, 7]].any()
+        assert (
+            coordinates.shape == (50, width)
+            and coordinates.dtype == np.float32
+            and not coordinates[[0, 7]].any()
+        )
         np.testing.assert_allclose(coordinates[known] @ coordinates[known].T, cosine, atol=1e-3)
     assert title_coordinates(vectors, 1)[known].std() == pytest.approx(1, abs=0.1)  # a sign is left
     assert not title_coordinates(np.zeros((5, 3)), 2).any()

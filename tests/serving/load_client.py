@@ -1,6 +1,7 @@
 """Requests at a fixed rate over many connections, whether answers come or not (an open loop).
 
-A time is from when a request was due to the end of its answer: where the service or this client falls behind, what waits counts.
+A time is from when a request was due to the end of its answer: where the service or this client falls behind,
+what waits counts.
 
     python tests/serving/load_client.py PORT --rate 1000 --seconds 60 --connections 200 --items 43000
 """
@@ -40,7 +41,9 @@ class Connection(asyncio.Protocol):
         if len(self.got) < end + 4 + int(self.got[at + 16 : self.got.index(b"\r", at)]):
             return
         due, self.due = self.due, None
-        self.load.done(self, time.perf_counter() - due, self.got.startswith(b"HTTP/1.1 200 ") and b'"item"' in self.got)
+        self.load.done(
+            self, time.perf_counter() - due, self.got.startswith(b"HTTP/1.1 200 ") and b'"item"' in self.got
+        )
         self.got.clear()
 
     def connection_lost(self, error):
@@ -57,8 +60,17 @@ class Load:
         for _ in range(2000):
             history = [str(FIRST + rng.randrange(items)) for _ in range(rng.randint(1, 10))]
             body = json.dumps({"history": history, "k": k}).encode()
-            self.requests.append(b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        self.free, self.waiting, self.times, self.failures, self.sent, self.ending = deque(), deque(), [], 0, 0, False
+            self.requests.append(
+                b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+        self.free, self.waiting, self.times, self.failures, self.sent, self.ending = (
+            deque(),
+            deque(),
+            [],
+            0,
+            0,
+            False,
+        )
 
     def done(self, connection, seconds, good):
         self.times.append(seconds)
@@ -115,7 +127,13 @@ def main():
     times = sorted(load.times)
     at = {name: round(1000 * times[min(len(times) - 1, int(share * len(times)))], 2)
           for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))}  # fmt: skip
-    report = {"requests": load.count, "failures": load.failures, **at, "client_cpu": round(busy, 1), "load": os.getloadavg()[0]}
+    report = {
+        "requests": load.count,
+        "failures": load.failures,
+        **at,
+        "client_cpu": round(busy, 1),
+        "load": os.getloadavg()[0],
+    }
     print(json.dumps(report))
 
 

@@ -1,4 +1,5 @@
-"""A service in a process of its own, without torch and RecBole as in the slim image, and clients that speak HTTP by hand."""
+"""A service in a process of its own, without torch and RecBole as in the slim image,
+and clients that speak HTTP by hand."""
 
 from __future__ import annotations
 
@@ -32,9 +33,15 @@ def table_bundle(out: Path, seed: int = 0, n_items: int = 60, replace: bool = Fa
     def fill(folder: Path) -> None:
         rows = [np.sort(rng.choice(np.arange(1, n_items + 1), 8, replace=False)) for _ in range(n_items)]
         starts = np.concatenate([[0, 0], np.arange(1, n_items + 1) * 8]).astype(np.int32)
-        weights = (rng.integers(1, 6, 8 * n_items) / 8).astype(np.float16)  # few different ones, so that there are ties
+        # few different ones, so that there are ties
+        weights = (rng.integers(1, 6, 8 * n_items) / 8).astype(np.float16)
         recency = (0.5 ** np.arange(5)).astype(np.float32)
-        table = {"indptr": starts, "indices": np.concatenate(rows).astype(np.int32), "weights": weights, "recency": recency}
+        table = {
+            "indptr": starts,
+            "indices": np.concatenate(rows).astype(np.int32),
+            "weights": weights,
+            "recency": recency,
+        }
         write_tensors(folder / STUDENT, table)
         counts = np.concatenate([[0], rng.integers(0, 9, n_items)])
         titles = [f"The {k}. film {MARKUP if k % 7 == 0 else ''}".strip() for k in range(1, n_items + 1)]
@@ -81,7 +88,12 @@ def serving(bundle: Path, *words: str) -> Iterator[Server]:
     code = ALONE + f"from recbole_alkd.cli import main; main({command!r})"
     where = environment(PYTHONPATH=str(ROOT))
     process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=bundle.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=where
+        [sys.executable, "-c", code],
+        cwd=bundle.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=where,
     )
     try:
         assert process.stdout is not None
@@ -100,10 +112,17 @@ def serving(bundle: Path, *words: str) -> Iterator[Server]:
                 raise
 
 
-def alone(words: list[str], cwd: Path, timeout: float = 60, before: str = "") -> subprocess.CompletedProcess[str]:
+def alone(
+    words: list[str], cwd: Path, timeout: float = 60, before: str = ""
+) -> subprocess.CompletedProcess[str]:
     """A command of the slim image; ``before`` is code that is run before it. Nothing is checked."""
     code = ALONE + f"{before}\nfrom recbole_alkd.cli import main; main({words!r})"
-    how: dict[str, Any] = {"cwd": cwd, "capture_output": True, "text": True, "env": environment(PYTHONPATH=str(ROOT))}
+    how: dict[str, Any] = {
+        "cwd": cwd,
+        "capture_output": True,
+        "text": True,
+        "env": environment(PYTHONPATH=str(ROOT)),
+    }
     return subprocess.run([sys.executable, "-c", code], timeout=timeout, **how)
 
 
@@ -113,12 +132,17 @@ def request(path: str, body: Any = None, close: bool = False) -> bytes:
     if body is None:
         return f"GET {path} HTTP/1.1\r\nHost: here\r\n{end}\r\n".encode()
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(content)}\r\n{end}\r\n".encode() + content
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(content)}\r\n{end}\r\n".encode()
+        + content
+    )
 
 
-def answer(sock: socket.socket, rest: bytearray | None = None, heads: list[bytes] | None = None) -> tuple[int, Any]:
-    """The next answer on a connection: status and content, JSON read. rest: bytes that came too early, kept for the next call.
-    heads: takes the head.
+def answer(
+    sock: socket.socket, rest: bytearray | None = None, heads: list[bytes] | None = None
+) -> tuple[int, Any]:
+    """The next answer on a connection: status and content, JSON read. rest: bytes that came too early, kept
+    for the next call. heads: takes the head.
 
     ConnectionError where the server closed before a whole answer.
     """

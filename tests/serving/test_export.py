@@ -53,7 +53,9 @@ def test_the_graph_gives_the_same_items_and_scores(tmp_path, name):
             banned = np.concatenate([never[row], session]) if mask else never[row]
             wanted, scores = recommender.top(session, k, banned)
             top, best = (one[row, : len(wanted)] for one in outputs)
-            assert not outputs[0][row, len(wanted) :].any() and (outputs[1][row, len(wanted) :] == -np.inf).all()
+            assert (
+                not outputs[0][row, len(wanted) :].any() and (outputs[1][row, len(wanted) :] == -np.inf).all()
+            )
             np.testing.assert_allclose(best, scores, rtol=1e-5, atol=1e-5)
             moved = np.flatnonzero(top != wanted)  # only where rounding makes two items equal
             assert name != "SessionKNN" or not len(moved)

@@ -73,7 +73,9 @@ def test_best_of_rows_is_best_of_each():
     for _ in range(50):
         widths = rng.integers(0, 30, size=20)
         rows = np.arange(20).repeat(widths)
-        scores = rng.choice(np.array([-np.inf, -2.5, -1, -0.0, 0.0, 0.25, 1e-30, 3, 7e8], dtype=np.float32), size=len(rows))
+        scores = rng.choice(
+            np.array([-np.inf, -2.5, -1, -0.0, 0.0, 0.25, 1e-30, 3, 7e8], dtype=np.float32), size=len(rows)
+        )
         place, many = best_of_rows(rows, scores, 20, 6)
         assert many.tolist() == np.bincount(rows[place], minlength=20).tolist()
         wanted = [best(np.flatnonzero(rows == row), scores[rows == row], 6)[0] for row in range(20)]
@@ -107,9 +109,17 @@ def test_what_a_session_is_known_by_comes_back(bundle, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("nonsense", "'nonsense\\n' is no JSON"), ("7", "7 is not allowed; allowed: a list"), ('"3 7"', "'3 7' is not allowed"),
-        ('{"session": 3}', "no history"), ('{"history": "3"}', "'3' is not allowed"), ('["3", null]', "None is no item id"),
-        ('{"history": [], "k": 3}', "'k' is not understood; allowed: history, session"), ("[[3]]", "is no item id"),
+        ("nonsense", "'nonsense\\n' is no JSON"), ("7", "7 is not allowed; allowed: a list"), ('"3 7"', "'3 "
+                                                                                                        "7' "
+                                                                                                        "is "
+                                                                                                        "not "
+                                                                                                        "allowed"),
+        ('{"session": 3}', "no history"), ('{"history": "3"}', "'3' is not allowed"), ('["3", null]', "None "
+                                                                                                      "is no "
+                                                                                                      "item "
+                                                                                                      "id"),
+        ('{"history": [], "k": 3}', "'k' is not understood; allowed: history, session"), ("[[3]]", "is no "
+                                                                                                   "item id"),
         ("[" * 100_000, "is no JSON"), ('["3"', "is no JSON"),
     ],
 )  # fmt: skip
@@ -141,9 +151,18 @@ def test_another_job_is_not_resumed(bundle, tmp_path):
         recommend_file(here, file, out, tell=stop)
     for change, words in (
         (lambda: recommend_file(here, file, out, 11), "begun with another k"),
-        (lambda: recommend_file(here, file, out, exclude_history=False), "begun with another exclude_history"),
-        (lambda: recommend_file(here, write(tmp_path / "other", rows[1:]), out), r"first 256 lines are not those of .*out\.part"),
-        (lambda: recommend_file(Recommender.load(table_bundle(tmp_path / "b", seed=3)), file, out), "begun with another bundle"),
+        (
+            lambda: recommend_file(here, file, out, exclude_history=False),
+            "begun with another exclude_history",
+        ),
+        (
+            lambda: recommend_file(here, write(tmp_path / "other", rows[1:]), out),
+            r"first 256 lines are not those of .*out\.part",
+        ),
+        (
+            lambda: recommend_file(Recommender.load(table_bundle(tmp_path / "b", seed=3)), file, out),
+            "begun with another bundle",
+        ),
     ):
         with pytest.raises(AlkdError, match=words):
             change()
@@ -179,7 +198,8 @@ def test_killed_again_and_again_it_ends_with_the_same_file(bundle, tmp_path):
     file = write(tmp_path / "in", rows)
     recommend_file(Recommender.load(bundle), file, tmp_path / "wanted")
     out = tmp_path / "out"
-    # a batch, a note and some pieces of lines that are not noted, and so on: killed at moments of its own choosing
+    # a batch, a note and some pieces of lines that are not noted, and so on:
+    # killed at moments of its own choosing
     job = f"""
 import os, random, signal, sys
 from pathlib import Path
@@ -201,7 +221,10 @@ file_job.recommend_file(Recommender.load({str(bundle)!r}), Path({str(file)!r}), 
     killed = 0
     for seed in range(100):
         done = subprocess.run(
-            [sys.executable, "-c", ALONE + job, str(seed)], env=environment(PYTHONPATH=str(ROOT)), capture_output=True, timeout=60
+            [sys.executable, "-c", ALONE + job, str(seed)],
+            env=environment(PYTHONPATH=str(ROOT)),
+            capture_output=True,
+            timeout=60,
         )
         if done.returncode == 0:
             break
@@ -221,12 +244,18 @@ def test_the_command(bundle, tmp_path):
     assert done.stdout == "written: out.jsonl, 2 sessions; 1 ids are not in the catalogue and were ignored\n"
     assert [len(one["items"]) for one in read(tmp_path / "out.jsonl")] == [2, 2]
     for more, said in (
-        (["--file", "in.jsonl"], "--out: it goes with --file"), (["--history", "3", "--out", "x"], "--out: it goes with --file"),
-        (["--file", "none.jsonl", "--out", "x"], "none.jsonl"), (["--file", "in.jsonl", "--out", "no/x"], "no/x"),
+        (["--file", "in.jsonl"], "--out: it goes with --file"), (["--history", "3", "--out", "x"], "--out: "
+                                                                                                   "it goes "
+                                                                                                   "with "
+                                                                                                   "--file"),
+        (["--file", "none.jsonl", "--out", "x"], "none.jsonl"),
+        (["--file", "in.jsonl", "--out", "no/x"], "no/x"),
         (["--file", "in.jsonl", "--out", "x", "-k", "0"], "k: 0 is not allowed"),
     ):  # fmt: skip
         done = alone([*words, *more], tmp_path)
-        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, (
+            done.stderr
+        )
 
 
 def test_ctrl_c_is_resumed(bundle, tmp_path):

@@ -28,7 +28,9 @@ def rows(result):
 
 def test_the_tools_over_stdin_and_stdout(bundle):
     code = ALONE + f"from recbole_alkd.cli import main; main(['mcp', '--bundle', {str(bundle)!r}])"
-    how = mcp.StdioServerParameters(command=sys.executable, args=["-c", code], env=environment(PYTHONPATH=str(ROOT)))
+    how = mcp.StdioServerParameters(
+        command=sys.executable, args=["-c", code], env=environment(PYTHONPATH=str(ROOT))
+    )
 
     async def talk():
         async with mcp.stdio_client(how) as (read, write), mcp.ClientSession(read, write) as session:
@@ -57,4 +59,8 @@ def test_the_tools_over_stdin_and_stdout(bundle):
 
 def test_without_its_package_it_says_what_to_install(bundle, tmp_path):
     done = alone(["mcp", "--bundle", str(bundle)], tmp_path, before="sys.modules['mcp'] = None")
-    assert done.returncode == 2 and "pip install 'recbole-alkd[mcp]'" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert (
+        done.returncode == 2
+        and "pip install 'recbole-alkd[mcp]'" in done.stderr
+        and len(done.stderr.splitlines()) == 1
+    )

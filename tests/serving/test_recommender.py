@@ -93,7 +93,8 @@ def test_the_best_items_are_those_of_a_full_sort(tmp_path, monkeypatch, name, de
         )
         assert [one.item for one in only] == [item for item in wanted if item in some]
         assert [one.item for one in recommender.recommend(session, 3, exclude_history=exclude)] == [
-            served.tokens[item] for item in sorted(range(1, len(scores)), key=lambda item: (-scores[item], item))
+            served.tokens[item] for item in sorted(range(1, len(scores)), key=lambda item: (-scores[item],
+                                                                                            item))
             if not exclude or served.tokens[item] not in session
         ][:3]  # fmt: skip
 

@@ -68,11 +68,15 @@ def test_the_last_lines_of_a_run_are_commands_that_work(finished, monkeypatch, c
     folder, _ = finished
     monkeypatch.setattr(make, "make_bundle", lambda *_, **__: folder / "bundle")  # it is there already
     settings = SimpleNamespace(report=SimpleNamespace(save_bundle=True))
-    run = SimpleNamespace(model=None, train=None, folder=folder, report={}, settings=settings, labels={}, stages={})
+    run = SimpleNamespace(
+        model=None, train=None, folder=folder, report={}, settings=settings, labels={}, stages={}
+    )
     with caplog.at_level(logging.INFO):
         make.bundle_of_run(run, logging.getLogger("a run"))
     lines = [shlex.split(line) for line in caplog.messages[-1].splitlines() if line.startswith("    ")]
-    assert [line[:2] for line in lines] == [["recbole-alkd", name] for name in ("recommend", "explain", "serve")]
+    assert [line[:2] for line in lines] == [
+        ["recbole-alkd", name] for name in ("recommend", "explain", "serve")
+    ]
     for line in lines[:2]:
         code, out, err = command(line[1:], capsys)
         assert code == 0 and len(out.splitlines()) > 2, err
@@ -126,11 +130,14 @@ def test_no_bundle_is_written_where_the_settings_say_so(tmp_path, monkeypatch):
 KINDS = {
     "a table": {"student_model": "SessionKNN"},
     "a table with titles and lists": {
-        "student_model": "SessionKNN", "item_text": "tfidf", "student_config": {"item_text": "tfidf", "knn_edge_weight": 0.5},
+        "student_model": "SessionKNN", "item_text": "tfidf",
+        "student_config": {"item_text": "tfidf", "knn_edge_weight": 0.5},
     },
-    "a cut table, masked": {"student_model": "SessionKNN", "student_neighbors": 5, "mask_session_items": True},
+    "a cut table, masked": {"student_model": "SessionKNN", "student_neighbors": 5,
+                            "mask_session_items": True},
     "SessionFPMC": {"student_model": "SessionFPMC", "epochs": 3},
-    "late fusion": {"student_model": "SessionFPMC", "item_text": "tfidf", "serve_text_dim": 4, "serve_text_weight": [5.0]},
+    "late fusion": {"student_model": "SessionFPMC", "item_text": "tfidf", "serve_text_dim": 4,
+                    "serve_text_weight": [5.0]},
     "SessionSTAMP": {"student_model": "SessionSTAMP", "epochs": 3},
     "a model of RecBole's": {"student_model": "GRU4Rec", "epochs": 3, "mask_session_items": True},
 }  # fmt: skip
@@ -138,7 +145,8 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_test_session_ranks_as_the_run_reported_it(tmp_path, monkeypatch, kind):
-    """From the files of the data set, through the bundle, to the ranks that the metrics of the run rest on."""
+    """From the files of the data set, through the bundle, to the ranks that the metrics of the run
+    rest on."""
     result = go(tmp_path, monkeypatch, **KINDS[kind])
     folder = Path(result["run_folder"])
     recommender = Recommender.load(folder)

@@ -35,9 +35,18 @@ def service(bundle):
 def raw(service, method, target, body=b"", pieces=None, headers=()):
     """Status, headers and content of one request, whose body comes in ``pieces``."""
     path, _, query = target.partition("?")
-    scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": list(headers)}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": list(headers),
+    }
     parts = [body] if pieces is None else pieces
-    messages = [{"type": "http.request", "body": part, "more_body": k < len(parts) - 1} for k, part in enumerate(parts)]
+    messages = [
+        {"type": "http.request", "body": part, "more_body": k < len(parts) - 1}
+        for k, part in enumerate(parts)
+    ]
     messages.append({"type": "http.disconnect"})
     sent = []
 
@@ -57,14 +66,21 @@ def raw(service, method, target, body=b"", pieces=None, headers=()):
 
 def ask(service, path, body=None):
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    status, headers, content_back = raw(service, "GET" if body is None else "POST", path, b"" if body is None else content)
+    status, headers, content_back = raw(
+        service, "GET" if body is None else "POST", path, b"" if body is None else content
+    )
     assert headers[b"x-content-type-options"] == b"nosniff"
-    return status, json.loads(content_back) if headers[b"content-type"] == b"application/json" else content_back.decode()
+    return status, json.loads(content_back) if headers[
+        b"content-type"
+    ] == b"application/json" else content_back.decode()
 
 
-@pytest.mark.parametrize("history", [["3", "7"], [], ["5"] * 30, ["no", "such"], [str(k) for k in range(1, 50)]])
 @pytest.mark.parametrize(
-    "more", [{}, {"k": 3}, {"exclude_history": False}, {"allowed": ["1", "7", "x"]}, {"blocked": ["1", "2", "3"]}]
+    "history", [["3", "7"], [], ["5"] * 30, ["no", "such"], [str(k) for k in range(1, 50)]]
+)
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"k": 3}, {"exclude_history": False}, {"allowed": ["1", "7", "x"]}, {"blocked": ["1", "2", "3"]}],
 )
 def test_recommendations_are_those_of_the_recommender(service, bundle, history, more):
     here = Recommender.load(bundle)
@@ -72,16 +88,22 @@ def test_recommendations_are_those_of_the_recommender(service, bundle, history, 
     assert status == 200
     wanted = here.recommend(history, **more)
     assert [(one["item"], one["title"]) for one in reply["recommendations"]] == [one[:2] for one in wanted]
-    assert [one["score"] for one in reply["recommendations"]] == pytest.approx([one.score for one in wanted], abs=1e-12)
+    assert [one["score"] for one in reply["recommendations"]] == pytest.approx(
+        [one.score for one in wanted], abs=1e-12
+    )
     assert reply["unknown"] == here.ignored and reply["popular"] == (here.numbers(history).size == 0)
 
 
 def test_ids_are_the_same_as_numbers_and_as_text(service):
-    assert ask(service, "/recommend", {"history": [3, 7]}) == ask(service, "/recommend", {"history": ["3", "7"]})
+    assert ask(service, "/recommend", {"history": [3, 7]}) == ask(
+        service, "/recommend", {"history": ["3", "7"]}
+    )
     assert ask(service, "/recommend", {"history": ["3"], "blocked": [5, 6]}) == ask(
         service, "/recommend", {"history": [3], "blocked": ["6", "5", "5"]}
     )
-    assert ask(service, "/explain", {"history": [3], "item": 9}) == ask(service, "/explain", {"history": ["3"], "item": "9"})
+    assert ask(service, "/explain", {"history": [3], "item": 9}) == ask(
+        service, "/explain", {"history": ["3"], "item": "9"}
+    )
 
 
 def test_other_recommenders(service, bundle, tmp_path):
@@ -91,7 +113,9 @@ def test_other_recommenders(service, bundle, tmp_path):
     other = table_bundle(tmp_path / "other", seed=5)
     both = Service(Served.load(bundle, other))
     _, reply = ask(both, "/recommend", {"history": ["3", "9"], "by": "teacher"})
-    assert [one["item"] for one in reply["recommendations"]] == [one.item for one in Recommender.load(other).recommend(["3", "9"])]
+    assert [one["item"] for one in reply["recommendations"]] == [
+        one.item for one in Recommender.load(other).recommend(["3", "9"])
+    ]
     assert ask(both, "/health")[1]["recommenders"] == ["student", "popularity", "teacher"]
     status, reply = ask(service, "/recommend", {"history": [], "by": "teacher"})
     assert status == 422 and reply["error"] == "by: 'teacher': not allowed; allowed: student | popularity"
@@ -104,18 +128,24 @@ def test_reasons_sum_to_the_score(service, bundle):
     assert reply["score"] == pytest.approx(best.score, abs=1e-6)
     assert reply["score"] == pytest.approx(sum(part["weight"] for part in reply["reasons"]))
     assert {part["source"] for part in reply["reasons"]} <= {"3", "7", None}
-    assert all(part["title"] == f"The {part['source']}. film {MARKUP if part['source'] == '7' else ''}".strip()
-               for part in reply["reasons"] if part["source"])  # fmt: skip
+    for part in reply["reasons"]:
+        if part["source"]:
+            title = f"The {part['source']}. film {MARKUP if part['source'] == '7' else ''}".strip()
+            assert part["title"] == title
 
 
 def test_items_by_title(service, bundle):
     here = Recommender.load(bundle)
     _, reply = ask(service, "/items?q=the+12&limit=3")
-    assert [one["item"] for one in reply["items"]] == [one.item for one in here.find("the 12", 3)] and reply["items"]
+    assert [one["item"] for one in reply["items"]] == [one.item for one in here.find("the 12", 3)] and reply[
+        "items"
+    ]
     _, reply = ask(service, "/items?limit=2")
     assert [one["item"] for one in reply["items"]] == [one.item for one in here.recommend([], 2)]
     _, reply = ask(service, "/items?q=onerror")
-    assert reply["items"] and all(MARKUP in one["title"] for one in reply["items"]), "titles are text, as they are"
+    assert reply["items"] and all(MARKUP in one["title"] for one in reply["items"]), (
+        "titles are text, as they are"
+    )
 
 
 def test_health_says_what_is_served(service):
@@ -146,7 +176,11 @@ def test_health_says_what_is_served(service):
         ({"history": [], "k": 0}, 422, "k: 0: expected `int` >= 1"),
         ({"history": [], "k": 1001}, 422, "k: 1001: expected `int` <= 1000"),
         ({"history": [], "k": "5"}, 422, "k: '5': expected `int`, got `str`"),
-        ({"history": [], "exclude_history": "yes"}, 422, "exclude_history: 'yes': expected `bool`, got `str`"),
+        (
+            {"history": [], "exclude_history": "yes"},
+            422,
+            "exclude_history: 'yes': expected `bool`, got `str`",
+        ),
         ({"history": [], "unknown": "die"}, 422, "unknown: 'die': not allowed; allowed: ignore | error"),
         ({"history": [], "allowed": "3"}, 422, "allowed: '3': expected `array | null`, got `str`"),
         ({"history": [], "blocked": ["1"] * 10_001}, 422, "blocked: "),
@@ -178,7 +212,8 @@ def test_a_whole_number_may_be_written_as_a_float(service):
 def test_other_refusals(service):
     assert ask(service, "/explain", {"history": [], "item": "nope"})[0] == 404
     assert ask(service, "/nothing") == (
-        404, {"error": "path: '/nothing' is not served; allowed: /recommend, /explain, /items, /health, /metrics, /openapi.json, /"}
+        404, {"error": "path: '/nothing' is not served; allowed: /recommend, /explain, /items, /health, "
+                       "/metrics, /openapi.json, /"}
     )  # fmt: skip
     for query in ("limit=0", "limit=101", "limit=-1", "limit=", "limit=%C2%B2", "q=" + "a" * 101):
         assert ask(service, f"/items?{query}")[0] == 422, query
@@ -198,7 +233,10 @@ def test_bodies_are_bounded_however_they_come(bundle):
     for pieces in ([b" " * 101], [b" " * 60, b" " * 41], [b" " * 50] * 1000):
         status, headers, content = raw(service, "POST", "/recommend", pieces=pieces)
         assert status == 413 and b"more than 100 bytes" in content and headers[b"connection"] == b"close"
-    for headers in ([(b"content-length", b"101"), (b"expect", b"100-continue")], [(b"content-length", b"999999999999")]):
+    for headers in (
+        [(b"content-length", b"101"), (b"expect", b"100-continue")],
+        [(b"content-length", b"999999999999")],
+    ):
         assert raw(service, "POST", "/recommend", pieces=[b"never read"] * 10**6, headers=headers)[0] == 413
 
 
@@ -206,7 +244,10 @@ def test_a_client_that_leaves_is_not_answered(service):
     scope_pieces = [b'{"history"', b": []"]
 
     async def go():
-        sent, messages = [], [{"type": "http.request", "body": piece, "more_body": True} for piece in scope_pieces]
+        sent, messages = (
+            [],
+            [{"type": "http.request", "body": piece, "more_body": True} for piece in scope_pieces],
+        )
         messages.append({"type": "http.disconnect"})
 
         async def receive():
@@ -232,7 +273,13 @@ def test_what_nobody_foresaw_is_one_answer_and_a_line_in_the_log(bundle, capsys,
 
 def test_metrics(bundle):
     service = Service(Served.load(bundle))
-    for body in ({"history": ["3"]}, {"history": ["3", "x", "y"]}, {"history": ["x"]}, b"{", {"history": [], "k": 0}):
+    for body in (
+        {"history": ["3"]},
+        {"history": ["3", "x", "y"]},
+        {"history": ["x"]},
+        b"{",
+        {"history": [], "k": 0},
+    ):
         ask(service, "/recommend", body)
     for k in range(50):
         raw(service, "GET", f"/{k}")
@@ -243,7 +290,11 @@ def test_metrics(bundle):
     assert counted['alkd_requests_total{path="/recommend",status="400"}'] == 1
     assert counted['alkd_requests_total{path="/recommend",status="422"}'] == 1
     assert counted['alkd_requests_total{path="other",status="404"}'] == 50, "no client can add series"
-    assert counted["alkd_unknown_items_total"] == 3 and counted["alkd_popular_total"] == 1 and counted["alkd_items"] == 60
+    assert (
+        counted["alkd_unknown_items_total"] == 3
+        and counted["alkd_popular_total"] == 1
+        and counted["alkd_items"] == 60
+    )
     assert counted['alkd_request_seconds_count{path="/recommend"}'] == 5
     assert 0 < counted['alkd_request_seconds_sum{path="/recommend"}'] < 60
 
@@ -281,9 +332,25 @@ def test_the_page_may_ask_nobody_else(service):
 def test_the_document_describes_what_is_served(service):
     status, document = ask(service, "/openapi.json")
     assert status == 200 and document["openapi"] == "3.1.0"
-    assert set(document["paths"]) == {"/recommend", "/explain", "/items", "/health", "/metrics", "/openapi.json", "/"}
+    assert set(document["paths"]) == {
+        "/recommend",
+        "/explain",
+        "/items",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/",
+    }
     schemas = document["components"]["schemas"]
-    assert schemas["Recommend"]["required"] == ["history"] and schemas["Recommend"]["properties"]["history"]["maxItems"] == 1000
-    assert schemas["Recommend"]["properties"]["k"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10}
+    assert (
+        schemas["Recommend"]["required"] == ["history"]
+        and schemas["Recommend"]["properties"]["history"]["maxItems"] == 1000
+    )
+    assert schemas["Recommend"]["properties"]["k"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1000,
+        "default": 10,
+    }
     wanted = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert wanted <= set(schemas)

@@ -1,4 +1,5 @@
-"""The service under load: timings (``make benchmarks``), 200 clients for a minute, and requests made up from its own document."""
+"""The service under load: timings (``make benchmarks``), 200 clients for a minute,
+and requests made up from its own document."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ def test_a_thousand_requests_a_second(tmp_path, items, neighbours):
         before, _ = cpu_and_memory(server)
         report = load(server.port, "--seconds", seconds, "--items", str(items))
         after, memory = cpu_and_memory(server)
-    print(f"\n{items:,} items x {neighbours}: {report}; worker: {after - before:.1f} CPU s, {memory:.0f} MiB of its own")
+    print(
+        f"\n{items:,} items x {neighbours}: {report}; worker: {after - before:.1f} CPU s, "
+        f"{memory:.0f} MiB of its own"
+    )
 
 
 @pytest.mark.slow
@@ -86,7 +90,9 @@ def test_bodies_of_100_megabytes_take_no_memory(tmp_path):
     with serving(table_bundle(tmp_path / "other"), "--max-body", str(10**8)) as server:
         status, reply = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
         assert status == 422 and reply["error"].endswith("expected `array` of length <= 1000")
-    with serving(table_bundle(tmp_path / "third"), "--max-body", str(10**8), "--max-history", str(10**6)) as server:
+    with serving(
+        table_bundle(tmp_path / "third"), "--max-body", str(10**8), "--max-history", str(10**6)
+    ) as server:
         status, reply = server.ask("/recommend", b'{"history": [' + b'"3", ' * 999_999 + b'"3"]}')
         assert status == 200 and len(reply["recommendations"]) == 10
 
@@ -96,11 +102,28 @@ def test_requests_made_up_from_the_document(tmp_path):
     pytest.importorskip("schemathesis", reason="schemathesis (extra dev) is not installed")
     with serving(table_bundle(tmp_path / "bundle")) as server:
         address = f"http://127.0.0.1:{server.port}"
-        words = ["run", f"{address}/openapi.json", "--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"]
+        words = [
+            "run",
+            f"{address}/openapi.json",
+            "--checks",
+            "all",
+            "--max-examples",
+            "100",
+            "--seed",
+            "1",
+            "--no-color",
+        ]
         command = [str(Path(sys.executable).with_name("schemathesis")), *words]
         if not Path(command[0]).exists():
-            command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, env=environment())
+            command = [
+                sys.executable,
+                "-c",
+                "from schemathesis.cli import schemathesis; schemathesis()",
+                *words,
+            ]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=900, env=environment()
+        )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert server.ask("/health")[0] == 200
         assert server.stop() == (0, "")

@@ -17,7 +17,10 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked"),
 ]
 
-ROWS = "[...document.querySelectorAll('#lists > div:not([hidden]) .add')].map(node => node.firstChild.textContent)"
+ROWS = (
+    "[...document.querySelectorAll('#lists > div:not([hidden]) .add')].map(node => "
+    "node.firstChild.textContent)"
+)
 SESSION = "[...document.querySelectorAll('#session span')].map(node => node.textContent)"
 CODES = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "Tab": 9}
 
@@ -25,7 +28,9 @@ CODES = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "Tab": 9}
 def press(page, key):
     text = {"Enter": "\r"}.get(key)
     more = {"text": text} if text else {}
-    page.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=CODES[key], **more)
+    page.call(
+        "Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=CODES[key], **more
+    )
     page.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=CODES[key])
 
 
@@ -53,11 +58,15 @@ def page(server, tmp_path):
         until(lambda: len(page.value(ROWS)) >= 10)
         yield page
         assert page.errors == []
-        assert {urlsplit(url).netloc for url in page.requests if not url.startswith("data:")} == {f"127.0.0.1:{server.port}"}
+        assert {urlsplit(url).netloc for url in page.requests if not url.startswith("data:")} == {
+            f"127.0.0.1:{server.port}"
+        }
 
 
 def listed(server, history, by="student"):
-    return [one["title"] for one in server.ask("/recommend", {"history": history, "by": by})[1]["recommendations"]]
+    return [
+        one["title"] for one in server.ask("/recommend", {"history": history, "by": by})[1]["recommendations"]
+    ]
 
 
 def test_a_session_is_built_with_the_keyboard(server, page):
@@ -83,13 +92,17 @@ def test_a_session_is_built_with_the_keyboard(server, page):
     page.value("document.querySelector('#session button').focus()")
     press(page, "Enter")
     until(lambda: page.value(SESSION) == [second])
-    assert page.value("document.activeElement.getAttribute('aria-label')") == f"Remove {second}", "focus is not lost"
+    assert page.value("document.activeElement.getAttribute('aria-label')") == f"Remove {second}", (
+        "focus is not lost"
+    )
     # tab reaches everything that can be pressed
     page.value("document.querySelector('#words').focus()")
     seen = set()
     for _ in range(60):
         press(page, "Tab")
-        seen.add(page.value("(n => n.className || n.id || n.getAttribute('aria-label'))(document.activeElement)"))
+        seen.add(
+            page.value("(n => n.className || n.id || n.getAttribute('aria-label'))(document.activeElement)")
+        )
     assert {"add", "why", "clear", f"Remove {second}"} <= seen
 
 
@@ -104,10 +117,17 @@ def test_recommenders_stand_side_by_side(server, page):
     assert wanted[0] != wanted[1] != wanted[2]
     titles = "[...d.querySelectorAll('.add')].map(n => n.firstChild.textContent)"
     assert page.value(f"[...document.querySelectorAll('#lists > div')].map(d => {titles})") == wanted
-    tops = page.value("[...document.querySelectorAll('#lists > div')].map(d => d.getBoundingClientRect().top)")
-    assert len(set(tops)) == 1 and page.value("document.querySelector('#tabs').getBoundingClientRect().width") == 0
+    tops = page.value(
+        "[...document.querySelectorAll('#lists > div')].map(d => d.getBoundingClientRect().top)"
+    )
+    assert (
+        len(set(tops)) == 1
+        and page.value("document.querySelector('#tabs').getBoundingClientRect().width") == 0
+    )
     page.look(390)
-    shown = "[...document.querySelectorAll('#lists > div')].filter(d => d.getBoundingClientRect().width).length"
+    shown = (
+        "[...document.querySelectorAll('#lists > div')].filter(d => d.getBoundingClientRect().width).length"
+    )
     assert page.value(shown) == 1
     page.value("document.querySelectorAll('#tabs button')[2].click()")
     assert page.value(shown) == 1 and page.value(ROWS) == wanted[2]
@@ -139,18 +159,24 @@ def test_titles_are_text(server, page):
     until(lambda: page.value(ROWS)[:10] == listed(server, [item]))
     page.value("document.querySelector('.why').click()")
     until(lambda: page.value("document.querySelectorAll('.reasons li').length") > 0)
-    assert page.value("document.querySelectorAll('img, main b').length") == 0 and page.value("window.hit") is None
+    assert (
+        page.value("document.querySelectorAll('img, main b').length") == 0
+        and page.value("window.hit") is None
+    )
     assert "&lt;b&gt;" not in page.value("document.querySelector('#about').textContent")
     # the browser itself refuses markup where a script would set it
     blocked = page.value(
-        "(() => { try { document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hit=1\">'); return 'done'; }"
+        "(() => { try { document.body.insertAdjacentHTML('beforeend', "
+        "'<img src=x onerror=\"window.hit=1\">'); return 'done'; }"
         " catch (error) { return error.name; } })()"
     )
     assert blocked == "TypeError" and page.value("window.hit") is None
 
 
 def test_it_says_what_goes_wrong(page):
-    page.value("window.fetch = async () => new Response(JSON.stringify({error: 'history: too long'}), {status: 422})")
+    page.value(
+        "window.fetch = async () => new Response(JSON.stringify({error: 'history: too long'}), {status: 422})"
+    )
     page.value("document.querySelector('#lists .add').click()")
     until(lambda: page.value("document.querySelector('#failure').innerText") == "history: too long")
 
@@ -163,8 +189,12 @@ def test_narrow_wide_light_and_dark(server, page):
     until(lambda: page.value("document.querySelectorAll('.reasons li').length") > 0)
     light = """(name => { const c = document.createElement('canvas').getContext('2d');
         c.fillStyle = getComputedStyle(document.body)[name]; c.fillRect(0, 0, 1, 1);
-        const [r, g, b] = c.getImageData(0, 0, 1, 1).data; return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; })"""
-    small = "[...document.querySelectorAll('button')].map(b => b.getBoundingClientRect()).filter(b => b.width).map(b => b.height)"
+        const [r, g, b] = c.getImageData(0, 0, 1, 1).data;
+                return (0.2126 * r + 0.7152 * g + 0.0722 * b) / 255; })"""
+    small = (
+        "[...document.querySelectorAll('button')].map(b => b.getBoundingClientRect()).filter(b => "
+        "b.width).map(b => b.height)"
+    )
     grounds = set()
     for width in (360, 390, 800, 1000, 1400):
         for dark in (False, True):

@@ -24,7 +24,9 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(bundle):
-    with serving(bundle, "--workers", "2", "--max-seconds", "1", "--max-body", "20000", "--max-connections", "40") as server:
+    with serving(
+        bundle, "--workers", "2", "--max-seconds", "1", "--max-body", "20000", "--max-connections", "40"
+    ) as server:
         yield server
         assert server.process.poll() is None, "whatever its clients did, it serves"
         code, said = server.stop()
@@ -65,7 +67,9 @@ def test_workers_share_connections_and_count_together(server):
     assert len(server.workers()) == 2
 
     def counted():
-        match = re.search(r'alkd_requests_total\{path="/health",status="200"\} (\S+)', server.ask("/metrics")[1])
+        match = re.search(
+            r'alkd_requests_total\{path="/health",status="200"\} (\S+)', server.ask("/metrics")[1]
+        )
         return float(match[1]) if match else 0
 
     before = counted()
@@ -78,7 +82,11 @@ def test_workers_share_connections_and_count_together(server):
 
 @pytest.mark.parametrize(
     "start",
-    [b"", b"POST /recommend HTTP/1.1\r\nHost: a\r\n", b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{"],
+    [
+        b"",
+        b"POST /recommend HTTP/1.1\r\nHost: a\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\n{",
+    ],
     ids=["nothing", "half a head", "half a body"],
 )
 def test_who_is_too_slow_is_told_so_and_left(server, start):
@@ -146,7 +154,9 @@ def test_bodies_that_are_too_large(server):
         assert answer(sock) == (413, {"error": "body: more than 20,000 bytes are not allowed"})
         assert closed(sock) == b""
     with server.connect() as sock:  # who asks first sends nothing
-        sock.sendall(b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\nExpect: 100-continue\r\n\r\n")
+        sock.sendall(
+            b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000\r\nExpect: 100-continue\r\n\r\n"
+        )
         assert closed(sock).startswith(b"HTTP/1.1 413 ")
     with server.connect() as sock:
         sock.sendall(b"POST /recommend HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -201,7 +211,8 @@ def test_an_upgrade_is_answered_as_a_request(server):
 
 
 def test_there_are_only_so_many_connections(server):
-    socks = [server.connect() for _ in range(120)]  # 40 for each worker are allowed, however they are shared out
+    # 40 for each worker are allowed, however they are shared out
+    socks = [server.connect() for _ in range(120)]
     try:
         got = []
         for sock in socks:
@@ -218,10 +229,11 @@ def test_there_are_only_so_many_connections(server):
 
 
 class Load(threading.Thread):
-    """A client that asks as fast as it is answered, on one connection after the other, until it is told to stop.
+    """A client that asks as fast as it is answered, on one connection after the other,
+    until it is told to stop.
 
-    answers: (status, content) of every request. lost: requests without a whole answer on a connection that the service had taken.
-    ended: why a new connection could not be had, which ends the thread.
+    answers: (status, content) of every request. lost: requests without a whole answer on a connection that
+    the service had taken. ended: why a new connection could not be had, which ends the thread.
     """
 
     def __init__(self, server):
@@ -267,7 +279,11 @@ def test_a_new_bundle_without_a_lost_request(tmp_path):
         for seed in (1, 2, 3):
             table_bundle(bundle, seed=seed, replace=True)
             server.process.send_signal(signal.SIGHUP)
-            until(lambda seed=seed: all(server.ask("/health")[1]["created"] == f"seed {seed}" for _ in range(12)))
+            until(
+                lambda seed=seed: all(
+                    server.ask("/health")[1]["created"] == f"seed {seed}" for _ in range(12)
+                )
+            )
             wanted.add(str(server.ask("/recommend", {"history": ["3", "7"]})))
         assert len(wanted) == 4
         # a bundle that cannot be read: the old one stays
@@ -374,4 +390,7 @@ def test_a_bundle_that_only_a_worker_finds_wrong(bundle, tmp_path):
 
 def test_without_its_packages_it_says_what_to_install(bundle, tmp_path):
     done = alone(["serve", "--bundle", str(bundle)], tmp_path, before="sys.modules['uvicorn'] = None")
-    assert done.returncode == 2 and "serve needs the package uvicorn: pip install 'recbole-alkd[serve]'" in done.stderr
+    assert (
+        done.returncode == 2
+        and "serve needs the package uvicorn: pip install 'recbole-alkd[serve]'" in done.stderr
+    )

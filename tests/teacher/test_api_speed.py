@@ -1,4 +1,5 @@
-"""How many requests a second the API teacher keeps going. ``pytest tests/teacher/test_api_speed.py -m benchmarks -s``."""
+"""How many requests a second the API teacher keeps going.
+``pytest tests/teacher/test_api_speed.py -m benchmarks -s``."""
 
 import multiprocessing
 import time
@@ -32,7 +33,9 @@ def test_requests_a_second(tmp_path: Path) -> None:
     process = context.Process(target=_serve, args=(address,), daemon=True)
     process.start()
     values = {"llm_model": "x", "llm_base_url": address.get(timeout=30), "llm_concurrency": IN_FLIGHT}
-    teacher = teachers.get("api")(TeacherContext(read_settings(values), "ml-tiny", tmp_path, TITLES, tmp_path))
+    teacher = teachers.get("api")(
+        TeacherContext(read_settings(values), "ml-tiny", tmp_path, TITLES, tmp_path)
+    )
     candidates = tuple(sorted(TITLES))[:50]
     instances = [Instance(row, f"s{row}", (f"{row % 10}A",), candidates) for row in range(REQUESTS)]
     try:

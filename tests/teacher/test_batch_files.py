@@ -1,4 +1,5 @@
-"""Batch files: what is missing goes out, answers come in under the keys of any other run, at half the price."""
+"""Batch files: what is missing goes out, answers come in under the keys of any other run, at half
+the price."""
 
 import json
 from pathlib import Path
@@ -20,7 +21,9 @@ from recbole_alkd.testing.teachers import TITLES, some_instances
 
 def make(folder: Path, **own: Any) -> Any:
     (folder / "prices.yaml").write_text("batch: 0.5\nmodels: {m: {input: 10, output: 30}}\n")
-    settings = read_settings({"llm_model": "m", "llm_top_n": 7, "llm_price_file": str(folder / "prices.yaml")})
+    settings = read_settings(
+        {"llm_model": "m", "llm_top_n": 7, "llm_price_file": str(folder / "prices.yaml")}
+    )
     return teachers.get("api")(TeacherContext(settings, "ml-tiny", folder, TITLES, folder / "cache", **own))
 
 
@@ -32,7 +35,12 @@ def answer(requests: list[dict], number: int, text: str | None = None, **more: A
     """The output line for request ``number``."""
     body = completion({**requests[number]["body"], "max_tokens": 500}, text)
     return json.dumps(
-        {"id": "b", "custom_id": requests[number]["custom_id"], "response": {"status_code": 200, "body": body}, "error": None}
+        {
+            "id": "b",
+            "custom_id": requests[number]["custom_id"],
+            "response": {"status_code": 200, "body": body},
+            "error": None,
+        }
         | more
     )
 
@@ -45,10 +53,14 @@ def test_there_and_back(tmp_path: Path) -> None:
         made = write_batch(teacher, instances, store, Budget(99), out)
         requests = [json.loads(line) for line in out.read_text().splitlines()]
         assert (made.requests, made.known, made.missing, made.ended) == (4, 1, 0, None)
-        assert [request["custom_id"] for request in requests] == [key_of(teacher, i) for i in instances if i is not instances[2]]
+        assert [request["custom_id"] for request in requests] == [
+            key_of(teacher, i) for i in instances if i is not instances[2]
+        ]
         assert requests[0]["url"] == "/v1/chat/completions" and requests[0]["body"]["model"] == "m"
         assert requests[0]["body"]["messages"] == list(teacher.messages(instances[0]))
-        assert made.usd == pytest.approx(sum(teacher.estimate(i)[1] for i in instances if i is not instances[2]) / 2)
+        assert made.usd == pytest.approx(
+            sum(teacher.estimate(i)[1] for i in instances if i is not instances[2]) / 2
+        )
 
         lines = [
             answer(requests, 1),  # in any order
@@ -73,7 +85,9 @@ def test_there_and_back(tmp_path: Path) -> None:
         ) or again.bill.asked == 0
         assert store.counts() == {"ok": 2, "failed": 1}
         # the labels are those of any other run
-        used = collect_labels(make(tmp_path), [instances[1], instances[2]], store, Budget(9), show_progress=False)
+        used = collect_labels(
+            make(tmp_path), [instances[1], instances[2]], store, Budget(9), show_progress=False
+        )
         assert used.bill.reused == 2
 
 
@@ -111,9 +125,14 @@ def test_bad_lines_do_not_cost_the_good_ones(tmp_path: Path, caplog: pytest.LogC
         requests = [json.loads(line) for line in out.read_text().splitlines()]
         good = ranking(requests[1]["body"])
         lines = [
-            answer(requests, 0).replace("[<ID", "\u2028\x85 [<ID"),  # line separators that are none of JSON lines
+            # line separators that are none of JSON lines
+            answer(requests, 0).replace("[<ID", "\u2028\x85 [<ID"),
             answer(requests, 1).replace('"prompt_tokens": ', '"prompt_tokens": 1' + "0" * 5000),
-            answer(requests, 2, response={"status_code": 200, "body": {"choices": [], "usage": {"prompt_tokens": 12}}}),
+            answer(
+                requests,
+                2,
+                response={"status_code": 200, "body": {"choices": [], "usage": {"prompt_tokens": 12}}},
+            ),
             answer(requests, 3, response={"status_code": 200, "body": [1]}),
             "[" * 100_000 + "]" * 100_000,
             answer(requests, 4)[:-30],
@@ -133,7 +152,9 @@ def test_bad_lines_do_not_cost_the_good_ones(tmp_path: Path, caplog: pytest.LogC
             if label.status == "ok"
         )
         assert labels[1].raw == good and labels[1].prompt_tokens > 1000  # the bound: every byte a token
-        assert labels[2].prompt_tokens == 12 and labels[2].completion_tokens == teacher.answer_tokens(instances[2])
+        assert labels[2].prompt_tokens == 12 and labels[2].completion_tokens == teacher.answer_tokens(
+            instances[2]
+        )
 
 
 def test_estimates_need_no_server(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Candidate lists against plain loops, and the two promises of LoRA's examples: unseen lists, no labelled pair."""
+"""Candidate lists against plain loops, and the two promises of LoRA's examples:
+unseen lists, no labelled pair."""
 
 import numpy as np
 import pytest
@@ -7,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples, top_candidates
+from recbole_alkd.labelling.candidates import (
+    cross_fitted_lists,
+    insert_target,
+    prefix_examples,
+    top_candidates,
+)
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.settings.error import AlkdError
 
@@ -15,7 +21,8 @@ N_ITEMS = 12
 
 
 class Bag(nn.Module):
-    """Scores of an item: a table row summed over the session's items; dropout shows whether evaluation mode is on."""
+    """Scores of an item: a table row summed over the session's items;
+    dropout shows whether evaluation mode is on."""
 
     def __init__(self, seed):
         super().__init__()
@@ -75,7 +82,9 @@ def test_more_candidates_than_items_are_an_error():
 
 
 def test_no_session_no_list():
-    assert top_candidates(BagView(), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long), 4).shape == (0, 4)
+    assert top_candidates(
+        BagView(), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0, dtype=torch.long), 4
+    ).shape == (0, 4)
 
 
 def test_an_absent_target_takes_the_last_place():
@@ -105,7 +114,8 @@ def test_examples_come_from_inside_and_are_never_a_label(sessions, most, seed):
         (index, position)
         for index, session in enumerate(sessions)
         for position in range(1, len(session) - 1)
-        if session[position] not in session[:position] and (tuple(session[:position]), session[position]) not in labels
+        if session[position] not in session[:position]
+        and (tuple(session[:position]), session[position]) not in labels
     }
     per_session = [min(most, sum(index == k for index, _ in fit)) for k in range(len(sessions))]
     assert available == sum(per_session)

@@ -46,21 +46,33 @@ class TestText(TeacherTests):
     uses_order = True
 
     def test_like_titles_rise(self, tmp_path: Path) -> None:
-        titles = {"1": "Toy Story", "2": "Heat", "3": "Casino", "4": "Toy Story 2", "5": "Sabrina", "6": "Brazil"}
+        titles = {
+            "1": "Toy Story",
+            "2": "Heat",
+            "3": "Casino",
+            "4": "Toy Story 2",
+            "5": "Sabrina",
+            "6": "Brazil",
+        }
         context = TeacherContext(read_settings({"llm_top_n": 3}), "tiny", tmp_path, titles, tmp_path)
         ((_, answer),) = TextTeacher(context).ask([Instance(0, "s", ("1",), ("2", "3", "4", "5", "6"))])
-        assert answer.ranking == ("2", "4", "3")  # from the third place to the second; the first is the recommender's
+        # from the third place to the second; the first is the recommender's
+        assert answer.ranking == ("2", "4", "3")
 
     def test_score_against_a_loop(self, tmp_path: Path) -> None:
         import math
 
         teacher = self.make(tmp_path)
-        grams = {t: Counter(t.lower()[i : i + n] for n in (3, 4, 5) for i in range(len(t) - n + 1)) for t in set(TITLES.values())}
+        grams = {
+            t: Counter(t.lower()[i : i + n] for n in (3, 4, 5) for i in range(len(t) - n + 1))
+            for t in set(TITLES.values())
+        }
         found_in = Counter(gram for counts in grams.values() for gram in counts)
 
         def vector(token: str) -> dict[str, float]:
             weights = {
-                g: (1 + math.log(c)) * (1 + math.log((1 + len(grams)) / (1 + found_in[g]))) for g, c in grams[TITLES[token]].items()
+                g: (1 + math.log(c)) * (1 + math.log((1 + len(grams)) / (1 + found_in[g])))
+                for g, c in grams[TITLES[token]].items()
             }
             norm = math.sqrt(sum(w * w for w in weights.values()))
             return {g: w / norm for g, w in weights.items()}
@@ -89,7 +101,9 @@ class TestText(TeacherTests):
 
     def test_identity_knows_all_titles(self, tmp_path: Path) -> None:
         one, other = (
-            TextTeacher(TeacherContext(read_settings({}), "tiny", tmp_path, {"1": "abc", "2": last}, tmp_path))
+            TextTeacher(
+                TeacherContext(read_settings({}), "tiny", tmp_path, {"1": "abc", "2": last}, tmp_path)
+            )
             for last in ("x", "y")
         )
         assert one.identity != other.identity

@@ -1,4 +1,5 @@
-"""The engine behind every label: teachers of earlier versions, ties, what can be sent to another process, who makes examples."""
+"""The engine behind every label: teachers of earlier versions, ties, what can be sent to another process,
+who makes examples."""
 
 import dataclasses
 import json
@@ -22,7 +23,15 @@ from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.reading import read_settings
-from recbole_alkd.teacher.base import Answer, Asking, Instance, LLMTeacher, LoraExample, Materials, TeacherContext
+from recbole_alkd.teacher.base import (
+    Answer,
+    Asking,
+    Instance,
+    LLMTeacher,
+    LoraExample,
+    Materials,
+    TeacherContext,
+)
 from recbole_alkd.testing.teachers import TITLES, some_instances
 
 
@@ -63,19 +72,29 @@ class TiedByOrder(Tied):
 def test_ties_do_not_give_the_inserted_target_away(tmp_path: Path, store: LabelStore) -> None:
     instances = [Instance(row, f"s{row}", (f"h{row}",), ("1A", "2A", "3A", "4A")) for row in range(400)]
     collected = label(Tied(context(tmp_path)), instances, store)
-    places = Counter(one.ranking.index("4A") for one in collected.labels.values())  # where the target was inserted
+    # where the target was inserted
+    places = Counter(one.ranking.index("4A") for one in collected.labels.values())
     assert min(places[place] for place in range(4)) > 60
     # the key is of the instance as it is, so that a store of an earlier version still answers
     key = label_key(("h0",), ("1A", "2A", "3A", "4A"), "rank", "tied")
     assert store.get(key).candidates == ("1A", "2A", "3A", "4A")
     with LabelStore(tmp_path / "again") as other:
-        assert label(Tied(context(tmp_path)), instances[::-1], other).labels[3].ranking == collected.labels[3].ranking
+        assert (
+            label(Tied(context(tmp_path)), instances[::-1], other).labels[3].ranking
+            == collected.labels[3].ranking
+        )
     with LabelStore(tmp_path / "other") as other:
-        assert label(TiedByOrder(context(tmp_path)), instances[:1], other).labels[0].ranking == ("1A", "2A", "3A", "4A")
+        assert label(TiedByOrder(context(tmp_path)), instances[:1], other).labels[0].ranking == (
+            "1A",
+            "2A",
+            "3A",
+            "4A",
+        )
 
 
 class Earlier(LLMTeacher):
-    """Written against the first release: budget, store and reservations are attributes, and it asks for something first."""
+    """Written against the first release: budget, store and reservations are attributes,
+    and it asks for something first."""
 
     identity = "earlier"
     says_when_it_sends = True
@@ -164,7 +183,13 @@ def test_another_process_can_answer(tmp_path: Path, store: LabelStore) -> None:
 def test_what_a_teacher_needs_is_data(tmp_path: Path) -> None:
     example = LoraExample(("a",), ("b", "c"), "b", True)
     question = Question("hints", "k", messages=({"role": "user", "content": "x"},))
-    for thing in (context(tmp_path), Materials(("rule",), (example,), ()), question, Answer(("a",)), some_instances(1)[0]):
+    for thing in (
+        context(tmp_path),
+        Materials(("rule",), (example,), ()),
+        question,
+        Answer(("a",)),
+        some_instances(1)[0],
+    ):
         assert pickle.loads(pickle.dumps(thing)) == thing
     assert dataclasses.replace(context(tmp_path), log_metric=None).hint_cases is None
 
@@ -198,7 +223,11 @@ def test_examples_are_made_once_for_their_key(tmp_path: Path, store: LabelStore)
     label(first, some_instances(1), store, supplies=counted(made))
     label(second, some_instances(2), store, supplies=counted(made))
     assert len(made) == 2  # to train on, and held out
-    assert first.given == second.given and len(first.given.lora_examples) == 6 and len(first.given.lora_held_out) == 1
+    assert (
+        first.given == second.given
+        and len(first.given.lora_examples) == 6
+        and len(first.given.lora_held_out) == 1
+    )
     other = Trained(context(tmp_path, lora_key="l"))
     label(other, some_instances(3), store, supplies=counted(made))
     assert len(made) == 4

@@ -1,4 +1,5 @@
-"""Generation: what is written and read, in batches and alone, and training it to begin with the right item."""
+"""Generation: what is written and read, in batches and alone, and training it to begin with the
+right item."""
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ def model(tmp_path_factory):
 
 
 def teacher(model, tmp_path, values=None, **own):
-    return teachers.get("local")(context(model, tmp_path, {"llm_scoring": "generate", **(values or {})}, **own))
+    return teachers.get("local")(
+        context(model, tmp_path, {"llm_scoring": "generate", **(values or {})}, **own)
+    )
 
 
 def scorer(model, tmp_path):
@@ -64,7 +67,9 @@ def test_an_end_ends_the_answer(model, tmp_path, monkeypatch):
 
 
 def test_answers_are_parsed_and_counted(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(GenerateScorer, "_write", lambda self, prompts, _: [("[<IDb1>, <IDz9>, <IDb1>]", 7) for _ in prompts])
+    monkeypatch.setattr(
+        GenerateScorer, "_write", lambda self, prompts, _: [("[<IDb1>, <IDz9>, <IDb1>]", 7) for _ in prompts]
+    )
     one = teacher(model, tmp_path, {"llm_batch_size": 3})
     answers = {instance.row: answer for instance, answer in one.ask(instances())}
     assert {answer.completion_tokens for answer in answers.values()} == {7}
@@ -83,7 +88,13 @@ def test_tokens_stay_within_the_estimate(model, tmp_path):
 def test_lora_learns_to_begin_with_the_right_item(model, tmp_path):
     from test_lora import ITEMS, examples
 
-    values = {"llm_candidates": 6, "llm_top_n": 6, "lora": True, "lora_examples": 48, "lora_learning_rate": 1e-2}
+    values = {
+        "llm_candidates": 6,
+        "llm_top_n": 6,
+        "lora": True,
+        "lora_examples": 48,
+        "lora_learning_rate": 1e-2,
+    }
     fixed = examples(4) * 12
     one = with_examples(teacher(model, tmp_path, values, titles=ITEMS), lambda: fixed)
     one.prepare()
@@ -95,8 +106,12 @@ def test_a_prompt_that_is_too_long_is_a_failed_label(model, tmp_path):
     one.prepare()
     one._scorer.model.config.max_position_embeddings = 300
     for _, answer in one.ask(instances()):
-        assert answer.status == "failed" and answer.raw.endswith("tokens are more than the 300 that the model reads")
-    with pytest.raises(AlkdError, match=r"llm_hint_cases: 10 cases make a prompt of \d+ tokens, and 400 for the answer"):
+        assert answer.status == "failed" and answer.raw.endswith(
+            "tokens are more than the 300 that the model reads"
+        )
+    with pytest.raises(
+        AlkdError, match=r"llm_hint_cases: 10 cases make a prompt of \d+ tokens, and 400 for the answer"
+    ):
         one._scorer.chat(one._scorer._request(instances()[0], 2))
 
 

@@ -64,7 +64,10 @@ def test_points_are_read():
         ("(3) in brackets\n4: colon", ("in brackets", "colon")),
         ("1.5 stars are rare", ()),
         ("1. " + "x" * 1000, ("x" * MAX_HINT,)),
-        ("\n".join(f"{k}. rule {k}" for k in range(1, 30)), tuple(f"rule {k}" for k in range(1, MAX_HINTS + 1))),
+        (
+            "\n".join(f"{k}. rule {k}" for k in range(1, 30)),
+            tuple(f"rule {k}" for k in range(1, MAX_HINTS + 1)),
+        ),
     ],
 )
 def test_other_answers_are_read_too(text, hints):
@@ -190,7 +193,9 @@ def test_hints_that_cannot_be_stored_are_kept_beside_the_store(model, tmp_path, 
     class Costly(Stub):
         instant = False
 
-    with pytest.raises(LabelStoreError, match=r"another process holds it .*; 1 answers are kept in .*the next start"):
+    with pytest.raises(
+        LabelStoreError, match=r"another process holds it .*; 1 answers are kept in .*the next start"
+    ):
         hints_of(Costly(ctx, ask), store, Budget(9), SUPPLIES)
     held[0].close()
     assert hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == HINTS
@@ -198,9 +203,13 @@ def test_hints_that_cannot_be_stored_are_kept_beside_the_store(model, tmp_path, 
 
 def test_hints_that_take_more_than_was_said_name_the_teacher(model, tmp_path, store):
     ctx, budget = with_cases(model, tmp_path), Budget(9, tokens=1000)
-    with pytest.raises(AlkdError, match=r"'an LLM', the hints: 200 tokens were taken where 100 were reserved"):
+    with pytest.raises(
+        AlkdError, match=r"'an LLM', the hints: 200 tokens were taken where 100 were reserved"
+    ):
         hints_for(ctx, store, lambda _: Answer((), raw=ANSWER, prompt_tokens=200), budget)
-    assert budget.spent.tokens == 200 and hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == HINTS
+    assert (
+        budget.spent.tokens == 200 and hints_for(ctx, store, lambda _: pytest.fail("asked again"))[0] == HINTS
+    )
 
 
 def test_a_store_without_hints_gets_them(tmp_path):
@@ -253,7 +262,8 @@ def test_the_hints_of_the_local_teacher_are_counted(model, tmp_path, store):
     paid = prepare(teacher, store, budget, SUPPLIES)
     (kept,) = all_hints(store)
     asked = hint_messages(load_prompt("movies", ""), instances(), TITLES)
-    assert kept.prompt_tokens >= sum(len(message["content"].encode()) for message in asked)  # every byte is a token here
+    # every byte is a token here
+    assert kept.prompt_tokens >= sum(len(message["content"].encode()) for message in asked)
     assert 0 < kept.completion_tokens <= 400
     assert budget.spent.tokens == kept.cost.tokens == paid.tokens
     poor = teachers.get("local")(with_cases(model, tmp_path, key="d"))
@@ -264,7 +274,8 @@ def test_the_hints_of_the_local_teacher_are_counted(model, tmp_path, store):
 def test_likelihoods_have_no_hints(model, tmp_path, monkeypatch):
     monkeypatch.setattr(GenerateScorer, "chat", lambda *_: pytest.fail("asked"))
     with_hints, without = (
-        teachers.get("local")(with_cases(model, tmp_path, llm_scoring="title", llm_hints=on)) for on in (True, False)
+        teachers.get("local")(with_cases(model, tmp_path, llm_scoring="title", llm_hints=on))
+        for on in (True, False)
     )
     with_hints.prepare()  # without any
     assert with_hints.identity == without.identity

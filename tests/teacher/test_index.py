@@ -32,7 +32,11 @@ def test_scores_are_the_letters_averaged_over_orders(model, tmp_path):
         wanted = dict.fromkeys(instance.candidates, 0.0)
         for order in range(ORDERS):
             shown = shown_order(instance, 5 + order)
-            lines = ["A user watched these movies, in order:", *(TITLES[item][:6] for item in instance.history), "Options:"]
+            lines = [
+                "A user watched these movies, in order:",
+                *(TITLES[item][:6] for item in instance.history),
+                "Options:",
+            ]
             lines += [f" {letter}:{TITLES[item][:6]}" for letter, item in zip(LETTERS, shown, strict=False)]
             ids = tokenizer("\n".join(lines) + "\nThe best option for the next one is: ")["input_ids"]
             letters = [tokenizer(letter)["input_ids"][0] for letter in LETTERS[: len(shown)]]
@@ -67,7 +71,9 @@ def test_letters_must_be_tokens(model, tmp_path, monkeypatch):
             self.tokenizer, self.eos_token_id = tokenizer, tokenizer.eos_token_id
 
         def __call__(self, text, **options):
-            return self.tokenizer(text.lower() if isinstance(text, str) else [t.lower() for t in text], **options)
+            return self.tokenizer(
+                text.lower() if isinstance(text, str) else [t.lower() for t in text], **options
+            )
 
     llm, tokenizer = load_causal_lm(str(model), "cpu", "float32")
     monkeypatch.setattr(local, "load_causal_lm", lambda *_: (llm, LowerCase(tokenizer)))
@@ -78,7 +84,14 @@ def test_letters_must_be_tokens(model, tmp_path, monkeypatch):
 def test_lora_learns_letters(model, tmp_path):
     logged = []
     example = LoraExample(("a1",), ("a2", "b3", "c1"), "b3", True)
-    values = {"llm_candidates": 3, "llm_top_n": 3, "lora": True, "lora_examples": 1, "lora_epochs": 60, "lora_learning_rate": 1e-2}
+    values = {
+        "llm_candidates": 3,
+        "llm_top_n": 3,
+        "lora": True,
+        "lora_examples": 1,
+        "lora_epochs": 60,
+        "lora_learning_rate": 1e-2,
+    }
     one = teachers.get("local")(
         context(
             model,

@@ -1,4 +1,5 @@
-"""``recbole-alkd label``: estimates before anything is spent, batch files there and back, kills, and the run that follows."""
+"""``recbole-alkd label``: estimates before anything is spent, batch files there and back, kills,
+and the run that follows."""
 
 from __future__ import annotations
 
@@ -28,7 +29,10 @@ def words(**values: Any) -> list[str]:
     pairs = {**SETTINGS, **values}.items()
     return [
         *("-m", "recbole_alkd.cli", "label", "--dataset=tiny"),
-        *(f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}" for key, value in pairs),
+        *(
+            f"--{key}={json.dumps(value) if isinstance(value, (list, dict)) else value}"
+            for key, value in pairs
+        ),
     ]
 
 
@@ -57,7 +61,11 @@ def test_a_dry_run_says_what_it_would_take_and_does_nothing(home: Path) -> None:
         report = go(**{**settings, "budget_usd": 1.0})["labels"]
         assert report["asked"] == 5
         # the server of this test counts four characters a token
-        assert before["tokens"] / 2 < report["prompt_tokens"] + report["completion_tokens"] < before["most_tokens"]
+        assert (
+            before["tokens"] / 2
+            < report["prompt_tokens"] + report["completion_tokens"]
+            < before["most_tokens"]
+        )
         assert 0 < report["usd"] < before["most_usd"]
         after = label({"dry_run": True}, **{**settings, "budget_labels": 7})
         assert (after["wanted"], after["hints"]) == (7, False) and after["missing"] < 7
@@ -66,16 +74,25 @@ def test_a_dry_run_says_what_it_would_take_and_does_nothing(home: Path) -> None:
 @pytest.mark.parametrize("scoring", ["title", "index", "generate"])
 def test_a_dry_run_tries_a_local_llm(home: Path, scoring: str) -> None:  # noqa: F811
     local = {
-        "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "llm_scoring": scoring, "lora_examples": 8,
+        "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "llm_scoring": scoring,
+        "lora_examples": 8,
         "llm_hints": False,
     }  # fmt: skip
     estimated = label({"dry_run": True}, **local)
     assert not (home / "alkd_labels").exists()
-    assert estimated["missing"] == 5 and estimated["tried"] == 3 and estimated["seconds"] > 0 and estimated["preparation_seconds"] > 0
+    assert (
+        estimated["missing"] == 5
+        and estimated["tried"] == 3
+        and estimated["seconds"] > 0
+        and estimated["preparation_seconds"] > 0
+    )
     bound, here, before = estimated["lines"][2:]
     assert here.startswith("time here: ") and here.endswith("for the labels (tried on 3)")
     assert before.endswith("for LoRA on 8 examples, and 2 recommenders trained for them")
-    words = {"title": "every title of llm_title_tokens tokens", "index": "every title of llm_title_tokens tokens"}
+    words = {
+        "title": "every title of llm_title_tokens tokens",
+        "index": "every title of llm_title_tokens tokens",
+    }
     assert bound.endswith(f"({words.get(scoring, 'every byte a token')})") and "twice" not in bound
     if scoring == "generate":  # random weights write anything; what they read is counted
         assert estimated["tokens"] < estimated["most_tokens"]
@@ -101,16 +118,25 @@ def test_prompts_are_shown_and_nothing_is_asked(home: Path) -> None:  # noqa: F8
     assert not (home / "alkd_labels").exists() or not list((home / "alkd_labels").glob("*.sqlite"))
     first = report["prompts"][0]
     assert len(report["prompts"]) == 2 and first["titled"] == first["candidates"] > 0
-    assert first["prompt"].count("<ID") > first["candidates"] and first["prompt"].split("\n")[0] in report["lines"]
+    assert (
+        first["prompt"].count("<ID") > first["candidates"]
+        and first["prompt"].split("\n")[0] in report["lines"]
+    )
     assert f"{first['candidates']} of {first['candidates']} candidates have a title" in report["lines"][0]
 
 
 @pytest.mark.parametrize("teacher", ["recommender", "null", "text", "replay"])
-def test_a_teacher_without_prompts_says_so_before_it_is_selected_for(home: Path, teacher: str) -> None:  # noqa: F811
+def test_a_teacher_without_prompts_says_so_before_it_is_selected_for(
+    home: Path,  # noqa: F811
+    teacher: str,
+) -> None:
     (home / "replay.jsonl").write_text('{"session_id": "s1", "ranking": ["i1"]}\n')
-    with pytest.raises(AlkdError, match=f"--show: llm_teacher '{teacher}' asks no LLM and has no prompt; allowed: ") as error:
+    with pytest.raises(
+        AlkdError, match=f"--show: llm_teacher '{teacher}' asks no LLM and has no prompt; allowed: "
+    ) as error:
         label({"show": 2}, llm_teacher=teacher, llm_replay_file="replay.jsonl")
-    allowed = set(str(error.value).partition("allowed: ")[2].split(", "))  # other tests may have registered teachers of their own
+    # other tests may have registered teachers of their own
+    allowed = set(str(error.value).partition("allowed: ")[2].split(", "))
     assert allowed >= {"api", "local"} and not allowed & {"recommender", "null", "text", "replay"}
     assert not list(home.glob("saved/*/*"))
 
@@ -118,7 +144,12 @@ def test_a_teacher_without_prompts_says_so_before_it_is_selected_for(home: Path,
 def test_what_is_labelled_is_reused_by_the_run(home: Path) -> None:  # noqa: F811
     with ChatServer(script) as server:
         labelled = label(**api(server))
-        assert (labelled["asked"], labelled["rankings"], labelled["missing"], labelled["ended"]) == (5, 5, [], None)
+        assert (labelled["asked"], labelled["rankings"], labelled["missing"], labelled["ended"]) == (
+            5,
+            5,
+            [],
+            None,
+        )
         assert not list((home / "saved").glob("*/result.json"))
         server.requests.clear()
         report = go(**api(server))
@@ -144,7 +175,11 @@ def test_a_batch_there_and_back_is_reused_by_the_run(home: Path) -> None:  # noq
         requests = [json.loads(line) for line in Path("out/requests.jsonl").read_text().splitlines()]
         assert all(RULES in request["body"]["messages"][1]["content"] for request in requests)
         answers = [
-            {"custom_id": r["custom_id"], "response": {"status_code": 200, "body": completion(r["body"])}, "error": None}
+            {
+                "custom_id": r["custom_id"],
+                "response": {"status_code": 200, "body": completion(r["body"])},
+                "error": None,
+            }
             for r in requests
         ]
         Path("answers.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in reversed(answers)))
@@ -156,7 +191,9 @@ def test_a_batch_there_and_back_is_reused_by_the_run(home: Path) -> None:  # noq
         assert server.requests == [] and (report["asked"], report["reused"]) == (0, 5)
         with LabelStore("alkd_labels/labels.sqlite") as store:
             for one in store:
-                assert one.usd == pytest.approx((10 * one.prompt_tokens + 30 * one.completion_tokens) / 1e6 / 2)
+                assert one.usd == pytest.approx(
+                    (10 * one.prompt_tokens + 30 * one.completion_tokens) / 1e6 / 2
+                )
 
 
 def test_bought_rankings_are_imitated_by_a_local_llm(home: Path, caplog: Any) -> None:  # noqa: F811
@@ -164,11 +201,14 @@ def test_bought_rankings_are_imitated_by_a_local_llm(home: Path, caplog: Any) ->
     with ChatServer(script) as server:
         label({"out": "gpt/rankings.jsonl"}, **api(server, budget_labels=20))
         records = [json.loads(line) for line in Path("gpt/rankings.jsonl").read_text().splitlines()]
-        assert len(records) == 20 and all(record["source"] == "api m" and len(record["ranking"]) == 4 for record in records)
+        assert len(records) == 20 and all(
+            record["source"] == "api m" and len(record["ranking"]) == 4 for record in records
+        )
         server.requests.clear()
         assert go(llm_teacher="replay", llm_replay_file="gpt/rankings.jsonl")["labels"]["asked"] == 5
         local = {
-            "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "lora_target": "replay", "lora_examples": 16,
+            "llm_model": str(tiny_llm(home / "llm")), "llm_dtype": "float32", "lora_target": "replay",
+            "lora_examples": 16,
             "llm_replay_file": "gpt/rankings.jsonl",
         }  # fmt: skip
         first = go(**local)
@@ -191,7 +231,11 @@ def test_bought_rankings_are_imitated_by_a_local_llm(home: Path, caplog: Any) ->
         ({"batch_out": "x"}, {"llm_teacher": "null"}, "--batch-out: llm_teacher 'null' knows no batch files"),
         ({"batch_in": "x"}, {"llm_teacher": "text"}, "--batch-in: llm_teacher 'text' knows no batch files"),
         ({}, {"llm_teacher": "null", "alkd_rounds": 2}, "alkd_rounds: 2 rounds select anew"),
-        ({"dry_run": True}, {"llm_teacher": "null", "alkd_ratio": "pilot", "alkd_pilot": 2}, "'pilot' needs labels"),
+        (
+            {"dry_run": True},
+            {"llm_teacher": "null", "alkd_ratio": "pilot", "alkd_pilot": 2},
+            "'pilot' needs labels",
+        ),
     ],
 )
 def test_what_cannot_be_is_said(home: Path, how: dict, values: dict, expected: str) -> None:  # noqa: F811
@@ -221,12 +265,17 @@ def test_sigkill_while_labelling_loses_and_repeats_nothing(home: Path) -> None: 
         before = len(server.requests)
         with LabelStore(home / "alkd_labels" / "labels.sqlite") as store:
             kept = len(store)
-        # the hints are no label, one request was in flight, and one answer may have come in the moment of the kill
+        # the hints are no label, one request was in flight, and one answer may have come in the moment of the
+        # kill
         assert before - 3 <= kept <= before - 2
         done = run(words(**settings), home)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert f"12 rankings in alkd_labels/labels.sqlite: {12 - kept} instances asked now, {kept} rankings" in done.stdout
+        assert (
+            f"12 rankings in alkd_labels/labels.sqlite: {12 - kept} instances asked now, {kept} rankings"
+            in done.stdout
+        )
         assert len(server.requests) == before + 12 - kept
         assert sum(map(about_hints, server.requests)) == 1
         texts = [body["messages"][1]["content"] for body in server.requests]
-        assert len(texts) - len(set(texts)) == before - 1 - kept  # asked again: what had no answer in the store
+        # asked again: what had no answer in the store
+        assert len(texts) - len(set(texts)) == before - 1 - kept

@@ -74,10 +74,19 @@ def test_the_second_run_asks_nothing(store: LabelStore) -> None:
     assert list(first.labels) == [0, 1, 2, 3, 4]
     assert teacher.prepared == 1
     assert (first.bill.asked, first.bill.reused, first.bill.failed) == (5, 0, 0)
-    assert (first.bill.prompt_tokens, first.bill.completion_tokens, first.bill.usd) == (300, 100, pytest.approx(0.02))
+    assert (first.bill.prompt_tokens, first.bill.completion_tokens, first.bill.usd) == (
+        300,
+        100,
+        pytest.approx(0.02),
+    )
     label = first.labels[3]
     assert label == store.get(key_of(instances(5)[3]))
-    assert (label.ranking, label.candidates, label.raw, label.teacher) == (("c", "a"), ("a", "b", "c"), "[c, a]", "scripted")
+    assert (label.ranking, label.candidates, label.raw, label.teacher) == (
+        ("c", "a"),
+        ("a", "b", "c"),
+        "[c, a]",
+        "scripted",
+    )
     assert label.time == pytest.approx(time.time(), abs=60)
 
     again = Scripted()
@@ -132,14 +141,18 @@ def test_failed_answers_are_kept_and_not_asked_again(store: LabelStore) -> None:
 
 def test_repaired_answers_are_counted(store: LabelStore) -> None:
     mended = Answer(("b",), repairs={"duplicate": 3, "unknown": 1})
-    collected = collect_labels(Scripted({"s0": mended, "s2": mended}), instances(3), store, Budget(3), show_progress=False)
+    collected = collect_labels(
+        Scripted({"s0": mended, "s2": mended}), instances(3), store, Budget(3), show_progress=False
+    )
     assert collected.bill.repaired == 2 and collected.repairs == {"duplicate": 6, "unknown": 2}
     assert collected.labels[0].repairs == {"duplicate": 3, "unknown": 1}
 
 
 def test_no_price_is_not_zero_dollars(store: LabelStore) -> None:
     free = {f"s{i}": Answer(("a",)) for i in range(3)}
-    assert collect_labels(Scripted(free), instances(2), store, Budget(9), show_progress=False).bill.usd is None
+    assert (
+        collect_labels(Scripted(free), instances(2), store, Budget(9), show_progress=False).bill.usd is None
+    )
     assert (Bill(asked=1) + Bill(asked=1, cost=Cost(usd=0.5))).usd == 0.5
     assert (Bill(asked=1) + Bill(reused=1)).usd is None
     assert (Bill(reused=1) + Bill(reused=1)).usd == 0.0
@@ -149,12 +162,19 @@ def test_no_price_is_not_zero_dollars(store: LabelStore) -> None:
     ("limits", "asked", "words"),
     [
         ({"labels": 4}, 4, "budget_labels"),
-        ({"labels": 99, "tokens": 350}, 4, "budget_tokens: 320 of 350 spent, 30 left"),  # after three (240) a fourth fits
+        # after three (240) a fourth fits
+        ({"labels": 99, "tokens": 350}, 4, "budget_tokens: 320 of 350 spent, 30 left"),
         ({"labels": 99, "usd": 0.03}, 6, "budget_usd: 0.024 of 0.03 spent"),
-        ({"labels": 99, "tokens": 50}, 0, "budget_tokens: 0 of 50 spent, 50 left, the next request may take 100"),
+        (
+            {"labels": 99, "tokens": 50},
+            0,
+            "budget_tokens: 0 of 50 spent, 50 left, the next request may take 100",
+        ),
     ],
 )
-def test_the_budget_ends_it(store: LabelStore, caplog: pytest.LogCaptureFixture, limits: dict, asked: int, words: str) -> None:
+def test_the_budget_ends_it(
+    store: LabelStore, caplog: pytest.LogCaptureFixture, limits: dict, asked: int, words: str
+) -> None:
     teacher, budget = Scripted(), Budget(**limits)
     with caplog.at_level(logging.INFO):
         collected = collect_labels(teacher, instances(10), store, budget, show_progress=False)
@@ -171,7 +191,9 @@ def test_the_budget_ends_it(store: LabelStore, caplog: pytest.LogCaptureFixture,
 def test_an_interrupt_keeps_what_came(store: LabelStore, caplog: pytest.LogCaptureFixture) -> None:
     budget = Budget(9, tokens=1000)
     with pytest.raises(KeyboardInterrupt), caplog.at_level(logging.WARNING):
-        collect_labels(Scripted({"s2": KeyboardInterrupt()}), instances(5), store, budget, show_progress=False)
+        collect_labels(
+            Scripted({"s2": KeyboardInterrupt()}), instances(5), store, budget, show_progress=False
+        )
     assert len(store) == 2
     assert f"2 rankings are kept in {store.path}, 2 of them new" in caplog.text
     assert budget.left.tokens == 1000 - 160  # the reservations of the others are given back
@@ -185,7 +207,9 @@ def test_an_interrupt_keeps_what_came(store: LabelStore, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("ranking", [("a", "a"), ("z",)])
 def test_a_teacher_that_ranks_what_was_not_offered_is_named(store: LabelStore, ranking: tuple) -> None:
     with pytest.raises(AlkdError, match=r"'scripted' answered session 's1' .* kept as a failed label"):
-        collect_labels(Scripted({"s1": Answer(ranking, "raw")}), instances(3), store, Budget(9), show_progress=False)
+        collect_labels(
+            Scripted({"s1": Answer(ranking, "raw")}), instances(3), store, Budget(9), show_progress=False
+        )
     assert store.get(key_of(instances(3)[1])).raw == "raw"
 
 
@@ -198,9 +222,14 @@ def test_large_jobs_are_asked_in_chunks(store: LabelStore) -> None:
 
 def test_what_another_process_asks_is_waited_for(store: LabelStore, caplog: pytest.LogCaptureFixture) -> None:
     with store.transaction() as db:
-        db.execute("INSERT INTO claims VALUES (?, 'another-host/1/x', ?)", [key_of(instances(3)[1]), time.time() + 1])
+        db.execute(
+            "INSERT INTO claims VALUES (?, 'another-host/1/x', ?)", [key_of(instances(3)[1]), time.time() + 1]
+        )
         # the other one answers in time for row 2 only
-        db.execute("INSERT INTO claims VALUES (?, 'another-host/1/x', ?)", [key_of(instances(3)[2]), time.time() + 50])
+        db.execute(
+            "INSERT INTO claims VALUES (?, 'another-host/1/x', ?)",
+            [key_of(instances(3)[2]), time.time() + 50],
+        )
 
     class Answering(Scripted):
         def ask(self, wanted: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
@@ -271,7 +300,8 @@ def _kill_while_labelling(folder: Path, moments: int, number: int) -> None:
         assert len(keys) == len(set(keys))
         assert {key_of(instances(1, int(session[1:]))[0]) for session in stored} <= set(keys)
     assert stored
-    # at each kill, a worker can have lost the one answer that had not reached put; nothing else was paid for twice
+    # at each kill, a worker can have lost the one answer that had not reached put;
+    # nothing else was paid for twice
     asked = [line for line in lines if not line.endswith("stored")]
     assert len(asked) - len(set(asked)) <= 4 * moments
     _label(path, str(log), number)
@@ -288,7 +318,9 @@ def test_killed_labelling_loses_nothing_at_twenty_moments(tmp_path: Path) -> Non
     _kill_while_labelling(tmp_path, moments=20, number=1000)
 
 
-def test_the_bar_begins_when_the_asking_does(store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_begins_when_the_asking_does(
+    store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from recbole_alkd.labelling import engine as labelling
 
     bars: list = []

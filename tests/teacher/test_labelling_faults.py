@@ -78,7 +78,9 @@ def test_a_write_that_is_given_up_leaves_the_answers_to_the_next_start(
 ) -> None:
     monkeypatch.setattr(file_module, "LOCKED_SECONDS", 0.3)
     teacher, budget = Acting(lock_at(store.path, "s2", 4.0)), Budget(6, tokens=1000)
-    with pytest.raises(LabelStoreError, match=r"another process holds it .*; 1 answers are kept in .*the next start") as error:
+    with pytest.raises(
+        LabelStoreError, match=r"another process holds it .*; 1 answers are kept in .*the next start"
+    ) as error:
         collect_labels(teacher, instances(6), store, budget, show_progress=False)
     assert "\n" not in str(error.value)
     assert teacher.asked == ["s0", "s1", "s2"]
@@ -160,7 +162,14 @@ def test_a_readonly_or_damaged_store_asks_nothing(tmp_path: Path, monkeypatch: p
                 file_module._checked.clear()
                 with LabelStore(tmp_path / "s") as again:
                     teacher = Scripted()
-                    assert len(collect_labels(teacher, instances(3), again, Budget(3), show_progress=False).labels) == 3
+                    assert (
+                        len(
+                            collect_labels(
+                                teacher, instances(3), again, Budget(3), show_progress=False
+                            ).labels
+                        )
+                        == 3
+                    )
                     with pytest.raises(LabelStoreError, match=words):
                         collect_labels(teacher, instances(5), again, Budget(5), show_progress=False)
                     assert teacher.asked == [] and teacher.prepared == 0
@@ -184,7 +193,11 @@ def test_an_unreadable_price_charges_the_most(store: LabelStore, usd: Any) -> No
     odd = Answer(("b",), "[b]", {}, 60, 20, usd, usd)
     budget = Budget(9, usd=1.0)
     collected = collect_labels(Scripted({"s1": odd}), instances(3), store, budget, show_progress=False)
-    assert collected.labels[1].ranking == ("b",) and collected.labels[1].usd == 0.01 and collected.labels[1].seconds == 0.0
+    assert (
+        collected.labels[1].ranking == ("b",)
+        and collected.labels[1].usd == 0.01
+        and collected.labels[1].seconds == 0.0
+    )
     assert budget.spent.usd == pytest.approx(0.018)
 
 
@@ -201,7 +214,17 @@ def test_an_unreadable_price_charges_the_most(store: LabelStore, usd: Any) -> No
         Answer(None, "x", {}, 60, 20, 0.1, 0.004),
         Answer(("b",), "x" * 3_000_000, {}, 60, 20, 0.1, 0.004),
     ],
-    ids=["repairs", "bytes", "surrogates", "failed surrogate", "number", "surrogate item", "list item", "no ranking", "huge"],
+    ids=[
+        "repairs",
+        "bytes",
+        "surrogates",
+        "failed surrogate",
+        "number",
+        "surrogate item",
+        "list item",
+        "no ranking",
+        "huge",
+    ],
 )
 def test_whatever_an_answer_holds_a_label_comes_of_it(store: LabelStore, odd: Answer) -> None:
     teacher = Scripted({"s1": odd})
@@ -212,14 +235,18 @@ def test_whatever_an_answer_holds_a_label_comes_of_it(store: LabelStore, odd: An
     label = store.get(key_of(instances(3)[1]))
     assert label is not None and label.completion_tokens == 20 and len(label.raw) <= 1_000_000
     again = Scripted()
-    assert collect_labels(again, instances(3), store, Budget(9), show_progress=False).bill.failed == (label.status == "failed")
+    assert collect_labels(again, instances(3), store, Budget(9), show_progress=False).bill.failed == (
+        label.status == "failed"
+    )
     assert "s1" not in again.asked  # it is paid for
 
 
 def test_an_overdrawn_reservation_names_the_teacher_once_a_limit_is_set(store: LabelStore) -> None:
     greedy = Answer(("b",), "[b]", {}, 200, 33, 0.1, 0.004)
     teacher, budget = Acting(lambda session: None, s1=greedy), Budget(9, tokens=1000)
-    with pytest.raises(AlkdError, match=r"'scripted', session 's1': 233 tokens were taken where 100 were reserved") as error:
+    with pytest.raises(
+        AlkdError, match=r"'scripted', session 's1': 233 tokens were taken where 100 were reserved"
+    ) as error:
         collect_labels(teacher, instances(5), store, budget, show_progress=False)
     assert "\n" not in str(error.value)
     assert teacher.asked == ["s0", "s1"] and budget.spent.tokens == 313
@@ -237,7 +264,9 @@ class Free(Silent):
 
 
 def test_a_teacher_must_say_what_a_request_may_take() -> None:
-    with pytest.raises(AlkdError, match=r"Silent does not say what a request may take.* a method bound\(instance\)") as error:
+    with pytest.raises(
+        AlkdError, match=r"Silent does not say what a request may take.* a method bound\(instance\)"
+    ) as error:
         check_teacher(Silent)
     assert "\n" not in str(error.value)
     with pytest.raises(AlkdError, match="Silent does not say"):
@@ -260,7 +289,9 @@ class Bounding(Scripted):
 
 
 @pytest.mark.parametrize("limits", [{}, {"tokens": 1000}])
-def test_a_bound_of_one_number_is_an_error_before_anything_is_asked(store: LabelStore, limits: dict[str, int]) -> None:
+def test_a_bound_of_one_number_is_an_error_before_anything_is_asked(
+    store: LabelStore, limits: dict[str, int]
+) -> None:
     teacher = OneNumber()
     with pytest.raises(AlkdError, match=r"OneNumber.estimate: 100 does not say what a request may take"):
         collect_labels(teacher, instances(3), store, Budget(9, **limits), show_progress=False)
@@ -285,7 +316,10 @@ def test_a_question_that_another_process_has_taken_meanwhile_is_not_sent(store: 
             with store.transaction() as db:
                 for row in (2, 3):
                     key = key_of(instances(6)[row])
-                    db.execute("INSERT OR REPLACE INTO claims VALUES (?, 'another-host/1/x', ?)", [key, time.time() + 1])
+                    db.execute(
+                        "INSERT OR REPLACE INTO claims VALUES (?, 'another-host/1/x', ?)",
+                        [key, time.time() + 1],
+                    )
 
     ledger = Ledger(store.path.with_name("spending.jsonl"))
     teacher, budget = Acting(act), Budget(6, tokens=10_000, ledger=ledger)
@@ -307,7 +341,9 @@ def test_a_teacher_that_does_not_say_when_it_sends_counts_a_whole_chunk_as_sent(
 
     teacher.ask = ask
     with pytest.raises(KeyboardInterrupt):
-        collect_labels(teacher, instances(5), store, Budget(9, tokens=1000, ledger=Ledger(file)), show_progress=False)
+        collect_labels(
+            teacher, instances(5), store, Budget(9, tokens=1000, ledger=Ledger(file)), show_progress=False
+        )
     assert noted == [500]  # what a kill would have left
     assert Ledger(file).spending.tokens == 160
 

@@ -88,7 +88,10 @@ def test_shared_beginnings_and_last_tokens_are_not_forwarded():
 tokens = st.integers(0, 3)
 
 
-@given(st.lists(tokens, min_size=1, max_size=4), st.lists(st.lists(tokens, max_size=4).map(tuple), min_size=1, max_size=8))
+@given(
+    st.lists(tokens, min_size=1, max_size=4),
+    st.lists(st.lists(tokens, max_size=4).map(tuple), min_size=1, max_size=8),
+)
 def test_a_tree_spells_its_texts(prefix, texts):
     tree = build_tree(prefix, texts)
     count = len(tree.sources)

@@ -1,4 +1,5 @@
-"""What the local teacher takes on the bundled model: run with ``-m benchmarks -s``; the figures are printed, not asserted."""
+"""What the local teacher takes on the bundled model: run with ``-m benchmarks -s``;
+the figures are printed, not asserted."""
 
 import resource
 import time
@@ -36,8 +37,12 @@ def sessions(titles, count, seed=0):
 def teacher(tmp_path, **values):
     titles = catalogue()
     values = {"llm_dtype": None, "llm_candidates": CANDIDATES, "llm_top_n": 10, **values}
-    chosen = [LoraExample(i.history, i.candidates, i.candidates[0], True) for i in sessions(titles, 32, seed=1)]
-    one = teachers.get("local")(context("smollm2-135m-instruct", tmp_path, values, titles=titles, lora_key="k"))
+    chosen = [
+        LoraExample(i.history, i.candidates, i.candidates[0], True) for i in sessions(titles, 32, seed=1)
+    ]
+    one = teachers.get("local")(
+        context("smollm2-135m-instruct", tmp_path, values, titles=titles, lora_key="k")
+    )
     return with_examples(one, lambda: chosen)
 
 
@@ -63,21 +68,29 @@ def test_asking(tmp_path, scoring, number, count):
     scorer = one._scorer
     with threads(count):
         _, wall, cpu = timed(lambda: scorer.prepare(one.context.titles))
-    print(f"\n{scoring}, {count} threads: once for {len(one.context.titles)} titles {wall:.1f} s, {cpu:.1f} CPU-s")
+    print(
+        f"\n{scoring}, {count} threads: once for {len(one.context.titles)} titles {wall:.1f} s, "
+        f"{cpu:.1f} CPU-s"
+    )
     list(one.ask(asked[:1]))  # warm
     answers, wall, cpu = timed(lambda: [answer for _, answer in one.ask(asked)])
     tokens = sum(answer.prompt_tokens + answer.completion_tokens for answer in answers)
     print(
-        f"  a session: {wall / number:.3f} s, {cpu / number:.3f} CPU-s, {tokens / number:.0f} tokens ({tokens / cpu:.0f} a CPU-s)"
+        f"  a session: {wall / number:.3f} s, {cpu / number:.3f} CPU-s, {tokens / number:.0f} tokens "
+        f"({tokens / cpu:.0f} a CPU-s)"
     )
     if scoring != "generate":
         trees = [tree for instance in asked for tree in scorer.case(instance).trees]
         shapes = [(len(tree.tokens), len(tree.tokens) - int(tree.sources.min())) for tree in trees]
         with threads(count):
             _, bare_wall, bare_cpu = timed(lambda: bare(scorer.model, shapes))
-        print(f"  bare forward passes of the same shapes: {bare_wall / number:.3f} s, {bare_cpu / number:.3f} CPU-s a session: "
+        print("  bare forward passes of the same shapes: "
+              f"{bare_wall / number:.3f} s, {bare_cpu / number:.3f} CPU-s a session: "
               f"{bare_cpu / cpu:.0%} of the speed is kept")  # fmt: skip
-    print(f"  peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(
+        "  peak memory of the process so far: "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+    )
     one.close()
 
 
@@ -86,9 +99,15 @@ def test_lora(tmp_path, count):
     one = teacher(tmp_path, lora=True, lora_examples=32, llm_threads=count)
     _, wall, cpu = timed(one.prepare)
     report = one.lora_report
-    print(f"\nLoRA, {count} threads: {report['seconds'] / 32:.3f} s an example; loading and all: {wall:.1f} s, {cpu:.1f} CPU-s")
+    print(
+        f"\nLoRA, {count} threads: {report['seconds'] / 32:.3f} s an example; "
+        f"loading and all: {wall:.1f} s, {cpu:.1f} CPU-s"
+    )
     asked = list(sessions(one.context.titles, 32))
     list(one.ask(asked[:1]))
     _, wall, cpu = timed(lambda: list(one.ask(asked)))
     print(f"  asking with the adapter: {wall / 32:.3f} s, {cpu / 32:.3f} CPU-s a session")
-    print(f"  peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+    print(
+        "  peak memory of the process so far: "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"
+    )

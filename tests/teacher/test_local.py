@@ -113,7 +113,9 @@ def test_equal_titles_stand_together_in_the_shown_order(model, tmp_path):
 
 def test_titles_and_histories_are_cut(model, tmp_path):
     long, cut = ({**TITLES, "a1": title} for title in ("Toy sto" + "X" * 500, "Toy sto"))
-    long_answers, wanted = (answers(model, tmp_path, titles=titles, llm_title_tokens=7) for titles in (long, cut))
+    long_answers, wanted = (
+        answers(model, tmp_path, titles=titles, llm_title_tokens=7) for titles in (long, cut)
+    )
     for row in long_answers:
         assert json.loads(long_answers[row].raw) == pytest.approx(json.loads(wanted[row].raw), abs=2e-3)
     instance = instances()[2]
@@ -157,7 +159,8 @@ def test_identity_and_prompt_need_no_model(model, tmp_path, monkeypatch):
     one = teacher(model, tmp_path, lora=True, lora_key="k")
     assert one.identity.startswith("local|tiny:")
     assert one.prompt(instances()[0]) == (
-        "A user watched these movies, in order:\nToy story\nHeat\n\nToy soldiers\nHeat and dust\nHeat\nCasino\nSabrina"
+        "A user watched these movies, in order:\nToy story\nHeat\n\nToy soldiers\nHeat and "
+        "dust\nHeat\nCasino\nSabrina"
     )
 
 
@@ -177,7 +180,9 @@ def test_identity_changes_with_what_decides_an_answer(model, tmp_path):
         {"llm_prompt": "games"},
         {"llm_model": "smollm2-135m-instruct"},
     ]
-    identities = [teacher(model, tmp_path, **{"lora": True, "lora_key": "k", **change}).identity for change in other]
+    identities = [
+        teacher(model, tmp_path, **{"lora": True, "lora_key": "k", **change}).identity for change in other
+    ]
     assert len({same, *identities}) == len(other) + 1
 
 
@@ -187,7 +192,9 @@ def test_threads_are_given_back(model, tmp_path):
     seen = []
     original = scorers.log_likelihoods
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scorers, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args))
+        patch.setattr(
+            scorers, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args)
+        )
         for _ in one.ask(instances()):
             assert torch.get_num_threads() == before
     assert set(seen) == {2}

@@ -45,7 +45,10 @@ def model(tmp_path_factory):
 
 def recorded(count, seed=0):
     """The same examples with a list to imitate: the target, then the others by name."""
-    return [replace(e, ranking=(e.target, *sorted(set(e.candidates) - {e.target})[:3])) for e in examples(count, seed)]
+    return [
+        replace(e, ranking=(e.target, *sorted(set(e.candidates) - {e.target})[:3]))
+        for e in examples(count, seed)
+    ]
 
 
 def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples, held_out=None, **values):
@@ -110,7 +113,9 @@ def test_training_starts_from_the_scores_without_an_adapter(model, tmp_path):
     one.prepare()
     plain = teacher(model, tmp_path, lora=False)
     losses = []
-    for e, (_, answer) in ((e, next(plain.ask([Instance(0, "s", e.history, e.candidates)]))) for e in examples(4)):
+    for e, (_, answer) in (
+        (e, next(plain.ask([Instance(0, "s", e.history, e.candidates)]))) for e in examples(4)
+    ):
         losses.append(loss_of(answer, e.target))
     assert logged[0] == pytest.approx(np.mean(losses), abs=1e-3)
 
@@ -221,7 +226,9 @@ def test_a_training_that_ends_early_is_an_error_and_leaves_nothing(model, tmp_pa
 
 def test_a_loss_that_is_no_number_is_an_error(model, tmp_path, monkeypatch):
     original = TitleScorer.scores
-    monkeypatch.setattr(TitleScorer, "scores", lambda *args: [part * float("nan") for part in original(*args)])
+    monkeypatch.setattr(
+        TitleScorer, "scores", lambda *args: [part * float("nan") for part in original(*args)]
+    )
     with pytest.raises(AlkdError, match="loss is nan in step 1"):
         teacher(model, tmp_path).prepare()
 
@@ -241,7 +248,9 @@ def test_it_is_judged_by_ranks_of_held_out_targets(model, tmp_path, caplog):
             ((_, answer),) = which.ask([Instance(0, "s", e.history, e.candidates)])
             scores = json.loads(answer.raw)
             own = scores[e.target]
-            ranks.append(1 + sum(s > own for s in scores.values()) + (sum(s == own for s in scores.values()) - 1) / 2)
+            ranks.append(
+                1 + sum(s > own for s in scores.values()) + (sum(s == own for s in scores.values()) - 1) / 2
+            )
         return ranks
 
     for name, which in (("before", teacher(model, tmp_path, lora=False)), ("after", one)):
@@ -290,7 +299,9 @@ def test_an_adapter_on_an_adapter_is_trained_on_both(model, tmp_path):
     Path(adapter_of(first)).rename(mine)
     (tmp_path / "tiny").symlink_to(model)
     logged = []
-    second = teacher(mine, tmp_path / "second", made=4, wanted=4, log_metric=lambda *entry: logged.append(entry[1]))
+    second = teacher(
+        mine, tmp_path / "second", made=4, wanted=4, log_metric=lambda *entry: logged.append(entry[1])
+    )
     second.prepare()
     # it starts from the scores of the first one, whose titles without a session are the first one's too
     plain = teacher(mine, tmp_path / "third", lora=False)
@@ -329,7 +340,10 @@ def test_examples_by_themselves_go_with_the_budget(model, tmp_path):
     one = teacher(model, tmp_path, made=4, lora_examples=None, budget_labels=6)
     one.prepare()
     assert one.lora_report["examples"] == 4
-    assert teacher(model, tmp_path, lora_examples=None, budget_labels=6).identity == teacher(model, tmp_path, wanted=6).identity
+    assert (
+        teacher(model, tmp_path, lora_examples=None, budget_labels=6).identity
+        == teacher(model, tmp_path, wanted=6).identity
+    )
 
 
 def test_wrong_targets_are_named(model, tmp_path):
@@ -399,10 +413,22 @@ def killed_at(monkeypatch, step):
 
 @pytest.mark.parametrize(
     ("epochs", "step", "more"),
-    [(1, 7, {}), (3, 17, {}), (1, 7, {"make": recorded, "lora_target": "replay"}), (3, 17, {"lora_checkpointing": True})],
+    [
+        (1, 7, {}),
+        (3, 17, {}),
+        (1, 7, {"make": recorded, "lora_target": "replay"}),
+        (3, 17, {"lora_checkpointing": True}),
+    ],
 )
 def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeypatch, epochs, step, more):
-    values = {"made": 44, "wanted": 44, "lora_epochs": epochs, "lora_dropout": 0.1, "lora_learning_rate": 1e-3, **more}
+    values = {
+        "made": 44,
+        "wanted": 44,
+        "lora_epochs": epochs,
+        "lora_dropout": 0.1,
+        "lora_learning_rate": 1e-3,
+        **more,
+    }
     wanted: list = []
     whole = teacher(model, tmp_path / "whole", log_metric=lambda *entry: wanted.append(entry), **values)
     whole.prepare()
@@ -458,7 +484,9 @@ def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
 def test_patience_waits_for_a_better_epoch(model, tmp_path):
     losses = {}
     for patience in (1, 3):
-        one = teacher(model, tmp_path, made=40, wanted=40, lora_epochs=9, lora_learning_rate=0.1, lora_patience=patience)
+        one = teacher(
+            model, tmp_path, made=40, wanted=40, lora_epochs=9, lora_learning_rate=0.1, lora_patience=patience
+        )
         one.prepare()
         losses[patience] = one.lora_report["loss_held_out"]
         assert one.lora_report["epochs"] == len(losses[patience])
@@ -488,11 +516,15 @@ def test_recorded_rankings_are_imitated(model, tmp_path):
         asked = recorded(30, seed=9)
         answers = dict(one.ask([Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(asked)]))
         places = [(answer.ranking, asked[instance.row].ranking) for instance, answer in answers.items()]
-        pairs = [ranking.index(a) < ranking.index(b) for ranking, wanted in places for a, b in pairwise(wanted)]
+        pairs = [
+            ranking.index(a) < ranking.index(b) for ranking, wanted in places for a, b in pairwise(wanted)
+        ]
         return np.mean(pairs)
 
     plain = teacher(model, tmp_path, lora=False)
-    tuned = teacher(model, tmp_path, made=160, wanted=160, make=recorded, lora_target="replay", lora_learning_rate=2e-2)
+    tuned = teacher(
+        model, tmp_path, made=160, wanted=160, make=recorded, lora_target="replay", lora_learning_rate=2e-2
+    )
     tuned.prepare()
     assert tuned.lora_report["imitated"] == 160
     assert tuned.lora_report["loss_last"] < tuned.lora_report["loss_first"]
@@ -512,7 +544,12 @@ def test_checkpointing_changes_no_loss(model, tmp_path, monkeypatch):
     for on in (False, True):
         logged = []
         seen.clear()
-        teacher(model, tmp_path, log_metric=lambda *entry, logged=logged: logged.append(entry), lora_checkpointing=on).prepare()
+        teacher(
+            model,
+            tmp_path,
+            log_metric=lambda *entry, logged=logged: logged.append(entry),
+            lora_checkpointing=on,
+        ).prepare()
         losses[on] = [value for _, value, _ in logged]
         assert set(seen) == {on}
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
@@ -555,7 +592,9 @@ def test_of_two_processes_one_trains(model, tmp_path):
 
 
 def _train_slowly(model, tmp_path):
-    teacher(model, tmp_path, made=200, wanted=200, lora_dropout=0.1, log_metric=lambda *_: time.sleep(0.05)).prepare()
+    teacher(
+        model, tmp_path, made=200, wanted=200, lora_dropout=0.1, log_metric=lambda *_: time.sleep(0.05)
+    ).prepare()
 
 
 @pytest.mark.slow
@@ -568,7 +607,10 @@ def test_a_training_survives_sigkill(model, tmp_path):
         process.start()
         known = set(tmp_path.glob("alkd_labels/adapters/.*.partial/checkpoints/checkpoint-*"))
         until = time.monotonic() + 120
-        while process.is_alive() and set(tmp_path.glob("alkd_labels/adapters/.*.partial/checkpoints/checkpoint-*")) <= known:
+        while (
+            process.is_alive()
+            and set(tmp_path.glob("alkd_labels/adapters/.*.partial/checkpoints/checkpoint-*")) <= known
+        ):
             assert time.monotonic() < until
             time.sleep(0.01)  # the kill comes right where a checkpoint is being written
         process.kill()

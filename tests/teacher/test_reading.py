@@ -1,4 +1,5 @@
-"""Every causal LM ranks as it reads: in one pass where it can, text by text where it cannot, and never more than it can read."""
+"""Every causal LM ranks as it reads: in one pass where it can, text by text where it cannot,
+and never more than it can read."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 from test_lora import ITEMS, examples
-from tiny_llm import FAMILIES, NO_SYSTEM_TEMPLATE, TITLES, context, instances, tiny_llm, tiny_model, with_examples
+from tiny_llm import (
+    FAMILIES,
+    NO_SYSTEM_TEMPLATE,
+    TITLES,
+    context,
+    instances,
+    tiny_llm,
+    tiny_model,
+    with_examples,
+)
 
 from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
 from recbole_alkd.llm.models import load_causal_lm
@@ -72,7 +82,8 @@ def test_a_model_that_sees_what_comes_is_no_causal_lm(tmp_path):
 def test_other_families_label_and_are_tuned(folders, tmp_path, family):
     targets = {"bloom": "query_key_value", "mamba": "in_proj", "gpt2": "c_attn"}
     values = {
-        "lora": True, "lora_examples": 16, "lora_learning_rate": 1e-2, "lora_targets": [targets[family]], "llm_candidates": 6,
+        "lora": True, "lora_examples": 16, "lora_learning_rate": 1e-2, "lora_targets": [targets[family]],
+        "llm_candidates": 6,
         "llm_top_n": 6,
     }  # fmt: skip
     teachers.get("local").check(context(folders[family], tmp_path, values).settings)
@@ -87,9 +98,17 @@ def test_other_families_label_and_are_tuned(folders, tmp_path, family):
 @pytest.mark.parametrize("family", ["bloom", "mamba", "gpt2", "neox", "mpt"])
 def test_modules_that_a_family_lacks_are_named_before_training(folders, tmp_path, family):
     settings = context(folders[family], tmp_path, {"lora": True}).settings
-    with pytest.raises(AlkdError, match=r"lora_targets: \['q_proj', .* has no module q_proj, .*; it has: ") as error:
+    with pytest.raises(
+        AlkdError, match=r"lora_targets: \['q_proj', .* has no module q_proj, .*; it has: "
+    ) as error:
         teachers.get("local").check(settings)
-    named = {"bloom": "query_key_value", "mamba": "in_proj", "gpt2": "c_attn", "neox": "query_key_value", "mpt": "Wqkv"}
+    named = {
+        "bloom": "query_key_value",
+        "mamba": "in_proj",
+        "gpt2": "c_attn",
+        "neox": "query_key_value",
+        "mpt": "Wqkv",
+    }
     assert named[family] in str(error.value).rpartition("it has: ")[2].split(", ")
     assert "lm_head" not in str(error.value)
 
@@ -100,7 +119,7 @@ def test_a_default_target_that_a_family_lacks_is_no_error(folders, tmp_path, cap
     assert "has no module o_proj" in caplog.text
 
 
-# -- the end of what a model reads
+# the end of what a model reads
 
 
 def teacher(folder, tmp_path, values=None, **own):
@@ -111,9 +130,12 @@ LONG = Instance(1, "s", ("c3", "a2", "a3", "c2", "b3", "c1", "a1"), ("b1", "c1",
 
 
 def places(tmp_path, instance, shown, values, titles=TITLES, training=False):
-    """How many tokens a model must read for ``instance`` with ``shown`` items of its history, and for the answer."""
+    """How many tokens a model must read for ``instance`` with ``shown`` items of its history,
+    and for the answer."""
     folder = tmp_path / "roomy"
-    one = teacher(folder if folder.is_dir() else tiny_llm(folder), tmp_path, {**values, "lora": False}, titles=titles)
+    one = teacher(
+        folder if folder.is_dir() else tiny_llm(folder), tmp_path, {**values, "lora": False}, titles=titles
+    )
     one.prepare()
     if training:
         return one._scorer._training_case(instance, 0, shown).depth
@@ -131,7 +153,10 @@ def test_history_is_cut_to_what_the_model_reads_and_that_is_said_once(tmp_path, 
     values = {"llm_scoring": scoring, "llm_top_n": 3}
     room = places(tmp_path, LONG, 4, values) + 1  # and not for the fifth
     one = teacher(maker(tmp_path / "short", max_position_embeddings=room), tmp_path, values)
-    answered = {instance.row: answer for instance, answer in one.ask([LONG, dataclasses.replace(LONG, row=2, session="t")])}
+    answered = {
+        instance.row: answer
+        for instance, answer in one.ask([LONG, dataclasses.replace(LONG, row=2, session="t")])
+    }
     case = one._scorer.case(LONG)
     assert case.depth == one._scorer._case(LONG, 4).depth and not case.problem
     wanted = one._scorer._answers([LONG], [one._scorer._case(LONG, 4)])[0]
@@ -156,7 +181,13 @@ def test_a_session_that_cannot_fit_is_a_failed_label_and_the_others_go_on(tmp_pa
 
 @pytest.mark.parametrize("scoring", ["title", "index", "generate"])
 def test_lora_examples_are_cut_too(tmp_path, caplog, scoring):
-    values = {"llm_scoring": scoring, "lora": True, "lora_examples": 8, "lora_targets": ["c_attn"], "llm_candidates": 6}
+    values = {
+        "llm_scoring": scoring,
+        "lora": True,
+        "lora_examples": 8,
+        "lora_targets": ["c_attn"],
+        "llm_candidates": 6,
+    }
     values["llm_top_n"] = 3
     made = [dataclasses.replace(e, history=e.history * 3) for e in examples(8)]
     instance = Instance(0, "0", made[0].history, made[0].candidates)
@@ -173,13 +204,15 @@ def test_lora_examples_are_cut_too(tmp_path, caplog, scoring):
 
 def test_a_model_that_reads_next_to_nothing_is_refused_before_training(tmp_path):
     folder = tiny_model(tmp_path / "m", "gpt2", n_positions=16)
-    with pytest.raises(AlkdError, match=r"reads 16 tokens, and the prompt's first line with one title has \d+"):
+    with pytest.raises(
+        AlkdError, match=r"reads 16 tokens, and the prompt's first line with one title has \d+"
+    ):
         teachers.get("local").check(context(folder, tmp_path).settings)
     with pytest.raises(AlkdError, match="reads 16 tokens"):
         teacher(folder, tmp_path).prepare()
 
 
-# -- chat templates
+# chat templates
 
 
 def test_a_template_without_a_system_role_has_the_text_in_the_user_s_message(tmp_path):
@@ -187,7 +220,11 @@ def test_a_template_without_a_system_role_has_the_text_in_the_user_s_message(tmp
     texts = {}
     for name, template in (
         ("refuses", NO_SYSTEM_TEMPLATE),
-        ("drops", "{% for m in messages %}{% if m['role'] == 'user' %}<turn>{{ m['content'] }}</turn>{% endif %}{% endfor %}"),
+        (
+            "drops",
+            "{% for m in messages %}{% if m['role'] == 'user' %}<turn>{{ m['content'] }}</turn>{% endif %}{% "
+            "endfor %}",
+        ),
     ):
         folder = tmp_path / name
         tiny_llm(folder)
@@ -202,7 +239,9 @@ def test_a_template_without_a_system_role_has_the_text_in_the_user_s_message(tmp
         assert one._scorer.chat(request).raw is not None
     one = teacher(plain, tmp_path, {"llm_scoring": "generate"})
     one.prepare()
-    assert one._scorer.tokenizer.decode(one._scorer.case(instances()[0]).trees[0].tokens.tolist()).startswith("system: ")
+    assert one._scorer.tokenizer.decode(one._scorer.case(instances()[0]).trees[0].tokens.tolist()).startswith(
+        "system: "
+    )
 
 
 def test_a_template_that_is_no_template_is_named(tmp_path):

@@ -1,6 +1,8 @@
-"""What was paid, what is stored, what was paid twice, and whether the budget held: the figures of docs/reliability.md.
+"""What was paid, what is stored, what was paid twice, and whether the budget held:
+the figures of docs/reliability.md.
 
-``pytest tests/teacher/test_reliability.py -m slow -s`` prints its two tables. The provider's side is counted by the server.
+``pytest tests/teacher/test_reliability.py -m slow -s`` prints its two tables.
+The provider's side is counted by the server.
 """
 
 from __future__ import annotations
@@ -19,7 +21,17 @@ from typing import Any
 
 import label_worker
 import pytest
-from fault_server import BROKEN, EMPTY_ANSWERS, ENDING, FAULTS, GOOD_ANSWERS, PAID, FaultServer, for_some_prompts, question_of
+from fault_server import (
+    BROKEN,
+    EMPTY_ANSWERS,
+    ENDING,
+    FAULTS,
+    GOOD_ANSWERS,
+    PAID,
+    FaultServer,
+    for_some_prompts,
+    question_of,
+)
 from process import environment
 
 from recbole_alkd.labels import LabelStore
@@ -34,14 +46,25 @@ class Row:
     """One line of a table."""
 
     def __init__(
-        self, what: str, server: FaultServer, store: Path, counted: int | None, limit: int | None, ended: str = ""
+        self,
+        what: str,
+        server: FaultServer,
+        store: Path,
+        counted: int | None,
+        limit: int | None,
+        ended: str = "",
     ) -> None:
         with LabelStore(store) as opened:
             self.counts = opened.counts()
         self.what = what
         first = {question_of(body) for body in server.requests if len(body["messages"]) <= 2}
         self.paid, self.questions = server.paid_requests, len(first & server.paid.keys())
-        self.twice, self.tokens, self.counted, self.limit = server.paid_twice, server.paid_tokens, counted, limit
+        self.twice, self.tokens, self.counted, self.limit = (
+            server.paid_twice,
+            server.paid_tokens,
+            counted,
+            limit,
+        )
 
     @property
     def stored(self) -> int:
@@ -51,11 +74,15 @@ class Row:
         limit = "-" if self.limit is None else f"{self.limit:,}"
         counted = "-" if self.counted is None else f"{self.counted:,}"
         kinds = f"{self.counts['ok']} + {self.counts['failed']}"
-        return f"| {self.what} | {self.paid} | {self.questions} | {kinds} | {self.twice} | {self.tokens:,} | {counted} | {limit} |"
+        return (
+            f"| {self.what} | {self.paid} | {self.questions} | {kinds} | {self.twice} | {self.tokens:,} | "
+            f"{counted} | {limit} |"
+        )
 
 
 HEAD = """
-| what | paid requests | paid questions | stored, ok + failed | paid twice | tokens on the bill | tokens counted | budget |
+| what | paid requests | paid questions | stored, ok + failed | paid twice | tokens on the bill | \
+tokens counted | budget |
 |---|---|---|---|---|---|---|---|"""
 
 
@@ -79,10 +106,13 @@ UNKNOWN = {*BROKEN, "html"}  # a web page in an answer's place is no answer of a
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault(tmp_path: Path, table: list[str], fault: str) -> None:
-    """A third of the questions meet the fault each time they are asked; a second start finds the server well."""
+    """A third of the questions meet the fault each time they are asked; a second start finds the
+    server well."""
     store, ledger = tmp_path / "labels.sqlite", str(tmp_path / "spending.jsonl")
     with FaultServer(for_some_prompts([fault], 0.34)) as server:
-        first = label_worker.label(server.url, str(store), COUNT, LIMIT, ledger, llm_timeout=2.0 if fault in BROKEN else 60.0)
+        first = label_worker.label(
+            server.url, str(store), COUNT, LIMIT, ledger, llm_timeout=2.0 if fault in BROKEN else 60.0
+        )
         assert "\n" not in (first["ended"] or "")
         row = Row(fault, server, store, first["spent"], LIMIT)
         table.append(str(row))
@@ -97,7 +127,9 @@ def test_every_fault(tmp_path: Path, table: list[str], fault: str) -> None:
         if fault in PAID - UNKNOWN - ENDING.keys() and first["ended"] is None:
             assert row.stored == COUNT
         server.plan = lambda number, body: None
-        second = label_worker.label(server.url, str(store), COUNT, LIMIT, ledger, llm_timeout=2.0 if fault in BROKEN else 60.0)
+        second = label_worker.label(
+            server.url, str(store), COUNT, LIMIT, ledger, llm_timeout=2.0 if fault in BROKEN else 60.0
+        )
         after = Row(fault, server, store, second["spent"], LIMIT)
         assert after.stored == COUNT and second["ended"] is None
         assert after.tokens <= second["spent"] <= LIMIT
@@ -111,7 +143,9 @@ def test_every_fault(tmp_path: Path, table: list[str], fault: str) -> None:
 
 def start(*before: str, **values: Any) -> subprocess.Popen[str]:
     words = [*before, sys.executable, str(Path(label_worker.__file__)), json.dumps(values)]
-    return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(worker: subprocess.Popen[str]) -> dict[str, Any]:
@@ -131,7 +165,13 @@ MANY, AT_ONCE = 120, 4
 
 
 def values_for(server: FaultServer, folder: Path, **more: Any) -> dict[str, Any]:
-    return {"url": server.url, "store": str(folder / "labels.sqlite"), "count": MANY, "concurrency": AT_ONCE, **more}
+    return {
+        "url": server.url,
+        "store": str(folder / "labels.sqlite"),
+        "count": MANY,
+        "concurrency": AT_ONCE,
+        **more,
+    }
 
 
 def test_killed_and_started_again(tmp_path: Path, table: list[str]) -> None:
@@ -140,7 +180,13 @@ def test_killed_and_started_again(tmp_path: Path, table: list[str]) -> None:
         values = values_for(server, tmp_path, tokens=limit, ledger=str(tmp_path / "spending.jsonl"))
         kill_after(server, values, [12, 7, 17, 9, 14])
         last = finish(start(**values))
-        row = Row(f"killed {kills} times and started again", server, tmp_path / "labels.sqlite", last["spent"], limit)
+        row = Row(
+            f"killed {kills} times and started again",
+            server,
+            tmp_path / "labels.sqlite",
+            last["spent"],
+            limit,
+        )
     table.append(str(row))
     assert row.tokens <= last["spent"] <= limit
     assert row.questions - row.stored <= kills * AT_ONCE and row.twice <= kills * AT_ONCE
@@ -152,7 +198,9 @@ def kill_after(server: FaultServer, values: dict[str, Any], requests: list[int])
     for number in requests:
         goal = len(server.requests) + number
         with start(**values) as worker:
-            wait_for(lambda goal=goal, worker=worker: len(server.requests) >= goal or worker.poll() is not None)
+            wait_for(
+                lambda goal=goal, worker=worker: len(server.requests) >= goal or worker.poll() is not None
+            )
             worker.kill()
 
 
@@ -182,7 +230,8 @@ def child_of(parent: int) -> int:
 
 @pytest.mark.parametrize("container", [False, True])
 def test_one_of_two_processes_is_stopped(tmp_path: Path, table: list[str], container: bool) -> None:
-    """For longer than a claim lasts. In one PID namespace the other waits for it; in another it takes its questions over."""
+    """For longer than a claim lasts. In one PID namespace the other waits for it;
+    in another it takes its questions over."""
     before = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"] if container else []
     if container and subprocess.run([*before, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a PID namespace")
@@ -196,7 +245,9 @@ def test_one_of_two_processes_is_stopped(tmp_path: Path, table: list[str], conta
         time.sleep(12)
         os.kill(pid, signal.SIGCONT)
         spent = [finish(worker)["spent"] for worker in (one, two)]
-        what = "one of two processes stopped for four times its claim" + (", in containers of their own" if container else "")
+        what = "one of two processes stopped for four times its claim" + (
+            ", in containers of their own" if container else ""
+        )
         row = Row(what, server, tmp_path / "labels.sqlite", sum(spent), None)
     table.append(str(row))
     # what it had sent when it was stopped, nobody else can know of
@@ -208,7 +259,9 @@ def test_the_store_is_locked(tmp_path: Path, table: list[str], seconds: int) -> 
     with FaultServer(delay=0.02) as server:
         workers = [start(**values_for(server, tmp_path)) for _ in range(2)]
         wait_for(lambda: len(server.requests) >= 30)
-        with contextlib.closing(sqlite3.connect(tmp_path / "labels.sqlite", timeout=30, isolation_level=None)) as other:
+        with contextlib.closing(
+            sqlite3.connect(tmp_path / "labels.sqlite", timeout=30, isolation_level=None)
+        ) as other:
             other.execute("BEGIN IMMEDIATE")
             time.sleep(3)
             asked = len(server.requests)
@@ -216,7 +269,13 @@ def test_the_store_is_locked(tmp_path: Path, table: list[str], seconds: int) -> 
             assert len(server.requests) == asked, "asking went on while a write waited"
             other.execute("ROLLBACK")
         spent = [finish(worker)["spent"] for worker in workers]
-        row = Row(f"store locked for {seconds} s, two processes", server, tmp_path / "labels.sqlite", sum(spent), None)
+        row = Row(
+            f"store locked for {seconds} s, two processes",
+            server,
+            tmp_path / "labels.sqlite",
+            sum(spent),
+            None,
+        )
     table.append(str(row))
     assert (row.stored, row.twice) == (MANY, 0)
 
@@ -254,7 +313,13 @@ def test_the_store_is_deleted(tmp_path: Path, table: list[str]) -> None:
         first = finish(worker)
         assert "was deleted or moved" in first["ended"]
         last = finish(start(**values))
-        row = Row("store deleted in the middle", server, tmp_path / "labels.sqlite", first["spent"] + last["spent"], None)
+        row = Row(
+            "store deleted in the middle",
+            server,
+            tmp_path / "labels.sqlite",
+            first["spent"] + last["spent"],
+            None,
+        )
     table.append(str(row))
     assert (row.stored, row.twice) == (MANY, 0)
 

@@ -29,7 +29,9 @@ class TestReplay(TeacherTests):
     teacher = "replay"
 
     def make(self, folder, **values):
-        lines = [json.dumps({"session_id": i.session, "ranking": list(i.candidates)}) for i in some_instances()]
+        lines = [
+            json.dumps({"session_id": i.session, "ranking": list(i.candidates)}) for i in some_instances()
+        ]
         (folder / "ml-tiny.llm.jsonl").write_text("\n".join(lines), encoding="utf-8")
         return super().make(folder, **values)
 
@@ -43,7 +45,9 @@ def teacher(tmp_path, content=None, titles=None, **values):
 def of(folder, dataset="shop", titles=TITLES, **values):
     settings = read_settings({"llm_top_n": 3, "llm_teacher": "replay", **values})
     return teachers.get("replay")(
-        TeacherContext(settings=settings, dataset=dataset, data_path=Path(folder), titles=titles, cache=Path(folder))
+        TeacherContext(
+            settings=settings, dataset=dataset, data_path=Path(folder), titles=titles, cache=Path(folder)
+        )
     )
 
 
@@ -92,12 +96,18 @@ def test_identity_is_the_content_not_the_place(tmp_path):
     assert same[0] == same[1] != other
     assert teacher(folders[0], llm_top_n=2).identity != same[0]
     (tmp_path / "elsewhere.jsonl").write_bytes((folders[0] / "shop.llm.jsonl").read_bytes())
-    assert of(tmp_path, dataset="other", llm_replay_file=str(tmp_path / "elsewhere.jsonl")).identity == same[0]
+    assert (
+        of(tmp_path, dataset="other", llm_replay_file=str(tmp_path / "elsewhere.jsonl")).identity == same[0]
+    )
 
 
 def test_the_prompt_is_the_session_s(tmp_path):
     one = teacher(tmp_path)
-    a, b, other = Instance(0, "s1", ("h",), ("x",)), Instance(9, "s1", ("h",), ("y",)), Instance(0, "s2", ("h",), ("x",))
+    a, b, other = (
+        Instance(0, "s1", ("h",), ("x",)),
+        Instance(9, "s1", ("h",), ("y",)),
+        Instance(0, "s2", ("h",), ("x",)),
+    )
     assert one.prompt(a) == one.prompt(b) != one.prompt(other)
 
 
@@ -118,16 +128,22 @@ def test_a_wrong_line_is_named(tmp_path, line, message):
 
 
 def test_blank_lines_are_allowed(tmp_path):
-    assert teacher(tmp_path, content='\n{"session_id": "s", "ranking": ["a"]}\r\n\n').can_label(["s"]) == [True]
+    assert teacher(tmp_path, content='\n{"session_id": "s", "ranking": ["a"]}\r\n\n').can_label(["s"]) == [
+        True
+    ]
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(AlkdError, match=r"llm_replay_file: '.*none\.llm\.jsonl' cannot be read \(No such file"):
+    with pytest.raises(
+        AlkdError, match=r"llm_replay_file: '.*none\.llm\.jsonl' cannot be read \(No such file"
+    ):
         _ = of(tmp_path, dataset="none").identity
 
 
 def test_the_authors_recordings():
-    data = Path(os.environ.get("RECBOLE_ALKD_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+    data = Path(
+        os.environ.get("RECBOLE_ALKD_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data"
+    )
     if not (data / "alkdrec-ml" / "alkdrec-ml.llm.jsonl").is_file():
         pytest.skip("the recorded rankings are not beside the checkout")
     one = of(data / "alkdrec-ml", dataset="alkdrec-ml", titles={}, llm_top_n=25)
@@ -137,7 +153,7 @@ def test_the_authors_recordings():
     assert all(len(set(answer.ranking)) == len(answer.ranking) <= 25 for answer in answers)
 
 
-# -- recordings of other data --------------------------------------------------------------------------------------------
+# recordings of other data
 
 OWN = (["s1", "s2", "s9"], ["a", "b", "c", "d", "h", "12"])
 
@@ -145,7 +161,10 @@ OWN = (["s1", "s2", "s9"], ["a", "b", "c", "d", "h", "12"])
 def test_recordings_that_match_in_part_are_counted(tmp_path, caplog):
     one = teacher(tmp_path)
     check_recordings(one._recordings, *OWN)
-    assert "2 of 4 recorded sessions are training sessions of this data set; 1 of 13 recorded items are none" in caplog.text
+    assert (
+        "2 of 4 recorded sessions are training sessions of this data set; 1 of 13 recorded items are none"
+        in caplog.text
+    )
     caplog.clear()
     check_recordings(one._recordings, ["s1", "s2", "3", "s5"], [*OWN[1], "zz"])
     assert not caplog.records
@@ -154,7 +173,11 @@ def test_recordings_that_match_in_part_are_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("sessions", "items", "words"),
     [
-        (["x1", "x2"], OWN[1], r"none of its 4 session ids \('3', 's1', 's2', ...\) is one of this data set's 2 \('x1', 'x2'\)"),
+        (
+            ["x1", "x2"],
+            OWN[1],
+            r"none of its 4 session ids \('3', 's1', 's2', ...\) is one of this data set's 2 \('x1', 'x2'\)",
+        ),
         (
             OWN[0],
             ["85123A", "22423"],
@@ -169,7 +192,10 @@ def test_recordings_of_other_data_are_refused_with_both_kinds_of_id(tmp_path, se
 
 def test_titles_in_place_of_ids_are_refused(tmp_path):
     content = json.dumps({"session_id": "s1", "ranking": ["Toy Story (1995)", "Heat (1995)"]})
-    with pytest.raises(AlkdError, match=r"items \('Heat \(1995\)', 'Toy Story \(1995\)'\) is one of this data set's 6 \('12', 'a'"):
+    with pytest.raises(
+        AlkdError,
+        match=r"items \('Heat \(1995\)', 'Toy Story \(1995\)'\) is one of this data set's 6 \('12', 'a'",
+    ):
         check_recordings(teacher(tmp_path, content)._recordings, *OWN)
 
 

@@ -1,4 +1,5 @@
-"""Every settings file of docs/teachers.md is valid, and runs on the tiny data set with small models in place of large ones."""
+"""Every settings file of docs/teachers.md is valid, and runs on the tiny data set with small models in place
+of large ones."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_every_teacher_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("block", [block for _, block in BLOCKS], ids=IDS)
-def test_a_block_is_a_settings_file(tiny_path: Path, tmp_path: Path, block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_block_is_a_settings_file(
+    tiny_path: Path, tmp_path: Path, block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = read_yaml(block)
     monkeypatch.chdir(tmp_path)
     if values.get("llm_replay_file"):  # read before anything is trained
@@ -65,7 +68,8 @@ def test_a_block_runs(home: Path, block: str) -> None:  # noqa: F811
     small: dict[str, Any] = {"budget_labels": 5, "llm_candidates": 8, "llm_top_n": 4, "llm_hint_cases": 2}
     (home / "gpt").mkdir()
     rankings = [
-        json.dumps({"session_id": f"s{n}", "ranking": [f"i{1 + (n + k) % N_ITEMS}" for k in range(9)]}) + "\n" for n in range(40)
+        json.dumps({"session_id": f"s{n}", "ranking": [f"i{1 + (n + k) % N_ITEMS}" for k in range(9)]}) + "\n"
+        for n in range(40)
     ]
     for file in ("gpt/rankings.jsonl", "data/tiny/tiny.llm.jsonl"):
         (home / file).write_text("".join(rankings))

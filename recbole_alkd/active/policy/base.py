@@ -22,8 +22,8 @@ class Pool:
         difficulty: () -> (N,) difficulty, larger is harder; computed when first called.
         entropy: () -> (N,) entropy of the student's scores in nats.
         disagreement: () -> (N,) how far student and teacher recommender disagree, in [0, 1].
-        counts: assumed numbers of (effective, similar, incorrect) labels in this pool, where evidence gives them (a
-            pilot, earlier rounds); None: ``alkd_ratio`` times N.
+        counts: assumed numbers of (effective, similar, incorrect) labels in this pool, where evidence gives
+            them (a pilot, earlier rounds); None: ``alkd_ratio`` times N.
     """
 
     sessions: np.ndarray
@@ -43,9 +43,10 @@ class Selection:
     Attributes:
         picks: (size,) distinct indices into the pool, in the order they were drawn.
         log_p: (N,) log of the probabilities they were drawn with, or None for a deterministic policy.
-        value, upper, gap: worst-case gain of ``log_p``, the adversary's upper bound on any policy's, and their
-            difference (in units of the assumed gains); None where the policy solves no game. Under ``alkd_draw: pps``
-            with a budget that needs it, "any policy" means any whose probabilities are at most 1 / size.
+        value, upper, gap: worst-case gain of ``log_p``, the adversary's upper bound on any policy's, and
+            their difference (in units of the assumed gains); None where the policy solves no game. Under
+            ``alkd_draw: pps`` with a budget that needs it, "any policy" means any whose probabilities are at
+            most 1 / size.
         support: how many instances can be drawn at all.
         filled: how many picks came from outside of the support (``alkd_fill: next``).
     """
@@ -79,7 +80,8 @@ class Policy:
 
 
 def take_highest(score: np.ndarray, size: int) -> Selection:
-    """The deterministic selection of the ``size`` largest scores, (N,), largest first; equal scores keep their order.
+    """The deterministic selection of the ``size`` largest scores, (N,), largest first;
+    equal scores keep their order.
 
     Raises:
         PoolExhausted: ``size`` > N.
@@ -88,5 +90,7 @@ def take_highest(score: np.ndarray, size: int) -> Selection:
     if size > len(score):
         raise PoolExhausted(len(score), size)
     if np.isnan(score).any():
-        raise AlkdError(f"alkd_policy: {int(np.isnan(score).sum())} of {len(score)} scores are NaN; allowed: numbers")
+        raise AlkdError(
+            f"alkd_policy: {int(np.isnan(score).sum())} of {len(score)} scores are NaN; allowed: numbers"
+        )
     return Selection(picks=np.argsort(-score, kind="stable")[:size], support=len(score))

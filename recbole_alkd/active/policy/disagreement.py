@@ -10,7 +10,8 @@ from recbole_alkd.registry import policies
 
 @policies.register("disagreement")
 class Disagreement(Policy):
-    """Needs how far student and teacher recommender disagree. Takes the instances where they do most; no guarantee."""
+    """Needs how far student and teacher recommender disagree.
+    Takes the instances where they do most; no guarantee."""
 
     needs = frozenset({"disagreement"})
 

@@ -50,12 +50,15 @@ class DrawnPolicy(Policy):
         if pool.counts is not None:
             return pool.counts
         if self.settings.alkd_ratio == "pilot":
-            raise AlkdError("alkd_ratio: 'pilot' needs the counts of a pilot in Pool.counts; allowed here: three numbers")
+            raise AlkdError(
+                "alkd_ratio: 'pilot' needs the counts of a pilot in Pool.counts; allowed here: three numbers"
+            )
         return counts_from_ratio(self.settings.alkd_ratio, len(pool))
 
 
 def _next_best(log_p: np.ndarray, gain: np.ndarray, size: int) -> np.ndarray:
-    """Instances off the support, those next to it in rank first: largest gain first, as supports begin at the hardest."""
+    """Instances off the support, those next to it in rank first: largest gain first,
+    as supports begin at the hardest."""
     order = np.argsort(-gain, kind="stable")
     outside = order[log_p[order] == -np.inf]
     starts_at_hardest = log_p[order[0]] > -np.inf

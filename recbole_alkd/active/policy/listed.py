@@ -18,10 +18,12 @@ logger = logging.getLogger(__name__)
 
 @policies.register("listed")
 class Listed(Policy):
-    """Needs ``alkd_picks``. Takes the first ``size`` listed sessions that are in the pool, in the file's order; no guarantee.
+    """Needs ``alkd_picks``. Takes the first ``size`` listed sessions that are in the pool,
+    in the file's order; no guarantee.
 
-    Of a session with several instances the last one is taken. Sessions that are listed and not in the pool are skipped
-    and logged; so are those that an earlier round has labelled. ``alkd_fill`` does not apply: the list decides.
+    Of a session with several instances the last one is taken. Sessions that are listed and not in the pool
+    are skipped and logged; so are those that an earlier round has labelled.
+    ``alkd_fill`` does not apply: the list decides.
     """
 
     def select(self, pool: Pool, size: int, rng: np.random.Generator) -> Selection:
@@ -31,7 +33,8 @@ class Listed(Policy):
         absent = [session for session in listed if session not in place]
         if absent:
             logger.warning(
-                "alkd_picks: %d of %d listed sessions are not in the pool (never there, or labelled already): %s%s",
+                "alkd_picks: %d of %d listed sessions are not in the pool (never there, "
+                "or labelled already): %s%s",
                 len(absent),
                 len(listed),
                 ", ".join(absent[:5]),
@@ -43,27 +46,46 @@ class Listed(Policy):
 
 
 def read_picks(source: str | None) -> list[str]:
-    """The distinct session ids in a JSON file, in its order: ``FILE`` with a list, or ``FILE#key`` with a mapping to lists.
+    """The distinct session ids in a JSON file, in its order: ``FILE`` with a list,
+    or ``FILE#key`` with a mapping to lists.
 
     Raises:
         AlkdError: no file, not JSON, no such key (the message lists the keys), or no list of ids.
     """
     if not source:
-        raise AlkdError("alkd_picks: the policy 'listed' needs a JSON file of session ids; give alkd_picks: FILE or FILE#key")
-    name, _, key = (source, "", "") if Path(source).is_file() else source.rpartition("#") if "#" in source else (source, "", "")
+        raise AlkdError(
+            "alkd_picks: the policy 'listed' needs a JSON file of session ids; "
+            "give alkd_picks: FILE or FILE#key"
+        )
+    name, _, key = (
+        (source, "", "")
+        if Path(source).is_file()
+        else source.rpartition("#")
+        if "#" in source
+        else (source, "", "")
+    )
     try:
         content = json.loads(Path(name).read_text(encoding="utf-8"))
     except OSError as error:
-        raise AlkdError(f"alkd_picks: {name!r} cannot be read ({error.strerror}); allowed: a JSON file, FILE or FILE#key") from None
+        raise AlkdError(
+            f"alkd_picks: {name!r} cannot be read ({error.strerror}); allowed: a JSON file, FILE or FILE#key"
+        ) from None
     except ValueError as error:
         raise AlkdError(f"alkd_picks: {name!r} is not JSON: {error}") from None
     if isinstance(content, dict):
         if key not in content:
             asked = f"has no key {key!r}" if key else "holds several lists"
-            raise AlkdError(f"alkd_picks: {name!r} {asked}; allowed: {name}#KEY with KEY one of {', '.join(map(str, content))}")
+            raise AlkdError(
+                f"alkd_picks: {name!r} {asked}; "
+                f"allowed: {name}#KEY with KEY one of {', '.join(map(str, content))}"
+            )
         content = content[key]
     elif key:
         raise AlkdError(f"alkd_picks: {name!r} holds a list and no key {key!r}; allowed: {name}")
-    if not isinstance(content, list) or not all(isinstance(entry, (str, int)) and not isinstance(entry, bool) for entry in content):
-        raise AlkdError(f"alkd_picks: {source!r} is no list of session ids; allowed: a JSON list of texts or integers")
+    if not isinstance(content, list) or not all(
+        isinstance(entry, (str, int)) and not isinstance(entry, bool) for entry in content
+    ):
+        raise AlkdError(
+            f"alkd_picks: {source!r} is no list of session ids; allowed: a JSON list of texts or integers"
+        )
     return list(dict.fromkeys(str(entry) for entry in content))

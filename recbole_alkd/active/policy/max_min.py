@@ -13,11 +13,12 @@ from recbole_alkd.registry import policies
 
 @policies.register("max_min")
 class MaxMin(DrawnPolicy):
-    """Needs the difficulty. No other policy has a larger smallest expected gain, over all ways in which the assumed
-    counts of effective, similar and incorrect labels can fall on the instances.
+    """Needs the difficulty. No other policy has a larger smallest expected gain, over all ways in which the
+    assumed counts of effective, similar and incorrect labels can fall on the instances.
 
-    The guarantee is one for a draw with p. Picks without repetition flatten p (``alkd_draw: gumbel``, as in the paper);
-    ``alkd_draw: pps`` keeps it exactly. Where ``pps`` needs p <= 1 / size, the game is solved under that cap.
+    The guarantee is one for a draw with p. Picks without repetition flatten p (``alkd_draw: gumbel``, as in
+    the paper); ``alkd_draw: pps`` keeps it exactly. Where ``pps`` needs p <= 1 / size,
+    the game is solved under that cap.
     """
 
     def odds(self, gain: np.ndarray, counts: Counts, size: int) -> Odds:

@@ -1,4 +1,5 @@
-"""The policy of ALKDRec (AAAI 2025) as its Definition 1 gives it, with the cumulative sums that its proofs use."""
+"""The policy of ALKDRec (AAAI 2025) as its Definition 1 gives it, with the cumulative sums that its proofs
+use."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ class Paper(DrawnPolicy):
     """Needs the difficulty. p_s is proportional to 1 / (g_si + g_in) for the first N - n_effective ranks, to
     1 / (g_ef + g_in) behind them, and 0 behind k* = argmax (G_k - n_incorrect) / H_k.
 
-    Guarantee: the value it reports, which is the true worst case of these probabilities. It equals the best possible one
-    only where an optimal support ends before rank N - n_effective (docs/selection.md); else it is smaller.
+    Guarantee: the value it reports, which is the true worst case of these probabilities. It equals the best
+    possible one only where an optimal support ends before rank N - n_effective (docs/selection.md);
+    else it is smaller.
     """
 
     def odds(self, gain: np.ndarray, counts: Counts, size: int) -> Odds:
@@ -27,8 +29,8 @@ def definition_1(
 ) -> np.ndarray:
     """Log probabilities of Definition 1 for log gains (N,), normalised, in the caller's order.
 
-    ``printed`` takes k* from the formula in Theorems 2-3 and line 9 of Algorithm 1, whose numerator has the gain g_k where
-    the proofs have the cumulative G_k.
+    ``printed`` takes k* from the formula in Theorems 2-3 and line 9 of Algorithm 1, whose numerator has the
+    gain g_k where the proofs have the cumulative G_k.
     """
     _, n_similar, n_incorrect = counts
     order = np.argsort(-gain, kind="stable")
@@ -49,7 +51,8 @@ def definition_1(
 
 
 def _argmax_quotient(numerator: np.ndarray, log_denominator: np.ndarray) -> int:
-    """argmax of numerator / exp(log_denominator), which may be out of the range of floats: the first of the largest."""
+    """argmax of numerator / exp(log_denominator), which may be out of the range of floats:
+    the first of the largest."""
     with np.errstate(divide="ignore"):
         size = np.log(np.abs(numerator)) - log_denominator
     best = numerator.max()

@@ -12,10 +12,11 @@ from recbole_alkd.registry import policies
 
 @policies.register("paper_printed")
 class PaperPrinted(DrawnPolicy):
-    """Needs the difficulty. As ``paper``, with k* = argmax (g_k - n_incorrect) / H_k, which takes the whole pool as soon as
-    two labels are incorrect.
+    """Needs the difficulty. As ``paper``, with k* = argmax (g_k - n_incorrect) / H_k, which takes the whole
+    pool as soon as two labels are incorrect.
 
-    Guarantee: the value it reports, the true worst case of these probabilities; it is often far below the best one.
+    Guarantee: the value it reports, the true worst case of these probabilities;
+    it is often far below the best one.
     """
 
     def odds(self, gain: np.ndarray, counts: Counts, size: int) -> Odds:

@@ -1,4 +1,5 @@
-"""The ablation RAD-BC of ALKDRec (AAAI 2025): robust active distillation with correct and incorrect labels only.
+"""The ablation RAD-BC of ALKDRec (AAAI 2025): robust active distillation with correct and incorrect labels
+only.
 
 Baykal et al., "Robust Active Distillation" (ICLR 2023).
 """
@@ -15,12 +16,15 @@ from recbole_alkd.registry import policies
 
 @policies.register("rad_bc")
 class RadBc(DrawnPolicy):
-    """Needs the difficulty. The exact policy of the game in which similar labels are worth as much as effective ones.
+    """Needs the difficulty. The exact policy of the game in which similar labels are worth as much as
+    effective ones.
 
-    Guarantee: the value it reports, its true worst case when similar labels are worth half, as everywhere else; it is
-    smaller than that of ``max_min`` unless nothing is similar.
+    Guarantee: the value it reports, its true worst case when similar labels are worth half, as everywhere
+    else; it is smaller than that of ``max_min`` unless nothing is similar.
     """
 
     def odds(self, gain: np.ndarray, counts: Counts, size: int) -> Odds:
         n_effective, n_similar, n_incorrect = counts
-        return Odds(solve_max_min(gain, n_effective + n_similar, 0, n_incorrect).log_p, best_upper(gain, counts))
+        return Odds(
+            solve_max_min(gain, n_effective + n_similar, 0, n_incorrect).log_p, best_upper(gain, counts)
+        )

@@ -11,8 +11,8 @@ from recbole_alkd.registry import policies
 
 @policies.register("random")
 class Random(Policy):
-    """Needs nothing. Every set of ``size`` instances is equally likely, so the labels estimate the pool without bias; no
-    guarantee on gains.
+    """Needs nothing. Every set of ``size`` instances is equally likely, so the labels estimate the pool
+    without bias; no guarantee on gains.
     """
 
     def select(self, pool: Pool, size: int, rng: np.random.Generator) -> Selection:

@@ -1,9 +1,9 @@
 """Leaves out what a model thinks before it answers, whatever the model calls it.
 
-Tags in angles, pipes or brackets (``<think>``, ``<seed:think>``, ``<scratchpad>``, ``<|START_THINKING|>``, ``[THINK]``),
-closed or not; channels as gpt-oss writes them (``<|channel|>analysis ... <|channel|>final``), also where their special tokens
-were dropped (``analysis...assistantfinal...``); any other tag that wraps the beginning of an answer, or all of
-it where that is more than a list.
+Tags in angles, pipes or brackets (``<think>``, ``<seed:think>``, ``<scratchpad>``, ``<|START_THINKING|>``,
+``[THINK]``), closed or not; channels as gpt-oss writes them (``<|channel|>analysis ... <|channel|>final``),
+also where their special tokens were dropped (``analysis...assistantfinal...``); any other tag that wraps the
+beginning of an answer, or all of it where that is more than a list.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ _WORDS = (
     r"process|steps?|notes?|review|self\w*|understand\w*|comments?"
 )
 _TAG = re.compile(
-    rf"<\|?[ ]*(?P<close>/|end_(?:of_)?)?(?:start_|begin_(?:of_)?)?(?P<name>(?:\w+[:.-])?(?:{_WORDS})(?:[_-]\w+)*)\b"
+    r"<\|?[ "
+    rf"]*(?P<close>/|end_(?:of_)?)?(?:start_|begin_(?:of_)?)?(?P<name>(?:\w+[:.-])?(?:{_WORDS})(?:[_-]\w+)*)\b"
     r"[^<>\n]{0,80}>|"
     r"[\[◁](?P<close2>/)?(?P<name2>think(?:ing)?|thoughts?|reasoning)[\]▷]",
     re.IGNORECASE,
 )
-_CHANNEL = re.compile(r"<\|(channel|start|end|return|call|message|constrain)\|?>|<(channel|turn)\|>", re.IGNORECASE)
+_CHANNEL = re.compile(
+    r"<\|(channel|start|end|return|call|message|constrain)\|?>|<(channel|turn)\|>", re.IGNORECASE
+)
 _LEAKED = re.compile(r"\A\s*(?:analysis|commentary)(?=[A-Z<\[\"'])")
 _FIRST_TAG = re.compile(r"\s*<([A-Za-z][\w:.-]{3,40})>")
 _ANSWER_TAG = re.compile(
-    r"<(/)?((?:final[_-]?)?(?:answer|rank(?:ing)?|results?|output|response|list|solution|recommendations?))>", re.IGNORECASE
+    r"<(/)?((?:final[_-]?)?(?:answer|rank(?:ing)?|results?|output|response|list|solution|recommendations?))>",
+    re.IGNORECASE,
 )
 # what a list begins with, and five words in lower case, which no title is likely to hold
 _LIST_START = re.compile(r"[\[{<`\"'|]|\d{1,4}[.):]?(?=[\s,;])|[-*•]\s", re.IGNORECASE)
@@ -47,7 +51,8 @@ def without_thoughts(text: str, is_id: Callable[[str], bool] = lambda name: Fals
     Args:
         is_id: whether a name in angles is an item's id, and no tag.
     """
-    text = text.replace("<unused94>", "<think>").replace("<unused95>", "</think>")  # as Gemma's thinking models mark it
+    # as Gemma's thinking models mark it
+    text = text.replace("<unused94>", "<think>").replace("<unused95>", "</think>")
     return _on_lines_of_their_own(_without_wrapper(_without_tags(_without_channels(text)), is_id), is_id)
 
 
@@ -97,7 +102,10 @@ def _without_channels(text: str) -> str:
 
 
 def _without_tags(text: str) -> str:
-    tags = [(tag, (tag["name"] or tag["name2"]).lower(), bool(tag["close"] or tag["close2"])) for tag in _TAG.finditer(text)]
+    tags = [
+        (tag, (tag["name"] or tag["name2"]).lower(), bool(tag["close"] or tag["close2"]))
+        for tag in _TAG.finditer(text)
+    ]
     closing: dict[str, list[int]] = {}
     for tag, name, closes in tags:
         if closes:
@@ -129,9 +137,11 @@ def _without_tags(text: str) -> str:
 
 
 def _without_wrapper(text: str, is_id: Callable[[str], bool]) -> str:
-    """Without a tag of any other name that opens the text, unless it wraps all of it and holds nothing but a list.
+    """Without a tag of any other name that opens the text, unless it wraps all of it and holds nothing but a
+    list.
 
-    What a model thinks is no answer, whatever its tag: one around sentences alone is not taken for the answer's either.
+    What a model thinks is no answer, whatever its tag: one around sentences alone is not taken for the
+    answer's either.
     """
     first = _FIRST_TAG.match(text)
     if not first or _ANSWER.search(first[1]) or is_id(first[1]):

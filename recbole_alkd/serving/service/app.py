@@ -1,7 +1,7 @@
 """The ASGI application: routes, answers and refusals.
 
-A session is scored on the event loop, which takes less time than a thread would; searches and reasons, which can take longer, are
-made beside it.
+A session is scored on the event loop, which takes less time than a thread would; searches and reasons, which
+can take longer, are made beside it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ from recbole_alkd.serving.service.page import PAGE, PAGE_HEADERS
 from recbole_alkd.settings.error import AlkdError
 
 STUDENT, POPULARITY, TEACHER = "student", "popularity", "teacher"
-_DRAINED = 1 << 28  # bytes of a body that is too large which are still taken, so that its sender reads why it is refused
+# bytes of a body that is too large which are still taken, so that its sender reads why it is refused
+_DRAINED = 1 << 28
 _TRIES, _PAUSE = 20, 0.1  # a bundle that is just being replaced is opened again
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -69,7 +70,8 @@ class Served:
 
 
 class Service:
-    """The application. ``replace`` gives it other bundles while it answers: a request is answered from what it began with.
+    """The application. ``replace`` gives it other bundles while it answers:
+    a request is answered from what it began with.
 
     Args:
         served: the bundles. limits: of requests.
@@ -81,8 +83,10 @@ class Service:
         self._requests = Requests(self.limits, served.recommenders)
         self._encode = msgspec.json.Encoder().encode
         self._routes: dict[tuple[str, str], Callable[..., Any]] = {
-            ("POST", "/recommend"): self._recommend, ("POST", "/explain"): self._explain, ("GET", "/items"): self._items,
-            ("GET", "/health"): self._health, ("GET", "/metrics"): self._metrics, ("GET", "/openapi.json"): self._openapi,
+            ("POST", "/recommend"): self._recommend, ("POST", "/explain"): self._explain,
+            ("GET", "/items"): self._items,
+            ("GET", "/health"): self._health, ("GET", "/metrics"): self._metrics,
+            ("GET", "/openapi.json"): self._openapi,
             ("GET", "/"): self._page,
         }  # fmt: skip
         self._methods = {path: method for method, path in self._routes}
@@ -90,9 +94,13 @@ class Service:
         self.measures.items.set(served.student.items.n_items - 1)
 
     def replace(self, served: Served) -> None:
-        """Serve other bundles from the next request on; AlkdError where a teacher recommender came or went."""
+        """Serve other bundles from the next request on; AlkdError where a teacher recommender came
+        or went."""
         if served.recommenders != self._served.recommenders:
-            raise AlkdError(f"recommenders {served.recommenders} are not those that are served: {self._served.recommenders}")
+            raise AlkdError(
+                f"recommenders {served.recommenders} are not those that are served: "
+                f"{self._served.recommenders}"
+            )
         self._served = served
         self.measures.items.set(served.student.items.n_items - 1)
 
@@ -103,7 +111,9 @@ class Service:
         path, method = scope["path"], scope["method"]
         headers: list[tuple[bytes, bytes]] = []
         try:
-            status, content, headers = await self._answer(scope, receive, path, "GET" if method == "HEAD" else method)
+            status, content, headers = await self._answer(
+                scope, receive, path, "GET" if method == "HEAD" else method
+            )
         except _GoneError:
             return
         except RefusedError as refused:
@@ -116,7 +126,11 @@ class Service:
                 headers = [*_JSON, (b"connection", b"close")]
         except Exception:  # the service stays up, and its log says what went wrong
             print(f"error: {method} {path!r}", traceback.format_exc(), sep="\n", file=sys.stderr)
-            status, content, headers = 500, self._encode(Failure("the service has failed; its log says where")), _JSON
+            status, content, headers = (
+                500,
+                self._encode(Failure("the service has failed; its log says where")),
+                _JSON,
+            )
         length = (b"content-length", str(len(content)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": content})
@@ -126,7 +140,9 @@ class Service:
         route = self._routes.get((method, path))
         if route is None:
             if path in self._methods:
-                raise RefusedError(405, f"method: {method} is not allowed for {path}; allowed: {self._methods[path]}")
+                raise RefusedError(
+                    405, f"method: {method} is not allowed for {path}; allowed: {self._methods[path]}"
+                )
             raise RefusedError(404, f"path: {path[:80]!r} is not served; allowed: {', '.join(self._methods)}")
         try:
             if method == "POST":
@@ -206,18 +222,24 @@ class Service:
         parts = []
         for one in reasons:
             source = None if one.source is None else student.items.number(one.source)
-            parts.append(Part(one.source, student.items.title(source) if source else "", one.kind, one.weight))
+            parts.append(
+                Part(one.source, student.items.title(source) if source else "", one.kind, one.weight)
+            )
         explained = Explained(item, student.items.title(number), sum(part.weight for part in parts), parts)
         return 200, self._encode(explained), _JSON
 
     async def _items(self, scope: Scope) -> tuple[int, bytes, Any]:
         try:
-            query = parse_qs(scope["query_string"].decode("ascii", "replace"), keep_blank_values=True, max_num_fields=10)
+            query = parse_qs(
+                scope["query_string"].decode("ascii", "replace"), keep_blank_values=True, max_num_fields=10
+            )
         except ValueError:
             raise RefusedError(422, "query: more than 10 fields are not allowed; allowed: q, limit") from None
         words = query.get("q", [""])[-1]
         if len(words) > self.limits.query:
-            raise RefusedError(422, f"q: {len(words):,} characters are not allowed; allowed: at most {self.limits.query}")
+            raise RefusedError(
+                422, f"q: {len(words):,} characters are not allowed; allowed: at most {self.limits.query}"
+            )
         limit = whole_number(query["limit"][-1], "limit", self.limits.found) if "limit" in query else 10
         student = self._served.student
         if words.strip():
@@ -269,7 +291,8 @@ def _known(student: Recommender, items: list[str | int]) -> np.ndarray:
 
 
 def _steady(folder: Path, verify: bool) -> Recommender:
-    """Open a bundle; again, where another took its place in the meantime, which would mix the files of both."""
+    """Open a bundle; again, where another took its place in the meantime, which would mix the
+    files of both."""
     for k in range(_TRIES):
         before = _identity(folder)
         try:

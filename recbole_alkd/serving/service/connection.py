@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with bounds on what a client may leave open: a head without end, a body that trickles, an answer that is
-not taken, more connections than were meant.
+"""uvicorn's HTTP protocol with bounds on what a client may leave open: a head without end, a body that
+trickles, an answer that is not taken, more connections than were meant.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def shutdown(self) -> None:
-        """Answer what is there and, for a moment, what is on its way; each answer says that the connection ends."""
+        """Answer what is there and, for a moment, what is on its way;
+        each answer says that the connection ends."""
         self._stopping = True
         if self.cycle is None or self.cycle.response_complete:
             self.loop.call_later(_REST, super().shutdown)
@@ -130,7 +131,8 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _give_up(self) -> None:
-        """Requests that came one after the other without waiting are not answered any more: uvicorn itself tells the last alone."""
+        """Requests that came one after the other without waiting are not answered any more:
+        uvicorn itself tells the last alone."""
         for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True

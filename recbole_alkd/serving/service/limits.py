@@ -10,9 +10,11 @@ class Limits:
     """Bounds on requests, each with a clear refusal.
 
     Attributes:
-        body: bytes of a request's body. history: items of a session. k: recommendations. filter: items of ``allowed`` and
-            ``blocked``. query: characters of a search by title. found: items that a search gives.
-        head: bytes of a request's line and headers. seconds: for a request to arrive, and for an answer to be taken.
+        body: bytes of a request's body. history: items of a session. k: recommendations. filter: items of
+            ``allowed`` and ``blocked``. query: characters of a search by title.
+            found: items that a search gives.
+        head: bytes of a request's line and headers. seconds: for a request to arrive,
+            and for an answer to be taken.
         idle: seconds that a connection may rest between requests. connections: of one worker at a time.
     """
 

@@ -24,7 +24,8 @@ class Item(msgspec.Struct):
 
 
 class Recommended(msgspec.Struct):
-    """unknown: how many ids of the session are not in the catalogue. popular: whether popularity served, as nothing was known."""
+    """unknown: how many ids of the session are not in the catalogue.
+    popular: whether popularity served, as nothing was known."""
 
     recommendations: list[Item]
     unknown: int
@@ -32,7 +33,8 @@ class Recommended(msgspec.Struct):
 
 
 class Part(msgspec.Struct):
-    """A part of a score: the item of the session it comes from (null for none), what kind of evidence it is, what it adds."""
+    """A part of a score: the item of the session it comes from (null for none), what kind of evidence it is,
+    what it adds."""
 
     source: str | None
     title: str
@@ -95,17 +97,23 @@ class Requests:
 
     def __init__(self, limits: Limits, recommenders: Sequence[str]) -> None:
         one: Any = str | int
-        session: Any = Annotated[list[one], Meta(max_length=limits.history, description="item ids, oldest first")]
+        session: Any = Annotated[
+            list[one], Meta(max_length=limits.history, description="item ids, oldest first")
+        ]
         some: Any = Annotated[list[one], Meta(max_length=limits.filter)] | None
         by: Any = Literal[tuple(recommenders)]
         self._allowed = {"by": tuple(recommenders), "unknown": ("ignore", "error")}
         fields: list[Any] = [
-            ("history", session), ("k", Annotated[int, Meta(ge=1, le=limits.k)], 10), ("exclude_history", bool, True),
-            ("unknown", Literal["ignore", "error"], "ignore"), ("allowed", some, None), ("blocked", some, None),
+            ("history", session), ("k", Annotated[int, Meta(ge=1, le=limits.k)], 10),
+            ("exclude_history", bool, True),
+            ("unknown", Literal["ignore", "error"], "ignore"), ("allowed", some, None),
+            ("blocked", some, None),
             ("by", by, recommenders[0]),
         ]  # fmt: skip
         self.recommend = msgspec.defstruct("Recommend", fields, forbid_unknown_fields=True)
-        self.explain = msgspec.defstruct("Explain", [("history", session), ("item", one)], forbid_unknown_fields=True)
+        self.explain = msgspec.defstruct(
+            "Explain", [("history", session), ("item", one)], forbid_unknown_fields=True
+        )
         self._decoders = {kind: msgspec.json.Decoder(kind) for kind in (self.recommend, self.explain)}
         self.limits = limits
 
@@ -113,7 +121,8 @@ class Requests:
         """A request from its body.
 
         Raises:
-            RefusedError: 400 for what is no JSON, 422 for what is not of the type; it names value, place and what is allowed.
+            RefusedError: 400 for what is no JSON, 422 for what is not of the type;
+                it names value, place and what is allowed.
         """
         try:
             return self._decoders[kind].decode(body)
@@ -131,20 +140,36 @@ class Requests:
         _, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
         limits = self.limits
         query = [
-            _parameter("q", {"type": "string", "maxLength": limits.query, "default": ""}, "an id, or words of a title"),
-            _parameter("limit", {"type": "integer", "minimum": 1, "maximum": limits.found, "default": 10}, "how many"),
+            _parameter(
+                "q",
+                {"type": "string", "maxLength": limits.query, "default": ""},
+                "an id, or words of a title",
+            ),
+            _parameter(
+                "limit", {"type": "integer", "minimum": 1, "maximum": limits.found, "default": 10}, "how many"
+            ),
         ]
         text = {"schema": {"type": "string"}}
         paths = {
-            "/recommend": {"post": _operation("recommend", "The next items of a session", "Recommended", "Recommend")},
+            "/recommend": {
+                "post": _operation("recommend", "The next items of a session", "Recommended", "Recommend")
+            },
             "/explain": {"post": _operation("explain", "What a score is made of", "Explained", "Explain")},
-            "/items": {"get": {**_operation("items", "Items by id or title", "FoundItems"), "parameters": query}},
+            "/items": {
+                "get": {**_operation("items", "Items by id or title", "FoundItems"), "parameters": query}
+            },
             "/health": {"get": _operation("health", "What is served", "Health")},
             "/metrics": {"get": _page("metrics", "Metrics for Prometheus", {"text/plain": text})},
-            "/openapi.json": {"get": _page("openapi", "This document", {"application/json": {"schema": {"type": "object"}}})},
+            "/openapi.json": {
+                "get": _page("openapi", "This document", {"application/json": {"schema": {"type": "object"}}})
+            },
             "/": {"get": _page("page", "A page to try it", {"text/html": text})},
         }
-        info = {"title": "recbole_alkd", "version": version, "description": "Recommendations for sessions from a bundle"}
+        info = {
+            "title": "recbole_alkd",
+            "version": version,
+            "description": "Recommendations for sessions from a bundle",
+        }
         return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
 
 
@@ -196,14 +221,22 @@ def _operation(name: str, text: str, answer: str, request: str | None = None) ->
     codes = {"422": "a value is not allowed", "404": "an item is not in the catalogue"}
     if request:
         operation["requestBody"] = {"required": True, "content": _content(request)}
-        codes |= {"400": "the body is no JSON", "408": "the request took too long", "413": "the body is too large"}
+        codes |= {
+            "400": "the body is no JSON",
+            "408": "the request took too long",
+            "413": "the body is too large",
+        }
     for code, words in sorted(codes.items()):
         operation["responses"][code] = {"description": words, "content": _content("Failure")}
     return operation
 
 
 def _page(name: str, text: str, content: dict[str, Any]) -> dict[str, Any]:
-    return {"operationId": name, "summary": text, "responses": {"200": {"description": text, "content": content}}}
+    return {
+        "operationId": name,
+        "summary": text,
+        "responses": {"200": {"description": text, "content": content}},
+    }
 
 
 def _parameter(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The processes of the service: one that holds the sockets and watches, and workers that answer and share the mapped bundle.
+"""The processes of the service: one that holds the sockets and watches, and workers that answer and share the
+mapped bundle.
 
-SIGTERM and SIGINT stop it once everything that was asked is answered. SIGHUP has every worker open the bundle anew and swap it in;
-one that cannot be opened leaves the old one in place. A worker that dies is replaced.
+SIGTERM and SIGINT stop it once everything that was asked is answered. SIGHUP has every worker open the bundle
+anew and swap it in; one that cannot be opened leaves the old one in place. A worker that dies is replaced.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def serve(job: Job) -> int:
 
 
 class _Watch:
-    """The process that holds the sockets: it starts workers, passes signals on, and replaces workers that die."""
+    """The process that holds the sockets: it starts workers, passes signals on,
+    and replaces workers that die."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -123,7 +125,9 @@ class _Watch:
                     continue
                 if started < len(self.sockets):
                     return code or 1  # it never served: the worker has said why
-                print(f"worker {process} ended ({code}); another follows in {self.delay:g} s", file=sys.stderr)
+                print(
+                    f"worker {process} ended ({code}); another follows in {self.delay:g} s", file=sys.stderr
+                )
                 self.delay = min(_LONGEST, self.delay * 2)
             while self.signals:
                 number = self.signals.pop(0)
@@ -187,7 +191,11 @@ class _Watch:
         host, port = self.sockets[0].getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         several = f", {len(self.sockets)} workers" if len(self.sockets) > 1 else ""
-        print(f"serving {self.job.bundle} at http://{host}:{port} (process {os.getpid()}{several}; Ctrl-C ends it)", flush=True)
+        print(
+            f"serving {self.job.bundle} at http://{host}:{port} (process {os.getpid()}{several}; "
+            "Ctrl-C ends it)",
+            flush=True,
+        )
 
 
 def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int | None = None) -> None:
@@ -199,7 +207,8 @@ def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int |
 
     service = Service(Served.load(job.bundle, job.teacher, job.verify), job.limits)
     config = uvicorn.Config(
-        service, http=partial(Connection, job.limits), ws="none", lifespan="off", log_config=None, log_level="error",  # type: ignore[arg-type]
+        service, http=partial(Connection, job.limits), ws="none", lifespan="off", log_config=None,
+        log_level="error",  # type: ignore[arg-type]
         access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=int(job.limits.idle),
         timeout_graceful_shutdown=int(job.limits.seconds),
     )  # fmt: skip
@@ -219,7 +228,8 @@ def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int |
                 asyncio.get_running_loop().remove_reader(life)
 
         def handle_exit(self, sig: int, frame: Any) -> None:
-            self.should_exit = True  # and no signal is raised again at the end: the worker has done what it was told
+            # and no signal is raised again at the end: the worker has done what it was told
+            self.should_exit = True
 
     Worker(config).run([sock])
 
@@ -238,13 +248,15 @@ async def _reload(job: Job, service: Any) -> None:
 
 
 def _sockets(job: Job) -> list[socket.socket]:
-    """A listening socket for every worker, all of one address: the kernel gives each an equal share of the connections."""
+    """A listening socket for every worker, all of one address: the kernel gives each an equal share of the
+    connections."""
     try:
         if not 0 <= job.port < 1 << 16:
             raise OverflowError("not the number of a port")
         resolved = socket.getaddrinfo(job.host, job.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         family, address = resolved[0], resolved[4]
-        probe = _bound(family, address, share=False)  # an address that another program has is refused, also to a share of it
+        # an address that another program has is refused, also to a share of it
+        probe = _bound(family, address, share=False)
         if job.workers == 1:
             return [probe]
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -254,7 +266,9 @@ def _sockets(job: Job) -> list[socket.socket]:
         return [_bound(family, address, share=True) for _ in range(job.workers)]
     except (OSError, OverflowError) as error:
         words = getattr(error, "strerror", None) or error
-        raise AlkdError(f"--host {job.host} --port {job.port}: {words}; allowed: a free port of this machine, 0 for any") from None
+        raise AlkdError(
+            f"--host {job.host} --port {job.port}: {words}; allowed: a free port of this machine, 0 for any"
+        ) from None
 
 
 def _bound(family: int, address: Any, share: bool) -> socket.socket:

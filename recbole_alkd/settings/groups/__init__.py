@@ -1,7 +1,8 @@
 """The settings of ALKDRec: flat YAML keys as RecBole has them, typed, checked, and never evaluated as code.
 
-Every setting is a field of one of these frozen dataclasses; its flat key is the field's name. ``FIELDS`` has what each takes and
-what it is for. ``properties/model/ALKDRec.yaml`` and ``docs/reference/settings.md`` are made from it (``recbole_alkd.reference``).
+Every setting is a field of one of these frozen dataclasses; its flat key is the field's name. ``FIELDS`` has
+what each takes and what it is for. ``properties/model/ALKDRec.yaml`` and ``docs/reference/settings.md`` are
+made from it (``recbole_alkd.reference``).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Settings:
 
     @property
     def lora_examples(self) -> int:
-        """How many examples LoRA is trained on at most; by themselves as many as labels are asked for, up to 1000."""
+        """How many examples LoRA is trained on at most; by themselves as many as labels are asked for,
+        up to 1000."""
         return self.lora.lora_examples or min(self.selection.budget_labels, 1000)
 
     def flat(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ class Group:
 
     Attributes:
         heading: what stands above the group in YAML and docs.
-        own: key -> value of the settings that plug-ins of this group declare (``Registry.register``). A policy reads its own as
-            ``self.settings.own["shelf_height"]``.
+        own: key -> value of the settings that plug-ins of this group declare (``Registry.register``). A
+            policy reads its own as ``self.settings.own["shelf_height"]``.
     """
 
     heading: ClassVar[str] = ""
@@ -22,4 +22,6 @@ class Group:
 
     def flat(self) -> dict[str, Any]:
         """Every key of the group with its value, as YAML has them."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "own"} | dict(self.own)
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "own"} | dict(
+            self.own
+        )

@@ -17,39 +17,55 @@ class SelectionSettings(Group):
     heading = "active selection"
     alkd_policy: str = setting("max_min", str, help="max_min (exact), random, easiest, hardest, listed, ...")
     alkd_draw: str = setting(
-        "gumbel", str, choices=("gumbel", "pps"),
+        "gumbel",
+        str,
+        choices=("gumbel", "pps"),
         help="gumbel (the paper's Algorithm 1 in one pass) or pps (fixed size, exact inclusion "
         "probabilities).",
     )
     alkd_fill: str = setting(
-        "error", str, choices=("error", "next"),
+        "error",
+        str,
+        choices=("error", "next"),
         help="When the budget exceeds the policy's support: error, or next (the next-best instances; "
         "always after a pilot).",
     )
     alkd_mu: float = setting(
-        10, float, check=at_least(0),
+        10,
+        float,
+        check=at_least(0),
         help="Gain of an effective label: 1 / rank^mu, rank 1 is the hardest instance.",
     )
     alkd_ratio: Any = setting(
-        [1, 5, 4], list, str, check=RATIO,
+        [1, 5, 4],
+        list,
+        str,
+        check=RATIO,
         help="Assumed effective : similar : incorrect labels, or pilot.",
     )
     alkd_rounds: int = setting(1, int, check=at_least(1), help="Rounds of select, ask, distil.")
     alkd_pool: str = setting(
-        "last", str, choices=("last", "prefix"),
+        "last",
+        str,
+        choices=("last", "prefix"),
         help="Instances that may be labelled: last (one a session), prefix (every training row).",
     )
     alkd_picks: str | None = setting(
-        None, str,
+        None,
+        str,
         help="For the policy listed: a JSON file of session ids, FILE or FILE#key.",
     )
     alkd_difficulty: str = setting("consistency", str, help="consistency (the paper's), loss, rank.")
     alkd_pilot: int = setting(
-        100, int, check=at_least(1),
+        100,
+        int,
+        check=at_least(1),
         help="Labels of the uniform pilot that estimates the ratio (part of the budget).",
     )
     alkd_confidence: float = setting(
-        0.95, float, check=between(0, 1, "()"),
+        0.95,
+        float,
+        check=between(0, 1, "()"),
         help="Joint confidence of the pilot's bounds.",
     )
     budget_labels: int = setting(500, int, check=at_least(1), help="LLM rankings this run may use.")

@@ -23,17 +23,21 @@ class TeacherSettings(Group):
     heading = "LLM teacher"
     llm_teacher: str = setting("local", str, read=_null_by_name, help="local, replay, ...")
     llm_model: str = setting(
-        "smollm2-135m-instruct", str,
+        "smollm2-135m-instruct",
+        str,
         help="The bundled model, or any Hugging Face id or folder of a causal LM.",
     )
     llm_scoring: str = setting(
-        "title", str, choices=("title", "index", "generate"),
+        "title",
+        str,
+        choices=("title", "index", "generate"),
         help="title (likelihood of each title), index, generate.",
     )
     llm_candidates: int = setting(50, int, check=at_least(2), help="Candidates from the teacher recommender.")
     llm_top_n: int = setting(25, int, check=at_least(1), help="Ranks that are kept and distilled.")
     llm_inject_target: bool = setting(
-        True, bool,
+        True,
+        bool,
         help="Whether the true next item of a training session is put among its candidates.",
     )
     llm_history: int = setting(8, int, check=at_least(1), help="Last items of the session that the LLM sees.")
@@ -41,75 +45,112 @@ class TeacherSettings(Group):
     llm_seed: int = setting(2020, int, check=at_least(0), help="Seed of everything the LLM teacher draws.")
     llm_hints: bool = setting(True, bool, help="The paper's hints; used by generate and api only.")
     llm_hint_cases: int = setting(
-        10, int, check=at_least(1),
+        10,
+        int,
+        check=at_least(1),
         help="Training sessions that the LLM sums up into hints (the paper's L).",
     )
     llm_prompt: str | None = setting(
-        None, str,
+        None,
+        str,
         help="Prompt: a name in properties/prompt or a YAML file. ~: by the data set.",
     )
     llm_replay_file: str | None = setting(
-        None, str,
+        None,
+        str,
         help="Recorded rankings for `replay` and lora_target replay. ~: NAME.llm.jsonl in the data folder.",
     )
     llm_device: str | None = setting(
-        None, str, decides=False,
+        None,
+        str,
+        decides=False,
         help="cpu, cuda, cuda:1, or auto (spread over all that is there). ~: the recommender's device.",
     )
     llm_dtype: str | None = setting(
-        None, str, choices=("float32", "bfloat16", "float16"),
+        None,
+        str,
+        choices=("float32", "bfloat16", "float16"),
         help="float32, bfloat16, float16. ~: bfloat16 where the hardware has it.",
     )
     llm_quantize: str | None = setting(
-        None, str, choices=("4bit", "8bit"),
+        None,
+        str,
+        choices=("4bit", "8bit"),
         help="4bit or 8bit weights (needs bitsandbytes). ~: none.",
     )
     llm_trust_remote_code: str | None = setting(
-        None, str,
-        help="llm_model once more, where it brings code of its own and you trust it. ~: no such code is "
-        "run.",
+        None,
+        str,
+        help="llm_model once more, where it brings code of its own and you trust it. ~: no such code is run.",
     )
     llm_batch_size: int | None = setting(
-        None, int, check=at_least(1), decides=False,
+        None,
+        int,
+        check=at_least(1),
+        decides=False,
         help="Sessions in one forward pass. ~: chosen by the device.",
     )
     llm_threads: int | None = setting(
-        None, int, check=at_least(1), decides=False,
+        None,
+        int,
+        check=at_least(1),
+        decides=False,
         help="CPU threads of the LLM. ~: torch's.",
     )
     llm_base_url: str | None = setting(
-        None, str, check=web_address, secret=True, decides=False,
+        None,
+        str,
+        check=web_address,
+        secret=True,
+        decides=False,
         help="For `api`: an OpenAI-compatible server, such as http://127.0.0.1:8000/v1. ~: OpenAI.",
     )
     llm_api_key_env: str | None = setting(
-        None, str, check=environment_name, secret=True, decides=False,
+        None,
+        str,
+        check=environment_name,
+        secret=True,
+        decides=False,
         help="The NAME of the environment variable with the API key. ~: OPENAI_API_KEY for OpenAI, no key "
         "for others.",
     )
     llm_concurrency: int = setting(8, int, check=at_least(1), decides=False, help="Requests in flight.")
     llm_requests_per_minute: int | None = setting(
-        None, int, check=at_least(1), decides=False,
+        None,
+        int,
+        check=at_least(1),
+        decides=False,
         help="~: no limit but the server's own.",
     )
     llm_timeout: float = setting(
-        120.0, float, check=above(0), decides=False,
+        120.0,
+        float,
+        check=above(0),
+        decides=False,
         help="Seconds to wait for one answer.",
     )
     llm_max_tokens: int | None = setting(
-        None, int, check=at_least(1),
+        None,
+        int,
+        check=at_least(1),
         help="Tokens of one answer at most. ~: as many as the list needs; models that think before they "
         "answer need more.",
     )
     llm_price_file: str | None = setting(
-        None, str,
+        None,
+        str,
         help="YAML with prices in USD per million tokens. ~: properties/prices.yaml.",
     )
     label_store: str = setting(
-        "alkd_labels/labels.sqlite", str, decides=False,
+        "alkd_labels/labels.sqlite",
+        str,
+        decides=False,
         help="Where labels are kept, relative to the working directory.",
     )
     label_engine: str = setting(
-        "local", str, choices=("local", "ray"),
+        "local",
+        str,
+        choices=("local", "ray"),
         help="local. (ray is not in this release: several processes may label into one store.)",
     )
 
@@ -123,37 +164,52 @@ class LoraSettings(Group):
     lora_rank: int = setting(16, int, check=at_least(1), help="Rank of the adapter.")
     lora_alpha: int = setting(32, int, check=at_least(1), help="Its scale is lora_alpha / lora_rank.")
     lora_dropout: float = setting(
-        0.0, float, check=between(0, 1, "[)"),
+        0.0,
+        float,
+        check=between(0, 1, "[)"),
         help="Dropout in front of the adapter.",
     )
     lora_targets: list[str] = setting(
-        ["q_proj", "k_proj", "v_proj", "o_proj"], list, check=NAMES,
+        ["q_proj", "k_proj", "v_proj", "o_proj"],
+        list,
+        check=NAMES,
         help="Modules that get an adapter.",
     )
     lora_examples: int | None = setting(
-        None, int, check=at_least(1),
+        None,
+        int,
+        check=at_least(1),
         help="Training examples, made from session prefixes. ~: as many as budget_labels, at most 1000, "
         "and what there is.",
     )
     lora_learning_rate: float = setting(5e-4, float, check=above(0), help="Learning rate of the adapter.")
     lora_epochs: int = setting(
-        1, int, check=at_least(1),
+        1,
+        int,
+        check=at_least(1),
         help="More than one: a tenth of the examples is held out, and the best epoch's adapter is kept.",
     )
     lora_patience: int = setting(
-        1, int, check=at_least(1),
+        1,
+        int,
+        check=at_least(1),
         help="Training ends after so many epochs without a better held-out loss.",
     )
     lora_target: str = setting(
-        "next_item", str, choices=("next_item", "replay"),
+        "next_item",
+        str,
+        choices=("next_item", "replay"),
         help="next_item, or replay: imitate recorded rankings (llm_replay_file) of a stronger LLM.",
     )
     lora_checkpointing: bool = setting(
-        False, bool,
+        False,
+        bool,
         help="Gradient checkpointing: less memory, about a third more time.",
     )
     lora_batch_size: int = setting(4, int, check=at_least(1), help="Sessions a step.")
     lora_folds: int = setting(
-        2, int, check=at_least(2),
+        2,
+        int,
+        check=at_least(2),
         help="Candidate lists are cross-fitted over this many folds of the training sessions.",
     )

@@ -1,4 +1,5 @@
-"""Cuts an LLM's answer into blocks, each of which may be its list: a bracketed list, a run of lines, a JSON array.
+"""Cuts an LLM's answer into blocks, each of which may be its list: a bracketed list, a run of lines,
+a JSON array.
 
 ``parse.py`` decides which of them is the ranking.
 """
@@ -19,12 +20,16 @@ MOST = 100_000  # mentions that are looked at; an answer with more has gone roun
 # how surely a block is a list
 PROSE, LINES, MARKED, CLOSED = 1, 2, 3, 4
 
-_ANSWER = re.compile(r"(?i)\b(final|answer|ranking|ranked|result|results|output|solution|recommendations?|list|order)\b")
+_ANSWER = re.compile(
+    r"(?i)\b(final|answer|ranking|ranked|result|results|output|solution|recommendations?|list|order)\b"
+)
 _OFFERED = re.compile(
     r"(?i)\b(candidates?|offered|options?|given|inputs?|history|exclud\w+|omit\w+|reject\w+|unlikely|watched|bought|drafts?|initial|"
     r"first thoughts?|not (?:recommended|included|chosen|ranked))\b"
 )
-_BEST = re.compile(r"(?i)\b(rank\w*|order\w*|sort\w*|likel\w*|best|top|final\w*|answer|recommended|result\w*)\b")
+_BEST = re.compile(
+    r"(?i)\b(rank\w*|order\w*|sort\w*|likel\w*|best|top|final\w*|answer|recommended|result\w*)\b"
+)
 _RULE = re.compile(r"[\s|:+=*_`~>#-]*")
 _LETTER = re.compile(r"[^\W\d_]{2}")
 _LABEL = re.compile(r"(?i)\W*[^\W\d][^\n:]{1,60}:[\s*_`\"'\[<(]*(?:id[\s:#_-]*)?")
@@ -39,7 +44,8 @@ _LINE_START = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """Mentions that belong together. ``intro``: the words that announce it. ``level``: how surely it is a list."""
+    """Mentions that belong together. ``intro``: the words that announce it.
+    ``level``: how surely it is a list."""
 
     mentions: list[Mention]
     start: int
@@ -58,8 +64,11 @@ class Block:
 
     @property
     def is_answer(self) -> bool:
-        """Whether its announcement says that it is the answer. ``Recommendation 2:`` is a number of a line."""
-        return bool(_ANSWER.search(self.intro)) and not re.search(r"\d\W*\Z", self.intro) and self.level >= LINES
+        """Whether its announcement says that it is the answer. ``Recommendation 2:`` is a number
+        of a line."""
+        return (
+            bool(_ANSWER.search(self.intro)) and not re.search(r"\d\W*\Z", self.intro) and self.level >= LINES
+        )
 
 
 def id_blocks(text: str, ids: Ids, titles: Titles | None, brackets: Lists) -> list[Block]:
@@ -89,11 +98,18 @@ def _outside(mentions: Iterable[Mention], spans: Sequence[tuple[int, int]]) -> I
 
 
 def _of_json(blocks: list[JsonBlock], text: str, brackets: Lists) -> Iterator[Block]:
-    answers = [block for block in blocks if block.is_answer] or [block for block in blocks if not block.is_offered] or blocks
+    answers = (
+        [block for block in blocks if block.is_answer]
+        or [block for block in blocks if not block.is_offered]
+        or blocks
+    )
     intro = _intro(text, blocks[0].start)
     for block in answers:
         inside = brackets.at(block.start)
-        mentions = [Mention(block.start, block.end, m.tokens, m.marked, m.element, m.how, inside, m.cut) for m in block.mentions]
+        mentions = [
+            Mention(block.start, block.end, m.tokens, m.marked, m.element, m.how, inside, m.cut)
+            for m in block.mentions
+        ]
         one = len({m.tokens for m in mentions}) < 2
         words = block.key if block.key and (block.is_offered or ANSWER_KEY.search(block.key)) else intro
         yield Block(mentions, block.start, LINES if one else CLOSED, words)
@@ -109,7 +125,8 @@ def _grouped(mentions: Iterable[Mention], text: str) -> list[Block]:
 
 
 def _own_of_lines(mentions: list[Mention], text: str) -> list[Mention]:
-    """Without what is only spoken of in lines that each begin with an item: ``<ID5>: because <ID318> was seen``."""
+    """Without what is only spoken of in lines that each begin with an item:
+    ``<ID5>: because <ID318> was seen``."""
     begins, dropped = 0, False
     kept: list[Mention] = []
     line: int | None = None
@@ -118,13 +135,19 @@ def _own_of_lines(mentions: list[Mention], text: str) -> list[Mention]:
         start = text.rfind("\n", max(0, mention.start - 500), mention.start)
         if mention.inside >= 0 or start != line:
             line, closed = start, False
-            begins += mention.inside < 0 and bool(_LINE_START.fullmatch(text[start + 1 : mention.start][:300]))
+            begins += mention.inside < 0 and bool(
+                _LINE_START.fullmatch(text[start + 1 : mention.start][:300])
+            )
         elif not closed:
             gap = text[kept[-1].end : mention.start]
             words = [
-                word for word in re.findall(r"[^\W\d_]{2,}", gap) if word.casefold() not in ("id", "and", "then", "or", "item")
+                word
+                for word in re.findall(r"[^\W\d_]{2,}", gap)
+                if word.casefold() not in ("id", "and", "then", "or", "item")
             ]
-            closed = bool(words) and not re.search(r"(?i)[,;|/→\n][\s\"'`*_<(\[]*(?:id[\s:#_-]*|\d{1,4}[.):]\s*)*\Z", gap)
+            closed = bool(words) and not re.search(
+                r"(?i)[,;|/→\n][\s\"'`*_<(\[]*(?:id[\s:#_-]*|\d{1,4}[.):]\s*)*\Z", gap
+            )
         if closed:
             dropped = True
         else:
@@ -148,7 +171,8 @@ def _is_break(group: list[Mention], mention: Mention, text: str) -> bool:
         return True  # an empty line, or one of prose
     if _LABEL.fullmatch(lines[-1]) and not _LINE_START.fullmatch(lines[-1]):
         return True
-    return len(group) > 1 and "\n" not in text[group[-2].start : last.start]  # a line that is a list by itself
+    # a line that is a list by itself
+    return len(group) > 1 and "\n" not in text[group[-2].start : last.start]
 
 
 def _block(group: list[Mention], text: str) -> Block:
@@ -156,7 +180,11 @@ def _block(group: list[Mention], text: str) -> Block:
     names = {mention.tokens for mention in group if mention.tokens}
     marked = [mention for mention in group if mention.marked]
     # elements beside marked items are numbers in their titles, unless they are many more
-    kept = group if len(names) > 2 * len({m.tokens for m in marked if m.tokens}) or first.how == "title" else marked
+    kept = (
+        group
+        if len(names) > 2 * len({m.tokens for m in marked if m.tokens}) or first.how == "title"
+        else marked
+    )
     if first.inside >= 0:
         start = text.rfind("[", 0, first.start + 1)
         return Block(
@@ -167,7 +195,9 @@ def _block(group: list[Mention], text: str) -> Block:
         )
     line = text.rfind("\n", max(0, first.start - 300), first.start) + 1 or max(0, first.start - 300)
     before = text[line : first.start]
-    announced = before.rstrip(" \t\"'`*_<([").removesuffix("ID").rstrip(" \t\"'`*_<([").endswith((":", "=", "："))
+    announced = (
+        before.rstrip(" \t\"'`*_<([").removesuffix("ID").rstrip(" \t\"'`*_<([").endswith((":", "=", "："))
+    )
     listed = bool(_LINE_START.fullmatch(before)) or announced
     level = PROSE if not listed else MARKED if marked and kept is marked else LINES
     return Block(kept, first.start, level, _intro(text, first.start))
@@ -175,9 +205,9 @@ def _block(group: list[Mention], text: str) -> Block:
 
 def _mixed(group: list[Mention]) -> bool:
     """Whether marks are left out here and there in one list, as in ``[<ID12>, 13, <ID14>]``."""
-    return all(mention.marked or mention.element for mention in group) and sum(mention.marked for mention in group) * 2 >= len(
-        group
-    )
+    return all(mention.marked or mention.element for mention in group) and sum(
+        mention.marked for mention in group
+    ) * 2 >= len(group)
 
 
 def _intro(text: str, start: int) -> str:
@@ -186,7 +216,11 @@ def _intro(text: str, start: int) -> str:
     line = before.rpartition("\n")[2]
     if not _LETTER.search(_LINE_START.sub("", line, count=1)):
         line = before[: len(before) - len(line)].rstrip().rpartition("\n")[2]
-        if not line.rstrip("*_#` ").endswith((":", "：")) and not line.lstrip().startswith(("#", "**")) and len(line.split()) > 6:
+        if (
+            not line.rstrip("*_#` ").endswith((":", "："))
+            and not line.lstrip().startswith(("#", "**"))
+            and len(line.split()) > 6
+        ):
             return ""
     # of several sentences or lists in a line, the last
     return re.split(r"[.!?;\]})]\s", line.rstrip())[-1][-120:]

@@ -1,4 +1,5 @@
-"""The JSON in an LLM's answer: lists of items, objects with ids, ranks and scores, a ranking beside the candidates it is of.
+"""The JSON in an LLM's answer: lists of items, objects with ids, ranks and scores,
+a ranking beside the candidates it is of.
 
 Numbers stay as they were written, objects keep the order of their keys, and repeated keys are kept.
 """
@@ -18,16 +19,31 @@ from recbole_alkd.teacher.answers.rows import item_id, number
 from recbole_alkd.teacher.answers.titles import Titles
 
 _COMMENTS = frozenset(
-    ["reason", "reasons", "reasoning", "explanation", "analysis", "thought", "thoughts", "comment", "note", "notes"]
+    [
+        "reason",
+        "reasons",
+        "reasoning",
+        "explanation",
+        "analysis",
+        "thought",
+        "thoughts",
+        "comment",
+        "note",
+        "notes",
+    ]
 )
 RANKS = frozenset(["rank", "position", "pos", "place"])
-SCORES = frozenset(["score", "probability", "prob", "likelihood", "relevance", "confidence", "similarity", "weight"])
+SCORES = frozenset(
+    ["score", "probability", "prob", "likelihood", "relevance", "confidence", "similarity", "weight"]
+)
 # keys of what is no answer, and of what is one
 OFFERED_KEY = re.compile(
     r"(?i)(candidate|offered|option|input|history|watched|bought|chosen|session|context|query|exclu|omit|reject|not_|remaining|draft|"
     r"initial|reason|thought|think|analys|expla|consider|similar|comment|note|meta|id_map|titles?\Z)"
 )
-ANSWER_KEY = re.compile(r"(?i)(rank|answer|result|recommend|final|top|order|sorted|list|output|items|predict|selected|best)")
+ANSWER_KEY = re.compile(
+    r"(?i)(rank|answer|result|recommend|final|top|order|sorted|list|output|items|predict|selected|best)"
+)
 _START = re.compile(r"[\[{](?=\s*[\"\[{\d\-\]}])")
 _MARKED = re.compile(r"<?(?:ID[\s:#_-]*)?(.*?)>?", re.DOTALL | re.IGNORECASE)
 _TRIES = 300  # places at which JSON is looked for
@@ -35,7 +51,8 @@ _TRIES = 300  # places at which JSON is looked for
 
 @dataclass(frozen=True)
 class JsonBlock:
-    """The items of one list in a JSON value. ``key``: what the object around it calls it. start, end: of the whole value."""
+    """The items of one list in a JSON value. ``key``: what the object around it calls it.
+    start, end: of the whole value."""
 
     key: str
     mentions: list[Mention]
@@ -53,7 +70,9 @@ class JsonBlock:
 
 def json_blocks(text: str, ids: Ids, titles: Titles | None) -> Iterator[list[JsonBlock]]:
     """The lists of every JSON value in ``text`` that names items, value by value."""
-    decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=tuple, strict=False)
+    decoder = json.JSONDecoder(
+        parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=tuple, strict=False
+    )
     behind = work = 0
     for tried, place in enumerate(_START.finditer(text)):
         if tried >= _TRIES or work > 4 * len(text) + 100_000:
@@ -69,7 +88,11 @@ def json_blocks(text: str, ids: Ids, titles: Titles | None) -> Iterator[list[Jso
         except (RecursionError, ValueError):
             work += 100_000
             continue
-        if isinstance(value, list) and len(value) < 2 and not any(isinstance(entry, (list, tuple)) for entry in value):
+        if (
+            isinstance(value, list)
+            and len(value) < 2
+            and not any(isinstance(entry, (list, tuple)) for entry in value)
+        ):
             behind = start + 1  # a footnote [1], or one of several such lists: for the reader of texts
             continue
         named = [
@@ -88,7 +111,8 @@ class _Reader:
         self.ids, self.titles = ids, titles
 
     def blocks(self, value: Any, key: str = "") -> list[tuple[str, list[Mention]]]:
-        """(key, items) of every list in ``value``, depth first; ``object_pairs_hook=tuple`` has made objects tuples of pairs."""
+        """(key, items) of every list in ``value``, depth first; ``object_pairs_hook=tuple`` has made objects
+        tuples of pairs."""
         lists: list[tuple[str, list[Mention]]] = []
         if isinstance(value, list):
             self._list(value, key, lists)
@@ -119,13 +143,17 @@ class _Reader:
                 mine += self._scalar(value) or [Mention(0, 0, ())]
         lists.append((key, mine))
 
-    def _object(self, pairs: tuple[tuple[str, Any], ...], key: str, lists: list[tuple[str, list[Mention]]]) -> None:
+    def _object(
+        self, pairs: tuple[tuple[str, Any], ...], key: str, lists: list[tuple[str, list[Mention]]]
+    ) -> None:
         own = _own_ids(pairs)
         if own:
             marked = (f"ID{value}" if value in self.ids.exact else value for value in own)
             lists.append((key, [mention for value in marked for mention in self._scalar(value)]))
             return
-        nested: list[tuple[str, Any]] = [(name, value) for name, value in pairs if isinstance(value, (list, tuple))]
+        nested: list[tuple[str, Any]] = [
+            (name, value) for name, value in pairs if isinstance(value, (list, tuple))
+        ]
         if nested and all(isinstance(value, tuple) for _, value in nested):
             if all(_own_ids(value) for _, value in nested):  # {"1": {"id": 30}, ...}
                 self._list([value for _, value in nested], key, lists)
@@ -134,13 +162,17 @@ class _Reader:
                 self._list([(("id", name), *value) for name, value in nested], key, lists)
                 return
         scalars = [(name, value) for name, value in pairs if isinstance(value, str)]
-        answers = [value for name, value in scalars if ANSWER_KEY.search(name) and not OFFERED_KEY.match(name)]
+        answers = [
+            value for name, value in scalars if ANSWER_KEY.search(name) and not OFFERED_KEY.match(name)
+        ]
         named = [mention for value in answers for mention in self._scalar(value) if mention.tokens]
         mine = named or [mention for value in _values(scalars, self.ids) for mention in self._scalar(value)]
         if mine:
             lists.append((key, mine))
         for name, value in nested:
-            (self._list if isinstance(value, list) else self._object)(value, name if not name.isdigit() else key, lists)
+            (self._list if isinstance(value, list) else self._object)(
+                value, name if not name.isdigit() else key, lists
+            )
 
     def _scalar(self, value: str) -> list[Mention]:
         """The items that one JSON string or number names."""
@@ -171,13 +203,16 @@ def _number(text: Any) -> float | None:
 
 
 def _as_pairs(values: list[Any], ids: Ids) -> tuple[tuple[str, str], ...]:
-    """``[["318", 0.9], ...]``, ``[[1, 318], ...]`` and ``[{"318": 0.9}, ...]`` as one object; of any other list nothing."""
+    """``[["318", 0.9], ...]``, ``[[1, 318], ...]`` and ``[{"318": 0.9}, ...]`` as one object;
+    of any other list nothing."""
     if len(values) < 2:
         return ()
     pairs: list[tuple[str, str]] = []
     for value in values:
         pair = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+        if not (
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+        ):
             return ()
         pairs.append((pair[0], pair[1]))
     places = [name for name, _ in pairs] == [str(place) for place in range(1, len(pairs) + 1)]
@@ -187,15 +222,25 @@ def _as_pairs(values: list[Any], ids: Ids) -> tuple[tuple[str, str], ...]:
 
 
 def _by_rank(values: list[Any], ids: Ids) -> list[Any]:
-    """Objects in the order of their ranks, or else of their scores, where all of them have one; any other list as it is."""
+    """Objects in the order of their ranks, or else of their scores, where all of them have one;
+    any other list as it is."""
     objects = [value for value in values if isinstance(value, tuple)]
-    if len(objects) < len(values) or not all(_own_ids(v) or all(isinstance(inner, str) for _, inner in v) for v in objects):
+    if len(objects) < len(values) or not all(
+        _own_ids(v) or all(isinstance(inner, str) for _, inner in v) for v in objects
+    ):
         return values
     for keys, sign in ((RANKS, 1.0), (SCORES, -1.0)):
-        numbers = [next((_number(v) for name, v in value if name.casefold() in keys), None) for value in objects]
+        numbers = [
+            next((_number(v) for name, v in value if name.casefold() in keys), None) for value in objects
+        ]
         known = [number for number in numbers if number is not None]
         if len(known) == len(values) and len(set(known)) > 1:
-            return [value for value, _ in sorted(zip(objects, known, strict=True), key=lambda pair: _place(pair[1], sign))]
+            return [
+                value
+                for value, _ in sorted(
+                    zip(objects, known, strict=True), key=lambda pair: _place(pair[1], sign)
+                )
+            ]
     return values
 
 
@@ -204,7 +249,8 @@ def _place(number: float, sign: float) -> float:
 
 
 def _values(pairs: list[tuple[str, str]], ids: Ids) -> list[str]:
-    """What of an object may name items: its values, or its keys where the values are their ranks or scores."""
+    """What of an object may name items: its values, or its keys where the values are their ranks
+    or scores."""
     beside = NO_ID_WORDS | _COMMENTS
     kept = [(name, value) for name, value in pairs if name.casefold() not in beside]
     named = [sum(bool(item_id(pair[side], ids)) for pair in kept) for side in (0, 1)]
@@ -212,10 +258,18 @@ def _values(pairs: list[tuple[str, str]], ids: Ids) -> list[str]:
     places = [name for name, _ in kept] == [str(place) for place in range(1, len(kept) + 1)]
     ranks = sorted(n for n in numbers if n is not None) == list(range(1, len(kept) + 1))
     scored = named[0] == len(kept) and None not in numbers and not places
-    if kept and named[0] and (ranks or named[0] > named[1] or scored) and not (places and named[1] == len(kept)):
+    if (
+        kept
+        and named[0]
+        and (ranks or named[0] > named[1] or scored)
+        and not (places and named[1] == len(kept))
+    ):
         sign = 1.0 if ranks else -1.0
         scores = [math.nan if number is None else number for number in numbers]
         if all(number is None for number in numbers):
             return [name for name, _ in kept]
-        return [name for (name, _), _ in sorted(zip(kept, scores, strict=True), key=lambda pair: _place(pair[1], sign))]
+        return [
+            name
+            for (name, _), _ in sorted(zip(kept, scores, strict=True), key=lambda pair: _place(pair[1], sign))
+        ]
     return [value for _, value in kept]

@@ -1,7 +1,8 @@
 """Finds every place in an LLM's answer that names an item by its id.
 
-This is the lower half of ``parse.py``: it says what is named where, and how surely; which of these places make up the
-ranking is decided there. Everything is one pass over the text, so that a 10 MB answer costs seconds, not days.
+This is the lower half of ``parse.py``: it says what is named where, and how surely; which of these places
+make up the ranking is decided there. Everything is one pass over the text,
+so that a 10 MB answer costs seconds, not days.
 """
 
 from __future__ import annotations
@@ -14,14 +15,28 @@ from recbole_alkd.teacher.answers.places import Lists, Mention, normal
 from recbole_alkd.teacher.answers.titles import Titles
 
 LONG_ID = 5  # digits of a number that is no number of prose
-_STRUCTURE = frozenset("[](){}<>,;:\"'`")  # an id with one of these, or with a space, is looked for as a whole
+# an id with one of these, or with a space, is looked for as a whole
+_STRUCTURE = frozenset("[](){}<>,;:\"'`")
 _SEPARATORS = frozenset("[](){},;|<>:.=→\n\t")
 _BULLETS = " \t>*#|(_•+-"
 _QUIET = " \t\"'`*_"
 _JOINING = frozenset(["and", "then", "or"])
 ID_WORDS = frozenset(["id", "itemid", "item_id"])
-NO_ID_WORDS = frozenset(["rank", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "rating", "year"])
-NO_ID_WORDS |= {"total", "count", "error", "code", "step", "page", "confidence", "probability", "likelihood", "weight"}
+NO_ID_WORDS = frozenset(
+    ["rank", "no", "nr", "number", "position", "pos", "top", "place", "score", "index", "rating", "year"]
+)
+NO_ID_WORDS |= {
+    "total",
+    "count",
+    "error",
+    "code",
+    "step",
+    "page",
+    "confidence",
+    "probability",
+    "likelihood",
+    "weight",
+}
 _SPACED_DASH = re.compile(r"\s[-–—]|[-–—]\s")
 _TITLE_BEHIND = re.compile(r"[\s\"'`*_]*[:(|–—-]|>[ \t]+\Z")  # "5: Heat", "5 - Heat", "<ID5> Heat"
 _TITLE_END = re.compile(r"[,;|\n\]]")
@@ -44,9 +59,13 @@ class Ids:
         self.are_numbers = all(name.isdigit() for name in self.exact)
         odd = [name for name in self.exact if any(c.isspace() or c in _STRUCTURE for c in name)]
         plain = set(self.exact).difference(odd)
-        self.edges = "_" + "".join(sorted({c for name in plain for c in name if not (c.isalnum() or c == "_")}))
+        self.edges = "_" + "".join(
+            sorted({c for name in plain for c in name if not (c.isalnum() or c == "_")})
+        )
         # where no id needs other letters than these, a number between Chinese characters is a word by itself
-        letter = ("0-9A-Za-z" if all(name.isascii() for name in self.exact) else r"\w") + re.escape(self.edges)
+        letter = ("0-9A-Za-z" if all(name.isascii() for name in self.exact) else r"\w") + re.escape(
+            self.edges
+        )
         # words without a digit are passed over as fast as can be, unless an id has none either
         digit = "" if any(not any(c.isdigit() for c in name) for name in plain) else rf"(?=[{letter}]*[0-9])"
         word = rf"(?<![{letter}]){digit}[{letter}]+"
@@ -89,7 +108,9 @@ def _words(text: str, pattern: re.Pattern[str]) -> Iterator[_Word]:
         left = _BESIDE.match(text[max(0, start - 64) : start][::-1])
         right = _BESIDE.match(text[end : end + 64])
         assert left and right  # the pattern matches every text
-        yield _Word(match.group(), start, end, left[1][::-1], right[1], left[2][::-1].casefold(), right[2].casefold())
+        yield _Word(
+            match.group(), start, end, left[1][::-1], right[1], left[2][::-1].casefold(), right[2].casefold()
+        )
 
 
 def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = None) -> Iterator[Mention]:
@@ -122,13 +143,18 @@ def id_mentions(text: str, ids: Ids, brackets: Lists, titles: Titles | None = No
             continue
         if titles and len(tokens) == 1 and (marked or element):
             own_until = titles.end_behind(tokens[0], text, word.end)
-        numbers_next = word.right.strip(_QUIET) == "(" and word.following == str(counter + 1)  # "(1) 318 (2) 260"
+        # "(1) 318 (2) 260"
+        numbers_next = word.right.strip(_QUIET) == "(" and word.following == str(counter + 1)
         if (marked or element) and _TITLE_BEHIND.match(word.right) and not numbers_next:
             # numbers in the title behind an id are no ids
-            stop = (_ANGLE_END if word.left.endswith("<") else _TITLE_END).search(text, word.end, word.end + 1000)
+            stop = (_ANGLE_END if word.left.endswith("<") else _TITLE_END).search(
+                text, word.end, word.end + 1000
+            )
             title_until = stop.start() if stop else word.end + 1000
         cut = word.end == len(text) and word.left[-1:] in ("<", '"', "'")
-        yield Mention(word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut, restarts)
+        yield Mention(
+            word.start, word.end, tokens, marked, element, how, brackets.at(word.start), cut, restarts
+        )
         restarts = False
         running = running and (behind_number or not word.opens_line)
 
@@ -147,12 +173,14 @@ def _find(word: str, ids: Ids) -> tuple[tuple[str, ...], str | None, bool]:
 def _is_element(word: _Word, numbered: bool, ids: Ids) -> bool:
     """Whether ``word`` stands by itself between separators; ``numbered``: behind a list number."""
     left, right = _apart(word.left, word.last), _apart(word.right, word.following)
-    heads_list = word.right.strip(_QUIET) == "," and bool(ids.find(word.following)[0])  # such as 5 in "take 5, 7, 12"
+    # such as 5 in "take 5, 7, 12"
+    heads_list = word.right.strip(_QUIET) == "," and bool(ids.find(word.following)[0])
     return (left and right) or heads_list or (numbered and word.following.isdigit())  # "1. 5 2. 7"
 
 
 def _is_list_number(word: _Word, counter: int, running: bool, ids: Ids) -> bool:
-    """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``; ``counter`` was the last one.
+    """Whether ``word`` is the number of a line or a list element, as in ``3. Heat``;
+    ``counter`` was the last one.
 
     ``running``: no line without a number has named an item since.
     """
@@ -165,15 +193,25 @@ def _is_list_number(word: _Word, counter: int, running: bool, ids: Ids) -> bool:
     if (word.left[-1:], word.right[:1]) in (("[", "]"), ("(", ")")) and "\n" not in word.right:
         # "[1] 318", and not the items of "[1] [3]"
         apart = not word.right[1:].strip(" \t<\"'`*_:-") and bool(word.right[1:])
-        named = word.following.isdigit() or word.following.startswith("id") or bool(ids.find(word.following)[0])
+        named = (
+            word.following.isdigit() or word.following.startswith("id") or bool(ids.find(word.following)[0])
+        )
         return apart and named and (value == counter + 1 or value == 1)
     dashed = word.left.rstrip(" ").endswith(("-", "•", "+"))
-    if running and counter > 1 and in_turn and word.opens_line and not (dashed or word.right or word.following):
+    if (
+        running
+        and counter > 1
+        and in_turn
+        and word.opens_line
+        and not (dashed or word.right or word.following)
+    ):
         return True  # the list was cut off behind a number; behind a dash there is an item
     if word.opens_line and mark in (".", ")"):
         return in_turn or not joined
     if word.opens_line and in_turn and word.following and "\n" not in word.right:
-        return mark not in (",", ";", ">", "]") and (mark != "" or "\t" in word.right or not word.following.isdigit())
+        return mark not in (",", ";", ">", "]") and (
+            mark != "" or "\t" in word.right or not word.following.isdigit()
+        )
     if word.right.startswith('":') or (word.right == '"' and not word.following and counter > 0):
         return in_turn  # {"1": "85123A", "2"...
     return in_turn and counter > 0 and mark in (".", ")") and word.left[-1:].isspace() and not joined
@@ -183,13 +221,19 @@ def _is_other_number(word: _Word) -> bool:
     """Whether the digits of ``word`` are a rank, a year or half of a decimal number."""
     if word.last in NO_ID_WORDS and len(word.left) <= 6 and "\n" not in word.left:
         return True
-    if len(word.text) == 4 and word.text[:2] in ("19", "20") and word.left.endswith("(") and word.right.startswith(")"):
+    if (
+        len(word.text) == 4
+        and word.text[:2] in ("19", "20")
+        and word.left.endswith("(")
+        and word.right.startswith(")")
+    ):
         return True
     return (word.left == "." and word.last.isdigit()) or (word.right == "." and word.following.isdigit())
 
 
 def _apart(gap: str, neighbour: str) -> bool:
-    """Whether ``gap`` sets a list element apart from ``neighbour``, the word on its other side ("" at the text's end)."""
+    """Whether ``gap`` sets a list element apart from ``neighbour``, the word on its other side ("" at the
+    text's end)."""
     if not neighbour or neighbour in _JOINING or _SPACED_DASH.search(gap):
         return True
     return not _SEPARATORS.isdisjoint(gap)

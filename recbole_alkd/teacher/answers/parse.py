@@ -1,11 +1,12 @@
 """Reads a ranking out of whatever an LLM answered.
 
-The prompt asks for ``[<ID..>,<ID..>,...]``; answers also come as JSON, as numbered lines, in prose, with titles instead
-of ids, cut off in the middle, or with items that were never offered. Ids decide; titles are only used where an answer
-names no ids. Nothing here knows the true next item. The time is linear in the length of the answer.
+The prompt asks for ``[<ID..>,<ID..>,...]``; answers also come as JSON, as numbered lines, in prose, with
+titles instead of ids, cut off in the middle, or with items that were never offered. Ids decide; titles are
+only used where an answer names no ids. Nothing here knows the true next item.
+The time is linear in the length of the answer.
 
-Of several lists the last one counts. What the model thinks is no list, nor are the candidates in the order in which they
-were shown, nor numbers in prose.
+Of several lists the last one counts. What the model thinks is no list, nor are the candidates in the order in
+which they were shown, nor numbers in prose.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class ParsedRanking:
 
     Attributes:
         items: distinct candidate tokens, best first.
-        repairs: how often, by kind: "duplicate" (an item named again), "unknown" (an id that was not offered), "case"
-            (an id in other upper and lower case), "title" (an item named by its title), "surplus" (items beyond
-            ``top_n``), "truncated" (the list never ends). Empty for a clean answer.
+        repairs: how often, by kind: "duplicate" (an item named again), "unknown" (an id that was not
+            offered), "case" (an id in other upper and lower case), "title" (an item named by its title),
+            "surplus" (items beyond ``top_n``), "truncated" (the list never ends). Empty for a clean answer.
     """
 
     items: tuple[str, ...]
@@ -43,17 +44,22 @@ class ParsedRanking:
 
 
 def parse_ranking(
-    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+    text: str,
+    candidates: Sequence[str],
+    top_n: int,
+    titles: Mapping[str, str] | None = None,
+    *,
+    cut: bool = False,
 ) -> ParsedRanking:
     """The ranking in ``text``.
 
     Args:
         text: the answer.
-        candidates: the item tokens that were offered, in the order in which they were shown; any text, numbers or not. An
-            answer that only repeats them (three or more) in this order is none.
+        candidates: the item tokens that were offered, in the order in which they were shown; any text,
+            numbers or not. An answer that only repeats them (three or more) in this order is none.
         top_n: how many items to keep at most.
-        titles: token -> title, for answers that name titles. Of items with the same title, the first candidate that is
-            not ranked yet is taken.
+        titles: token -> title, for answers that name titles. Of items with the same title, the first
+            candidate that is not ranked yet is taken.
         cut: whether the answer is known to have been cut off at its end.
 
     Returns:
@@ -76,23 +82,36 @@ def parse_ranking(
 
 
 def read_ranking(
-    text: str, candidates: Sequence[str], top_n: int, titles: Mapping[str, str] | None = None, *, cut: bool = False
+    text: str,
+    candidates: Sequence[str],
+    top_n: int,
+    titles: Mapping[str, str] | None = None,
+    *,
+    cut: bool = False,
 ) -> ParsedRanking:
-    """``parse_ranking`` of an answer that was paid for: should it fail, the answer has no ranking, and the log says why."""
+    """``parse_ranking`` of an answer that was paid for: should it fail, the answer has no ranking,
+    and the log says why."""
     try:
         return parse_ranking(text, candidates, top_n, titles, cut=cut)
     except Exception as error:
-        logger.warning("an answer could not be read (%s: %s); it is kept without a ranking", type(error).__name__, error)
+        logger.warning(
+            "an answer could not be read (%s: %s); it is kept without a ranking", type(error).__name__, error
+        )
         return ParsedRanking((), {"unreadable": 1})
 
 
-_LAZY = 10  # this many candidates in the order in which they were shown are no ranking, even if more were shown
+# this many candidates in the order in which they were shown are no ranking, even if more were shown
+_LAZY = 10
 _NUMBERED = re.compile(r"^[ \t]*(\d{1,4})[ \t]+\S+[ \t]*$", re.MULTILINE)  # "1 318", line by line
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_BETWEEN = frozenset(["and", "then", "or", "item", "items", "id", "finally", "lastly", "next", "followed", "by"])
+_BETWEEN = frozenset(
+    ["and", "then", "or", "item", "items", "id", "finally", "lastly", "next", "followed", "by"]
+)
 _BEHIND_NUMBER = re.compile(r"(?:\d[.):]|[-*•])[ \t]*\Z")
-_ANNOUNCES = re.compile(r"(?i)ids?|items?|rank\w*|answers?|final|results?|output|is|my|the|list|top|best|ordered|json")
+_ANNOUNCES = re.compile(
+    r"(?i)ids?|items?|rank\w*|answers?|final|results?|output|is|my|the|list|top|best|ordered|json"
+)
 
 
 def _names(mentions: Iterable[Mention]) -> set[str]:
@@ -115,9 +134,11 @@ def _is_short_number(mention: Mention) -> bool:
 
 
 def _without_prose_numbers(block: Block, text: str) -> Block:
-    """In a sentence, short numbers are items only where three or more follow each other without other words: of ``12 or 7`` and
-    ``3 of the 5`` nothing is left."""
-    if block.level != PROSE or not all(_is_short_number(mention) or not mention.tokens for mention in block.mentions):
+    """In a sentence, short numbers are items only where three or more follow each other without other words:
+    of ``12 or 7`` and ``3 of the 5`` nothing is left."""
+    if block.level != PROSE or not all(
+        _is_short_number(mention) or not mention.tokens for mention in block.mentions
+    ):
         return block
     if all(text[mention.start - 1 : mention.start] in ("(", "[") for mention in block.mentions):
         return block  # titles with their ids; see _is_numbering
@@ -127,18 +148,23 @@ def _without_prose_numbers(block: Block, text: str) -> Block:
         if not runs or any(word.casefold() not in _BETWEEN for word in _WORD.findall(gap)):
             runs.append([])
         runs[-1].append(mention)
-    kept = [run for run in runs if len(_names(run)) > 2 or text[run[0].start - 1 : run[0].start] == ">"]  # <item>5</item>
+    # <item>5</item>
+    kept = [run for run in runs if len(_names(run)) > 2 or text[run[0].start - 1 : run[0].start] == ">"]
     return replace(block, mentions=[mention for run in kept for mention in run])
 
 
 def _is_numbering(mentions: list[Mention], text: str, titles: Titles | None) -> bool:
     """Whether short numbers count remarks and name nothing: ``(1) I cannot ... (50) no``.
 
-    So it is where each stands in brackets, none has its title beside it, and they are one or two, or count from 1 with words
-    between them; or where a text with words begins with one and names no other.
+    So it is where each stands in brackets, none has its title beside it, and they are one or two, or count
+    from 1 with words between them; or where a text with words begins with one and names no other.
     """
     named = [mention for mention in mentions if mention.tokens]
-    if not named or not all(map(_is_short_number, named)) or not _has_words(text[: named[0].start] + text[named[-1].end :]):
+    if (
+        not named
+        or not all(map(_is_short_number, named))
+        or not _has_words(text[: named[0].start] + text[named[-1].end :])
+    ):
         return False
     names = _order(named)
     around = [text[m.start - 1 : m.start] + text[m.end : m.end + 1] for m in named if m.start]
@@ -148,13 +174,17 @@ def _is_numbering(mentions: list[Mention], text: str, titles: Titles | None) -> 
         return False
     counts = names == tuple(str(place) for place in range(1, len(names) + 1))
     apart = all(_has_words(text[one.end : other.start]) for one, other in pairwise(named))
-    listed = any(_BEHIND_NUMBER.search(text[max(0, mention.start - 12) : mention.start - 1]) for mention in named)
+    listed = any(
+        _BEHIND_NUMBER.search(text[max(0, mention.start - 12) : mention.start - 1]) for mention in named
+    )
     return (len(names) < 3 and not listed) or (counts and apart)
 
 
 def _has_title(mention: Mention, text: str, titles: Titles) -> bool:
     token = mention.tokens[0]
-    return bool(titles.end_behind(token, text, mention.end)) or titles.stands_before(token, text, mention.start)
+    return bool(titles.end_behind(token, text, mention.end)) or titles.stands_before(
+        token, text, mention.start
+    )
 
 
 def _has_words(text: str) -> bool:
@@ -172,7 +202,8 @@ def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list
             if chosen and block.level >= level and block.mentions:
                 chosen += block.mentions  # ids that were not offered, at the end of a list
             continue
-        if changed and len(names) == len(shown) >= 3 and _order(chosen) == shown:  # the candidates, one by one
+        # the candidates, one by one
+        if changed and len(names) == len(shown) >= 3 and _order(chosen) == shown:
             chosen, names, level = [], set(), 0
         changed = False
         if not chosen or _replaces(block, new, names, level, top_n):
@@ -184,7 +215,8 @@ def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list
 
 
 def _goes_on(block: Block, level: int) -> bool:
-    """Whether ``block`` is as much a list as what stood before it; one item in brackets goes with other brackets."""
+    """Whether ``block`` is as much a list as what stood before it;
+    one item in brackets goes with other brackets."""
     return block.level == level or (level == CLOSED and block.mentions[0].inside >= 0)
 
 
@@ -230,11 +262,14 @@ def _cut_echo(mentions: list[Mention], shown: tuple[str, ...]) -> list[Mention]:
 
 
 def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> list[Mention]:
-    """Ids in running text, where there is no list: those that cannot be numbers of prose, or lines of nothing but ids."""
+    """Ids in running text, where there is no list: those that cannot be numbers of prose,
+    or lines of nothing but ids."""
     mentions = [m for m in islice(id_mentions(text, ids, brackets), MOST) if m.tokens]
     lines = [m for m in mentions if _in_line_of_ids(m, text)]
     numbers = [match.start(1) for match in _NUMBERED.finditer(text)]
-    if len(numbers) > 1 and [int(match[1]) for match in _NUMBERED.finditer(text)] == list(range(1, len(numbers) + 1)):
+    if len(numbers) > 1 and [int(match[1]) for match in _NUMBERED.finditer(text)] == list(
+        range(1, len(numbers) + 1)
+    ):
         lines = [m for m in lines if m.start not in set(numbers)]
     sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
     long = [m for m in mentions if len(m.tokens[0]) >= LONG_ID]
@@ -278,7 +313,11 @@ def _ranking(mentions: Iterable[Mention], top_n: int) -> ParsedRanking:
         token = next((token for token in mention.tokens if token not in ranked), None)
         if token is not None:
             ranked[token] = None
-        what = mention.how if token is not None or mention.how == "truncated" else ("duplicate" if mention.tokens else "unknown")
+        what = (
+            mention.how
+            if token is not None or mention.how == "truncated"
+            else ("duplicate" if mention.tokens else "unknown")
+        )
         if what:
             repairs[what] += 1
     if len(ranked) > top_n:

@@ -36,13 +36,20 @@ class Mention:
 
 
 _DIGITS = {code: str(unicodedata.decimal(chr(code))) for code in range(128, 0x20000) if chr(code).isdecimal()}
-_INVISIBLE = dict.fromkeys([0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+_INVISIBLE = dict.fromkeys(
+    [0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF]
+)
 
 
 @functools.cache
 def _many_marks() -> re.Pattern[str]:
-    # normalising sorts a run of combining marks in quadratic time; Unicode's stream-safe format allows 30 in a row
-    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.combining(unicodedata.normalize("NFKD", chr(c))[0]))
+    # normalising sorts a run of combining marks in quadratic time; Unicode's stream-safe format allows 30 in
+    # a row
+    marks = "".join(
+        chr(c)
+        for c in range(0x300, 0x20000)
+        if unicodedata.combining(unicodedata.normalize("NFKD", chr(c))[0])
+    )
     return re.compile(f"([{marks}]{{30}})[{marks}]+")
 
 

@@ -1,6 +1,8 @@
-"""Rows of an LLM's answer that hold an item beside its place or its score, in the order that these numbers say.
+"""Rows of an LLM's answer that hold an item beside its place or its score, in the order that these numbers
+say.
 
-``1,318`` and ``#1 318`` (places first), ``318,1`` (ranks behind), ``<ID318>: 0.9`` and ``318 | 85%`` (scores behind).
+``1,318`` and ``#1 318`` (places first), ``318,1`` (ranks behind), ``<ID318>: 0.9`` and ``318 | 85%`` (scores
+behind).
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ import re
 from recbole_alkd.teacher.answers.mentions import Ids
 
 _ROW = re.compile(
-    r"[ \t>*|+•-]*(?P<hash>#?)(?P<one>[^\s,;|:=()]+?)[ \t*_`\"'|]*(?P<gap>[,;|:=\t]|->|→|[ \t])[ \t*_`\"'|(#]*"
-    r"(?:(?P<name>score|rank|probability|relevance)[ \t]*[:=]?[ \t]*)?(?P<two>[^\s,;|:=()]+?)[ \t)*_`\"'|,;]*",
+    r"[ \t>*|+•-]*(?P<hash>#?)(?P<one>[^\s,;|:=()]+?)[ \t*_`\"'|]*(?P<gap>[,;|:=\t]|->|→|[ \t])[ "
+    r"\t*_`\"'|(#]*"
+    r"(?:(?P<name>score|rank|probability|relevance)[ \t]*[:=]?[ \t]*)?(?P<two>[^\s,;|:=()]+?)[ "
+    r"\t)*_`\"'|,;]*",
     re.IGNORECASE,
 )
 # with the title between: "<ID318> Heat: 0.9"
@@ -26,9 +30,9 @@ _ORDINAL = re.compile(r"(\d{1,4})(?:st|nd|rd|th)?", re.IGNORECASE)
 _LONGEST = 200  # characters of a row
 
 
-
 def number(text: str) -> float | None:
-    """The number that ``text`` is: ``0.9``, ``90%``, ``9/10``. The units of one list are the same, so they may be left out."""
+    """The number that ``text`` is: ``0.9``, ``90%``, ``9/10``.
+    The units of one list are the same, so they may be left out."""
     match = _NUMBER.fullmatch(text.strip())
     return float(match["value"]) if match else None
 
@@ -43,14 +47,19 @@ def item_id(text: str, ids: Ids) -> str | None:
 
 
 def in_order(text: str, ids: Ids) -> str:
-    """``text`` with every run of such rows as lines of ``<ID..>``, best first. Other lines stay as they are."""
+    """``text`` with every run of such rows as lines of ``<ID..>``, best first. Other lines stay as
+    they are."""
     lines = text.split("\n")
     if len(lines) < 2:
         return text
     out: list[str] = []
     run: list[tuple[str, re.Match[str]]] = []
     for line in [*lines, None]:
-        row = (_ROW.fullmatch(line) or _TITLED.fullmatch(line)) if line is not None and len(line) <= _LONGEST else None
+        row = (
+            (_ROW.fullmatch(line) or _TITLED.fullmatch(line))
+            if line is not None and len(line) <= _LONGEST
+            else None
+        )
         if row and line is not None and any(c.isalnum() for c in line):  # no rule of a table
             run.append((line, row))
             continue

@@ -24,7 +24,8 @@ class Titles:
 
     @functools.cached_property
     def by_words(self) -> dict[tuple[str, ...], list[str]]:
-        """The words of a title -> the candidates that have it. Made when first needed: most answers name ids."""
+        """The words of a title -> the candidates that have it. Made when first needed: most
+        answers name ids."""
         tokens: dict[tuple[str, ...], list[str]] = {}
         for token in dict.fromkeys(self._candidates):
             for name in _forms(normal(self._titles.get(token, "")[:2000]).casefold()):
@@ -41,7 +42,9 @@ class Titles:
     @functools.cached_property
     def first(self) -> re.Pattern[str]:
         """Where a title may start."""
-        firsts = "|".join(map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True)))
+        firsts = "|".join(
+            map(re.escape, sorted({words[0] for words in self.by_words}, key=len, reverse=True))
+        )
         return re.compile(rf"\b(?:{firsts})\b", re.IGNORECASE) if firsts else re.compile(r"(?!)")
 
     def end_behind(self, token: str, text: str, place: int) -> int:

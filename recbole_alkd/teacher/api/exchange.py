@@ -1,6 +1,7 @@
 """Requests to the server of the `api` teacher: each inside of what is reserved for it, and what it cost.
 
-Requests run in an event loop of their own, in a thread, so that answers are stored while others are on their way.
+Requests run in an event loop of their own, in a thread, so that answers are stored while others are on their
+way.
 """
 
 from __future__ import annotations
@@ -32,12 +33,17 @@ T = TypeVar("T")
 
 def most_tokens(messages: Messages) -> int:
     """Tokens of a chat at most: one for every byte, and what the server's chat template adds."""
-    return sum(len(text.encode("utf-8", "surrogatepass")) for message in messages for text in message.values()) + TEMPLATE
+    return (
+        sum(len(text.encode("utf-8", "surrogatepass")) for message in messages for text in message.values())
+        + TEMPLATE
+    )
 
 
 def list_bytes(instance: Instance, top_n: int) -> int:
     """Bytes of an answer in the form that is asked for, with the longest ids."""
-    longest = sorted((len(token.encode("utf-8", "surrogatepass")) for token in instance.candidates), reverse=True)[:top_n]
+    longest = sorted(
+        (len(token.encode("utf-8", "surrogatepass")) for token in instance.candidates), reverse=True
+    )[:top_n]
     return sum(size + len("<ID>, ") for size in longest) + 2
 
 
@@ -90,7 +96,9 @@ class Exchange:
 
     async def _new_client(self, key: str | None) -> ChatClient:
         s = self._settings
-        return ChatClient(s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute)
+        return ChatClient(
+            s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute
+        )
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -108,10 +116,13 @@ class Exchange:
         self.loop.close()
         self.loop = self.client = None
 
-    async def chat(self, messages: Messages, tokens: int, reservation: Reservation | None, name: str) -> Reply:
+    async def chat(
+        self, messages: Messages, tokens: int, reservation: Reservation | None, name: str
+    ) -> Reply:
         """The server's reply of at most ``tokens`` tokens.
 
-        What a request that broke off may have cost is forfeited, and only what can be reserved again is sent again.
+        What a request that broke off may have cost is forfeited, and only what can be reserved again is sent
+        again.
 
         Raises:
             NoReplyError: there is none.
@@ -119,7 +130,9 @@ class Exchange:
         most = self.cost(most_tokens(messages), tokens)
 
         def forfeit() -> None:
-            logger.warning("%s: a request that broke off may be charged; %d tokens are counted for it", name, most.tokens)
+            logger.warning(
+                "%s: a request that broke off may be charged; %d tokens are counted for it", name, most.tokens
+            )
             if reservation:
                 reservation.forfeit(most.tokens, most.usd)
 
@@ -140,16 +153,19 @@ class Exchange:
         return strike((reply.text or reply.note)[:_LONGEST_RAW], known_key(self._settings))
 
     def paid(self, answer: Answer, reply: Reply, messages: Messages, tokens: int) -> Answer:
-        """``answer`` with what ``reply`` cost added; the most where the server has not counted, or cannot count."""
+        """``answer`` with what ``reply`` cost added; the most where the server has not counted,
+        or cannot count."""
         bounds, counts = (most_tokens(messages), tokens), (reply.prompt_tokens, reply.completion_tokens)
         odd = any(count is not None and count > bound for count, bound in zip(counts, bounds, strict=True))
         if odd and not self._told_of_counts:
             self._told_of_counts = True
             logger.warning(
-                "the server counts more tokens than a request can have: %s in place of at most %d + %d; the latter are charged",
+                "the server counts more tokens than a request can have: %s in place of at most %d + %d; "
+                "the latter are charged",
                 " + ".join(f"{count:.3g}" for count in counts if count is not None), *bounds,
             )  # fmt: skip
         prompt, completion = (
-            bound if count is None or count > bound else count for count, bound in zip(counts, bounds, strict=True)
+            bound if count is None or count > bound else count
+            for count, bound in zip(counts, bounds, strict=True)
         )
         return replace(answer, **vars(answer.cost + self.cost(prompt, completion, reply.cached_tokens)))

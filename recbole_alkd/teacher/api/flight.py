@@ -1,4 +1,5 @@
-"""Many requests side by side: ``llm_concurrency`` of them are in flight, and an answer is given as soon as it is there."""
+"""Many requests side by side: ``llm_concurrency`` of them are in flight, and an answer is given as soon as it
+is there."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ class Held:
 class Flight:
     """The requests about some instances.
 
-    The next request leaves when an answer is stored: where the store must wait, so does the asking, and never more than
-    ``concurrency`` answers are at risk.
+    The next request leaves when an answer is stored: where the store must wait, so does the asking, and never
+    more than ``concurrency`` answers are at risk.
 
     Args:
         exchange: to the server; it has been started.
@@ -49,8 +50,11 @@ class Flight:
     ) -> None:
         self._exchange, self._answer, self._concurrency = exchange, answer, concurrency
 
-    def groups(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
-        """The answers, those together that are there at the same moment. What ended the asking is raised behind them."""
+    def groups(
+        self, instances: Sequence[Instance], asking: Asking
+    ) -> Iterator[list[tuple[Instance, Answer]]]:
+        """The answers, those together that are there at the same moment.
+        What ended the asking is raised behind them."""
         loop = self._exchange.loop
         assert loop is not None
         answers: Answers = queue.SimpleQueue()

@@ -1,7 +1,8 @@
-"""`api`: any LLM behind an OpenAI-compatible server ranks the candidates, as GPT-4 does in the paper (Module 1).
+"""`api`: any LLM behind an OpenAI-compatible server ranks the candidates, as GPT-4 does in the paper (Module
+1).
 
-The prompt is the paper's in what it holds: role, hints, session, candidates; temperature 0. Nothing is sent that the budget
-does not cover with an upper bound, which takes every byte for a token.
+The prompt is the paper's in what it holds: role, hints, session, candidates; temperature 0. Nothing is sent
+that the budget does not cover with an upper bound, which takes every byte for a token.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ _ASKED_AGAIN = "\n\n=== asked again ===\n\n"
 class ApiTeacher(LLMTeacher):
     """The model ``llm_model`` behind ``llm_base_url``.
 
-    An answer without a usable ranking is asked for once more, more strictly; after that it is recorded as failed.
+    An answer without a usable ranking is asked for once more, more strictly;
+    after that it is recorded as failed.
     """
 
     says_when_it_sends = True
@@ -94,7 +96,9 @@ class ApiTeacher(LLMTeacher):
 
     def messages(self, instance: Instance) -> Messages:
         """The chat that is sent. ``prepare`` comes first, as the hints are in it."""
-        return ranking_request(self._prompt, instance, self.context.titles, self.settings, self._hints or "").messages
+        return ranking_request(
+            self._prompt, instance, self.context.titles, self.settings, self._hints or ""
+        ).messages
 
     @property
     def bound_words(self) -> str:
@@ -119,7 +123,9 @@ class ApiTeacher(LLMTeacher):
     def _prompt_bound(self, instance: Instance) -> int:
         prompt = most_tokens(self.messages(instance))
         if self._hints is None and self.hint_key != "none":
-            prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(self._prompt["generate.hints"].encode())
+            prompt += hints.MAX_HINTS * (4 * hints.MAX_HINT + 4) + len(
+                self._prompt["generate.hints"].encode()
+            )
         return prompt
 
     def expect(self, instance: Instance) -> Cost:
@@ -173,9 +179,13 @@ class ApiTeacher(LLMTeacher):
         for group in self.answers(instances, Asking()):
             yield from group
 
-    def answers(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
+    def answers(
+        self, instances: Sequence[Instance], asking: Asking
+    ) -> Iterator[list[tuple[Instance, Answer]]]:
         self.prepare()
-        yield from Flight(self._exchange, self._answer, self.settings.llm_concurrency).groups(instances, asking)
+        yield from Flight(self._exchange, self._answer, self.settings.llm_concurrency).groups(
+            instances, asking
+        )
 
     def stop(self) -> bool:
         self._exchange.stop()
@@ -193,7 +203,8 @@ class ApiTeacher(LLMTeacher):
         parsed = await self._parse(reply, instance)
         repairs = dict(parsed.repairs)
         if not parsed.items:
-            # once more, and more strictly if there was a text; the answer that is there is kept beside the new one
+            # once more, and more strictly if there was a text; the answer that is there is kept beside the
+            # new one
             stricter = self._stricter(messages, reply.text, instance) if reply.readable else messages
             if extended(reservation, self._exchange.cost(most_tokens(stricter), tokens)):
                 try:
@@ -202,7 +213,10 @@ class ApiTeacher(LLMTeacher):
                     logger.warning("%s: no second answer: %s", name, error)
                 else:
                     answer = self._exchange.paid(
-                        replace(answer, raw=answer.raw + _ASKED_AGAIN + self._exchange.raw(second)), second, stricter, tokens
+                        replace(answer, raw=answer.raw + _ASKED_AGAIN + self._exchange.raw(second)),
+                        second,
+                        stricter,
+                        tokens,
                     )
                     parsed = await self._parse(second, instance)
                     repairs = {**parsed.repairs, "asked_again": 1}
@@ -220,13 +234,22 @@ class ApiTeacher(LLMTeacher):
         A ``body`` that is no chat completion was paid for as well: a failed answer.
         """
         reply = read_completion(body)
-        parsed = read_ranking(reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles, cut=reply.cut)
-        answer = Answer(parsed.items, self._exchange.raw(reply), parsed.repairs, status="ok" if parsed.items else "failed")
+        parsed = read_ranking(
+            reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles, cut=reply.cut
+        )
+        answer = Answer(
+            parsed.items, self._exchange.raw(reply), parsed.repairs, status="ok" if parsed.items else "failed"
+        )
         return self._exchange.paid(answer, reply, self.messages(instance), self.answer_tokens(instance))
 
     async def _parse(self, reply: Reply, instance: Instance) -> ParsedRanking:
         parse = partial(
-            read_ranking, reply.text, self._shown(instance), self.settings.llm_top_n, self.context.titles, cut=reply.cut
+            read_ranking,
+            reply.text,
+            self._shown(instance),
+            self.settings.llm_top_n,
+            self.context.titles,
+            cut=reply.cut,
         )
         # a very long answer takes seconds, in which the others must not time out
         parsed = await asyncio.to_thread(parse) if len(reply.text) > 20_000 else parse()
@@ -240,7 +263,8 @@ class ApiTeacher(LLMTeacher):
         return parsed
 
     def _shown(self, instance: Instance) -> tuple[str, ...]:
-        """The candidates as the LLM was shown them: an answer that repeats them in this order is no ranking."""
+        """The candidates as the LLM was shown them: an answer that repeats them in this order is
+        no ranking."""
         return shown_order(instance, self.settings.llm_seed)
 
     def _stricter(self, messages: Messages, text: str, instance: Instance) -> Messages:
@@ -251,7 +275,11 @@ class ApiTeacher(LLMTeacher):
         ]
 
     def _again(self, instance: Instance) -> str:
-        return self._prompt["generate.again"].format(top_n=min(self.settings.llm_top_n, len(instance.candidates))).strip()
+        return (
+            self._prompt["generate.again"]
+            .format(top_n=min(self.settings.llm_top_n, len(instance.candidates)))
+            .strip()
+        )
 
 
 def price_of(settings: Settings) -> Price | None:
@@ -263,7 +291,9 @@ def price_of(settings: Settings) -> Price | None:
 def _check_model(settings: TeacherSettings) -> None:
     default = type(settings)().llm_model
     if settings.llm_model == default:
-        raise AlkdError(f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has")
+        raise AlkdError(
+            f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has"
+        )
 
 
 def _check_access(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """``llm_scoring: generate``: an instruction-following LM reads the ranking prompt and writes the ranking.
 
-The prompt is the paper's in what it holds (Module 1): role, hints, session, candidates. The answer is parsed as any other
-LLM's. A model of 135M parameters cannot follow it; it is meant for larger ones.
+The prompt is the paper's in what it holds (Module 1): role, hints, session, candidates. The answer is parsed
+as any other LLM's. A model of 135M parameters cannot follow it; it is meant for larger ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def check_template(tokenizer: Any, settings: TeacherSettings) -> None:
     """AlkdError where the tokenizer has no chat template."""
     if tokenizer.chat_template is None:
         raise AlkdError(
-            f"llm_scoring: 'generate' needs a model with a chat template, which {settings.llm_model} has not; "
+            f"llm_scoring: 'generate' needs a model with a chat template, which {settings.llm_model} has "
+            "not; "
             "allowed with this model: title | index"
         )
 
@@ -63,7 +64,9 @@ class GenerateScorer(Scorer):
         prompts = [tuple(case.trees[0].tokens.tolist()) for case in cases]
         longest = max(self._answer_tokens(instance) for instance in instances)
         answers = []
-        for instance, case, (text, count) in zip(instances, cases, self._write(prompts, longest), strict=True):
+        for instance, case, (text, count) in zip(
+            instances, cases, self._write(prompts, longest), strict=True
+        ):
             shown = shown_order(instance, self.settings.llm_seed)
             parsed = read_ranking(text, shown, self.settings.llm_top_n, self.titles)
             answers.append(
@@ -84,8 +87,10 @@ class GenerateScorer(Scorer):
         room = positions(self.model.config)
         if room is not None and len(tokens) + HINT_TOKENS > room:
             raise AlkdError(
-                f"llm_hint_cases: {self.settings.llm_hint_cases} cases make a prompt of {len(tokens)} tokens, and {HINT_TOKENS} "
-                f"for the answer, more than the {room} that {self.settings.llm_model} reads; lower llm_hint_cases, or set "
+                f"llm_hint_cases: {self.settings.llm_hint_cases} cases make a prompt of {len(tokens)} "
+                f"tokens, and {HINT_TOKENS} "
+                f"for the answer, more than the {room} that {self.settings.llm_model} reads; "
+                "lower llm_hint_cases, or set "
                 "llm_hints: False"
             )
         ((text, count),) = self._write([tokens], HINT_TOKENS)
@@ -121,7 +126,9 @@ class GenerateScorer(Scorer):
         return str(self.tokenizer.apply_chat_template([dict(message) for message in messages], **how))
 
     def _unusable(self, error: Exception) -> AlkdError:
-        return AlkdError(f"llm_model: the chat template of {self.settings.llm_model} cannot be used ({first_line(error)})")
+        return AlkdError(
+            f"llm_model: the chat template of {self.settings.llm_model} cannot be used ({first_line(error)})"
+        )
 
     def _write(self, prompts: Sequence[Tokens], limit: int) -> list[tuple[str, int]]:
         """Greedy continuations of at most ``limit`` tokens, and their numbers of tokens."""
@@ -129,14 +136,16 @@ class GenerateScorer(Scorer):
 
         width = max(len(prompt) for prompt in prompts)
         room = positions(self.model.config)
-        if room is not None:  # each fits with an answer of its own; the longest of both may be of two sessions
+        # each fits with an answer of its own; the longest of both may be of two sessions
+        if room is not None:
             limit = max(1, min(limit, room - width))
         ends: Any = self.model.generation_config.eos_token_id
         ends = [*(ends if isinstance(ends, list) else [ends]), self.tokenizer.eos_token_id]
         stops = {end for end in ends if isinstance(end, int)}
         rows = self.model.get_input_embeddings().weight.shape[0]
         marks = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        padding = next((token for token in marks if token is not None and token < rows), 0)  # masked, whatever it is
+        # masked, whatever it is
+        padding = next((token for token in marks if token is not None and token < rows), 0)
         ids = torch.full((len(prompts), width), padding)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
@@ -149,9 +158,13 @@ class GenerateScorer(Scorer):
             eos_token_id=sorted(stops) or None,
         )
         with torch.inference_mode():
-            written = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config)
+            written = self.model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config
+            )
         texts = []
         for row in written[:, width:].tolist():
             length = next((k for k, token in enumerate(row) if token in stops), len(row))
-            texts.append((self.tokenizer.decode(row[:length], skip_special_tokens=True), min(length + 1, len(row))))
+            texts.append(
+                (self.tokenizer.decode(row[:length], skip_special_tokens=True), min(length + 1, len(row)))
+            )
         return texts

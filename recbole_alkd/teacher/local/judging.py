@@ -1,4 +1,5 @@
-"""How long LoRA will take on this machine, and whether it helped: ranks of held-out targets before and after it."""
+"""How long LoRA will take on this machine, and whether it helped: ranks of held-out targets before and after
+it."""
 
 from __future__ import annotations
 
@@ -22,11 +23,17 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
     """Ranks of the targets of ``examples`` by the LM without its adapter and with it.
 
     Returns:
-        ``examples`` (those that fit what the model reads), ``candidates`` (their mean number), and of the targets' ranks
-        ``mean_rank_before``, ``mean_rank_after``, ``mrr_before``, ``mrr_after``; None without an example.
+        ``examples`` (those that fit what the model reads), ``candidates`` (their mean number), and of the
+        targets' ranks ``mean_rank_before``, ``mean_rank_after``, ``mrr_before``, ``mrr_after``;
+        None without an example.
     """
-    instances = [Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)]
-    cases = [(example, scorer.training_case(instance, 0)) for example, instance in zip(examples, instances, strict=True)]
+    instances = [
+        Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)
+    ]
+    cases = [
+        (example, scorer.training_case(instance, 0))
+        for example, instance in zip(examples, instances, strict=True)
+    ]
     cases = [(example, case) for example, case in cases if not case.problem]
     if not cases:
         return None
@@ -37,7 +44,10 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
     scorer.model.eval()
     for name, state in (("before", scorer.model.disable_adapter()), ("after", contextlib.nullcontext())):
         with torch.no_grad(), state:
-            ranks = [candidate_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target)) for e, case in cases]
+            ranks = [
+                candidate_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target))
+                for e, case in cases
+            ]
         report[f"mean_rank_{name}"] = float(np.mean(ranks))
         report[f"mrr_{name}"] = float(np.mean(1 / np.asarray(ranks)))
     return report
@@ -47,7 +57,9 @@ def candidate_rank(scores: torch.Tensor, place: int) -> float:
     """``mean_ranks`` among the scores (m,) of candidates; the very last where the score is no number."""
     if torch.isnan(scores[place]):
         return float(len(scores))
-    return float(mean_ranks(pad(scores, (1, 0)).unsqueeze(0), torch.tensor([place + 1], device=scores.device)))
+    return float(
+        mean_ranks(pad(scores, (1, 0)).unsqueeze(0), torch.tensor([place + 1], device=scores.device))
+    )
 
 
 def seconds_of_one(scorer: Scorer, examples: Sequence[LoraExample]) -> float:

@@ -1,6 +1,8 @@
-"""What the local teacher needs, looked for before anything is trained: packages, device, model, LoRA's modules.
+"""What the local teacher needs, looked for before anything is trained:
+packages, device, model, LoRA's modules.
 
-The model is built without its weights (on torch's device "meta"), so this takes a second or two and little memory.
+The model is built without its weights (on torch's device "meta"), so this takes a second or two and little
+memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _LLAMA = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pro
 
 
 def unless_labelled(settings: Settings, identity: str, check: Callable[[Settings], None]) -> None:
-    """``check(settings)``; only a warning comes of it where the store may hold every label that the run wants.
+    """``check(settings)``; only a warning comes of it where the store may hold every label that the run
+    wants.
 
     ``identity``: how the identity of the teachers that would answer begins.
     """
@@ -39,19 +42,27 @@ def unless_labelled(settings: Settings, identity: str, check: Callable[[Settings
         known = count_of_teacher(Path(settings.teacher.label_store).expanduser(), identity)
         if known < wanted:
             raise
-        logger.warning("%s. The store has %d labels of this LLM; if all that are wanted are there, none is needed", error, known)
+        logger.warning(
+            "%s. The store has %d labels of this LLM; if all that are wanted are there, none is needed",
+            error,
+            known,
+        )
 
 
 def check_local(settings: Settings) -> None:
-    """Raises AlkdError: see ``models.load_causal_lm``, ``check_adapter``, ``check_scoring``; a missing accelerate for LoRA."""
+    """Raises AlkdError: see ``models.load_causal_lm``, ``check_adapter``, ``check_scoring``;
+    a missing accelerate for LoRA."""
     s, lora = settings.teacher, settings.lora
     has_accelerate = importlib.util.find_spec("accelerate") is not None
     if lora.lora and not has_accelerate:
-        raise AlkdError("lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'")
+        raise AlkdError(
+            "lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'"
+        )
     _check_device(settings)
     if s.llm_trust_remote_code not in (None, s.llm_model):
         raise AlkdError(
-            f"llm_trust_remote_code: {s.llm_trust_remote_code!r} is not the llm_model ({s.llm_model!r}), the only one whose code "
+            f"llm_trust_remote_code: {s.llm_trust_remote_code!r} is not the llm_model ({s.llm_model!r}), "
+            "the only one whose code "
             f"this can allow; allowed: {s.llm_model} or ~"
         )
     if s.llm_model == BUNDLED:
@@ -75,16 +86,24 @@ def _check_device(settings: Settings) -> None:
         count = torch.cuda.device_count()
         number = device.partition(":")[2] or "0"
         if not number.isdigit() or int(number) >= count:
-            gpus = f"{count} GPUs were found" if torch.backends.cuda.is_built() else "this build of torch knows no GPU"
+            gpus = (
+                f"{count} GPUs were found"
+                if torch.backends.cuda.is_built()
+                else "this build of torch knows no GPU"
+            )
             raise AlkdError(
-                f"llm_device: {device!r} cannot be used here ({gpus}); allowed: auto, cpu, cuda or cuda:N, counted among the GPUs "
+                f"llm_device: {device!r} cannot be used here ({gpus}); "
+                "allowed: auto, cpu, cuda or cuda:N, counted among the GPUs "
                 "that gpu_id lets RecBole see"
             )
         device = "cpu"
     check_device(device, s.llm_quantize)
     on_cpu = s.llm_device == "cpu" or not torch.cuda.device_count()
     if settings.lora.lora and s.llm_quantize == "4bit" and on_cpu:
-        raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
+        raise AlkdError(
+            "llm_quantize: no LoRA through '4bit' weights on a CPU; "
+            "allowed with lora: True on a CPU: 8bit or ~"
+        )
 
 
 def check_scoring(model: Any, tokenizer: Any, settings: Settings) -> None:
@@ -103,18 +122,26 @@ def check_scoring(model: Any, tokenizer: Any, settings: Settings) -> None:
 
 
 def check_adapter(model: Any, settings: Settings) -> None:
-    """AlkdError where LoRA cannot be put on the modules ``lora_targets`` of ``model``, which may be without weights."""
+    """AlkdError where LoRA cannot be put on the modules ``lora_targets`` of ``model``,
+    which may be without weights."""
     from peft import get_peft_model
 
     from recbole_alkd.teacher.local.lora import lora_config
 
     lora, name = settings.lora, settings.teacher.llm_model
     paths = [path for path, _ in model.named_modules()]
-    missing = [target for target in lora.lora_targets if not any(p == target or p.endswith(f".{target}") for p in paths)]
+    missing = [
+        target
+        for target in lora.lora_targets
+        if not any(p == target or p.endswith(f".{target}") for p in paths)
+    ]
     default = lora.lora_targets == type(lora)().lora_targets
     has = f"it has: {', '.join(linear_modules(model))}"
     if missing and (not default or len(missing) == len(lora.lora_targets)):
-        raise AlkdError(f"lora_targets: {lora.lora_targets}: {name!r} ({_kind(model)}) has no module {', '.join(missing)}; {has}")
+        raise AlkdError(
+            f"lora_targets: {lora.lora_targets}: {name!r} ({_kind(model)}) has no module "
+            f"{', '.join(missing)}; {has}"
+        )
     if missing:
         logger.info("lora_targets: %s has no module %s; %s", name, ", ".join(missing), has)
     try:

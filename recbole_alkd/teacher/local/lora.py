@@ -1,14 +1,14 @@
 """LoRA of a local causal LM: learn to score the true next item above the other candidates.
 
-The loss of an example is list-wise, the cross-entropy of the target under the softmax of the candidates' scores (see
-``scorers``). With ``lora_target: replay`` the LLM imitates recorded rankings of a stronger one instead: minus the
-log-likelihood of the list under the Plackett-Luce model of the scores (ListMLE, Xia et al., ICML 2008), per rank. With
-``title`` scores an adapter that has learned nothing gives the zero-shot ranking, where training starts. LoRA is this
-package's addition to the paper, whose LLM is only prompted.
+The loss of an example is list-wise, the cross-entropy of the target under the softmax of the candidates'
+scores (see ``scorers``). With ``lora_target: replay`` the LLM imitates recorded rankings of a stronger one
+instead: minus the log-likelihood of the list under the Plackett-Luce model of the scores (ListMLE, Xia et
+al., ICML 2008), per rank. With ``title`` scores an adapter that has learned nothing gives the zero-shot
+ranking, where training starts. LoRA is this package's addition to the paper, whose LLM is only prompted.
 
-With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen for
-``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on from its last
-checkpoint, with the same losses.
+With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen
+for ``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on
+from its last checkpoint, with the same losses.
 """
 
 from __future__ import annotations
@@ -52,23 +52,27 @@ def train_adapter(
     show_progress: bool = False,
     log_metric: LogMetric | None = None,
 ) -> bool:
-    """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format, when it is complete.
+    """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format,
+    when it is complete.
 
-    ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps, loss_first and
-    loss_last (means over the first and the last quarter of the steps), loss_held_out (of each epoch), seconds, natural and
-    inserted (targets), ranks (of the targets of ``held_out``, before and after: ``judging.judge``), settings.
+    ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps,
+    loss_first and loss_last (means over the first and the last quarter of the steps), loss_held_out (of each
+    epoch), seconds, natural and inserted (targets), ranks (of the targets of ``held_out``, before and after:
+    ``judging.judge``), settings.
 
     Returns:
         False when another process, which was waited for, has made the adapter meanwhile.
 
     Raises:
-        AlkdError: fewer than ``lora_examples`` examples, or fewer seen in training; no module called as ``lora_targets``
-            says; a loss that is not finite; accelerate is not installed.
+        AlkdError: fewer than ``lora_examples`` examples, or fewer seen in training; no module called as
+            ``lora_targets`` says; a loss that is not finite; accelerate is not installed.
     """
     from filelock import FileLock, Timeout
 
     if importlib.util.find_spec("accelerate") is None:
-        raise AlkdError("lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'")
+        raise AlkdError(
+            "lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
@@ -100,7 +104,10 @@ def _train(
     lora, seed = settings.lora, settings.teacher.llm_seed
     if len(examples) < (lora.lora_examples or 1):
         count = len(examples)
-        raise AlkdError(f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; allowed: at most {count}")
+        raise AlkdError(
+            f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; "
+            f"allowed: at most {count}"
+        )
     examples = _that_fit(scorer, examples, settings)
     scorer.prepare({item for example in (*examples, *judges) for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
@@ -111,20 +118,29 @@ def _train(
         try:
             seconds = seconds_of_one(scorer, examples)
             logger.info(
-                "LoRA: %d examples, %s on this machine", len(examples), expected(seconds * len(examples) * lora.lora_epochs)
+                "LoRA: %d examples, %s on this machine",
+                len(examples),
+                expected(seconds * len(examples) * lora.lora_epochs),
             )
-            trainer = build_trainer(scorer, examples, settings, work / "checkpoints", show_progress, log_metric)
+            trainer = build_trainer(
+                scorer, examples, settings, work / "checkpoints", show_progress, log_metric
+            )
             trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
             report = checked_report(trainer, examples, settings)
             report["ranks"] = judge(scorer, judges)
             if report["ranks"]:
                 logger.info("LoRA: %s", rank_words(report["ranks"]))
             base = settings.teacher.llm_model
-            report["settings"] = lora.flat() | {"llm_model": base if base == BUNDLED else portable_name(base), "llm_seed": seed}
+            report["settings"] = lora.flat() | {
+                "llm_model": base if base == BUNDLED else portable_name(base),
+                "llm_seed": seed,
+            }
             scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
             scorer.model.save_pretrained(work / "adapter")
             (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
-            (work / "adapter" / "README.md").write_text(model_card(report, settings.teacher), encoding="utf-8")
+            (work / "adapter" / "README.md").write_text(
+                model_card(report, settings.teacher), encoding="utf-8"
+            )
             move_whole(work / "adapter", folder)
         except AlkdError:
             shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
@@ -138,7 +154,8 @@ _KEPT_DAYS = 3  # that an unfinished training of other settings is kept for
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed trainings of other adapters left beside ``folder``, when nobody has taken them up for days.
+    """Remove what killed trainings of other adapters left beside ``folder``, when nobody has taken them up
+    for days.
 
     A younger one is kept, because a run with its settings resumes it.
     """
@@ -154,15 +171,24 @@ def clear_unfinished(folder: Path) -> None:
                 if days > _KEPT_DAYS or (folder.parent / name[1:]).is_dir():
                     shutil.rmtree(left, ignore_errors=True)
                 else:
-                    logger.info("%s: an unfinished LoRA training, resumed by a run with its settings, else removed", left)
+                    logger.info(
+                        "%s: an unfinished LoRA training, resumed by a run with its settings, else removed",
+                        left,
+                    )
         except (Timeout, OSError):
             continue  # at work
 
 
 def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Settings) -> Sequence[LoraExample]:
     """Those that are not longer than what the model reads; AlkdError where none is left."""
-    instances = [Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)]
-    fit = [one for one, instance in zip(examples, instances, strict=True) if not scorer.training_case(instance, 0).problem]
+    instances = [
+        Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)
+    ]
+    fit = [
+        one
+        for one, instance in zip(examples, instances, strict=True)
+        if not scorer.training_case(instance, 0).problem
+    ]
     if not fit:
         raise AlkdError(
             f"llm_candidates: no LoRA example with {settings.teacher.llm_candidates} candidates fits what "
@@ -170,7 +196,9 @@ def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Setting
         )
     if len(fit) < len(examples):
         logger.warning(
-            "%d of %d LoRA examples are longer than what the model reads and are left out", len(examples) - len(fit), len(examples)
+            "%d of %d LoRA examples are longer than what the model reads and are left out",
+            len(examples) - len(fit),
+            len(examples),
         )
     return fit
 
@@ -184,7 +212,9 @@ def load_adapter(model: Any, folder: Path) -> Any:
         with quiet():
             return PeftModel.from_pretrained(model, str(folder)).eval()
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise AlkdError(f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder") from None
+        raise AlkdError(
+            f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder"
+        ) from None
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -192,7 +222,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise AlkdError(f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder") from None
+        raise AlkdError(
+            f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder"
+        ) from None
 
 
 def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
@@ -227,15 +259,21 @@ def lora_config(settings: Settings) -> Any:
 
 
 def add_adapter(model: Any, settings: Settings) -> Any:
-    """``model`` with a new adapter, which changes nothing yet; AlkdError where ``lora_`` settings do not go with it."""
+    """``model`` with a new adapter, which changes nothing yet; AlkdError where ``lora_`` settings do not go
+    with it."""
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     lora = settings.lora
     if settings.teacher.llm_quantize:
         if settings.teacher.llm_quantize == "4bit" and next(model.parameters()).device.type == "cpu":
-            # its kernel there has no gradient of its own, and what comes in its place may be wrong without a word
-            raise AlkdError("llm_quantize: no LoRA through '4bit' weights on a CPU; allowed with lora: True on a CPU: 8bit or ~")
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer does that
+            # its kernel there has no gradient of its own, and what comes in its place may be wrong without a
+            # word
+            raise AlkdError(
+                "llm_quantize: no LoRA through '4bit' weights on a CPU; "
+                "allowed with lora: True on a CPU: 8bit or ~"
+            )
+        # the Trainer does that
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     try:
         return get_peft_model(model, lora_config(settings))
     except ValueError as error:

@@ -34,28 +34,40 @@ class ListwiseTrainer(Trainer):
     """A batch is the row numbers of examples; the loss is the mean of their ``list_loss``."""
 
     def __init__(self, scorer: Scorer, examples: Sequence[LoraExample], **options: Any) -> None:
-        super().__init__(model=scorer.model, data_collator=lambda rows: {"rows": torch.tensor(rows)}, **options)
+        super().__init__(
+            model=scorer.model, data_collator=lambda rows: {"rows": torch.tensor(rows)}, **options
+        )
         self.scorer, self.examples = scorer, examples
         self._since = time.perf_counter()
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         losses, cases = [], []
-        epoch = int(self.state.epoch or 0) if model.training else 0  # held-out losses are of the same cases every time
+        # held-out losses are of the same cases every time
+        epoch = int(self.state.epoch or 0) if model.training else 0
         chosen = [(int(row), self.examples[int(row)]) for row in inputs["rows"]]
         for row, example in chosen:
             instance = Instance(row, str(row), example.history, example.candidates)
             cases.append(self.scorer.training_case(instance, epoch))
         for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
             wanted = [example.candidates.index(item) for item in example.ranking or (example.target,)]
-            losses.append(list_loss(scores / self.scorer.temperature, torch.tensor(wanted, device=scores.device)))
+            losses.append(
+                list_loss(scores / self.scorer.temperature, torch.tensor(wanted, device=scores.device))
+            )
         loss: Tensor = torch.stack(losses).mean()
         if not torch.isfinite(loss):
-            raise AlkdError(f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; try a lower lora_learning_rate")
+            raise AlkdError(
+                f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; "
+                "try a lower lora_learning_rate"
+            )
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the seconds of training so far, those before a kill included."""
-        before = next((entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0)
+        before = next(
+            (entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0
+        )
         now = time.perf_counter()
         super().log({**logs, "seconds": before + now - self._since}, *args, **kwargs)
         self._since = now
@@ -64,8 +76,8 @@ class ListwiseTrainer(Trainer):
 def list_loss(scores: Tensor, wanted: Tensor) -> Tensor:
     """Minus the log-probability, per rank, of drawing the items ``wanted`` in their order, in nats.
 
-    Plackett-Luce: the next item is drawn from the softmax of the scores of those that are left. With one wanted item this
-    is the cross-entropy.
+    Plackett-Luce: the next item is drawn from the softmax of the scores of those that are left. With one
+    wanted item this is the cross-entropy.
 
     Args:
         scores: (N,) of the candidates. wanted: (K,) distinct places in ``scores``, best first, K <= N.
@@ -77,19 +89,25 @@ def list_loss(scores: Tensor, wanted: Tensor) -> Tensor:
 
 
 class Progress(TrainerCallback):
-    """A bar in examples with the rate, the remaining time and the loss; the losses also go to ``log_metric``."""
+    """A bar in examples with the rate, the remaining time and the loss; the losses also go to
+    ``log_metric``."""
 
     def __init__(self, count: int, settings: Settings, show: bool, log_metric: LogMetric | None) -> None:
         self.count, self.settings, self.show, self.log_metric = count, settings, show, log_metric
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        total, done = self.count * self.settings.lora.lora_epochs, examples_seen(state, self.count, self.settings)
+        total, done = (
+            self.count * self.settings.lora.lora_epochs,
+            examples_seen(state, self.count, self.settings),
+        )
         self.bar = tqdm(total=total, initial=done, desc="LoRA", unit="example", disable=not self.show)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(examples_seen(state, self.count, self.settings) - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
+    ) -> None:
         for key, name in (("loss", "lora/loss"), ("eval_loss", "lora/loss_held_out")):
             if logs and key in logs:
                 self.bar.set_postfix({key.replace("eval_loss", "held out"): f"{logs[key]:.3f}"})
@@ -156,7 +174,12 @@ def build_trainer(
     if held_out:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=lora.lora_patience))
     trainer = ListwiseTrainer(
-        scorer, examples, args=arguments, train_dataset=rows, eval_dataset=held_out or None, callbacks=callbacks
+        scorer,
+        examples,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=held_out or None,
+        callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -171,10 +194,15 @@ def _checkpointing() -> dict[str, Any]:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest complete checkpoint in ``folder``; half-written ones are removed."""
-    checkpoints = {int(match[1]): path for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    checkpoints = {
+        int(match[1]): path
+        for path in folder.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
     for step in sorted(checkpoints, reverse=True):
         try:
-            json.loads((checkpoints[step] / "trainer_state.json").read_text(encoding="utf-8"))  # the Trainer writes it last
+            # the Trainer writes it last
+            json.loads((checkpoints[step] / "trainer_state.json").read_text(encoding="utf-8"))
             return str(checkpoints[step])
         except (OSError, ValueError):
             shutil.rmtree(checkpoints[step], ignore_errors=True)
@@ -188,7 +216,9 @@ def examples_seen(state: Any, count: int, settings: Settings) -> int:
     return epochs * count + min(steps * batch, count)
 
 
-def checked_report(trainer: ListwiseTrainer, examples: Sequence[LoraExample], settings: Settings) -> dict[str, Any]:
+def checked_report(
+    trainer: ListwiseTrainer, examples: Sequence[LoraExample], settings: Settings
+) -> dict[str, Any]:
     """What the training did; AlkdError when it did not see every example in every epoch."""
     rows, held_out = split_rows(len(examples), settings)
     history = trainer.state.log_history

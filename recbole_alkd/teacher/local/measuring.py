@@ -1,4 +1,5 @@
-"""What labels of a local LLM will take on this machine: its tokens are counted, and a few sessions are asked about."""
+"""What labels of a local LLM will take on this machine: its tokens are counted,
+and a few sessions are asked about."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from recbole_alkd.teacher.local.scorers import Scorer
 _TRIED = 3
 
 
-def measure_local(scorer: Scorer, instances: Sequence[Instance], settings: Settings, tune: bool, hints: int = 0) -> Measured:
+def measure_local(
+    scorer: Scorer, instances: Sequence[Instance], settings: Settings, tune: bool, hints: int = 0
+) -> Measured:
     """What asking about ``instances`` will take.
 
     Args:
@@ -53,13 +56,16 @@ def measure_local(scorer: Scorer, instances: Sequence[Instance], settings: Setti
         seconds=once + seconds / len(tried) * all_tokens / max(1.0, read + written),
         tried=len(tried),
         preparation_seconds=one * count * epochs,
-        preparation=f"LoRA on {count} examples, and {settings.lora.lora_folds} recommenders trained for them" if tune else "",
+        preparation=f"LoRA on {count} examples, and {settings.lora.lora_folds} recommenders trained for them"
+        if tune
+        else "",
     )
 
 
 @contextlib.contextmanager
 def _adapter(scorer: Scorer, settings: Settings) -> Iterator[None]:
-    """The scorer with an adapter that has learned nothing, where the settings want one: it costs what a trained one costs."""
+    """The scorer with an adapter that has learned nothing, where the settings want one:
+    it costs what a trained one costs."""
     if not settings.lora.lora:
         yield
         return

@@ -4,12 +4,13 @@
 
     log p(title | prompt, titles of the session) - log p(title | prompt)
 
-in nats, the pointwise mutual information of title and session; without the second term, which the LM without its adapter
-gives, long and rare titles would lose to short and common ones. Nothing depends on the order of the candidates.
+in nats, the pointwise mutual information of title and session; without the second term, which the LM without
+its adapter gives, long and rare titles would lose to short and common ones.
+Nothing depends on the order of the candidates.
 
-``index``: candidates are listed with letters, and the score is the log-probability of the letter as the next token, among
-the letters (as LlamaRec and FIRST do). Small models favour letters whatever stands beside them, so the candidates are
-shown in several shuffled orders and the log-probabilities averaged.
+``index``: candidates are listed with letters, and the score is the log-probability of the letter as the next
+token, among the letters (as LlamaRec and FIRST do). Small models favour letters whatever stands beside them,
+so the candidates are shown in several shuffled orders and the log-probabilities averaged.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _NULL_CHUNK = 64  # titles in one forward pass without a session
 
 @dataclass(frozen=True)
 class Case:
-    """What is forwarded for one session: one tree, or one for each order of the candidates, and what is subtracted."""
+    """What is forwarded for one session: one tree, or one for each order of the candidates,
+    and what is subtracted."""
 
     trees: tuple[TokenTree, ...]
     null: Tensor | None = None
@@ -64,17 +66,22 @@ class Scorer:
     """Base of the scorers.
 
     Args:
-        model, tokenizer: as ``load_causal_lm`` gives them; ``model`` may be set to a PEFT model around it later.
+        model, tokenizer: as ``load_causal_lm`` gives them; ``model`` may be set to a PEFT model around it
+            later.
         titles: item token -> title, of all items.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, titles: Mapping[str, str], settings: TeacherSettings) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, prompt: Prompt, titles: Mapping[str, str], settings: TeacherSettings
+    ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.titles, self.settings = titles, settings
         self._line_end = self._encode("a\n")[len(self._encode("a")) :]
         texts = sorted(set(titles.values()))
         ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        self._tokens = {text: tuple(tokens[: settings.llm_title_tokens]) for text, tokens in zip(texts, ids, strict=True)}
+        self._tokens = {
+            text: tuple(tokens[: settings.llm_title_tokens]) for text, tokens in zip(texts, ids, strict=True)
+        }
         rows, longest = model.get_input_embeddings().weight.shape[0], max(ids, key=len, default=())
         check_tokens(tokenizer, {token for tokens in ids for token in tokens}, rows, settings.llm_model)
         self._longest_title = min(len(longest), settings.llm_title_tokens)
@@ -83,7 +90,8 @@ class Scorer:
         self.reading = read_once(model)
         if not self.reading.causal:
             raise AlkdError(
-                f"llm_model: {settings.llm_model!r} ({type(model).__name__}) sees the tokens that come after; allowed: a causal LM"
+                f"llm_model: {settings.llm_model!r} ({type(model).__name__}) sees the tokens that come "
+                "after; allowed: a causal LM"
             )
 
     @property
@@ -118,12 +126,17 @@ class Scorer:
         return self._case(instance, history)
 
     def _fitting(self, instance: Instance, make: Callable[[int], Case], answer: int = 0) -> Case:
-        """The case with as much of the history as the model can read beside an answer of ``answer`` tokens."""
+        """The case with as much of the history as the model can read beside an answer of
+        ``answer`` tokens."""
         room = positions(self.model.config)
         most = max(1, min(len(instance.history), self.settings.llm_history))
         for history in range(most, 0, -1):
             case = make(history)
-            if room is None or max(len(tree.tokens) for tree in case.trees) + answer <= room or case.depth + answer <= room:
+            if (
+                room is None
+                or max(len(tree.tokens) for tree in case.trees) + answer <= room
+                or case.depth + answer <= room
+            ):
                 if history < most:
                     self._tell("cut", "%s reads %d tokens: sessions are cut to the last items that fit", room)
                 return case
@@ -132,7 +145,9 @@ class Scorer:
             "%s reads %d tokens, too few for some sessions: their labels fail; lower llm_candidates",
             room,
         )
-        return replace(case, problem=f"{case.depth + answer} tokens are more than the {room} that the model reads")
+        return replace(
+            case, problem=f"{case.depth + answer} tokens are more than the {room} that the model reads"
+        )
 
     def _tell(self, what: str, words: str, room: int | None) -> None:
         """Once."""
@@ -144,7 +159,9 @@ class Scorer:
         """An answer for every case, in one batch; a failed one where the case is too long for the model."""
         fit = [(instance, case) for instance, case in zip(instances, cases, strict=True) if not case.problem]
         made = iter(self._answers([i for i, _ in fit], [case for _, case in fit]) if fit else ())
-        return [Answer((), raw=case.problem, status="failed") if case.problem else next(made) for case in cases]
+        return [
+            Answer((), raw=case.problem, status="failed") if case.problem else next(made) for case in cases
+        ]
 
     def _answers(self, instances: Sequence[Instance], cases: Sequence[Case]) -> list[Answer]:
         """``raw`` is JSON, the score of every candidate."""
@@ -157,7 +174,8 @@ class Scorer:
         raw = json.dumps({item: round(score, 4) for item, score in score_of.items()})
         if any(math.isnan(score) for score in scores):  # as half precision can give
             return Answer((), raw=raw, prompt_tokens=case.tokens, status="failed")
-        # items with the same title have the same score; the order of the candidates must not decide between them
+        # items with the same title have the same score; the order of the candidates must not decide between
+        # them
         place = {item: k for k, item in enumerate(shown_order(instance, self.settings.llm_seed))}
         ranking = sorted(instance.candidates, key=lambda item: (-score_of[item], place[item]))
         return Answer(tuple(ranking[: self.settings.llm_top_n]), raw=raw, prompt_tokens=case.tokens)
@@ -206,7 +224,9 @@ class TitleScorer(Scorer):
         return replace(self._without_null(instance, history), null=self.null(instance.candidates))
 
     def _without_null(self, instance: Instance, history: int) -> Case:
-        return Case((build_tree(self._session(instance.history, history), self.title_tokens(instance.candidates)),))
+        return Case(
+            (build_tree(self._session(instance.history, history), self.title_tokens(instance.candidates)),)
+        )
 
     def tokens(self, instance: Instance) -> int:
         return self._fitting(instance, partial(self._without_null, instance)).tokens
@@ -219,8 +239,9 @@ class TitleScorer(Scorer):
 
     @property
     def temperature(self) -> float:
-        """The PMI of a title is a sum over its tokens, and as log-odds far too sure of itself: its softmax is taken in nats
-        per token of a title of full length, or the loss would be about little but the scale of the scores."""
+        """The PMI of a title is a sum over its tokens, and as log-odds far too sure of itself: its softmax is
+        taken in nats per token of a title of full length, or the loss would be about little but the scale of
+        the scores."""
         return float(self.settings.llm_title_tokens)
 
     def prepare(self, items: Iterable[str]) -> None:
@@ -241,10 +262,12 @@ class TitleScorer(Scorer):
 
 
 def check_room(wanted: int, room: int | None, settings: TeacherSettings) -> None:
-    """AlkdError where not even a title without a session fits: ``wanted`` tokens of the ``room`` that the model reads."""
+    """AlkdError where not even a title without a session fits: ``wanted`` tokens of the ``room`` that the
+    model reads."""
     if room is not None and wanted > room:
         raise AlkdError(
-            f"llm_model: {settings.llm_model!r} reads {room} tokens, and the prompt's first line with one title has {wanted}; "
+            f"llm_model: {settings.llm_model!r} reads {room} tokens, and the prompt's first line with one "
+            f"title has {wanted}; "
             "lower llm_title_tokens, shorten the prompt's `title`, or take a model that reads more"
         )
 
@@ -257,14 +280,18 @@ def letter_tokens(tokenizer: Any, settings: TeacherSettings) -> tuple[Tokens, li
     """
     if settings.llm_candidates > len(LETTERS):
         raise AlkdError(
-            f"llm_candidates: {settings.llm_candidates} is more than the {len(LETTERS)} letters of llm_scoring 'index'; "
+            f"llm_candidates: {settings.llm_candidates} is more than the {len(LETTERS)} letters of "
+            "llm_scoring 'index'; "
             f"allowed: at most {len(LETTERS)}"
         )
     letters = LETTERS[: settings.llm_candidates]
     options = [tuple(tokenizer(f" {letter}", add_special_tokens=False)["input_ids"]) for letter in letters]
-    if len({option[:-1] for option in options}) > 1 or len({option[-1:] for option in options}) < len(options):
+    if len({option[:-1] for option in options}) > 1 or len({option[-1:] for option in options}) < len(
+        options
+    ):
         raise AlkdError(
-            f"llm_scoring: 'index' needs a token for each letter, which the tokenizer of {settings.llm_model} has not; "
+            "llm_scoring: 'index' needs a token for each letter, "
+            f"which the tokenizer of {settings.llm_model} has not; "
             "allowed with this model: title | generate"
         )
     return options[0][:-1], [option[-1] for option in options]

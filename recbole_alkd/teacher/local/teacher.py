@@ -1,6 +1,7 @@
 """`local`: a causal LM on this machine ranks the candidates, after LoRA if asked for.
 
-``llm_scoring`` says how: ``title`` and ``index`` compare likelihoods (see ``scorers``), ``generate`` lets the LM write.
+``llm_scoring`` says how: ``title`` and ``index`` compare likelihoods (see ``scorers``),
+``generate`` lets the LM write.
 """
 
 from __future__ import annotations
@@ -32,13 +33,32 @@ from recbole_alkd.teacher.local.generate import HINT_TOKENS, GenerateScorer
 from recbole_alkd.teacher.local.local_check import check_local, unless_labelled
 from recbole_alkd.teacher.local.measuring import measure_local
 from recbole_alkd.teacher.local.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
-from recbole_alkd.teacher.prompt import load_prompt, ranking_request, session_titles, shown_order, title_of, title_prefix
-from recbole_alkd.teacher.records import NO_MATERIALS, Answer, Asking, Instance, Materials, Measured, TeacherContext
+from recbole_alkd.teacher.prompt import (
+    load_prompt,
+    ranking_request,
+    session_titles,
+    shown_order,
+    title_of,
+    title_prefix,
+)
+from recbole_alkd.teacher.records import (
+    NO_MATERIALS,
+    Answer,
+    Asking,
+    Instance,
+    Materials,
+    Measured,
+    TeacherContext,
+)
 
 SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
 _TEMPLATE = 64  # tokens that a chat template may add
 # what of a prompt file decides the answers, apart from the hints
-_TEXTS = {"title": ("title",), "index": ("title", "index.options", "index.ask"), "generate": ("generate.system", "generate.user")}
+_TEXTS = {
+    "title": ("title",),
+    "index": ("title", "index.options", "index.ask"),
+    "generate": ("generate.system", "generate.user"),
+}
 
 
 @teachers.register("local")
@@ -68,7 +88,8 @@ class LocalTeacher(LLMTeacher):
 
     @property
     def identity(self) -> str:
-        """``llm_dtype`` counts as it is set: what ~ stands for depends on the machine, and hardly changes a ranking."""
+        """``llm_dtype`` counts as it is set: what ~ stands for depends on the machine,
+        and hardly changes a ranking."""
         s = self.settings
         scoring = {
             "title": f"title_tokens={s.llm_title_tokens}",
@@ -76,7 +97,9 @@ class LocalTeacher(LLMTeacher):
             "generate": f"hints={self.hint_key}",
         }[s.llm_scoring]
         adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
-        settings = f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
+        settings = (
+            f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
+        )
         if s.llm_quantize:
             settings += f"|quantize={s.llm_quantize}"
         return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
@@ -86,7 +109,9 @@ class LocalTeacher(LLMTeacher):
         if self.settings.llm_scoring != "generate":
             return "none"
         s = self.settings
-        return hints.hint_key(self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}")
+        return hints.hint_key(
+            self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}"
+        )
 
     @cached_property
     def _adapter_hash(self) -> str:
@@ -95,9 +120,17 @@ class LocalTeacher(LLMTeacher):
         decides = {
             "examples": self.context.lora_key,
             "titles": sorted(self.context.titles.items()),
-            "lora": self.context.settings.lora.flat() | {"lora_examples": self.context.settings.lora_examples},
+            "lora": self.context.settings.lora.flat()
+            | {"lora_examples": self.context.settings.lora_examples},
             "model": self._model,
-            "scoring": [s.llm_scoring, s.llm_title_tokens, s.llm_history, s.llm_seed, s.llm_top_n, self.hint_key],
+            "scoring": [
+                s.llm_scoring,
+                s.llm_title_tokens,
+                s.llm_history,
+                s.llm_seed,
+                s.llm_top_n,
+                self.hint_key,
+            ],
             "weights": [s.llm_dtype, s.llm_quantize],
             "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
         }
@@ -115,8 +148,8 @@ class LocalTeacher(LLMTeacher):
         return prefix + "\n".join([texts["index.options"], *shown, texts["index.ask"]])
 
     def bound(self, instance: Instance) -> Cost:
-        """A title has at most ``llm_title_tokens`` tokens and a line with its end or letter a few more; a byte of the
-        prompt's own text, and of a generated answer, may be a token."""
+        """A title has at most ``llm_title_tokens`` tokens and a line with its end or letter a few more; a
+        byte of the prompt's own text, and of a generated answer, may be a token."""
         s, texts = self.settings, self._prompt
         if s.llm_scoring == "generate":
             answer = sum(len(item.encode()) + 7 for item in instance.candidates) + 16
@@ -128,26 +161,37 @@ class LocalTeacher(LLMTeacher):
 
     @property
     def bound_words(self) -> str:
-        return "every byte a token" if self.settings.llm_scoring == "generate" else "every title of llm_title_tokens tokens"
+        return (
+            "every byte a token"
+            if self.settings.llm_scoring == "generate"
+            else "every title of llm_title_tokens tokens"
+        )
 
     def expect(self, instance: Instance) -> Cost:
         """Four bytes a token, two in what is written; ``measure`` counts with the tokenizer."""
         s, texts = self.settings, self._prompt
         most = self.bound(instance).tokens
         if s.llm_scoring == "generate":
-            written = sum(sorted((len(item.encode()) + 7 for item in instance.candidates), reverse=True)[: s.llm_top_n])
+            written = sum(
+                sorted((len(item.encode()) + 7 for item in instance.candidates), reverse=True)[: s.llm_top_n]
+            )
             read = len(self.prompt(instance).encode()) // 4 + _TEMPLATE + self._hint_bytes // 10
             return Cost(min(most, read + written // 2))
         titles = self.context.titles
         items = [*instance.history[-s.llm_history :], *instance.candidates]
-        read = sum(min(s.llm_title_tokens, len(title_of(item, titles).encode()) // 4 + 1) + 1 for item in items)
+        read = sum(
+            min(s.llm_title_tokens, len(title_of(item, titles).encode()) // 4 + 1) + 1 for item in items
+        )
         own = sum(len(texts[key].encode()) // 4 for key in _TEXTS[s.llm_scoring])
         return Cost(min(most, (own + read) * (ORDERS if s.llm_scoring == "index" else 1)))
 
     def measure(self, instances: Sequence[Instance]) -> Measured:
-        """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one is wanted."""
+        """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one
+        is wanted."""
         with threads(self.settings.llm_threads), lora.kept_random_state():
-            return measure_local(self._load(), instances, self.context.settings, bool(self.needs()), self._hint_bytes // 10)
+            return measure_local(
+                self._load(), instances, self.context.settings, bool(self.needs()), self._hint_bytes // 10
+            )
 
     @property
     def _hint_bytes(self) -> int:
@@ -167,7 +211,9 @@ class LocalTeacher(LLMTeacher):
         """The LM without an adapter."""
         s, context = self.settings, self.context
         device = s.llm_device or context.device
-        model, tokenizer = load_causal_lm(s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code)
+        model, tokenizer = load_causal_lm(
+            s.llm_model, device, s.llm_dtype, s.llm_quantize, s.llm_trust_remote_code
+        )
         return SCORERS[s.llm_scoring](model, tokenizer, self._prompt, context.titles, s)
 
     def hint_messages(self, cases: Sequence[Instance]) -> list[dict[str, str]]:
@@ -175,7 +221,11 @@ class LocalTeacher(LLMTeacher):
 
     def text_costs(self, messages: Sequence[Mapping[str, str]]) -> tuple[Cost, Cost]:
         """One token for every byte, in both."""
-        most = sum(len(text.encode()) for message in messages for text in message.values()) + _TEMPLATE + HINT_TOKENS
+        most = (
+            sum(len(text.encode()) for message in messages for text in message.values())
+            + _TEMPLATE
+            + HINT_TOKENS
+        )
         return Cost(most), Cost(most)
 
     def write(self, messages: Sequence[Mapping[str, str]], reservation: Reservation | None) -> Answer:
@@ -193,7 +243,9 @@ class LocalTeacher(LLMTeacher):
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.needed(self.hint_key, materials.hints)
             elif self.settings.llm_hints:
-                logging.getLogger(__name__).info("llm_hints: not used by llm_scoring %r", self.settings.llm_scoring)
+                logging.getLogger(__name__).info(
+                    "llm_hints: not used by llm_scoring %r", self.settings.llm_scoring
+                )
             if self.context.settings.lora.lora:
                 self._adapt(scorer, materials)
         self._scorer = scorer
@@ -208,7 +260,10 @@ class LocalTeacher(LLMTeacher):
         trained = False
         if not folder.is_dir():
             if materials.lora_examples is None:
-                raise AlkdError("lora: True needs training sessions to make examples of, and there are none here; set lora: False")
+                raise AlkdError(
+                    "lora: True needs training sessions to make examples of, and there are none here; "
+                    "set lora: False"
+                )
             trained = lora.train_adapter(
                 scorer,
                 materials.lora_examples,
@@ -226,19 +281,29 @@ class LocalTeacher(LLMTeacher):
         for group in self.answers(instances, Asking()):
             yield from group
 
-    def answers(self, instances: Sequence[Instance], asking: Asking) -> Iterator[list[tuple[Instance, Answer]]]:
-        """What is computed once for all sessions (the likelihoods of titles without a session, as the training of the
-        adapter) is in no answer's tokens and seconds."""
+    def answers(
+        self, instances: Sequence[Instance], asking: Asking
+    ) -> Iterator[list[tuple[Instance, Answer]]]:
+        """What is computed once for all sessions (the likelihoods of titles without a session, as the
+        training of the adapter) is in no answer's tokens and seconds."""
         self.prepare()
         scorer = self._scorer
         assert scorer is not None
         with threads(self.settings.llm_threads):
             scorer.prepare({item for instance in instances for item in instance.candidates})
-        cases = sorted(((scorer.case(instance), instance) for instance in instances), key=lambda pair: pair[0].tokens)
+        cases = sorted(
+            ((scorer.case(instance), instance) for instance in instances), key=lambda pair: pair[0].tokens
+        )
         # a CPU gains nothing from batches, and alone a session's scores depend on nothing else
-        size = self.settings.llm_batch_size or (1 if next(scorer.model.parameters()).device.type == "cpu" else 8)
+        size = self.settings.llm_batch_size or (
+            1 if next(scorer.model.parameters()).device.type == "cpu" else 8
+        )
         for start in range(0, len(cases), size):
-            batch = [(case, instance) for case, instance in cases[start : start + size] if asking.may_send(instance)]
+            batch = [
+                (case, instance)
+                for case, instance in cases[start : start + size]
+                if asking.may_send(instance)
+            ]
             if not batch:
                 continue
             asked = [instance for _, instance in batch]
