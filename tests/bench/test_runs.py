@@ -496,7 +496,9 @@ def test_a_plan_is_run_in_parts_and_the_report_has_what_is_there(tmp_path, monke
 
 def test_arms_run_in_the_order_in_which_they_are_asked_for(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(runs, "_run_all", lambda waiting, *_: started.extend(map(str, waiting.values())) or {})
+    monkeypatch.setattr(
+        runs, "_run_all", lambda waiting, *_: started.extend(map(str, waiting.values())) or {}
+    )
     plan = read_plan(plan_in(tmp_path, arms=["popularity", "student", "item_knn"]))
     done = runs.run_plan(plan, tmp_path / "out", arms=plan.chosen_arms(["item_knn", "popularity"]))
     assert [one.split(", ")[2] for one in started] == ["item_knn"] * 2 + ["popularity"] * 2
@@ -511,7 +513,10 @@ def test_a_studied_arm_is_chosen_at_every_value_or_at_one(tmp_path):
     study = {"setting": "budget_labels", "values": [4, 8]}
     plan = read_plan(plan_in(tmp_path, arms=["popularity", "random"], study=study))
     assert plan.chosen_arms(["random"]) == ("random, budget_labels 4", "random, budget_labels 8")
-    assert plan.chosen_arms(["random, budget_labels 8", "popularity"]) == ("random, budget_labels 8", "popularity")
+    assert plan.chosen_arms(["random, budget_labels 8", "popularity"]) == (
+        "random, budget_labels 8",
+        "popularity",
+    )
 
 
 def test_a_damaged_result_of_an_arm_that_was_not_asked_for_is_named_and_left(tmp_path, monkeypatch, capsys):
