@@ -115,7 +115,8 @@ def test_a_run_can_be_repeated_there(device, tmp_path, monkeypatch):
 def test_runs_of_a_benchmark_train_there_side_by_side(device, tmp_path, monkeypatch):
     """They are forked from a process that must not have touched the GPU."""
     write_benchmark(tmp_path / "data", counts=(40, 12, 12))
-    settings = {key: value for key, value in BASE.items() if key != "show_progress"} | {"use_gpu": device == "cuda"}
+    settings = {**BASE, "use_gpu": device == "cuda"}
+    del settings["show_progress"]
     arms = ["student", {"name": "GRU", "arm": "model:GRU4Rec"}, "item_knn"]
     plan = {"datasets": ["tiny"], "seeds": [1, 2], "arms": arms, "data_path": "data", "settings": settings}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(plan))
