@@ -21,7 +21,7 @@ from recbole_alkd.compat import trusted_loads
 from recbole_alkd.files import write_json
 from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.trainer import label_only
+from recbole_alkd.trainer import label_command
 from recbole_alkd.trainer.group import Group
 
 
@@ -142,15 +142,15 @@ def label_instances(
         ),
     ):
         if show:
-            report, lines = label_only.show(rounds, picked, show)
+            report, lines = label_command.show(rounds, picked, show)
         elif dry_run:
-            report, lines = label_only.estimate(rounds, picked)
+            report, lines = label_command.estimate(rounds, picked)
         elif batch_out:
-            report, lines = label_only.write_requests(rounds, picked, Path(batch_out))
+            report, lines = label_command.write_requests(rounds, picked, Path(batch_out))
         elif batch_in:
-            report, lines = label_only.read_answers(rounds, picked, Path(batch_in))
+            report, lines = label_command.read_answers(rounds, picked, Path(batch_in))
         else:
-            report, lines = label_only.label(rounds, picked, retry_failed, Path(out) if out else None)
+            report, lines = label_command.label(rounds, picked, retry_failed, Path(out) if out else None)
         return {**report, "lines": lines}
 
 
@@ -172,7 +172,7 @@ def _selected(
             "allowed here: 1"
         )
     if shows:
-        label_only.check_prompts(config["llm_teacher"])
+        label_command.check_prompts(config["llm_teacher"])
     init_seed(config["seed"], config["reproducibility"])
     quick_start.init_logger(config)
     train_data, valid_data, _ = data_preparation(config, create_dataset(config))

@@ -19,7 +19,7 @@ from recbole_alkd.plugin import empty_argv, settings_of
 from recbole_alkd.quick_start import label_instances
 from recbole_alkd.settings.keys import model_names
 from recbole_alkd.teacher.base import LLMTeacher
-from recbole_alkd.trainer.deciding import deciding_settings
+from recbole_alkd.trainer.identity import outcome_settings
 
 
 def make(model="ALKDRec", dataset="ml-100k", **values):
@@ -322,7 +322,7 @@ def test_a_gpu_that_is_not_there_is_said(values, caplog, monkeypatch):
 def test_how_an_llm_is_reached_makes_no_other_run():
     def of(**values):
         config = make(**values)
-        return deciding_settings(config, settings_of(config))
+        return outcome_settings(config, settings_of(config))
 
     plain = of()
     with asking_nobody():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import N_ITEMS, create_dataset, settings_of, tiny_config, training_part
 
-from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.model.backbone import Backbone
 
 

@@ -16,7 +16,7 @@ from recbole_alkd.settings import declared as declared_settings
 from recbole_alkd.settings.field import Field
 from recbole_alkd.settings.identity import settings_hash
 from recbole_alkd.settings.reading import settings_of
-from recbole_alkd.trainer.deciding import deciding_settings
+from recbole_alkd.trainer.identity import outcome_settings
 
 PLUGIN = """
 from recbole_alkd.active.policy.base import Policy, take_highest
@@ -82,7 +82,7 @@ def make(files=None, **values):
 
 
 def stage_hash(config, roles=("student", "teacher"), labels=True):
-    return settings_hash(deciding_settings(config, settings_of(config), roles, labels))
+    return settings_hash(outcome_settings(config, settings_of(config), roles, labels))
 
 
 def test_an_entry_that_is_used_has_its_settings(plugin):

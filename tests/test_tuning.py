@@ -18,7 +18,7 @@ from recbole_alkd.bench.plan import Task
 from recbole_alkd.bench.runs import run_key
 from recbole_alkd.bench.worker import run_task
 from recbole_alkd.compat import load_checkpoint
-from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.trainer.tuning import tried_out

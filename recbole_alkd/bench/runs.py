@@ -39,7 +39,7 @@ from recbole_alkd.files import write_json
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import settings_hash
-from recbole_alkd.trainer.deciding import deciding_settings
+from recbole_alkd.trainer.identity import outcome_settings
 
 # stage -> the recommenders that it trains, and whether anything is labelled;
 # everything, for stages that are not named here
@@ -90,7 +90,7 @@ def run_key(task: Task, config: Any, data: str) -> str:
     from recbole_alkd.teacher.prompt import load_prompt
 
     settings, stage = settings_of(config), task.arm.stage
-    values = deciding_settings(config, settings, *TRAINS.get(stage, ()))
+    values = outcome_settings(config, settings, *TRAINS.get(stage, ()))
     for key in PATH_SETTINGS:
         if values.get(key):
             name, _, part = values[key].partition("#")

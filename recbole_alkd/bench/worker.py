@@ -22,12 +22,12 @@ from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
 from recbole_alkd.labels import Label
 from recbole_alkd.labels.cost import total
+from recbole_alkd.model.baselines import Baseline
 from recbole_alkd.model.scoring import session_tokens, target_groups, write_arrays
-from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.registry import losses
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.group import Group
-from recbole_alkd.trainer.reporting import stage_ranks
+from recbole_alkd.trainer.report import stage_ranks
 
 if TYPE_CHECKING:
     import torch
@@ -56,12 +56,12 @@ def run_task(
     }
     began = perf_counter()
     if stage in CLOSED_FORM:
-        simple = SimpleRecommender(stage, train._dataset, valid._dataset, bool(config["mask_session_items"]))
+        baseline = Baseline(stage, train._dataset, valid._dataset, bool(config["mask_session_items"]))
         for name, part in (("valid", valid), ("test", test)):
-            arrays[name] = simple.ranks(part._dataset)
+            arrays[name] = baseline.ranks(part._dataset)
         seconds = round(perf_counter() - began, 3)
         cost = {"labels": 0, "tokens": 0, "usd": 0.0, "seconds": seconds}
-        size = {"parameters": simple.parameters, "bytes": simple.bytes}
+        size = {"parameters": baseline.parameters, "bytes": baseline.bytes}
         return arrays, {**size, "seconds": seconds, "device": "CPU", "cost": cost}
     Group.of(config).seed_model(config)
     model = get_model(config["model"])(config, train._dataset).to(config["device"])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.data.importers import import_alkdrec
-from recbole_alkd.data.instances import AUGMENTATIONS, ORDERS
 from recbole_alkd.data.own_settings import benchmark_settings, settings_text
 from recbole_alkd.data.reading import TIME_UNITS
+from recbole_alkd.data.rows import AUGMENTATIONS, ORDERS
 from recbole_alkd.data.sessions import make_sessions
 
 

@@ -1,4 +1,4 @@
-"""ALKDRecDataset: sessions and their instances inside RecBole, the ones that ``make_sessions`` would write.
+"""ALKDRecDataset: sessions and their rows inside RecBole, the ones that ``make_sessions`` would write.
 
 A plain ``.inter`` file is cut into sessions, the sessions are split, and the training part is augmented;
 benchmark files (``benchmark_filename: [train, valid, test]``) hold the split already. Every row of a part
@@ -17,8 +17,9 @@ from recbole.data.interaction import Interaction
 from recbole.utils import FeatureSource, FeatureType
 
 from recbole_alkd.data.columns import ROW_FIELD
-from recbole_alkd.data.instances import (
-    Instances,
+from recbole_alkd.data.loading import CheckedFiles
+from recbole_alkd.data.rows import (
+    Rows,
     check_split,
     cut_sessions,
     expand,
@@ -26,7 +27,6 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
-from recbole_alkd.data.loading import CheckedFiles
 from recbole_alkd.data.sessions import positions_message
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import settings_of
@@ -65,7 +65,7 @@ def split_settings(eval_args: dict[str, Any]) -> tuple[list[float], str]:
 
 
 class ALKDRecDataset(CheckedFiles):
-    """Sessions as RecBole's users, instances as its rows.
+    """Sessions as RecBole's users, histories with their targets as its rows.
 
     Fields of a batch: ``USER_ID_FIELD`` (the session), ``ITEM_ID_FIELD + LIST_SUFFIX`` (history, oldest
     first, padded with 0 on the right to the longest one, at most ``MAX_ITEM_LIST_LENGTH``: the last items are
@@ -203,14 +203,12 @@ class ALKDRecDataset(CheckedFiles):
             [field for field in getattr(self, "_rest_fields", []) if field in self.field2type]
         )
 
-    # instances
-
     def _benchmark_presets(self) -> None:
-        """Lengths and lists are made with the instances."""
+        """Lengths and lists are made with the rows."""
 
     def _change_feat_format(self) -> None:
-        """Turn the loaded rows into instances of all parts (RecBole calls this once,
-        when it splits the data)."""
+        """Turn the loaded clicks into rows of all parts (RecBole calls this once, when it splits
+        the data)."""
         for name in self.feat_name_list:
             if name != "inter_feat":
                 setattr(self, name, self._dataframe_to_interaction(getattr(self, name)))
@@ -276,7 +274,7 @@ class ALKDRecDataset(CheckedFiles):
         sizes = [int((~again[:train_rows]).sum()), *self.file_size_list[1:]]
         return uid[order][first], flat[place], offsets, np.split(np.arange(len(first)), np.cumsum(sizes)[:2])
 
-    def _interaction(self, uid: np.ndarray, flat: np.ndarray, parts: list[Instances]) -> Interaction:
+    def _interaction(self, uid: np.ndarray, flat: np.ndarray, parts: list[Rows]) -> Interaction:
         session = np.concatenate([rows.session for rows in parts])
         begin = np.concatenate([rows.begin for rows in parts])
         target = np.concatenate([rows.target for rows in parts])

@@ -15,8 +15,8 @@ from recbole.utils import FeatureSource, FeatureType
 from recbole_alkd.data.benchmark import check_rows
 from recbole_alkd.data.columns import check_columns, check_files
 from recbole_alkd.data.frames import frame_of, read_columns
-from recbole_alkd.data.instances import PARTS
 from recbole_alkd.data.reading import TIME_UNITS, Clicks, read_clicks
+from recbole_alkd.data.rows import PARTS
 from recbole_alkd.data.tables import clean_id, existing
 from recbole_alkd.settings.error import AlkdError
 

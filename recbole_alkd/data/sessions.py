@@ -3,7 +3,7 @@
 The protocol of ALKDRec (AAAI 2025): a session is what one user clicks within one day, with five records or
 more; sessions are split 6:2:2 at random; the last item is held out. What is written is read by every stock
 RecBole sequential model (``benchmark_filename: [train, valid, test]``), so that baselines see the same
-instances.
+rows.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from recbole_alkd.data.instances import (
+from recbole_alkd.data.own_settings import (
+    SETTINGS_HEADER,
+    benchmark_settings,
+    check_dataset_name,
+    settings_text,
+)
+from recbole_alkd.data.reading import TIME_UNITS, read_clicks
+from recbole_alkd.data.rows import (
     AUGMENTATIONS,
     ORDERS,
     PARTS,
-    Instances,
+    Rows,
     check_split,
     cut_sessions,
     expand,
@@ -32,13 +39,6 @@ from recbole_alkd.data.instances import (
     split_sessions,
     window_index,
 )
-from recbole_alkd.data.own_settings import (
-    SETTINGS_HEADER,
-    benchmark_settings,
-    check_dataset_name,
-    settings_text,
-)
-from recbole_alkd.data.reading import TIME_UNITS, read_clicks
 from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
@@ -223,7 +223,7 @@ def _check(settings: dict[str, Any]) -> None:
     check_split(settings["split"], "split")
 
 
-def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Instances) -> None:
+def _write_rows(stream: TextIO, tokens: list[str], items: list[str], rows: Rows) -> None:
     writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
     # RecBole's own models find benchmark lists under this name only
     writer.writerow(["session_id:token", "item_id_list:token_seq", "item_id:token"])

@@ -1,6 +1,6 @@
 """Text tables of others: any encoding, separator and compression; RecBole's typed headers and plain CSV.
 
-Every file with clicks, instances or titles is read here, and RecBole gets what came out. Nothing is dropped:
+Every file with clicks, rows or titles is read here, and RecBole gets what came out. Nothing is dropped:
 a row that does not fit its header is an error with its line.
 """
 

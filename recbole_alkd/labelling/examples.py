@@ -14,7 +14,7 @@ import torch
 
 from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples
 from recbole_alkd.labelling.folds import Folds
-from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LoraExample
 

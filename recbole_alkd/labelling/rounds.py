@@ -21,8 +21,8 @@ from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.collect import Labelling, collect_labels
 from recbole_alkd.labelling.examples import LoraExamples
 from recbole_alkd.labelling.folds import Folds
-from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.labelling.supplies import Supplies
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.ledger import Ledger

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.data.instances import cut_sessions, session_codes, window_index
 from recbole_alkd.data.reading import read_clicks
+from recbole_alkd.data.rows import cut_sessions, session_codes, window_index
 from recbole_alkd.data.tables import checked_id, existing, open_table
 from recbole_alkd.data.titles import read_titles
 from recbole_alkd.llm.text_vectors import text_vectors

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.trainer.deciding import versions
+from recbole_alkd.trainer.identity import versions
 from recbole_alkd.trainer.logs import log_file
 from recbole_alkd.trainer.run_folder import RESULT
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from recbole_alkd.data.titles import titles_of
 from recbole_alkd.labelling.folds import Folds
-from recbole_alkd.labelling.instances import TrainingRows
 from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.learner.base import Lesson
 from recbole_alkd.learner.distillation import control_lists, spoiled_lists

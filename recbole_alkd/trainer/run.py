@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from recbole.utils import get_local_time, init_seed, set_color
 
-from recbole_alkd.labelling.instances import TrainingRows
+from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.learner.base import Learner, StageTask, Workshop, learner_class
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.outcome import StageOutcome
@@ -26,8 +26,8 @@ from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import settings_hash, stage_seed
-from recbole_alkd.trainer.deciding import ROLES, deciding_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.group import Group
+from recbole_alkd.trainer.identity import ROLES, outcome_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.labels import RunLabels, check_recordings_of
 from recbole_alkd.trainer.logs import name_log, named_tensorboard
 from recbole_alkd.trainer.run_folder import STAGES_FOLDER, RunFolder
@@ -150,7 +150,7 @@ class Run:
         """A stage as a learner is given it, with the folder where it is kept.
 
         That is the run's, or one in ``stage_cache`` for all runs that would train it alike: with the same
-        deciding settings, rows, titles (where the stage looks at them), plug-ins and versions.
+        settings that decide its outcome, rows, titles (where the stage looks at them), plug-ins and versions.
 
         Args:
             role_run: under which it is trained. number: of the try that this is, where the stage is tuned.
@@ -170,7 +170,7 @@ class Run:
 
     def _stage_facts(self, name: str, role_run: RoleRun) -> dict[str, Any]:
         """All that decides a stage before there are labels."""
-        values = deciding_settings(
+        values = outcome_settings(
             role_run.config, role_run.settings, roles=(name,), labels=False, served=False
         )
         parts = [part for part in (role_run.train_data, self.valid_data) if part is not None]
@@ -192,7 +192,7 @@ def _open_folder(
     trainer: StageTrainer, settings: Settings, rows: TrainingRows, text: ItemText | None
 ) -> RunFolder:
     config = trainer.config
-    values = deciding_settings(config, settings)
+    values = outcome_settings(config, settings)
     digest = settings_hash({**values, "data": rows.fingerprint(), **surroundings(settings, text)})
     prefix = f"{config['model']}-{config['dataset']}"
     folder = RunFolder.open(trainer.checkpoint_dir, prefix, get_local_time(), digest)

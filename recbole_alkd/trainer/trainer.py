@@ -21,7 +21,7 @@ from recbole_alkd.registry import policies
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.trainer.group import Group
-from recbole_alkd.trainer.reporting import Report
+from recbole_alkd.trainer.report import Report
 from recbole_alkd.trainer.run import Run
 from recbole_alkd.trainer.stages import Callback, StudentStage, TeacherStage, stages_until, train_stages
 

@@ -19,7 +19,7 @@ from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.learner.search_space import Values, role_tries
 from recbole_alkd.model.backbone import SessionRecommender
-from recbole_alkd.trainer.report import settings_in_words, tuned_line
+from recbole_alkd.trainer.report_words import settings_in_words, tuned_line
 from recbole_alkd.trainer.run import Run
 
 Better = Callable[[StageOutcome], bool]  # whether an outcome is better than all before

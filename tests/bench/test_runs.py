@@ -30,10 +30,10 @@ from recbole_alkd.bench.runs import alone_in
 from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.cli import main
 from recbole_alkd.llm.text_vectors import TextVectors
+from recbole_alkd.model.baselines import Baseline
 from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.scoring import mean_ranks
-from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.quick_start import select_instances
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
@@ -402,7 +402,7 @@ def test_titles_that_an_encoder_read_are_in_the_bill(arm, tmp_path, monkeypatch)
     )
 
 
-def test_simple_recommenders_by_loop(tiny_path):
+def test_baselines_by_loop(tiny_path):
     from tiny import create_dataset
 
     train, valid, _ = create_dataset(tiny_config(tiny_path, session_augmentation="prefix")).build()
@@ -410,7 +410,7 @@ def test_simple_recommenders_by_loop(tiny_path):
         set(train.session_items(s).tolist()) for s in np.unique(train.inter_feat[train.uid_field].numpy())
     ]
     count = [sum(item in session for session in sessions) for item in range(train.item_num)]
-    popularity = SimpleRecommender("popularity", train)
+    popularity = Baseline("popularity", train)
     targets = valid.inter_feat["item_id"].tolist()
     places = [
         sum(c > count[t] for c in count[1:]) + (sum(c == count[t] for c in count[1:]) + 1) / 2
@@ -419,17 +419,17 @@ def test_simple_recommenders_by_loop(tiny_path):
     assert popularity.ranks(valid).tolist() == places
     assert popularity.parameters == sum(c > 0 for c in count) and popularity.bytes == 8 * train.item_num
 
-    simple = SimpleRecommender("item_knn", train)
+    baseline = Baseline("item_knn", train)
 
     def weight(i, j):  # without validation: plain counting, the middle of the exponents
         together = sum(i in session and j in session for session in sessions)
         return together / ((count[i] + 1) ** 0.5 * (count[j] + 5) ** 0.2) if i != j else 0.0
 
     wanted = [[weight(i, j) for j in range(train.item_num)] for i in range(train.item_num)]
-    np.testing.assert_allclose(simple.table.toarray()[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
-    assert simple.decay == 0.5, "the middle of the decays"
-    assert simple.parameters == simple.table.nnz and simple.bytes == table_bytes(
-        train.item_num, simple.table.nnz
+    np.testing.assert_allclose(baseline.table.toarray()[:, 1:], np.array(wanted)[:, 1:], rtol=2e-3, atol=1e-6)
+    assert baseline.decay == 0.5, "the middle of the decays"
+    assert baseline.parameters == baseline.table.nnz and baseline.bytes == table_bytes(
+        train.item_num, baseline.table.nnz
     )
 
 
@@ -442,11 +442,11 @@ def test_item_knn_is_the_whole_table_that_validation_chooses(tiny_path):
     train, valid, test = create_dataset(config).build()
     model = tiny_model(config, train)
     model.fit_table(train, valid)
-    simple = SimpleRecommender("item_knn", train, valid, mask_session_items=True)
+    baseline = Baseline("item_knn", train, valid, mask_session_items=True)
     rows = test.inter_feat
     expected = mean_ranks(model.full_sort_predict(rows), rows["item_id"])
-    assert np.array_equal(simple.ranks(test), expected.numpy())
-    assert simple.parameters == len(model.weights)
+    assert np.array_equal(baseline.ranks(test), expected.numpy())
+    assert baseline.parameters == len(model.weights)
 
 
 def test_item_knn_of_one_endless_session_takes_little_memory(tiny_path, monkeypatch):
@@ -462,10 +462,10 @@ def test_item_knn_of_one_endless_session_takes_little_memory(tiny_path, monkeypa
     )
     monkeypatch.setattr(type(train), "item_num", len(clicks) + 1, raising=False)
     tracemalloc.start()
-    simple = SimpleRecommender("item_knn", train)
+    baseline = Baseline("item_knn", train)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert simple.parameters < 2 * LONGEST_GAP * len(clicks)
+    assert baseline.parameters < 2 * LONGEST_GAP * len(clicks)
     assert peak < 1e9, "all pairs of 12,000 clicks would be 144 million numbers in each of several arrays"
 
 

@@ -12,10 +12,10 @@ from test_repeats import write_repeats
 from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model import sparse_ranks
+from recbole_alkd.model.baselines import Baseline
 from recbole_alkd.model.neighbours import PRIOR, profiles
 from recbole_alkd.model.scoring import mean_ranks, session_ranks
 from recbole_alkd.model.session_knn import SessionKNN
-from recbole_alkd.model.simple import SimpleRecommender
 from recbole_alkd.model.sparse_ranks import table_ranks
 
 
@@ -86,19 +86,19 @@ def test_simple_recommenders_rank_as_a_row_of_all_scores_does(kind, masked, tmp_
     folder = write_repeats(tmp_path, (200, 50, 100))
     config = tiny_config(folder, dataset="again", MAX_ITEM_LIST_LENGTH=8, mask_session_items=masked)
     train, valid, test = create_dataset(config).build()
-    simple = SimpleRecommender(kind, train, valid, mask_session_items=masked)
+    baseline = Baseline(kind, train, valid, mask_session_items=masked)
     rows = test.inter_feat
     item_seq, target = rows["item_id_list"], rows["item_id"]
     assert 20 < (item_seq == target.unsqueeze(1)).any(1).sum() < 80, (
         "some targets are in the session, others are not"
     )
     profile = profiles(
-        item_seq.numpy(), rows["item_length"].numpy(), simple.decay, simple.last_items, train.item_num
+        item_seq.numpy(), rows["item_length"].numpy(), baseline.decay, baseline.last_items, train.item_num
     )
-    scores = torch.from_numpy((profile @ simple.table).toarray() + PRIOR * simple.count)
+    scores = torch.from_numpy((profile @ baseline.table).toarray() + PRIOR * baseline.count)
     if masked:
         scores = scores.scatter(1, item_seq, -torch.inf)
-    assert np.array_equal(simple.ranks(test), mean_ranks(scores, target).numpy())
+    assert np.array_equal(baseline.ranks(test), mean_ranks(scores, target).numpy())
 
 
 @pytest.mark.parametrize("name", ["SessionKNN", "SessionFPMC"])

@@ -1,5 +1,4 @@
-"""The two recommenders that need no training: popularity and item-kNN, on the same instances as every other
-one."""
+"""The two baselines that need no training: popularity and item-kNN, on the same rows as every other one."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from recbole_alkd.model.neighbours import table_bytes
 KINDS = {"popularity": "popularity", "item_knn": "item-kNN"}
 
 
-class SimpleRecommender:
+class Baseline:
     """Scores from counts over the training sessions (their targets included).
 
     ``popularity``: in how many training sessions an item is. ``item_knn``: the whole table of SessionKNN,
@@ -33,11 +32,8 @@ class SimpleRecommender:
     def __init__(self, kind: str, train: Any, valid: Any = None, mask_session_items: bool = False) -> None:
         self.kind, self.masked = kind, mask_session_items
         if kind == "popularity":  # a table without a neighbour
-            self.count, self.last_items, self.decay = (
-                session_counts(*training_sessions(train), train.item_num),
-                1,
-                0.0,
-            )
+            self.count = session_counts(*training_sessions(train), train.item_num)
+            self.last_items, self.decay = 1, 0.0
             self.table = csr_array((train.item_num, train.item_num), dtype=np.float32)
             return
         defaults = model_defaults("SessionKNN", property_folders())
@@ -54,12 +50,13 @@ class SimpleRecommender:
     @property
     def bytes(self) -> int:
         """Memory of these numbers."""
-        return (
-            table_bytes(len(self.count), self.table.nnz)
-            if self.kind == "item_knn"
-            else int(self.count.nbytes)
-        )
+        if self.kind == "item_knn":
+            return table_bytes(len(self.count), self.table.nnz)
+        return int(self.count.nbytes)
 
     def ranks(self, part: Any) -> np.ndarray:
         """Mean ranks at ties of the targets of a part, (rows,)."""
         return Sessions.of(part, self.last_items, self.masked).ranks(self.table, self.count, self.decay)
+
+
+SimpleRecommender = Baseline  # its name in earlier versions

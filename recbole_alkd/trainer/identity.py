@@ -42,7 +42,7 @@ def plugin_sources(settings: Settings) -> dict[str, str]:
     return sources
 
 
-def deciding_settings(
+def outcome_settings(
     config: Any, settings: Settings, roles: tuple[str, ...] = ROLES, labels: bool = True, served: bool = True
 ) -> dict[str, Any]:
     """The effective settings of a run, defaults among them, that decide what comes out of it.

@@ -1,5 +1,4 @@
-"""From clicks to sessions, from sessions to a split, from a session to its instances:
-pure functions on arrays.
+"""From clicks to sessions, from sessions to a split, from a session to its rows: pure functions on arrays.
 
 The order matters. RecBole augments before it splits, so that prefixes of test sessions land in training; here
 whole sessions are split, and only the training part is augmented (ALKDRec, AAAI 2025, "Protocol":
@@ -41,7 +40,7 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class Instances:
+class Rows:
     """m rows (history -> target) over clicks that stand session by session.
 
     Attributes:
@@ -122,8 +121,8 @@ def split_sessions(ended: np.ndarray, ratios: Sequence[float], order: str, seed:
     return np.split(permuted, [train, train + valid])
 
 
-def expand(offsets: np.ndarray, part: np.ndarray, augmentation: str, max_length: int) -> Instances:
-    """Instances of the sessions ``part``: for every item after the first ("prefix"),
+def expand(offsets: np.ndarray, part: np.ndarray, augmentation: str, max_length: int) -> Rows:
+    """Rows of the sessions ``part``: for every item after the first ("prefix"),
     or for the last one ("last").
 
     Args:
@@ -137,4 +136,4 @@ def expand(offsets: np.ndarray, part: np.ndarray, augmentation: str, max_length:
     # within each session the targets are the last `count` positions
     left = np.repeat(np.cumsum(count), count) - np.arange(len(session))
     target = end - left
-    return Instances(session, np.maximum(offsets[session], target - max_length), target, left == 1)
+    return Rows(session, np.maximum(offsets[session], target - max_length), target, left == 1)

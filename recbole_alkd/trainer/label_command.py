@@ -24,7 +24,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
-from recbole_alkd.trainer.report import money
+from recbole_alkd.trainer.report_words import money
 
 Answer = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
 

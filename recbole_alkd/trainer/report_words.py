@@ -1,0 +1,119 @@
+"""What a run says at its end: the table of stages, the bill, and the same as data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from texttable import Texttable
+
+from recbole_alkd.active.certificate import certificate, certificate_words
+from recbole_alkd.learner.table_rows import table_words
+from recbole_alkd.llm.adapters import rank_words
+from recbole_alkd.model.baselines import KINDS
+
+STAGES = {
+    "teacher": "teacher recommender",
+    "student": "student",
+    "student_longer": "student, trained longer",
+    "distilled": "student, distilled",
+}
+
+
+class TestResult(OrderedDict):  # type: ignore[type-arg]
+    """The distilled student's test metrics, as RecBole returns them, with the run's whole report
+    beside them."""
+
+    __test__ = False  # no test class, whatever its name
+    report: dict[str, Any]
+
+
+def row_words(baselines: Iterable[str] = ()) -> dict[str, str]:
+    """Row of the table -> what it is called there: the stages, then the recommenders beside them."""
+    return STAGES | {name: KINDS.get(name) or table_words(name) for name in baselines}
+
+
+def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
+    """The table of one part ("valid" or "test"): a row a stage or recommender without training,
+    a column a metric."""
+    metrics = list(stages["distilled"][part] or {})
+    table = Texttable(max_width=0)
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * (len(metrics) + 2))
+    table.set_cols_align(["l", "r"] + ["r"] * len(metrics))
+    table.header([part, "parameters", *metrics])
+    for name, words in row_words(name for name in stages if name not in STAGES).items():
+        values = stages[name][part]
+        shown = (f"{values[metric]:.4f}" if metric in values else "-" for metric in metrics)
+        table.add_row([words, f"{stages[name]['parameters']:,}", *shown])
+    return table.draw()
+
+
+def money(usd: float | None) -> str:
+    return "no USD price" if usd is None else f"{usd:.4f} USD"
+
+
+def bill_lines(
+    labels: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    policy: Mapping[str, Any],
+    name: str,
+    text: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The bill and the certificate in words."""
+    whole = labels["all_sessions"]
+    lines = [
+        f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, "
+        f"{labels['repaired']} repaired; "
+        f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, "
+        f"{labels['seconds']:.1f} s, "
+        f"{money(labels['usd'])}",
+        f"labelling all {whole['sessions']:,} sessions of the pool would have cost about {whole['tokens']:,} "
+        "tokens, "
+        f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
+    ]
+    if lora:
+        kind = (
+            "recorded rankings imitated"
+            if lora.get("imitated")
+            else f"target found by the recommender in {lora['natural']}, inserted in {lora['inserted']}"
+        )
+        lines.append(
+            f"LoRA: {lora['examples']} examples ({kind}), {lora['steps']} steps, "
+            f"loss {lora['loss_first']:.3f} -> "
+            f"{lora['loss_last']:.3f}, {lora['seconds']:.1f} s"
+            + (" (adapter of an earlier run)" if lora.get("reused") else "")
+        )
+    if lora and lora.get("ranks"):
+        lines.append(f"LoRA: {rank_words(lora['ranks'])}")
+    if text:
+        earlier = " (by an earlier run)" if text["reused"] else ""
+        lines.append(
+            f"titles: {text['item_text']}, {text['tokens']:,} tokens read once, "
+            f"{text['seconds']:.1f} s{earlier}"
+        )
+    if policy["value"] is not None:
+        lines.append(
+            f"policy {name}: {certificate_words(policy)}; "
+            f"it draws from {policy['support']:,} of {whole['sessions']:,} sessions "
+            f"({certificate(policy)}; a right label of the hardest session gains 1)"
+        )
+    return lines
+
+
+def settings_in_words(values: Mapping[str, Any]) -> str:
+    return (
+        ", ".join(f"{key} {'~' if value is None else value}" for key, value in values.items())
+        or "the run's own settings"
+    )
+
+
+def tuned_line(stage: str, report: Mapping[str, Any]) -> str:
+    """What ``student_tune`` chose for a stage, in a line."""
+    tried, best = report["tried"], report["tried"][report["won"]]
+    return (
+        f"{stage}: {len(tried)} settings tried in {report['seconds']:.1f} s; best on validation: "
+        f"{settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; "
+        f"the run's own {tried[0]['valid']:.4f})"
+    )
