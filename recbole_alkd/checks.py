@@ -83,6 +83,7 @@ def check_names(settings: Settings) -> None:
     check_teacher(teacher)
     teacher.check_settings(settings)
     check_difficulty(settings.selection.alkd_difficulty)
+    _check_unit(settings)
     _check_role_settings(settings)
     check_losses(settings)
     _check_vectors(settings)
@@ -90,6 +91,28 @@ def check_names(settings: Settings) -> None:
 
     check_search(settings)
     _check_files(settings)
+
+
+# settings that speak of sessions -> what they may be where items are labelled
+_OF_ITEMS = {
+    "alkd_pool": ("last",),
+    "alkd_difficulty": ("consistency",),
+    "kd_lists": ("llm", "shuffled", "permuted"),
+    "lora_target": ("next_item",),
+}
+
+
+def _check_unit(settings: Settings) -> None:
+    """AlkdError where a setting asks for something that items (``alkd_unit: item``) do not have."""
+    if settings.selection.alkd_unit == "session":
+        return
+    for key, allowed in _OF_ITEMS.items():
+        value = settings.flat()[key]
+        if value not in allowed:
+            raise AlkdError(
+                f"{key}: {value!r} speaks of sessions and their next items; "
+                f"allowed with alkd_unit item: {' | '.join(allowed)}"
+            )
 
 
 def _check_role_settings(settings: Settings) -> None:
@@ -136,7 +159,7 @@ def _check_files(settings: Settings) -> None:
         read_prices(Path(teacher.llm_price_file))
     check_places(settings)
     if teacher.llm_replay_file:
-        read_recordings(teacher, Path(), "")
+        read_recordings(teacher, Path(), "", settings.selection.alkd_unit)
 
 
 def check_places(settings: Settings) -> None:
@@ -177,7 +200,7 @@ def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
     lora = settings.lora
     imitates = settings.teacher.llm_teacher == "local" and lora.lora and lora.lora_target == "replay"
     if _asks.get() and (settings.teacher.llm_teacher == "replay" or imitates):
-        read_recordings(settings.teacher, data_path, dataset)
+        read_recordings(settings.teacher, data_path, dataset, settings.selection.alkd_unit)
 
 
 def _check_vectors(settings: Settings) -> None:

@@ -105,7 +105,8 @@ def _select() -> None:
     args = _recbole_arguments(parser)
     with own_command():
         result = select_instances(args.out, args.dataset, args.config_files, picture=args.picture)
-    print(f"{len(result['picks'])} of {result['pool']} sessions written to {args.out}; use them with")
+    picks, pool, unit = len(result["picks"]), result["pool"], result["alkd_unit"]
+    print(f"{picks} of {pool} {unit}s written to {args.out}; use them with")
     print(f"--alkd_policy=listed --alkd_picks={args.out}#picks")
 
 

@@ -80,10 +80,8 @@ def select_instances(
         _selected(dataset, config_file_list, config_dict, titles=False) as (config, rounds, _),
     ):
         report = rounds.policy_report()
-        names = {
-            key: config[key]
-            for key in ("dataset", "seed", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")
-        }
+        shown = ("dataset", "seed", "alkd_unit", "alkd_policy", "alkd_difficulty", "alkd_mu", "alkd_ratio")
+        names = {key: config[key] for key in shown}
         result = {**names, **{key: report[key] for key in ("picks", *CERTIFICATE)}, "pool": rounds.pool_size}
         write_json(Path(out), result)  # before the picture: the selection is what was trained for
         if picture:

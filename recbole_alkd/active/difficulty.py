@@ -2,7 +2,7 @@
 
 ``consistency`` is ALKDRec's (AAAI 2025): df_s = -(1 / |s|) sum over v in s of sigmoid(Encode(s) . e_v), under
 the teacher recommender. ``loss`` and ``rank`` look at the true next item instead. All run in batches of rows;
-nothing larger than (batch, n_items) is held.
+nothing larger than (batch, n_items) is held. Items (``alkd_unit: item``) have ``item_difficulty``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from recbole_alkd.model.backbone import Backbone
@@ -87,6 +88,25 @@ def difficulty(
     """
     check_difficulty(name)
     return DIFFICULTIES[name](view, item_seq, item_seq_len, target)
+
+
+def item_difficulty(times: np.ndarray, agreement: np.ndarray | None) -> np.ndarray:
+    """How far counts and titles disagree about an item, and how little counts know of it, in (0, 1].
+
+    The mean of two shares: of the items that are in at least as many sessions, and of those whose counts and
+    titles agree at least as much (ties count half). Without titles the first alone.
+
+    Args:
+        times: (N,) in how many training sessions an item is.
+        agreement: (N,) how near in title the items are that an item is counted together with;
+            None without titles.
+
+    Returns:
+        (N,) float64.
+    """
+    columns = [times] if agreement is None else [times, agreement]
+    shares = [(rankdata(-np.asarray(column, dtype=np.float64)) - 0.5) / len(column) for column in columns]
+    return np.mean(shares, axis=0)
 
 
 def check_difficulty(name: str) -> None:

@@ -96,7 +96,8 @@ def run_key(task: Task, config: Any, data: str) -> str:
             name, _, part = values[key].partition("#")
             values[key] = [_file_hash(name), part]
     if stage not in TRAINS and teachers.get(settings.teacher.llm_teacher).needs_titles:
-        values["llm_prompt"] = dict(load_prompt(settings.teacher.llm_prompt, task.dataset).texts)
+        prompt = load_prompt(settings.teacher.llm_prompt, task.dataset, settings.selection.alkd_unit)
+        values["llm_prompt"] = dict(prompt.texts)
     return settings_hash({"settings": {**values, "seed": task.seed}, "stage": stage, "data": data})
 
 

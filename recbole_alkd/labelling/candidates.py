@@ -111,6 +111,7 @@ def cross_fitted_lists(
     views: Sequence[Backbone],
     size: int,
     max_length: int = 50,
+    shown: int | None = None,
 ) -> Tensor:
     """Candidates of every example, from the recommender that was trained without the example's session.
 
@@ -118,15 +119,17 @@ def cross_fitted_lists(
         sessions, examples: as for ``prefix_examples``.
         fold_of_session: (number of sessions,) the fold of each session.
         views: one recommender a fold; ``views[f]`` was trained without the sessions of fold f.
-        max_length: histories are cut to their last ``max_length`` items.
+        max_length: histories are cut to their last ``max_length`` items, and rows are so wide.
+        shown: to their last ``shown`` items, where that is less.
 
     Returns:
         (number of examples, size) item ids, best first. The target is where the recommender puts it,
         or absent.
     """
     folds = np.asarray([fold_of_session[session] for session, _ in examples], dtype=int)
+    last = min(max_length, shown or max_length)
     histories = [
-        torch.as_tensor(np.asarray(sessions[s][:position][-max_length:], dtype=np.int64))
+        torch.as_tensor(np.asarray(sessions[s][:position][-last:], dtype=np.int64))
         for s, position in examples
     ]
     lists = torch.empty(len(examples), size, dtype=torch.long)

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.engine import Engine
 from recbole_alkd.labelling.hints import hints_of
-from recbole_alkd.labelling.rankings import Rankings, keys_of, questions_of, ranking_questions
+from recbole_alkd.labelling.item_answers import kind_of
+from recbole_alkd.labelling.rankings import keys_of, questions_of, ranking_questions
 from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labelling.workers import OwnProcess
 from recbole_alkd.labels.budget import Budget
@@ -78,7 +79,7 @@ def collect_labels(
     keys = keys_of(teacher, asked)
     workers = OwnProcess(teacher)
     engine = Engine(
-        Rankings(teacher),
+        kind_of(teacher, asked),
         ranking_questions(keys, asked),
         workers,
         store,

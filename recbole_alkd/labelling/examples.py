@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples
 from recbole_alkd.labelling.folds import Folds
-from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LoraExample
+
+if TYPE_CHECKING:
+    from recbole_alkd.labelling.training_rows import TrainingRows
 
 _JUDGED = 50  # held-out examples that an adapter is judged by, at most
 _DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
@@ -24,7 +27,13 @@ _DRAWN = 10  # times as many are drawn, as the recommender finds the target of s
 
 class LoraExamples:
     """The examples of one run. Making them trains the recommenders of ``folds``,
-    where they are not trained yet."""
+    where they are not trained yet.
+
+    Attributes:
+        shown: how many of a history's newest items an example has; None: all.
+    """
+
+    shown: ClassVar[int | None] = None
 
     def __init__(self, rows: TrainingRows, folds: Folds) -> None:
         self._rows, self._folds = rows, folds
@@ -108,7 +117,7 @@ class LoraExamples:
             self._rows.dataset.config["MAX_ITEM_LIST_LENGTH"],
         )
         return cross_fitted_lists(
-            self._sessions, examples, self._folds.fold_of_session, self._folds.views, size, length
+            self._sessions, examples, self._folds.fold_of_session, self._folds.views, size, length, self.shown
         )
 
     def _examples(self, full: Sequence[np.ndarray], examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
@@ -116,10 +125,16 @@ class LoraExamples:
         candidates, natural = insert_target(self._lists(examples), targets)
         return [
             LoraExample(
-                history=tuple(self._rows.tokens[full[s][:p]].tolist()),
+                history=tuple(self._rows.tokens[full[s][:p][-(self.shown or p) :]].tolist()),
                 candidates=tuple(self._rows.tokens[candidates[i].numpy()].tolist()),
                 target=str(self._rows.tokens[full[s][p]]),
                 natural=bool(natural[i]),
             )
             for i, (s, p) in enumerate(examples)
         ]
+
+
+class ItemExamples(LoraExamples):
+    """Examples of ``alkd_unit: item``: an item of a training session, and the one that came next in it."""
+
+    shown = 1

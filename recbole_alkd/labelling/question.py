@@ -1,8 +1,8 @@
 """What an LLM is asked, and what is particular to one kind of question;
 the engine does the rest for all kinds.
 
-Two kinds are there: rankings (``labelling.rankings``) and hints (``labelling.hints``).
-Another one is a file with a ``Kind``.
+Three kinds are there: rankings of sessions (``labelling.rankings``), answers about items
+(``labelling.item_answers``) and hints (``labelling.hints``). Another one is a file with a ``Kind``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Question:
     """One thing that an LLM is asked: data alone, so that it can be sent to another process.
 
     Attributes:
-        kind: "ranking" or "hints"; see ``Kind``.
+        kind: "ranking", "item" or "hints"; see ``Kind``.
         key: under which what comes of it is stored, and by which it is found again.
         number: by which its answer is known among those that are asked together.
         labels: how many rankings it counts as in ``budget_labels``.
@@ -43,7 +43,7 @@ class Question:
     @property
     def name(self) -> str:
         """What it is about, in words."""
-        return f"session {self.instance.session!r}" if self.instance else f"the {self.kind}"
+        return f"{self.instance.noun} {self.instance.session!r}" if self.instance else f"the {self.kind}"
 
 
 class Kind(ABC, Generic[K]):

@@ -40,7 +40,7 @@ def ranking_questions(keys: Sequence[str], instances: Sequence[Instance]) -> lis
     for key, instance in zip(keys, instances, strict=True):
         first.setdefault(key, instance)
     counts = Counter(keys)
-    return [Question("ranking", key, one.row, counts[key], one) for key, one in first.items()]
+    return [Question(one.kind, key, one.row, counts[key], one) for key, one in first.items()]
 
 
 class Rankings(Kind[Label]):

@@ -19,10 +19,9 @@ from recbole_alkd.active.policy.base import Pool, Selection
 from recbole_alkd.active.ratio import CountBounds, RatioEstimate, count_kinds, estimate_ratio
 from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.collect import Labelling, collect_labels
-from recbole_alkd.labelling.examples import LoraExamples
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.labelling.supplies import Supplies
-from recbole_alkd.labelling.training_rows import TrainingRows
+from recbole_alkd.labelling.training_rows import Rows
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.labels.cost import Cost, total
 from recbole_alkd.labels.ledger import Ledger
@@ -42,7 +41,7 @@ class LabelRounds:
     """The labels of one run, round by round.
 
     Args:
-        rows: the training rows; their settings are the run's.
+        rows: what may be labelled (training rows, or items); their settings are the run's.
         recommender, student: views of the trained teacher recommender and of the student.
         llm: who is asked.
         folds: recommenders that did not see a session, for the pilot.
@@ -53,8 +52,7 @@ class LabelRounds:
     """
 
     def __init__(
-        self, rows: TrainingRows, recommender: Backbone, student: Backbone, llm: LLMTeacher, folds: Folds,
-        seed: int,
+        self, rows: Rows, recommender: Backbone, student: Backbone, llm: LLMTeacher, folds: Folds, seed: int,
         device: torch.device, show_progress: bool, ledger_file: Path,
     ) -> None:  # fmt: skip
         self.rows, self.recommender, self.student, self.llm, self.folds = (
@@ -81,7 +79,7 @@ class LabelRounds:
     @cached_property
     def supplies(self) -> Supplies:
         """What the LLM teacher's preparation may need of this run."""
-        made, teacher, lora = LoraExamples(self.rows, self.folds), self.settings.teacher, self.settings.lora
+        made, teacher, lora = self.rows.examples(self.folds), self.settings.teacher, self.settings.lora
         examples: Callable[[], list[LoraExample]] = made.drawn
         if lora.lora and lora.lora_target == "replay" and teacher.llm_teacher == "local":
             config = self.rows.dataset.config
@@ -268,6 +266,7 @@ class LabelRounds:
         each = self.pool_size / max(1, len(self.labels))
         return {
             **self.bill.report(),
+            "unit": self.rows.unit,
             "seconds": round(self.bill.cost.seconds, 3),
             "spent": dataclasses.asdict(self.ledger.spending),
             "ended": self._ended,

@@ -100,6 +100,8 @@ class Lesson:
             candidates (m, c).
         labelled: the rows that have a label, in the order in which they came in.
         student: the state dict of the student before there were labels.
+        part: the data set that ``labelled`` are rows of: items, where they were labelled; None: the
+        training part.
     """
 
     settings: Settings
@@ -107,6 +109,11 @@ class Lesson:
     lists: tuple[Tensor, Tensor, Tensor]
     labelled: Sequence[int]
     student: dict[str, Tensor]
+    part: Any = None
+
+    def part_of(self, train: Any) -> Any:
+        """``part``, or the training part ``train``."""
+        return train if self.part is None else self.part
 
 
 class Learner(ABC):

@@ -34,7 +34,13 @@ def row_loader(
         config: RecBole's Config of the run. train_data: a loader of the training part.
         backwards: with the rows that the sessions of these rows give when they are read from their end.
     """
-    dataset = train_data._dataset
+    return part_loader(config, train_data._dataset, rows, batch_size, backwards)
+
+
+def part_loader(
+    config: Any, dataset: Any, rows: Iterable[int], batch_size: int, backwards: bool = False
+) -> TrainDataLoader:
+    """``row_loader`` over rows of a part of a data set."""
     own = laid_over(config, {"train_batch_size": batch_size})
     chosen = dataset.inter_feat[torch.as_tensor(np.asarray(rows), dtype=torch.long)]
     if backwards:

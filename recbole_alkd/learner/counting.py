@@ -114,7 +114,8 @@ class CountingLearner(Learner):
     ) -> StageOutcome:
         term = distillation_term(self.workshop, task.name, model, run, lesson)
         part, device = run.train_data._dataset, self.workshop.config["device"]
-        return self._count(task, model, run, run.train_data, edge_makers(term, part, lesson.labelled, device))
+        edges = edge_makers(term, part, lesson.labelled, device, lesson.part)
+        return self._count(task, model, run, run.train_data, edges)
 
     def _count(
         self,

@@ -73,8 +73,13 @@ class DistillationTerm:
             interaction[context.item_field],
             lists=lists,
             candidates=candidates,
-            row=interaction["alkd_row"],
+            row=self._row(interaction),
         )
+
+    def _row(self, interaction: Any) -> Tensor | None:
+        """Numbers of training rows; None where the rows are others (items), of which nothing is kept."""
+        row, rows = interaction["alkd_row"], len(self.context.train_interaction[self.context.item_field])
+        return row if int(row.max()) < rows else None
 
 
 def distill_context(

@@ -14,7 +14,7 @@ from recbole.utils import init_seed
 
 from recbole_alkd.distill.combined import build_item_loss, wanted_losses
 from recbole_alkd.learner.base import Learner, Lesson, StageTask, Workshop, backbones_of
-from recbole_alkd.learner.batches import CycledBatches, row_loader, seed_stage
+from recbole_alkd.learner.batches import CycledBatches, part_loader, row_loader, seed_stage
 from recbole_alkd.learner.descent import Descent
 from recbole_alkd.learner.distillation import ItemTerm, distill_context, distillation_term
 from recbole_alkd.learner.late_fusion import LateFusion
@@ -83,7 +83,8 @@ class GradientLearner(Learner):
             self._seed("scratch")
             model.load_state_dict(type(model)(run.config, train_data._dataset).state_dict())
         term = distillation_term(self.workshop, task.name, model, run, lesson)
-        labelled = row_loader(config, train_data, lesson.labelled, _label_batch(lesson, run))
+        part = lesson.part_of(train_data._dataset)
+        labelled = part_loader(config, part, lesson.labelled, _label_batch(lesson, run))
         labelled.generator.manual_seed(stage_seed(config["seed"], task.name, "labels"))
         model.kd = term.loss
         try:

@@ -29,7 +29,7 @@ def without_effect(weight: float, name: str) -> AlkdError:
 
 
 def edge_makers(
-    term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device
+    term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device, part: Any = None
 ) -> dict[str, EdgeMaker]:
     """One set of edges for every loss of ``kd_loss``; how much a set counts is the student's to choose.
 
@@ -38,8 +38,8 @@ def edge_makers(
     ``neighbours.weigh``.
 
     Args:
-        term: the losses and the lists. dataset: the training part. labelled: rows with a label; a loss
-            without lists goes over all rows.
+        term: the losses and the lists. dataset: the training part. labelled: rows of ``part`` with a label; a
+            loss without lists goes over all training rows. part: what is labelled; None: the training part.
 
     Raises:
         AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which would have no effect.
@@ -48,11 +48,10 @@ def edge_makers(
     for name, weight in zip(names, term.loss.weights, strict=True):
         if weight != 1:
             raise without_effect(weight, name)
-    everything = np.arange(len(dataset))
+    everything = (dataset, np.arange(len(dataset)))
+    given = (dataset if part is None else part, np.asarray(labelled))
     return {
-        name: partial(
-            _edges, loss, term, dataset, np.asarray(labelled) if "lists" in loss.needs else everything, device
-        )
+        name: partial(_edges, loss, term, *(given if "lists" in loss.needs else everything), device)
         for name, loss in zip(names, term.loss.losses, strict=True)
     }
 

@@ -58,7 +58,7 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
     if run.labels:
         # the distilled student last: the model keeps the state that it is given last
         stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
-        write_labelled(run.folder, run.train, run.labels, stages)
+        write_labelled(run.folder, run.train if run.part is None else run.part, run.labels, stages, run.names)
     out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
     without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
     log.info(set_color("bundle", "blue") + f": {out}{without}")

@@ -23,14 +23,19 @@ _LONGEST = 10  # items of a list
 
 
 def write_labelled(
-    folder: Path, train: Any, labels: Mapping[int, Any], stages: Mapping[str, tuple[Any, dict[str, Any]]]
+    folder: Path,
+    train: Any,
+    labels: Mapping[int, Any],
+    stages: Mapping[str, tuple[Any, dict[str, Any]]],
+    names: Any = None,
 ) -> Path:
     """Write a line for each labelled session: ``session``, ``history``, ``target``, ``key`` (of the label in
     the
     store), ``llm`` (its ranking) and, by the names of the stages, the first items of their lists.
 
     Args:
-        folder: the run folder. train: the training part. labels: row -> label.
+        folder: the run folder. train: the training part, or that of labelled items. labels: row -> label.
+        names: what each row is called; None: its session.
         stages: stage -> its model and its state, which is put into the model; the last one stays in it.
     """
     import torch
@@ -57,11 +62,11 @@ def write_labelled(
     history = feat[train.iid_field + train.config["LIST_SUFFIX"]].numpy()
     length = feat[train.config["ITEM_LIST_LENGTH_FIELD"]].numpy()
     for k, row in enumerate(rows.tolist()):
-        label = labels[row]
+        label, target = labels[row], int(feat[train.iid_field][k])
         line = {
-            "session": str(sessions[int(feat[train.uid_field][k])]),
+            "session": str(sessions[int(feat[train.uid_field][k])] if names is None else names[row]),
             "history": tokens[history[k, : length[k]]].tolist(),
-            "target": str(tokens[int(feat[train.iid_field][k])]),
+            "target": str(tokens[target]) if target else "",  # an item may have none
             "key": label.key,
             "llm": list(label.ranking),
             **{name: ranked[k] for name, ranked in lists.items()},

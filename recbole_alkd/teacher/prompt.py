@@ -11,7 +11,7 @@ import fnmatch
 import hashlib
 import string
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +38,35 @@ SLOTS: dict[str, frozenset[str]] = {
 }
 
 
+# what stands under ``items`` in a prompt file: the same texts for ``alkd_unit: item``;
+# those of ``neutral`` where a file has none
+ITEM_SLOTS = {
+    f"items.{key}": SLOTS[key]
+    for key in ("title", "index.options", "index.ask", "generate.system", "generate.user")
+}
+
 _TEXT = Field(NO_DEFAULT, str, check=FILLED)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The texts of one prompt file, by their path in it, such as ``generate.user``."""
+    """The texts of one prompt file, by their path in it, such as ``generate.user``.
+
+    Attributes:
+        texts: of questions about sessions. items: those that are others where the question is about an item.
+    """
 
     name: str
     datasets: tuple[str, ...]
     texts: Mapping[str, str]
+    items: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> str:
         return self.texts[key]
+
+    def about_items(self, neutral: Prompt) -> Prompt:
+        """The prompt of questions about items; ``neutral`` has the words that this one lacks."""
+        return replace(self, texts={**self.texts, **neutral.items, **self.items})
 
 
 @dataclass(frozen=True)
@@ -67,9 +83,12 @@ class RankingRequest:
         return "\n\n".join(message["content"] for message in self.messages)
 
 
-def load_prompt(name: str | None, dataset: str) -> Prompt:
+def load_prompt(name: str | None, dataset: str, unit: str = "session") -> Prompt:
     """The prompt called ``name``, or in the YAML file ``name``; with None the first that lists ``dataset``,
     else ``neutral``.
+
+    Args:
+        unit: what is asked about (``alkd_unit``).
 
     Raises:
         AlkdError: no such prompt; a file that is not readable; a missing or unknown key; a wrong slot.
@@ -80,13 +99,15 @@ def load_prompt(name: str | None, dataset: str) -> Prompt:
         fits = (
             p for p in prompts if any(fnmatch.fnmatchcase(dataset.lower(), pattern) for pattern in p.datasets)
         )
-        return next(fits, None) or read_prompt(shipped["neutral"])
-    if name in shipped:
-        return read_prompt(shipped[name])
-    if not Path(name).is_file():
+        found = next(fits, None) or read_prompt(shipped["neutral"])
+    elif name in shipped:
+        found = read_prompt(shipped[name])
+    elif Path(name).is_file():
+        found = read_prompt(Path(name))
+    else:
         known = f"{hint(name, shipped)}; allowed: {' | '.join(shipped)} or a YAML file"
         raise AlkdError(f"llm_prompt: {name!r} is neither a prompt nor a file{known}")
-    return read_prompt(Path(name))
+    return found if unit == "session" else found.about_items(read_prompt(shipped["neutral"]))
 
 
 def read_prompt(file: Path) -> Prompt:
@@ -100,13 +121,19 @@ def read_prompt(file: Path) -> Prompt:
             f"prompt file {file}: datasets: {datasets!r} is not allowed; allowed: a list of name patterns"
         )
     texts = dict(_flatten(content))
-    for key in texts.keys() - SLOTS.keys():
-        raise AlkdError(f"prompt file {file}: unknown key {key!r}; allowed: datasets, {', '.join(SLOTS)}")
+    for key in texts.keys() - SLOTS.keys() - ITEM_SLOTS.keys():
+        raise AlkdError(
+            f"prompt file {file}: unknown key {key!r}; allowed: datasets, {', '.join([*SLOTS, *ITEM_SLOTS])}"
+        )
     for key, slots in SLOTS.items():
         if key not in texts:
             raise AlkdError(f"prompt file {file}: the key {key!r} is missing")
         _check_text(file, key, texts[key], slots)
-    return Prompt(file.stem, tuple(pattern.lower() for pattern in datasets), texts)
+    items = {key: texts.pop(key) for key in ITEM_SLOTS if key in texts}
+    for key, text in items.items():
+        _check_text(file, key, text, ITEM_SLOTS[key])
+    items = {key.removeprefix("items."): text for key, text in items.items()}
+    return Prompt(file.stem, tuple(pattern.lower() for pattern in datasets), texts, items)
 
 
 def _flatten(content: Mapping[Any, Any], before: str = "") -> Iterable[tuple[str, Any]]:

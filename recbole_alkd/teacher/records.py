@@ -22,10 +22,25 @@ class Instance:
     an order shuffles them first (``teacher.prompt.shown_order``), so that no position gives anything away.
     """
 
+    kind: ClassVar[str] = "ranking"  # of the question about it (``labelling.question.Kind``)
+    noun: ClassVar[str] = "session"  # what ``session`` names
+
     row: int
     session: str
     history: tuple[str, ...]
     candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ItemInstance(Instance):
+    """An item that may be labelled (``alkd_unit: item``): which of the candidates do people who chose it
+    choose next?
+
+    ``session`` is the item, and ``history`` holds it alone.
+    """
+
+    kind: ClassVar[str] = "item"
+    noun: ClassVar[str] = "item"
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 GPT-4.
 
 The file has one JSON object a line: ``{"session_id": "7", "ranking": ["318", "260", ...]}``; other keys are
-ignored. The recorded list decides: which candidates its LLM was shown is usually unknown, so a ranking may
-hold items that are not among ``Instance.candidates``. Of all teachers only this one does that.
+ignored. With ``alkd_unit: item`` it is ``NAME.items.jsonl``, and a line has ``item_id`` in the place of
+``session_id``. The recorded list decides: which candidates its LLM was shown is usually unknown, so a ranking
+may hold items that are not among ``Instance.candidates``. Of all teachers only this one does that.
 """
 
 from __future__ import annotations
@@ -27,17 +28,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recordings:
-    """Session -> the list that an LLM gave for it, never empty; the file they are from,
-    and a hash of its content."""
+    """Session (or item) -> the list that an LLM gave for it, never empty;
+    the file they are from, and a hash of its content.
+
+    ``unit``: what the lists are about, as ``alkd_unit``.
+    """
 
     file: Path
     digest: str
     rankings: Mapping[str, tuple[str, ...]]
+    unit: str = "session"
 
 
 @teachers.register("replay")
 class ReplayTeacher(LLMTeacher):
-    """Answers from ``llm_replay_file``, or from ``NAME.llm.jsonl`` beside the data set's files."""
+    """Answers from ``llm_replay_file``, or from ``NAME.llm.jsonl`` (of items:
+    ``NAME.items.jsonl``) beside the data set's files."""
 
     needs_titles = False
     ranks_candidates_only = False
@@ -46,7 +52,10 @@ class ReplayTeacher(LLMTeacher):
 
     @cached_property
     def _recordings(self) -> Recordings:
-        return read_recordings(self.context.settings.teacher, self.context.data_path, self.context.dataset)
+        unit = self.context.settings.selection.alkd_unit
+        return read_recordings(
+            self.context.settings.teacher, self.context.data_path, self.context.dataset, unit
+        )
 
     @property
     def recorded(self) -> Mapping[str, tuple[str, ...]]:
@@ -62,7 +71,7 @@ class ReplayTeacher(LLMTeacher):
 
     def prompt(self, instance: Instance) -> str:
         """Only the session decides: its recorded ranking does not depend on the candidates of this run."""
-        return f"recorded ranking of session {instance.session}"
+        return f"recorded ranking of {instance.noun} {instance.session}"
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         for instance in instances:
@@ -71,7 +80,9 @@ class ReplayTeacher(LLMTeacher):
     def _answer(self, instance: Instance) -> Answer:
         ranking = self.recorded.get(instance.session)
         if ranking is None:
-            return Answer((), status="failed", raw=f"no ranking is recorded for session {instance.session}")
+            return Answer(
+                (), status="failed", raw=f"no ranking is recorded for {instance.noun} {instance.session}"
+            )
         repairs: dict[str, int] = {}
 
         def keep(items: Sequence[str], why: str, dropped: Any) -> list[str]:
@@ -93,38 +104,48 @@ class ReplayTeacher(LLMTeacher):
         )
 
 
-def read_recordings(settings: TeacherSettings, data_path: Path, dataset: str) -> Recordings:
-    """The rankings in ``llm_replay_file``, or in ``NAME.llm.jsonl`` in ``data_path``.
+def read_recordings(
+    settings: TeacherSettings, data_path: Path, dataset: str, unit: str = "session"
+) -> Recordings:
+    """The rankings in ``llm_replay_file``, or in ``NAME.llm.jsonl`` (of items:
+    ``NAME.items.jsonl``) in ``data_path``.
 
     Raises:
         AlkdError: a file that cannot be read, or a line that is no ranking.
     """
-    file = Path(settings.llm_replay_file) if settings.llm_replay_file else data_path / f"{dataset}.llm.jsonl"
+    name = f"{dataset}.{'items' if unit == 'item' else 'llm'}.jsonl"
+    file = Path(settings.llm_replay_file) if settings.llm_replay_file else data_path / name
     try:
         content = file.read_bytes()
     except OSError as error:
         raise AlkdError(
             f"llm_replay_file: {str(file)!r} cannot be read ({error.strerror}); "
             "needed is a file of recorded rankings, one "
-            '{"session_id": ..., "ranking": [...]} a line'
+            f'{{"{id_field(unit)}": ..., "ranking": [...]}} a line'
         ) from None
-    rankings = {session: ranking for session, ranking in _read(file, content) if ranking}
-    return Recordings(file, hashlib.sha256(content).hexdigest()[:16], rankings)
+    rankings = {session: ranking for session, ranking in _read(file, content, id_field(unit)) if ranking}
+    return Recordings(file, hashlib.sha256(content).hexdigest()[:16], rankings, unit)
+
+
+def id_field(unit: str) -> str:
+    """What a line of recorded rankings calls that which the ranking is about."""
+    return f"{unit}_id"
 
 
 def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Iterable[str]) -> None:
     """See whether recorded rankings are of this data set; a partial match is counted and logged.
 
     Args:
-        sessions: the training sessions. items: every item.
+        sessions: the training sessions; where the lists are about items, these. items: every item.
 
     Raises:
         AlkdError: no recorded session, or no recorded item, is one of them; it shows both kinds of id.
     """
     ranked = [item for ranking in recordings.rankings.values() for item in ranking]
-    recorded = {"session_id": set(recordings.rankings), "ranking": set(ranked)}
-    own = {"session_id": set(sessions), "ranking": set(items)}
-    words = {"session_id": "session ids", "ranking": "items"}
+    key = id_field(recordings.unit)
+    recorded = {key: set(recordings.rankings), "ranking": set(ranked)}
+    own = {key: set(sessions), "ranking": set(items)}
+    words = {key: f"{recordings.unit} ids", "ranking": "items"}
     for name, ids in recorded.items():
         if not ids & own[name]:
             raise AlkdError(
@@ -133,13 +154,14 @@ def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Ite
                 f"{len(own[name]):,} ({_some(own[name])}); "
                 "recorded rankings name sessions and items by their ids, as the data set's files do"
             )
-    matching = len(recorded["session_id"] & own["session_id"])
+    matching = len(recorded[key] & own[key])
     unknown = sum(item not in own["ranking"] for item in ranked)
-    if matching < len(recorded["session_id"]) or unknown:
+    if matching < len(recorded[key]) or unknown:
+        known = "training sessions" if recordings.unit == "session" else "items"
         logger.warning(
-            "%s: %d of %d recorded sessions are training sessions of this data set; "
+            "%s: %d of %d recorded %ss are %s of this data set; "
             "%d of %d recorded items are none of its items",
-            recordings.file, matching, len(recorded["session_id"]), unknown, len(ranked),
+            recordings.file, matching, len(recorded[key]), recordings.unit, known, unknown, len(ranked),
         )  # fmt: skip
 
 
@@ -148,7 +170,7 @@ def _some(ids: Iterable[str]) -> str:
     return ", ".join(repr(name[:40]) for name in shown[:3]) + (", ..." if len(shown) > 3 else "")
 
 
-def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _read(file: Path, content: bytes, key: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     seen: dict[str, int] = {}
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
@@ -158,17 +180,16 @@ def _read(file: Path, content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
         except (ValueError, RecursionError) as error:
             raise AlkdError(f"{file}, line {number}: not readable as JSON: {error}") from None
         session, ranking = (
-            (record.get("session_id"), record.get("ranking")) if isinstance(record, dict) else (None, None)
+            (record.get(key), record.get("ranking")) if isinstance(record, dict) else (None, None)
         )
         if not isinstance(session, (str, int)) or not isinstance(ranking, list):
-            raise AlkdError(
-                f'{file}, line {number}: {{"session_id": ..., "ranking": [item, ...]}} is expected'
-            )
+            raise AlkdError(f'{file}, line {number}: {{"{key}": ..., "ranking": [item, ...]}} is expected')
         if not all(isinstance(item, (str, int)) for item in ranking):
             raise AlkdError(f"{file}, line {number}: a ranking holds item ids only (text or integers)")
         if str(session) in seen:
             raise AlkdError(
-                f"{file}, line {number}: session {str(session)!r} stands in line {seen[str(session)]} already"
+                f"{file}, line {number}: {key[:-3]} {str(session)!r} stands in line {seen[str(session)]} "
+                "already"
             )
         seen[str(session)] = number
         yield str(session), tuple(map(str, ranking))

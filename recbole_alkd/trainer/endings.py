@@ -18,7 +18,9 @@ class FinishedRun:
         model: the distilled student, as it is served. train: the training part of the data. folder: the run
             folder.
         report: what ``result.json`` will hold. settings: the run's.
-        stages: stage -> its model and the state that was evaluated. labels: training row -> its usable label.
+        stages: stage -> its model and the state that was evaluated. labels: row -> its usable label.
+        part, names: the data set of these rows (the training part, or items), and what each row is called;
+            None: the training part, by its sessions.
     """
 
     model: Any
@@ -28,6 +30,8 @@ class FinishedRun:
     settings: Any
     stages: Mapping[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)
     labels: Mapping[int, Any] = field(default_factory=dict)
+    part: Any = None
+    names: Any = None
 
 
 Ending = Callable[[FinishedRun, Logger], None]

@@ -24,6 +24,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
+from recbole_alkd.teacher.replay import id_field
 from recbole_alkd.trainer.report_words import money
 
 Answer = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
@@ -88,7 +89,7 @@ def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Answer:
         titled = sum(titles.get(item, f"item {item}") != f"item {item}" for item in instance.candidates)
         prompts.append(
             {
-                "session": instance.session,
+                instance.noun: instance.session,
                 "key": key,
                 "prompt": text,
                 "titled": titled,
@@ -96,8 +97,8 @@ def show(rounds: LabelRounds, picked: np.ndarray, count: int) -> Answer:
             }
         )
         lines += [
-            f"=== session {instance.session}, label {key[:16]}: {titled} of {len(instance.candidates)} "
-            "candidates have a title ===",
+            f"=== {instance.noun} {instance.session}, label {key[:16]}: "
+            f"{titled} of {len(instance.candidates)} candidates have a title ===",
             *text.split("\n"),
             "",
         ]
@@ -139,7 +140,7 @@ def label(
             f" {settings.llm_model}" if settings.llm_teacher in ("api", "local") else ""
         )
         records = [
-            {"session_id": session[row], "ranking": list(one.ranking), "source": source}
+            {id_field(rounds.rows.unit): session[row], "ranking": list(one.ranking), "source": source}
             for row, one in collected.labels.items()
         ]
         write_files(

@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recbole_alkd.data.titles import titles_of
+from recbole_alkd.data.titles import NoTitlesError, titles_of
 from recbole_alkd.labelling.folds import Folds
+from recbole_alkd.labelling.item_neighbours import ItemNeighbours
+from recbole_alkd.labelling.item_rows import ItemRows
 from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
-from recbole_alkd.labelling.training_rows import TrainingRows
+from recbole_alkd.labelling.training_rows import Rows, TrainingRows
 from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.learner.base import Lesson
 from recbole_alkd.learner.distillation import control_lists, spoiled_lists
+from recbole_alkd.learner.item_text import ItemText
+from recbole_alkd.llm.text_vectors import TFIDF
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.groups import Settings, TextSettings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import Recordings, check_recordings, read_recordings
+
+TITLE_NEIGHBOURS = 100  # of an item, from which candidates are taken
 
 if TYPE_CHECKING:
     from recbole_alkd.trainer.run import Run
@@ -38,6 +44,7 @@ class RunLabels:
         self._run = run
         self._titles: Mapping[str, str] = {}
         self._rounds: LabelRounds | None = None
+        self._neighbours: ItemNeighbours | None = None  # where items are labelled
         self.lora_report: dict[str, Any] | None = None
 
     @property
@@ -58,10 +65,14 @@ class RunLabels:
             titles: whether anything is shown to anybody; otherwise a data set without titles will do.
         """
         run = self._run
+        rows: Rows = run.rows
+        if run.settings.selection.alkd_unit == "item":
+            self._neighbours = ItemNeighbours(run.train_part, self._vectors(), TITLE_NEIGHBOURS)
+            rows = ItemRows(run.rows, self._neighbours)
         if titles:
             self._titles = self._shown_titles()
-            run.rows.check_candidates()
-        run.rows.check_budget()
+            rows.check_candidates()
+        rows.check_budget()
 
     @contextmanager
     def asking(self) -> Iterator[LabelRounds]:
@@ -76,8 +87,9 @@ class RunLabels:
     def open(self) -> LabelRounds:
         """Rounds that nobody was asked in yet; the caller closes their ``llm``."""
         run = self._run
-        rows = TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)
-        folds = self._folds(rows)
+        training = TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)
+        folds = self._folds(training)
+        rows: Rows = training if self._neighbours is None else ItemRows(training, self._neighbours)
         llm = self._llm_teacher(rows)
         try:
             self._rounds = LabelRounds(
@@ -93,7 +105,8 @@ class RunLabels:
         """What is distilled of the labels. ``settings``: the run's, with those of the loss."""
         rounds, run = self.rounds, self._run
         lists = rounds.rows.lists(self._distilled_lists(), rounds.candidates())
-        return Lesson(settings, run.recommender, lists, list(rounds.labels), run.outcomes["student"].state)
+        state = run.outcomes["student"].state
+        return Lesson(settings, run.recommender, lists, list(rounds.labels), state, rounds.rows.part)
 
     def _distilled_lists(self) -> Mapping[int, Sequence[str]]:
         """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their
@@ -114,6 +127,17 @@ class RunLabels:
             return {}
         return titles_of(run.config, run.rows.item_field, run.rows.tokens[1:].tolist())
 
+    def _vectors(self) -> np.ndarray | None:
+        """Title vectors by the run's encoder, or TF-IDF, never permuted;
+        None where the data set has no titles."""
+        run, own = self._run, self._run.settings.text
+        encoder, layer = own.item_text or TFIDF, own.item_text_layer if own.item_text else None
+        try:
+            vectors = ItemText(TextSettings(item_text=encoder, item_text_layer=layer), run.train_part).vectors
+        except NoTitlesError:
+            return None
+        return vectors if vectors.any() else None
+
     def _folds(self, rows: TrainingRows) -> Folds:
         run = self._run
 
@@ -129,7 +153,7 @@ class RunLabels:
         rng = np.random.default_rng(stage_seed(run.config["seed"], "folds"))
         return Folds(rows.session_ids, run.settings.lora.lora_folds, rng, train_fold)
 
-    def _llm_teacher(self, rows: TrainingRows) -> LLMTeacher:
+    def _llm_teacher(self, rows: Rows) -> LLMTeacher:
         run = self._run
         settings, config = run.settings, run.config
         recorded = recordings_of(config, settings).digest if imitates(settings) else ""
@@ -161,10 +185,14 @@ def imitates(settings: Settings) -> bool:
 
 def recordings_of(config: Any, settings: Settings) -> Recordings:
     """The recorded rankings of a run's data set."""
-    return read_recordings(settings.teacher, Path(config["data_path"]), config["dataset"])
+    return read_recordings(
+        settings.teacher, Path(config["data_path"]), config["dataset"], settings.selection.alkd_unit
+    )
 
 
 def check_recordings_of(config: Any, settings: Settings, rows: TrainingRows) -> None:
     """AlkdError where the rankings that a run replays or imitates are of other data."""
     if settings.teacher.llm_teacher == "replay" or imitates(settings):
-        check_recordings(recordings_of(config, settings), rows.sessions.tolist(), rows.tokens[1:].tolist())
+        items = rows.tokens[1:].tolist()
+        own = items if settings.selection.alkd_unit == "item" else rows.sessions.tolist()
+        check_recordings(recordings_of(config, settings), own, items)

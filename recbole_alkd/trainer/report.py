@@ -190,6 +190,8 @@ class Report:
             run.settings,
             states,
             run.labels.rounds.labels,
+            run.labels.rounds.rows.part,
+            run.labels.rounds.rows.sessions,
         )
         finish(FinishedRun(*ended), logger)
         file = run.folder.write_json(RESULT, report)

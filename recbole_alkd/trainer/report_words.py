@@ -62,14 +62,14 @@ def bill_lines(
     text: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The bill and the certificate in words."""
-    whole = labels["all_sessions"]
+    whole, unit = labels["all_sessions"], labels.get("unit", "session")
     lines = [
         f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, "
         f"{labels['repaired']} repaired; "
         f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, "
         f"{labels['seconds']:.1f} s, "
         f"{money(labels['usd'])}",
-        f"labelling all {whole['sessions']:,} sessions of the pool would have cost about {whole['tokens']:,} "
+        f"labelling all {whole['sessions']:,} {unit}s of the pool would have cost about {whole['tokens']:,} "
         "tokens, "
         f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
     ]
@@ -96,8 +96,8 @@ def bill_lines(
     if policy["value"] is not None:
         lines.append(
             f"policy {name}: {certificate_words(policy)}; "
-            f"it draws from {policy['support']:,} of {whole['sessions']:,} sessions "
-            f"({certificate(policy)}; a right label of the hardest session gains 1)"
+            f"it draws from {policy['support']:,} of {whole['sessions']:,} {unit}s "
+            f"({certificate(policy)}; a right label of the hardest {unit} gains 1)"
         )
     return lines
 

@@ -64,10 +64,7 @@ class FoundItems(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
-    """What is served. recommenders: what ``by`` may be. created: when the bundle was made.
-
-    comparison: what its run showed against the student that was trained as long without labels, in words.
-    """
+    """What is served. recommenders: what ``by`` may be. created: when the bundle was made."""
 
     status: Literal["ok"]
     student: str
@@ -75,7 +72,6 @@ class Health(msgspec.Struct):
     items: int
     created: str
     recommenders: list[str]
-    comparison: str = ""
 
 
 class Failure(msgspec.Struct):

@@ -15,6 +15,11 @@ class SelectionSettings(Group):
     """Which instances are labelled, and how many."""
 
     heading = "active selection"
+    alkd_unit: str = setting(
+        "session", str, choices=("session", "item"),
+        help="What is labelled: session (what comes next in it), or item (which items people who chose it "
+        "choose next).",
+    )
     alkd_policy: str = setting("max_min", str, help="max_min (exact), random, easiest, hardest, listed, ...")
     alkd_draw: str = setting(
         "gumbel",

@@ -58,7 +58,8 @@ class TeacherSettings(Group):
     llm_replay_file: str | None = setting(
         None,
         str,
-        help="Recorded rankings for `replay` and lora_target replay. ~: NAME.llm.jsonl in the data folder.",
+        help="Recorded rankings for `replay` and lora_target replay. ~: NAME.llm.jsonl (alkd_unit item: "
+        "NAME.items.jsonl) in the data folder.",
     )
     llm_device: str | None = setting(
         None,

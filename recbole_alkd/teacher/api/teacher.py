@@ -72,7 +72,8 @@ class ApiTeacher(LLMTeacher):
         self.settings = context.settings.teacher
         _check_model(self.settings)
         self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
-        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
+        unit = context.settings.selection.alkd_unit
+        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset, unit)
         self._exchange = Exchange(self.settings, price_of(context.settings))
         self._hints: str | None = None
         self._told_of_cut = False

@@ -113,7 +113,7 @@ def check_scoring(model: Any, tokenizer: Any, settings: Settings) -> None:
 
     if settings.teacher.llm_scoring == "title":
         # another data set's prompt may be longer; this one is looked at again with the titles
-        head = title_prefix(load_prompt(settings.teacher.llm_prompt, ""), [])
+        head = title_prefix(load_prompt(settings.teacher.llm_prompt, "", settings.selection.alkd_unit), [])
         check_room(len(tokenizer(head)["input_ids"]) + 1, positions(model.config), settings.teacher)
     elif settings.teacher.llm_scoring == "index":
         letter_tokens(tokenizer, settings.teacher)

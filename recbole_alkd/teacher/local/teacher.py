@@ -77,7 +77,8 @@ class LocalTeacher(LLMTeacher):
     def __init__(self, context: TeacherContext) -> None:
         super().__init__(context)
         self.settings = context.settings.teacher
-        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset)
+        unit = context.settings.selection.alkd_unit
+        self._prompt = load_prompt(self.settings.llm_prompt, context.dataset, unit)
         self._scorer: Scorer | None = None
         self._plain: Scorer | None = None  # the LM without its adapter, where it wrote the hints
         self._report: dict[str, Any] | None = None
