@@ -12,8 +12,8 @@ import numpy as np
 from recbole_alkd.bench.target_groups import WORDS
 
 if TYPE_CHECKING:
-    from recbole_alkd.bench.report import Row, Table
     from recbole_alkd.bench.statistics import Comparison
+    from recbole_alkd.bench.tables import Row, Table
 
 MINUS = "\N{MINUS SIGN}"
 HEADER = ("arm", "verdict", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable")

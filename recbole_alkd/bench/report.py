@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,56 +23,14 @@ from recbole_alkd.bench.page import page
 from recbole_alkd.bench.plain import csv_text, markdown
 from recbole_alkd.bench.plan import Plan, Task
 from recbole_alkd.bench.runs import Outcome, Result, cause
-from recbole_alkd.bench.statistics import Comparison, compare, holm
-from recbole_alkd.bench.target_groups import MEANING, Part, group_sizes, parts, size_words
+from recbole_alkd.bench.statistics import compare, holm
+from recbole_alkd.bench.tables import Row, Table
+from recbole_alkd.bench.target_groups import MEANING, group_sizes, parts, size_words
 from recbole_alkd.bench.verdicts import method, verdicts_of
 from recbole_alkd.files import write_whole
 from recbole_alkd.model.scoring import gains
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
-
-
-@dataclass(frozen=True)
-class Row:
-    """One arm in one table.
-
-    Attributes:
-        base, point: see ``Arm``. reference: the arm it is compared with.
-            is_reference: whether others are compared with it.
-        values: metric -> its value for every finished seed. comparison: metric -> against the reference.
-        groups: metric -> group of targets -> the same on these.
-        seconds: mean wall time of the stage itself. bytes: of the model's numbers.
-        labels, tokens, usd, all_seconds: means over seeds of what a result rests on, shared stages and labels
-            in full; usd is None where labels have no price.
-    """
-
-    name: str
-    words: str
-    base: str
-    point: Any
-    reference: str | None
-    is_reference: bool
-    values: dict[str, np.ndarray]
-    comparison: dict[str, Comparison]
-    groups: dict[str, dict[str, Part]]
-    parameters: int
-    bytes: int
-    seconds: float
-    labels: float
-    tokens: float
-    usd: float | None
-    all_seconds: float
-
-
-@dataclass(frozen=True)
-class Table:
-    """All arms of one data set and backbone. ``targets``: ``group_sizes``."""
-
-    dataset: str
-    backbone: str
-    rows: list[Row]
-    sessions: int
-    targets: dict[str, list[int]]
 
 
 def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:

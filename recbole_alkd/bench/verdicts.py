@@ -11,7 +11,7 @@ from recbole_alkd.bench.statistics import NO_VERDICT, SAME
 
 if TYPE_CHECKING:
     from recbole_alkd.bench.plan import Plan
-    from recbole_alkd.bench.report import Row, Table
+    from recbole_alkd.bench.tables import Row, Table
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ people's text.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,19 +71,32 @@ def _table(metrics: Mapping[str, Any]) -> list[str]:
     return rows
 
 
-def _verdict(comparison: Mapping[str, Any] | None) -> list[str]:
-    if not comparison:
-        return []
-    ends = f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
-    words = f"{comparison['metric']} {comparison['difference']:+.4f} {ends}"
-    against = comparison["against"]
-    against = (
+def verdict_words(comparison: Any) -> str:
+    """What a run showed of its distilled student, in one sentence: the difference, its interval, the verdict.
+
+    Empty where nothing was compared, or where the manifest, which others can edit, holds something else.
+    """
+    if not isinstance(comparison, Mapping):
+        return ""
+    try:
+        numbers = {name: float(comparison[name]) for name in ("difference", "low", "high")}
+        sessions, against = int(comparison["sessions"]), comparison["against"]
+        metric = "@".join(_text(part) for part in str(comparison["metric"]).split("@"))
+        verdict = _text(comparison["verdict"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return ""
+    if not all(map(math.isfinite, numbers.values())):
+        return ""
+    rival = (
         "the same student trained as long without labels" if against == "student_longer" else _text(against)
     )
-    return [
-        "",
-        f"Against {against}: {words}: {comparison['verdict']} on {comparison['sessions']:,} test sessions.",
-    ]
+    found = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**numbers)
+    return f"Against {rival}: {metric} {found}: {verdict} on {sessions:,} test sessions."
+
+
+def _verdict(comparison: Any) -> list[str]:
+    words = verdict_words(comparison)
+    return ["", words] if words else []
 
 
 def _bill(bill: Mapping[str, Any] | None) -> list[str]:

@@ -15,10 +15,9 @@ from browser import CHROMIUM, Page
 from matplotlib.text import Text
 
 from recbole_alkd import AlkdError
-from recbole_alkd.bench import figures
 from recbole_alkd.bench import report as report_module
 from recbole_alkd.bench.columns import MINUS
-from recbole_alkd.bench.figures import _numbered, _size, size_ticks
+from recbole_alkd.bench.drawing import draw_numbered, new_figure, place_numbers, size_ticks, size_words
 from recbole_alkd.bench.names import spreadsheet_cell
 from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.report import failures, make_tables, write_report
@@ -183,7 +182,7 @@ def test_quality_over_bytes(tmp_path):
     outcome = made_up(plan)
     (table,) = make_tables(plan, outcome.results)
     axes = matplotlib.figure.Figure().subplots()
-    _numbered(plan, table, axes, "bytes")
+    draw_numbered(plan, table, axes, "bytes")
     marks = [line for line in axes.lines if line.get_marker() != "None"]
     means = [(row.bytes, row.values["ndcg@10"].mean()) for row in table.rows]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == means
@@ -191,7 +190,7 @@ def test_quality_over_bytes(tmp_path):
     comparisons = [row.comparison["ndcg@10"] for row in table.rows if row.name != "student"]
     bars = [line for line in axes.lines if line.get_marker() == "None"]
     assert [tuple(line.get_ydata()) for line in bars] == [(base + c.low, base + c.high) for c in comparisons]
-    assert [_size(x) for x in (5, 2e3, 5e4, 1e6)] == ["5 B", "2 kB", "50 kB", "1 MB"]
+    assert [size_words(x) for x in (5, 2e3, 5e4, 1e6)] == ["5 B", "2 kB", "50 kB", "1 MB"]
     write_report(plan, outcome, tmp_path / "a")
     write_report(
         plan,
@@ -418,11 +417,11 @@ def test_nothing_covers_anything_in_a_figure_of_many_alike_arms(tmp_path):
     ]
     (table,) = make_tables(plan, results)
     drawn = []
-    with figures._figure(plan, tmp_path / "x", "x", (7.5, 6)) as (figure, _):
+    with new_figure(plan, tmp_path / "x", "x", (7.5, 6)) as (figure, _):
         axes = figure.subplots()
-        marks = figures._numbered(plan, table, axes, "bytes")
+        marks = draw_numbered(plan, table, axes, "bytes")
         axes.set_xscale("log")
-        figures._place_numbers(figure, [(axes, marks)])
+        place_numbers(figure, [(axes, marks)])
         figure.draw_without_rendering()
         boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to its dot
         drawn = [text.get_text() for text in axes.texts]

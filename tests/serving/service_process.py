@@ -26,7 +26,9 @@ from recbole_alkd.serving.tensors import write_tensors
 MARKUP = '<img src=x onerror="window.hit=1"><b>&amp;'
 
 
-def table_bundle(out: Path, seed: int = 0, n_items: int = 60, replace: bool = False) -> Path:
+def table_bundle(
+    out: Path, seed: int = 0, n_items: int = 60, replace: bool = False, comparison: Any = None
+) -> Path:
     """A random table; ids "1".."60" are digits, titles hold markup, and ``created`` names the seed."""
     rng = np.random.default_rng(seed)
 
@@ -49,7 +51,7 @@ def table_bundle(out: Path, seed: int = 0, n_items: int = 60, replace: bool = Fa
 
     student = {"kind": "table", "backbone": "SessionKNN", "items": n_items, "max_length": 20, "last_items": 5}
     content = {"created": f"seed {seed}", "student": student, "dataset": {"name": "films <b>"}}
-    return write_bundle_folder(out, content, fill, replace)
+    return write_bundle_folder(out, content | {"comparison": comparison}, fill, replace)
 
 
 class Server:

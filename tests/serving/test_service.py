@@ -16,6 +16,7 @@ from recbole_alkd.serving import Recommender
 msgspec = pytest.importorskip("msgspec", reason="the extra serve is not installed")
 pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
 
+from recbole_alkd.serving.card import verdict_words  # noqa: E402
 from recbole_alkd.serving.service.app import Served, Service  # noqa: E402
 from recbole_alkd.serving.service.limits import Limits  # noqa: E402
 from recbole_alkd.serving.service.measures import Measures  # noqa: E402
@@ -151,8 +152,38 @@ def test_items_by_title(service, bundle):
 def test_health_says_what_is_served(service):
     assert ask(service, "/health")[1] == {
         "status": "ok", "student": "SessionKNN", "dataset": "films <b>", "items": 60, "created": "seed 0",
-        "recommenders": ["student", "popularity"],
+        "recommenders": ["student", "popularity"], "comparison": "",
     }  # fmt: skip
+
+
+COMPARISON = {
+    "against": "student_longer", "metric": "ndcg@10", "difference": 0.0012, "low": -0.0101, "high": 0.013,
+    "sessions": 1328, "verdict": "no measurable difference",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("comparison", "words"),
+    [
+        (
+            COMPARISON,
+            "Against the same student trained as long without labels: ndcg@10 +0.0012 [-0.0101, +0.0130]: "
+            "no measurable difference on 1,328 test sessions.",
+        ),
+        # a manifest is a file that others can edit
+        ({**COMPARISON, "low": "low"}, ""),
+        ({**COMPARISON, "low": float("nan")}, ""),
+        ({**COMPARISON, "sessions": float("inf")}, ""),
+        ({"against": "student_longer"}, ""),
+        ("better", ""),
+    ],
+)
+def test_health_says_what_the_run_showed(tmp_path, comparison, words):
+    served = Service(Served.load(table_bundle(tmp_path / "bundle", comparison=comparison)))
+    assert ask(served, "/health")[1]["comparison"] == words
+    if words:
+        marked = {**comparison, "verdict": "better <img src=x>", "metric": "ndcg@10<b>"}
+        assert "<" not in verdict_words(marked) and "better  img src x " in verdict_words(marked)
 
 
 @pytest.mark.parametrize(

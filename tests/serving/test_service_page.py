@@ -22,6 +22,10 @@ ROWS = (
     "node.firstChild.textContent)"
 )
 SESSION = "[...document.querySelectorAll('#session span')].map(node => node.textContent)"
+COMPARISON = {
+    "against": "student_longer", "metric": "ndcg@10", "difference": 0.0012, "low": -0.0101, "high": 0.013,
+    "sessions": 328, "verdict": "no measurable difference",
+}  # fmt: skip
 CODES = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "Tab": 9}
 
 
@@ -47,7 +51,8 @@ def write(page, words):
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     teacher = table_bundle(folder / "teacher", seed=9)
-    with serving(table_bundle(folder / "bundle"), "--teacher", str(teacher)) as address:
+    bundle = table_bundle(folder / "bundle", comparison=COMPARISON)
+    with serving(bundle, "--teacher", str(teacher)) as address:
         yield address
 
 
@@ -67,6 +72,11 @@ def listed(server, history, by="student"):
     return [
         one["title"] for one in server.ask("/recommend", {"history": history, "by": by})[1]["recommendations"]
     ]
+
+
+def test_the_page_says_what_the_run_showed(page):
+    words = page.value("document.querySelector('#verdict').innerText")
+    assert "ndcg@10 +0.0012" in words and "no measurable difference on 328 test sessions" in words
 
 
 def test_a_session_is_built_with_the_keyboard(server, page):

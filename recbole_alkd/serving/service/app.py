@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 import recbole_alkd
+from recbole_alkd.serving.card import verdict_words
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.service.limits import Limits
@@ -257,7 +258,8 @@ class Service:
         name = str(data.get("name", "")) if isinstance(data, dict) else ""
         items = self._served.student.items.n_items - 1
         created, backbone = str(manifest.get("created", "")), str(facts.get("backbone", ""))
-        health = Health("ok", backbone, name, items, created, list(self._served.recommenders))
+        by, words = list(self._served.recommenders), verdict_words(manifest.get("comparison"))
+        health = Health("ok", backbone, name, items, created, by, words)
         return 200, self._encode(health), _JSON
 
     async def _metrics(self, scope: Scope) -> tuple[int, bytes, Any]:
