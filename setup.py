@@ -77,6 +77,7 @@ setup(
             "uvloop; platform_system != 'Windows'",
         ],
         "mcp": ["mcp>=2"],
+        "tune": ["optuna"],
         "onnx": ["onnx", "onnxruntime"],
         # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "ray": ["ray>=2.49; python_version >= '3.12'"],
@@ -84,7 +85,7 @@ setup(
             "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
             # with these `transformers serve` runs, one of the two real servers of the slow tests
             "fastapi", "uvicorn",
-            "mcp>=2",
+            "mcp>=2", "optuna", "hyperopt>=0.3",
             "schemathesis",  # asks the service what its own document allows, and what it does not
             "xllamacpp; platform_system == 'Linux' and platform_machine == 'x86_64'",  # the other one
         ],

@@ -1,8 +1,8 @@
 """The console command ``recbole-alkd`` and the script ``run_recbole_alkd.py``.
 
-``run``, ``select`` and ``label`` take RecBole's arguments (``--dataset=ml-100k --config_files "a.yaml b.yaml"
---any_key=value``). The other commands have arguments of their own and hide them from RecBole, which reads
-``sys.argv`` by itself.
+``run``, ``select``, ``label`` and ``tune`` take RecBole's arguments
+(``--dataset=ml-100k --config_files "a.yaml b.yaml" --any_key=value``).
+The other commands have arguments of their own and hide them from RecBole, which reads ``sys.argv`` by itself.
 """
 
 from __future__ import annotations
@@ -151,9 +151,26 @@ def _label() -> None:
     print(*lines, sep="\n")
 
 
+def _tune() -> int | None:
+    from recbole_alkd.checks import own_command
+    from recbole_alkd.tune.cli import add_arguments, tune
+
+    parser = argparse.ArgumentParser(
+        prog="recbole-alkd tune",
+        description="Search settings of ALKDRec or any RecBole model on validation (Optuna). The same "
+        "command resumes a search, and several at once share it. Any setting may follow as --key=value.",
+        allow_abbrev=False,
+    )
+    add_arguments(parser)
+    args = _recbole_arguments(parser)
+    given = dict(word[2:].split("=", 1) for word in sys.argv[1:])
+    with own_command():
+        return tune(args, args.config_files, given)
+
+
 ALWAYS = "With --traceback (any command) or RECBOLE_ALKD_TRACEBACK=1 an error shows where it came up."
 # Commands whose settings RecBole reads from sys.argv by itself.
-RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label}
+RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label, "tune": _tune}
 # Commands that work where RecBole is not installed.
 SERVING_COMMANDS = ("export", "recommend", "explain", "update", "serve", "mcp")
 
@@ -188,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="train and evaluate (RecBole's arguments)", add_help=False)
     commands.add_parser("select", help="select sessions for labelling, without any LLM", add_help=False)
+    commands.add_parser("tune", help="search settings on validation", add_help=False)
     commands.add_parser(
         "label",
         help="label the selected sessions without distilling, or say what it would cost",

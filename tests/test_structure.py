@@ -11,7 +11,7 @@ from process import ROOT
 ROOMS = [
     "threads", "files", "settings", "memory", "compat",
     "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling",
-    "learner", "trainer", "serving", "bench", "testing",
+    "learner", "trainer", "serving", "bench", "tune", "testing",
 ]  # fmt: skip
 SEE_EVERYTHING = {
     "__init__",
@@ -36,6 +36,7 @@ HEAVY = {
     "safetensors",
     "wandb",
     "mcp",
+    "optuna",
 }
 TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
 MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below

@@ -84,12 +84,10 @@ def prune(root: Path, keep: int | None, older_than: float | None, dry_run: bool 
     for place, run in enumerate(find_runs(root)):
         if (keep is not None and place < keep) or (older_than is not None and run.time > before):
             continue
-        stores = [file.name for file in _files(run.path) if file.name.endswith(_STORES)]
-        if run.state == "running" or stores:
-            yield (
-                f"left alone: {run.path} "
-                f"({'it is running' if run.state == 'running' else f'it holds {stores[0]}'})"
-            )
+        store = holds_labels(run.path)
+        if run.state == "running" or store:
+            why = "it is running" if run.state == "running" else f"it holds {store}"
+            yield f"left alone: {run.path} ({why})"
             continue
         yield _delete(run.path, dry_run)
         for extra in (
@@ -110,6 +108,11 @@ def prune(root: Path, keep: int | None, older_than: float | None, dry_run: bool 
         for path in sorted(root.rglob(f".*{PART}")):
             if path.is_file() and path.stat().st_mtime <= before:
                 yield _delete(path, dry_run)
+
+
+def holds_labels(folder: Path) -> str | None:
+    """The name of a file below ``folder`` that may hold labels, or None."""
+    return next((file.name for file in _files(folder) if file.name.endswith(_STORES)), None)
 
 
 def add_runs_command(commands: Any) -> None:
