@@ -189,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _serve(words)
     from recbole_alkd.bench.cli import add_bench_command
     from recbole_alkd.data.cli import add_import_command, add_sessions_command
+    from recbole_alkd.doctor import add_doctor_command
     from recbole_alkd.labels.cli import add_store_command
     from recbole_alkd.listing import add_settings_command, versions
     from recbole_alkd.serving.cli import add_serving_commands
@@ -217,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_store_command(commands)
     add_settings_command(commands)
     add_runs_command(commands)
+    add_doctor_command(commands)
     add_serving_commands(commands)
     sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
     args = parser.parse_args([word for word in words if word != "--traceback"])

@@ -16,7 +16,7 @@ ROOMS = [
 SEE_EVERYTHING = {
     "__init__",
     "moved",
-    "checks",
+    "checks", "doctor",
     "door",
     "listing",
     "reference",

@@ -7,7 +7,7 @@ the RecBole line it cures and does nothing where that line is already fine.
 
 from __future__ import annotations
 
-from recbole_alkd.compat import checkpoints, libraries, running, saved_data
+from recbole_alkd.compat import checkpoints, libraries, running, saved_data, searching
 from recbole_alkd.compat.trust import trusted_loads as trusted_loads
 from recbole_alkd.files import load_checkpoint as load_checkpoint
 from recbole_alkd.files import save_checkpoint as save_checkpoint
@@ -30,7 +30,8 @@ def apply() -> None:
     running.download_in_one_process()
     running.folders_of_several_runs()
     running.use_gpu_decides()
-    running.search_files_are_data()
+    searching.search_files_are_data()
+    searching.hyperopt_of_today()
     saved_data.saved_data_on_trust_alone()
     running.metrics_of_whole_lists()
     running.scores_in_blocks()

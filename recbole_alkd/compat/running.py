@@ -8,7 +8,6 @@ from typing import Any
 from recbole_alkd.compat.replacing import replace_everywhere
 from recbole_alkd.memory import rows_at_once
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.text import read_search_file
 
 
 def download_in_one_process() -> None:
@@ -62,18 +61,6 @@ def use_gpu_decides() -> None:
             self.final_config_dict["device"] = torch.device("cpu")
 
     Config._init_device = _init_device
-
-
-def search_files_are_data() -> None:
-    """hyper_tuning.py:239 evaluates the lists of a search file (NAME choice [..],
-    NAME uniform low,high) as Python."""
-    from recbole.trainer import HyperTuning
-
-    def _build_space_from_file(file: str) -> Any:
-        return HyperTuning._build_space_from_dict(read_search_file(file))
-
-    _build_space_from_file.__doc__ = HyperTuning._build_space_from_file.__doc__
-    HyperTuning._build_space_from_file = staticmethod(_build_space_from_file)
 
 
 def metrics_of_whole_lists() -> None:

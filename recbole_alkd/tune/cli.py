@@ -22,14 +22,38 @@ from recbole_alkd.tune.trial import STAGES, Search
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of ``tune`` beside RecBole's own."""
     parser.add_argument("--model", "-m", default="ALKDRec", help="model name (default: ALKDRec)")
-    parser.add_argument("--space", required=True, metavar="FILE", help="what to try: YAML, or RecBole's search file")
-    parser.add_argument("--trials", type=int, default=20, metavar="N", help="trials in all, earlier starts' among them (%(default)s)")
-    parser.add_argument("--stage", choices=STAGES, default="distilled", help="of ALKDRec: whose score counts (%(default)s)")
-    parser.add_argument("--sampler", choices=SAMPLERS, default="tpe", help="how settings are chosen (%(default)s)")
+    parser.add_argument(
+        "--space", required=True, metavar="FILE", help="what to try: YAML, or RecBole's search file"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        metavar="N",
+        help="trials in all, earlier starts' among them (%(default)s)",
+    )
+    parser.add_argument(
+        "--stage", choices=STAGES, default="distilled", help="of ALKDRec: whose score counts (%(default)s)"
+    )
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, default="tpe", help="how settings are chosen (%(default)s)"
+    )
     parser.add_argument("--no-prune", action="store_true", help="train every trial to its end")
-    parser.add_argument("--hours", type=float, default=None, metavar="H", help="begin no trial later than this")
-    parser.add_argument("--out", type=Path, default=None, metavar="FOLDER", help="of the search (default: below checkpoint_dir)")
-    parser.add_argument("--may-pay", action="store_true", help="allow a teacher that costs: every trial may ask for its own labels")
+    parser.add_argument(
+        "--hours", type=float, default=None, metavar="H", help="begin no trial later than this"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="of the search (default: below checkpoint_dir)",
+    )
+    parser.add_argument(
+        "--may-pay",
+        action="store_true",
+        help="allow a teacher that costs: every trial may ask for its own labels",
+    )
 
 
 def tune(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[str, Any]) -> int | None:
@@ -58,7 +82,11 @@ def tune(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[s
         str(config["valid_metric"]), bool(config["valid_metric_bigger"]), int(config["seed"]),
     )  # fmt: skip
     plan.check()
-    given = {key: value for key, value in config.external_config_dict.items() if key not in ("model", "dataset", "config_files")}
+    given = {
+        key: value
+        for key, value in config.external_config_dict.items()
+        if key not in ("model", "dataset", "config_files")
+    }
     identity = identity_of(search, space, plan.metric, given)
     name = f"{config['model']}-{config['dataset']}-{settings_hash({'search': identity})}"
     folder = args.out or Path(config["checkpoint_dir"]) / "tune" / name
@@ -73,10 +101,12 @@ def tune(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[s
     if values is None or best is None:
         print(f"no trial was finished; {folder / TABLE} says why")
         return 1
-    print(f"best on validation: trial {best.number + 1}, {plan.metric} {best.value:.4f}; every trial: {folder / TABLE}")
+    print(f"best on validation: trial {best.number + 1}, {plan.metric} {best.value:.4f}")
+    print(f"every trial: {folder / TABLE}")
     if (folder / f"{PICTURE}.png").exists():
         print(f"picture: {folder / PICTURE}.png")
-    print("It was chosen by this score, so it looks better there than it is. No trial has looked at the test part; a run does:")
+    print("It was chosen by this score, so it looks better there than it is.")
+    print("No trial has looked at the test part; a run does:")
     print(f"  {_command(args, files, settings, folder / BEST)}")
     return None
 
@@ -88,12 +118,14 @@ def _check_cost(config: Any, args: argparse.Namespace) -> None:
     if args.stage != "distilled" or args.may_pay or teachers.get(name).instant or name == "local":
         return
     raise AlkdError(
-        f"llm_teacher: {name!r} may cost, and each of {args.trials} trials may ask for labels of its own (those in the store are "
-        "never asked for again); allowed: --may-pay, or --stage student"
+        f"llm_teacher: {name!r} may cost, and each of {args.trials} trials may ask for labels of its own "
+        "(those in the store are never asked for again); allowed: --may-pay, or --stage student"
     )
 
 
-def _command(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[str, Any], best: Path) -> str:
+def _command(
+    args: argparse.Namespace, files: Sequence[str] | None, settings: dict[str, Any], best: Path
+) -> str:
     words = ["recbole-alkd", "run", f"--model={args.model}", f"--dataset={args.dataset}"]
     words += ["--config_files", " ".join([*(files or ()), os.fspath(best)])]
     return shlex.join([*words, *(f"--{key}={value}" for key, value in settings.items())])

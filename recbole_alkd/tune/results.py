@@ -34,7 +34,7 @@ def write_results(study: Study, plan: Plan, folder: Path) -> dict[str, Any] | No
     if best is None:
         return None
     values = values_of(plan.space, best.params)
-    head = f"# trial {best.number + 1} of {len(trials)}: {plan.metric} {best.value:.6g} on validation, by which it was chosen\n"
+    head = f"# trial {best.number + 1} of {len(trials)}: {plan.metric} {best.value:.6g} on validation\n"
     write_whole(folder / BEST, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     if importlib.util.find_spec("matplotlib"):
         draw(trials, plan, folder / PICTURE)
@@ -48,12 +48,23 @@ def _table(trials: list[FrozenTrial], space: Mapping[str, Axis]) -> str:
     for trial in trials:
         seconds = trial.duration.total_seconds() if trial.duration else ""
         score = "" if trial.value is None else trial.value
-        writer.writerow([trial.number + 1, trial.state.name.lower(), score, seconds, *(trial.params.get(key, "") for key in space)])
+        writer.writerow(
+            [
+                trial.number + 1,
+                trial.state.name.lower(),
+                score,
+                seconds,
+                *(trial.params.get(key, "") for key in space),
+            ]
+        )
     return text.getvalue()
 
 
 def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
-    """Score by trial with the best so far, then score by each setting; a trial that was given up is a cross at its last score."""
+    """Score by trial with the best so far, then score by each setting.
+
+    A trial that was given up is a cross at its last score.
+    """
     from matplotlib.figure import Figure
 
     count = 1 + len(plan.space)
@@ -70,7 +81,14 @@ def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
         better = top is None or (trial.value > top if plan.bigger else trial.value < top)
         top = trial.value if better else top
         best.append(top)
-    panels[0].step([trial.number + 1 for trial in done], best, where="post", color="#d9541e", linewidth=1.2, label="best so far")
+    panels[0].step(
+        [trial.number + 1 for trial in done],
+        best,
+        where="post",
+        color="#d9541e",
+        linewidth=1.2,
+        label="best so far",
+    )
     _dots(panels[0], shown, lambda trial: trial.number + 1)
     panels[0].set_xlabel("trial")
     panels[0].legend(frameon=False, fontsize=8)
@@ -90,10 +108,19 @@ def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
 def _score(trial: FrozenTrial) -> float | None:
     if trial.state.name == "COMPLETE":
         return trial.value
-    return next(iter(trial.intermediate_values[last] for last in sorted(trial.intermediate_values, reverse=True)), None)
+    return next(
+        iter(trial.intermediate_values[last] for last in sorted(trial.intermediate_values, reverse=True)),
+        None,
+    )
 
 
 def _dots(panel: Any, trials: list[FrozenTrial], place: Any) -> None:
     for state, mark in (("COMPLETE", "o"), ("PRUNED", "x")):
         chosen = [trial for trial in trials if trial.state.name == state and place(trial) is not None]
-        panel.plot([place(trial) for trial in chosen], [_score(trial) for trial in chosen], mark, color="#2f7ed8", markersize=5)
+        panel.plot(
+            [place(trial) for trial in chosen],
+            [_score(trial) for trial in chosen],
+            mark,
+            color="#2f7ed8",
+            markersize=5,
+        )

@@ -1,4 +1,4 @@
-"""What is searched: values or a range for each setting, read from a file and checked before anything is trained."""
+"""What is searched: values or a range for each setting, from a file and checked before the first trial."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from recbole_alkd.settings.text import read_search_file, read_yaml_file
 
 # What decides how a trial is measured, or where it lies: trials that differ in it cannot be compared.
 FIXED = (
-    "model", "dataset", "data_path", "config_files", "seed", "reproducibility", "valid_metric", "valid_metric_bigger",
-    "metrics", "topk", "eval_args", "eval_step", "checkpoint_dir", "stage_cache", "label_store", "alkd_plugins",
-    "use_gpu", "gpu_id", "device", "nproc", "world_size",
+    "model", "dataset", "data_path", "config_files", "seed", "reproducibility", "valid_metric",
+    "valid_metric_bigger", "metrics", "topk", "eval_args", "eval_step", "checkpoint_dir", "stage_cache",
+    "label_store", "alkd_plugins", "use_gpu", "gpu_id", "device", "nproc", "world_size",
 )  # fmt: skip
 _RANGE = ("low", "high", "log", "step")
 
@@ -64,9 +64,10 @@ Axis = Choice | Range
 def read_space(file: str) -> dict[str, Axis]:
     """The space in a file: YAML (``.yaml``, ``.yml``), or RecBole's search file.
 
-    YAML has a list of values, or a mapping of ``low``, ``high`` and, if wanted, ``log: True`` or ``step``, for each
-    setting; integers at both ends give integers. RecBole's lines are ``NAME choice [1,2]``, ``NAME uniform low,high``,
-    ``NAME loguniform low,high`` (of the logarithm) and ``NAME quniform low,high,step``.
+    YAML has a list of values, or a mapping of ``low``, ``high`` and, if wanted, ``log: True`` or ``step``,
+    for each setting; integers at both ends give integers. RecBole's lines are ``NAME choice [1,2]``,
+    ``NAME uniform low,high``, ``NAME loguniform low,high`` (of the logarithm) and
+    ``NAME quniform low,high,step``.
 
     Raises:
         AlkdError: a file that cannot be read, or holds something else.
@@ -80,7 +81,9 @@ def read_space(file: str) -> dict[str, Axis]:
     else:
         content = read_yaml_file(Path(file), f"--space {file!r}")
         if not isinstance(content, dict):
-            raise AlkdError(f"--space {file!r}: a mapping of settings is expected, such as learning_rate: [0.001, 0.01]")
+            raise AlkdError(
+                f"--space {file!r}: a mapping of settings is expected, such as learning_rate: [0.001, 0.01]"
+            )
         space = {str(key): _axis(f"--space {file!r}: {key}", value) for key, value in content.items()}
     if not space:
         raise AlkdError(f"--space {file!r} names no setting; allowed: at least one")
@@ -94,19 +97,25 @@ def check_space(space: Mapping[str, Axis], known: Collection[str], given: Collec
         known: every key that the run reads. given: those that the command line fixes.
 
     Raises:
-        AlkdError: a setting that nobody reads, that is given on the command line too, or that decides how a trial is
-            measured; a value that the setting cannot take.
+        AlkdError: a setting that nobody reads, that is given on the command line too, or that decides how a
+            trial is measured; a value that the setting cannot take.
     """
     for key, axis in space.items():
         spec = spec_of(key) or SPECS.get(key)
         if spec is None and key not in known:
             raise AlkdError(f"--space: {key}: no such setting{hint(key, list(known))}")
         if key in FIXED:
-            raise AlkdError(f"--space: {key} is the same in every trial, else they cannot be compared; leave it out")
+            raise AlkdError(
+                f"--space: {key} is the same in every trial, else they cannot be compared; leave it out"
+            )
         if key in given:
             raise AlkdError(f"--space: {key} is also given as --{key}=...; give one of the two")
         if spec is not None:
-            ends = axis.values if isinstance(axis, Choice) else tuple(_number(axis, end) for end in (axis.low, axis.high))
+            ends = (
+                axis.values
+                if isinstance(axis, Choice)
+                else tuple(_number(axis, end) for end in (axis.low, axis.high))
+            )
             for value in ends:
                 spec.checked(f"--space: {key}", value)
 
@@ -134,9 +143,14 @@ def _of_recbole(space: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[tuple[
             if kind == "loguniform":
                 if max(low, high) > 700:
                     too_large = f"e^{max(low, high):g} is too large"
-                    raise AlkdError(f"--space: {key}: loguniform has the logarithms of the ends, and {too_large}")
+                    raise AlkdError(
+                        f"--space: {key}: loguniform has the logarithms of the ends, and {too_large}"
+                    )
                 low, high = math.exp(low), math.exp(high)
-            yield key, _range(f"--space: {key}", low, high, kind == "loguniform", step[0] if step else None, False)
+            yield (
+                key,
+                _range(f"--space: {key}", low, high, kind == "loguniform", step[0] if step else None, False),
+            )
 
 
 def _axis(place: str, value: Any) -> Axis:
@@ -156,16 +170,24 @@ def _axis(place: str, value: Any) -> Axis:
 def _choice(place: str, values: list[Any]) -> Choice:
     axis = Choice(tuple(values))
     if not values or len(set(axis.labels)) < len(values):
-        raise AlkdError(f"{place}: {values!r} is not allowed; allowed: a list of values, all different, at least one")
+        raise AlkdError(
+            f"{place}: {values!r} is not allowed; allowed: a list of values, all different, at least one"
+        )
     return axis
 
 
 def _range(place: str, low: float, high: float, log: bool, step: float | None, whole: bool) -> Range:
     finite = all(math.isfinite(end) for end in (low, high))
-    if not finite or not low < high or (log and (low <= 0 or step)) or (step is not None and not 0 < step <= high - low):
+    if (
+        not finite
+        or not low < high
+        or (log and (low <= 0 or step))
+        or (step is not None and not 0 < step <= high - low)
+    ):
+        steps = "" if step is None else f" in steps of {step:g}"
         raise AlkdError(
-            f"{place}: {low:g} to {high:g}{f' in steps of {step:g}' if step is not None else ''} is not allowed; allowed: "
-            "low < high, both finite; above 0 and without step for a logarithm; a step above 0 that fits between them"
+            f"{place}: {low:g} to {high:g}{steps} is not allowed; allowed: low < high, both finite; "
+            "above 0 and without step for a logarithm; a step above 0 that fits between them"
         )
     return Range(low, high, log, step, whole)
 

@@ -1,6 +1,7 @@
-"""The search: trials one after another, kept in a file, so that a killed search resumes and several processes share one.
+"""The search: trials one after another, kept in a file.
 
-Optuna chooses what is tried and decides which trial is given up early; this module gives it trials and keeps the books.
+A killed search resumes, and several processes share one. Optuna chooses what is tried and decides which
+trial is given up early; this module gives it trials and keeps the books.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
-from recbole_alkd.trainer.report import settings_in_words
+from recbole_alkd.trainer.report_words import settings_in_words
 from recbole_alkd.tune.space import Axis, Choice, combinations
 from recbole_alkd.tune.trial import DivergedError, Search, run_trial
 
@@ -38,7 +39,8 @@ class Plan:
         space: what is tried. trials: how many are finished in the end, those of earlier starts among them.
         sampler: one of ``SAMPLERS``. prune: whether a trial below the median of the others is given up.
         seconds: no trial begins later than that after the start; None: no limit.
-        metric, bigger: what is compared, and whether more of it is better. seed: of the run and of the search.
+        metric, bigger: what is compared, and whether more of it is better.
+        seed: of the run and of the search.
     """
 
     space: Mapping[str, Axis]
@@ -54,9 +56,13 @@ class Plan:
         """AlkdError where the space has fewer trials than are asked for, or a grid has no end."""
         count = combinations(self.space)
         if self.sampler == "grid" and count is None:
-            raise AlkdError("--sampler grid: a range without step has no grid; allowed: lists of values, or ranges with a step")
+            raise AlkdError(
+                "--sampler grid: a range without step has no grid; allowed: lists, or ranges with a step"
+            )
         if count is not None and self.trials > count:
-            raise AlkdError(f"--trials: {self.trials} is more than the {count} in the space; allowed: 1 to {count}")
+            raise AlkdError(
+                f"--trials: {self.trials} is more than the {count} in the space; allowed: 1 to {count}"
+            )
 
 
 def import_optuna() -> Any:
@@ -64,12 +70,16 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise AlkdError("tune needs optuna, which is not installed: pip install 'recbole_alkd[tune]'") from None
+        raise AlkdError(
+            "tune needs optuna, which is not installed: pip install 'recbole_alkd[tune]'"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
 
-def run_search(search: Search, plan: Plan, folder: Path, identity: str, say: Callable[[str], None] = print) -> Study:
+def run_search(
+    search: Search, plan: Plan, folder: Path, identity: str, say: Callable[[str], None] = print
+) -> Study:
     """Make the trials of ``plan`` that ``folder`` does not have yet.
 
     Args:
@@ -85,16 +95,24 @@ def run_search(search: Search, plan: Plan, folder: Path, identity: str, say: Cal
     optuna = import_optuna()
     folder.mkdir(parents=True, exist_ok=True)
     with _worker(folder) as number:
-        with open(folder / ".open.lock", "w", encoding="utf-8") as handle:  # of two that begin at once, one makes the file
+        with open(
+            folder / ".open.lock", "w", encoding="utf-8"
+        ) as handle:  # of two that begin at once, one makes the file
             fcntl.flock(handle, fcntl.LOCK_EX)
             study = _open(optuna, plan, folder, identity)
         _take_up(optuna, study, folder, number, say)
         finished = _count(study)
         study.sampler = _sampler(optuna, plan, stage_seed(plan.seed, "tune", finished, number))
         began = time.monotonic()
-        while _count(study) < plan.trials and (plan.seconds is None or time.monotonic() - began < plan.seconds):
+        while _count(study) < plan.trials and (
+            plan.seconds is None or time.monotonic() - began < plan.seconds
+        ):
             # one at a time: the count above also has the trials of other processes
-            study.optimize(lambda trial: _try(optuna, study, trial, search, plan, number), n_trials=1, catch=(DivergedError,))
+            study.optimize(
+                lambda trial: _try(optuna, study, trial, search, plan, number),
+                n_trials=1,
+                catch=(DivergedError,),
+            )
             say(_line(study, plan, study.get_trials(deepcopy=False), number))
     return study
 
@@ -146,7 +164,9 @@ def _line(study: Study, plan: Plan, trials: list[FrozenTrial], worker: int) -> s
     end = ends.get(trial.state.name) or f"{plan.metric} {trial.value:.4f}"
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     words = settings_in_words(values_of(plan.space, trial.params))
-    line = f"trial {trial.number + 1} ({_count(study)} of {plan.trials} done): {words}: {end}, {seconds:.1f} s"
+    line = (
+        f"trial {trial.number + 1} ({_count(study)} of {plan.trials} done): {words}: {end}, {seconds:.1f} s"
+    )
     best = best_trial(study)
     return line + (f"; best so far {best.value:.4f} (trial {best.number + 1})" if best else "")
 
@@ -162,7 +182,8 @@ def _suggest(trial: Trial, key: str, axis: Axis) -> Any:
 def _count(study: Study) -> int:
     """Trials that count: finished, given up, diverged; not those that were interrupted and are made again."""
     return sum(
-        trial.state.is_finished() and (trial.state.name != "FAIL" or str(trial.user_attrs.get(_LEFT, "")).startswith("diverged"))
+        trial.state.is_finished()
+        and (trial.state.name != "FAIL" or str(trial.user_attrs.get(_LEFT, "")).startswith("diverged"))
         for trial in study.get_trials(deepcopy=False)
     )
 
@@ -179,18 +200,23 @@ def _open(optuna: Any, plan: Plan, folder: Path, identity: str) -> Study:
             storage=storage,
             study_name="search",
             direction="maximize" if plan.bigger else "minimize",
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4) if plan.prune else optuna.pruners.NopPruner(),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4)
+            if plan.prune
+            else optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
     except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise AlkdError(f"--out: {os.fspath(folder / STUDY)!r} cannot be read as a search ({reason}); give another folder") from None
+        raise AlkdError(
+            f"--out: {os.fspath(folder / STUDY)!r} cannot be read as a search ({reason}); give another folder"
+        ) from None
     known = study.user_attrs.get("search")
     if known is None:
         study.set_user_attr("search", identity)
     elif known != identity:
         raise AlkdError(
-            f"--out: {os.fspath(folder)!r} has the trials of another search (other settings, space or data); give another folder"
+            f"--out: {os.fspath(folder)!r} has the trials of another search (other settings, space or data); "
+            "give another folder"
         )
     return study
 
@@ -199,7 +225,9 @@ def _sampler(optuna: Any, plan: Plan, seed: int) -> Any:
     if plan.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if plan.sampler == "grid":
-        return optuna.samplers.GridSampler({key: list(_points(axis)) for key, axis in plan.space.items()}, seed=plan.seed)
+        return optuna.samplers.GridSampler(
+            {key: list(_points(axis)) for key, axis in plan.space.items()}, seed=plan.seed
+        )
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=min(10, max(3, plan.trials // 3)))
 
 
@@ -262,7 +290,7 @@ def _take_up(optuna: Any, study: Study, folder: Path, mine: int, say: Callable[[
 def identity_of(search: Search, space: Mapping[str, Axis], metric: str, given: Mapping[str, Any]) -> str:
     """What makes a search this one: model, data, settings, space, metric. A resumed start has the same."""
     facts = {
-        "model": search.model, "dataset": search.dataset, "stage": search.stage, "metric": metric, "given": given,
-        "space": {key: str(axis) for key, axis in space.items()},
+        "model": search.model, "dataset": search.dataset, "stage": search.stage, "metric": metric,
+        "given": given, "space": {key: str(axis) for key, axis in space.items()},
     }  # fmt: skip
     return json.dumps(facts, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""One trial of a search: a run up to the stage that is searched, scored on validation. The test part is not looked at."""
+"""One trial of a search: a run up to the stage that is searched, scored on validation, never on test."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ class DivergedError(Exception):
     """A trial whose loss is no number: its settings do not work, others may."""
 
 
-def run_trial(search: Search, values: Mapping[str, Any], report: Report, name: str) -> tuple[float, dict[str, float]]:
+def run_trial(
+    search: Search, values: Mapping[str, Any], report: Report, name: str
+) -> tuple[float, dict[str, float]]:
     """Train with ``values`` and give the best score on validation, and RecBole's metrics there.
 
     Args:
@@ -79,7 +81,9 @@ def _train(search: Search, values: Mapping[str, Any], report: Report) -> tuple[f
     model = get_model(config["model"])(config, train._dataset).to(config["device"])
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     if config["model"] != "ALKDRec":
-        score, result = trainer.fit(train, valid, verbose=False, saved=False, show_progress=False, callback_fn=report)
+        score, result = trainer.fit(
+            train, valid, verbose=False, saved=False, show_progress=False, callback_fn=report
+        )
         return float(score), {key: float(value) for key, value in result.items()}
     trainer.train_until(search.stage, train, valid, verbose=False, callback_fn=report)
     run = trainer.run

@@ -1,4 +1,4 @@
-"""``recbole-alkd tune``: trials end with scores, a killed search resumes, processes share one, and the best settings run."""
+"""``recbole-alkd tune``: trials end with scores, a killed search resumes, processes share one."""
 
 from __future__ import annotations
 
@@ -22,25 +22,29 @@ pytest.importorskip("optuna")
 SMALL = [
     "--benchmark_filename=[train,valid,test]", "--USER_ID_FIELD=session_id", "--ITEM_ID_FIELD=item_id",
     "--load_col={inter: [session_id, item_id_list, item_id]}", "--alias_of_item_id=[item_id_list]",
-    "--MAX_ITEM_LIST_LENGTH=6", "--train_neg_sample_args=~", "--train_batch_size=16", "--use_gpu=False", "--epochs=2",
-    "--eval_args={split: {RS: [0.6, 0.2, 0.2]}, order: TO, group_by: none, mode: full}", "--show_progress=False",
-    "--item_text=~",
+    "--MAX_ITEM_LIST_LENGTH=6", "--train_neg_sample_args=~", "--train_batch_size=16", "--use_gpu=False",
+    "--epochs=2",     "--eval_args={split: {RS: [0.6, 0.2, 0.2]}, order: TO, group_by: none, mode: full}",
+    "--show_progress=False", "--item_text=~",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def place(tmp_path):
     write_benchmark(tmp_path / "data")
-    (tmp_path / "space.yaml").write_text("learning_rate: [0.001, 0.003, 0.01, 0.03, 0.1]\ntrain_batch_size: [8, 32]\n")
+    (tmp_path / "space.yaml").write_text(
+        "learning_rate: [0.001, 0.003, 0.01, 0.03, 0.1]\ntrain_batch_size: [8, 32]\n"
+    )
     return tmp_path
 
 
 def words_of(*more, model="GRU4Rec", batch=False):
     given = {word.split("=")[0] for word in more}
-    small = [word for word in SMALL if (batch or "batch_size" not in word) and word.split("=")[0] not in given]
+    small = [
+        word for word in SMALL if (batch or "batch_size" not in word) and word.split("=")[0] not in given
+    ]
     return [
-        "-m", "recbole_alkd.cli", "tune", f"--model={model}", f"--dataset={NAME}", "--data_path=data", "--space=space.yaml",
-        "--out=search", *small, *more,
+        "-m", "recbole_alkd.cli", "tune", f"--model={model}", f"--dataset={NAME}", "--data_path=data",
+        "--space=space.yaml", "--out=search", *small, *more,
     ]  # fmt: skip
 
 
@@ -57,21 +61,34 @@ def test_a_search_of_a_model_of_recboles_and_its_best_settings(place):
     assert all(float(row["score"]) > 0 for row in finished)
     top = max(finished, key=lambda row: float(row["score"]))
     best = yaml.safe_load((place / "search" / "best.yaml").read_text())
-    assert {key: str(value) for key, value in best.items()} == {key: top[key] for key in ("learning_rate", "train_batch_size")}
+    assert {key: str(value) for key, value in best.items()} == {
+        key: top[key] for key in ("learning_rate", "train_batch_size")
+    }
     assert f"MRR@10 {float(top['score']):.4f}" in done.stdout
     assert (place / "search" / "search.svg").read_text().startswith("<?xml")
     assert not list((place / "saved").glob("*.pth")), "a trial leaves no checkpoint"
     command = done.stdout.splitlines()[-1].split("recbole-alkd ")[1]
     again = run(["-m", "recbole_alkd.cli", *shlex.split(command)], place)
     assert again.returncode == 0, again.stderr
-    assert f"{float(top['score']):.4f}" in (again.stdout + again.stderr), "the run has the trial's score on validation"
+    assert f"{float(top['score']):.4f}" in (again.stdout + again.stderr), (
+        "the run has the trial's score on validation"
+    )
 
 
 def test_trials_of_alkdrec_share_the_teacher_recommender_and_leave_no_folder(place):
     (place / "space.yaml").write_text("kd_weight: [0.1, 1.0, 3.0]\n")
-    words = ["--llm_teacher=recommender", "--budget_labels=4", "--llm_candidates=8", "--llm_top_n=3", "--lora=False"]
+    words = [
+        "--llm_teacher=recommender",
+        "--budget_labels=4",
+        "--llm_candidates=8",
+        "--llm_top_n=3",
+        "--lora=False",
+    ]
     words += ["--checkpoint_dir=saved", "--trials=3"]
-    done = run(words_of(*words, "--student_model=GRU4Rec", "--teacher_model=GRU4Rec", model="ALKDRec", batch=True), place)
+    done = run(
+        words_of(*words, "--student_model=GRU4Rec", "--teacher_model=GRU4Rec", model="ALKDRec", batch=True),
+        place,
+    )
     assert done.returncode == 0, done.stderr
     assert sum(row["state"] == "complete" for row in table(place)) >= 1 and len(table(place)) == 3
     names = [path.name for path in (place / "saved" / "stages").iterdir() if path.is_dir()]
@@ -92,7 +109,9 @@ def test_a_second_start_has_the_first_ones_trials_and_another_search_is_refused(
 
 def test_a_killed_trial_is_made_again(place):
     words = [sys.executable, *words_of("--trials=3", "--epochs=150", "--stopping_step=150", "--no-prune")]
-    process = subprocess.Popen(words, cwd=place, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, cwd=place, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     file = place / "search" / "study.db"
     query = "select count(*) from trials join trial_params using (trial_id) where state = 'RUNNING'"
@@ -121,7 +140,9 @@ def test_a_killed_trial_is_made_again(place):
 def test_two_processes_share_a_search(place):
     words = [sys.executable, *words_of("--trials=6", "--no-prune", "--sampler=grid")]
     both = [
-        subprocess.Popen(words, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            words, cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for _ in range(2)
     ]
     ends = [process.communicate(timeout=300) for process in both]
@@ -146,7 +167,13 @@ def test_what_cannot_work_ends_before_the_first_trial(place):
 
 def test_a_teacher_that_costs_is_not_asked_by_many_trials_without_a_word(place):
     (place / "space.yaml").write_text("kd_weight: [0.1, 1.0]\n")
-    words = ["--llm_teacher=api", "--llm_model=m", "--llm_base_url=http://127.0.0.1:9", "--trials=2", "--budget_usd=~"]
+    words = [
+        "--llm_teacher=api",
+        "--llm_model=m",
+        "--llm_base_url=http://127.0.0.1:9",
+        "--trials=2",
+        "--budget_usd=~",
+    ]
     done = run(words_of(*words, model="ALKDRec", batch=True), place, OPENAI_API_KEY="k")
     assert done.returncode == 2 and "--may-pay" in done.stderr, done.stderr
 

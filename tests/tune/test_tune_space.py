@@ -33,7 +33,12 @@ def test_yaml_has_lists_and_ranges(tmp_path):
 
 
 def test_a_search_file_of_recboles(tmp_path):
-    lines = ["learning_rate loguniform -8,-2", "embedding_size choice [8, 16]", "dropout quniform 0,0.4,0.2", "x uniform 0,1"]
+    lines = [
+        "learning_rate loguniform -8,-2",
+        "embedding_size choice [8, 16]",
+        "dropout quniform 0,0.4,0.2",
+        "x uniform 0,1",
+    ]
     space = space_of(tmp_path, "\n".join(lines), "a.hyper")
     assert space["learning_rate"] == Range(math.exp(-8), math.exp(-2), log=True)
     assert space["embedding_size"] == Choice((8, 16))
