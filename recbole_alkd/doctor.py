@@ -95,10 +95,9 @@ def _devices() -> Iterator[Finding]:
         bf16 = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16"
         yield Finding(GOOD, f"GPU {number}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {bf16}")
     four = importlib.util.find_spec("bitsandbytes") is not None
-    yield Finding(
-        GOOD if four else NOTE, "4-bit weights", "bitsandbytes is there" if four else "bitsandbytes is not installed",
-        "" if four else "pip install bitsandbytes, for LLMs that do not fit otherwise",
-    )  # fmt: skip
+    words = "bitsandbytes is there" if four else "bitsandbytes is not installed"
+    mend = "" if four else "pip install bitsandbytes, for LLMs that do not fit otherwise"
+    yield Finding(GOOD if four else NOTE, "4-bit weights", words, mend)
 
 
 def _models() -> Iterator[Finding]:
@@ -201,7 +200,7 @@ def add_doctor_command(commands: Any) -> None:
         "doctor",
         help="say what is installed, what runs here, and what to do about what does not",
         description="Say what is installed, what runs here, and what to do about what does not. Nothing is "
-        "changed, downloaded or sent. The exit code is 1 where something is missing that nothing runs without.",
+        "changed, downloaded or sent. The exit code is 1 where something that every run needs is missing.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=_doctor)
