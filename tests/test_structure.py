@@ -90,3 +90,39 @@ def test_nothing_is_evaluated_or_unpickled(path):
             called = ast.unparse(node.func)
             unsafe = called in {"eval", "exec", "pickle.load", "pickle.loads", "torch.load"}
             assert not unsafe or "weights_only=True" in ast.unparse(node)
+
+
+def imported_by(path):
+    """The modules of this package that a module imports anywhere: in functions and for types too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def circles(graph):
+    """Groups of modules that reach each other: what is left when all without a way in or out are
+    taken away."""
+    graph = {name: set(others) for name, others in graph.items()}
+    while ends := {
+        name for name, others in graph.items() if not others or not any(name in of for of in graph.values())
+    }:
+        graph = {name: others - ends for name, others in graph.items() if name not in ends}
+    return graph
+
+
+def test_no_imports_go_in_a_circle():
+    named = {".".join(("recbole_alkd", *p.relative_to(PACKAGE).with_suffix("").parts)): p for p in MODULES}
+    named = {name.removesuffix(".__init__"): path for name, path in named.items()}
+    graph = {
+        name: {other for other in imported_by(path) & named.keys() if not f"{name}.".startswith(f"{other}.")}
+        for name, path in named.items()
+    }
+    assert len(graph) == len(MODULES) and sum(map(len, graph.values())) > 2 * len(graph), (
+        "the imports were not read"
+    )
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {"b": {"c"}, "c": {"b"}}
+    assert circles(graph) == {}

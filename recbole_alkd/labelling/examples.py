@@ -8,21 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
 from recbole_alkd.labelling.candidates import cross_fitted_lists, insert_target, prefix_examples
 from recbole_alkd.labelling.folds import Folds
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LoraExample
 
-if TYPE_CHECKING:
-    from recbole_alkd.labelling.training_rows import TrainingRows
-
 _JUDGED = 50  # held-out examples that an adapter is judged by, at most
 _DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
+
+
+class ExampleRows(Protocol):
+    """What examples need of training rows (``TrainingRows``), as they name it."""
+
+    dataset: Any
+    settings: Settings
+    item_field: str
+    uid_field: str
+    tokens: np.ndarray
 
 
 class LoraExamples:
@@ -35,7 +43,7 @@ class LoraExamples:
 
     shown: ClassVar[int | None] = None
 
-    def __init__(self, rows: TrainingRows, folds: Folds) -> None:
+    def __init__(self, rows: ExampleRows, folds: Folds) -> None:
         self._rows, self._folds = rows, folds
 
     @cached_property

@@ -21,7 +21,6 @@ from torch import nn
 from tqdm import tqdm
 
 from recbole_alkd.compat import save_checkpoint
-from recbole_alkd.learner.base import StageTask
 from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.learner.descent import Descent, RunningStage, diverged
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
@@ -36,6 +35,7 @@ from recbole_alkd.learner.progress import (
 )
 from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
+from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.settings.error import AlkdError, during
 

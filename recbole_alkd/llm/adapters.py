@@ -8,6 +8,7 @@ that (a LoRA adapter of ours, likelihoods without it) speaks of one and the same
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,8 @@ def first_line(error: BaseException) -> str:
     a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1]).rstrip(".")
+
+
+def without_adapter(model: Any) -> AbstractContextManager[Any]:
+    """Inside of it ``model`` computes as the LM without an adapter."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()

@@ -13,15 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from recbole_alkd.model.view import Backbone
 from recbole_alkd.settings.groups import TrainingSettings
-
-if TYPE_CHECKING:
-    from recbole_alkd.model.backbone import Backbone
 
 
 class SampledSoftmax:
@@ -43,13 +41,8 @@ class SampledSoftmax:
     def __init__(
         self, view: Backbone, settings: TrainingSettings, targets: Tensor, n_items: int, sparse: bool
     ) -> None:
-        self.view, self.settings, self.targets, self.n_items, self.sparse = (
-            view,
-            settings,
-            targets,
-            n_items,
-            sparse,
-        )
+        self.view, self.settings, self.targets = view, settings, targets
+        self.n_items, self.sparse = n_items, sparse
         frequency = torch.bincount(targets, minlength=n_items) / len(targets)
         uniform = settings.softmax_uniform
         self.log_q = ((1 - uniform) * frequency + uniform / (n_items - 1)).log()

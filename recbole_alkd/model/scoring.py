@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from torch import Tensor
 
 from recbole_alkd.files import write_npz
 from recbole_alkd.memory import rows_at_once
-
-if TYPE_CHECKING:
-    from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.ranks import mean_ranks as mean_ranks
+from recbole_alkd.model.view import Backbone
 
 RANKS = "ranks.npz"
 GROUPS = ("warm", "input_only", "cold")
@@ -29,23 +28,6 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "ndcg": lambda rank: 1 / np.log2(rank + 1),
     "mrr": lambda rank: 1 / rank,
 }
-
-
-def mean_ranks(scores: Tensor, target: Tensor) -> Tensor:
-    """Rank of each row's target among all items, 1 = best; at ties the mean rank, as of a random order of the
-    tied.
-
-    Args:
-        scores: (B, n_items); column 0 is the padding and does not count, -inf is an item that is never
-            recommended.
-        target: (B,) item ids. A target that is -inf itself shares the last places with all others that are.
-
-    Returns:
-        (B,) float64. A score that is not a number counts as -inf.
-    """
-    items = torch.nan_to_num(scores[:, 1:], nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    own = items.gather(1, target.unsqueeze(1) - 1)
-    return (items > own).sum(1).double() + ((items == own).sum(1).double() + 1) / 2
 
 
 @contextmanager

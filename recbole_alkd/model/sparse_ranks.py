@@ -7,22 +7,33 @@ sorted list. Of 43,000 items a session gives a few hundred scores of their own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from recbole_alkd.model.neighbours import PRIOR
 
-if TYPE_CHECKING:
-    from recbole_alkd.model.session_knn import SessionKNN
-
 EDGES = 2**22  # that are looked at together: about 200 MiB
+
+
+class ServedTable(Protocol):
+    """What ranks need of a table (``SessionKNN``): its edges as CSR arrays, popularities, and who speaks."""
+
+    indptr: Tensor
+    indices: Tensor
+    weights: Tensor
+    counts: Tensor
+    n_items: int
+
+    def speaking(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def votes(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 @torch.no_grad()
 def table_ranks(
-    model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool
+    model: ServedTable, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool
 ) -> Tensor:
     """Rank of each row's target among all items but the padding, 1 = best;
     ties share the mean of their ranks.
@@ -47,7 +58,7 @@ def table_ranks(
     return torch.cat(ranks)
 
 
-def _blocks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, ...]:
+def _blocks(model: ServedTable, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, ...]:
     """The rows of a batch, cut where they have ``EDGES`` edges together."""
     row, item = model.speaking(item_seq, item_seq_len)[:2]
     edges = torch.zeros(len(item_seq), dtype=torch.long, device=item.device)
@@ -57,7 +68,7 @@ def _blocks(model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor) -> tuple[
 
 
 def _own_scores(
-    model: SessionKNN, item_seq: Tensor, item_seq_len: Tensor, prior: Tensor, masked: bool
+    model: ServedTable, item_seq: Tensor, item_seq_len: Tensor, prior: Tensor, masked: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores other than the prior: their places in the matrix of rows and items, ascending, and
     the scores."""

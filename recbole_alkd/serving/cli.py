@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.serving.items import folded
 from recbole_alkd.serving.labelled import COLUMNS, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
+from recbole_alkd.serving.named_item import read_item
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
@@ -163,23 +163,6 @@ def read_history(recommender: Recommender, text: str) -> list[str]:
         if any(known):
             return [read_item(recommender, word, "--history") for word in words]
     return [read_item(recommender, part.strip(), "--history") for part in text.split(";") if part.strip()]
-
-
-def read_item(recommender: Recommender, text: str, name: str) -> str:
-    """The id of an item that somebody named by its id or its title, in any case;
-    the only one whose title holds these words."""
-    if recommender.items.number(text):
-        return text
-    matches = recommender.find(text)
-    same = [one for one in matches if folded(one.title) == folded(text)]
-    held = [one for one in matches if folded(text) in folded(one.title)]
-    if same:
-        return same[0].item
-    if len(held) == 1:
-        return held[0].item
-    near = ", ".join(f"{one.title!r} (id {one.item})" for one in matches[:5])
-    hint = f"; did you mean {near}?" if near else ""
-    raise AlkdError(f"{name}: {text[:80]!r} is no item id and no title of one item{hint}")
 
 
 def shown(text: str) -> str:

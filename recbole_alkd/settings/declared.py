@@ -14,6 +14,7 @@ from typing import Any
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.field import NO_DEFAULT, Field
 from recbole_alkd.settings.groups import FIELDS
+from recbole_alkd.settings.recbole_keys import recbole_keys
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,6 @@ class Declared:
             AlkdError: a key that is no name, that this package or RecBole has already, or that another entry
                 has for something else; a spec that is no ``Field``.
         """
-        from recbole_alkd.settings.keys import recbole_keys
-
         for key, spec in settings.items():
             if not isinstance(spec, Field):
                 raise AlkdError(

@@ -12,6 +12,8 @@ from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.settings.groups import Settings
 
+LogMetric = Callable[[str, float, int], None]  # name, value, step
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -111,7 +113,7 @@ class TeacherContext:
     cache: Path
     lora_key: str = ""
     show_progress: bool = False
-    log_metric: Callable[[str, float, int], None] | None = None
+    log_metric: LogMetric | None = None
     device: str = "cpu"
     hint_key: str = ""
     items: frozenset[str] = frozenset()

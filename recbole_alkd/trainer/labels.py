@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from recbole_alkd.data.titles import NoTitlesError, titles_of
 from recbole_alkd.labelling.folds import Folds
@@ -16,21 +17,53 @@ from recbole_alkd.labelling.item_rows import ItemRows
 from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
 from recbole_alkd.labelling.training_rows import Rows, TrainingRows
 from recbole_alkd.labels.ledger import FILE as LEDGER
-from recbole_alkd.learner.base import Lesson
+from recbole_alkd.learner.base import Learner, Lesson
 from recbole_alkd.learner.distillation import control_lists, spoiled_lists
 from recbole_alkd.learner.item_text import ItemText
+from recbole_alkd.learner.outcome import StageOutcome
+from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.learner.stage_task import StageTask
+from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.llm.text_vectors import TFIDF
+from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone, SessionRecommender
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.groups import Settings, TextSettings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import Recordings, check_recordings, read_recordings
+from recbole_alkd.trainer.run_folder import RunFolder
 
 TITLE_NEIGHBOURS = 100  # of an item, from which candidates are taken
 
-if TYPE_CHECKING:
-    from recbole_alkd.trainer.run import Run
+
+class Asking(Protocol):
+    """What labels need of a run (``trainer.run.Run``), as it names it."""
+
+    config: Any
+    settings: Settings
+    model: ALKDRec
+    trainer: StageTrainer
+    train_data: Any
+    rows: TrainingRows
+    folder: RunFolder
+    show_progress: bool
+    learners: dict[str, Learner]
+    outcomes: dict[str, StageOutcome]
+    roles: dict[str, RoleRun]
+
+    @property
+    def train_part(self) -> Any: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def recommender(self) -> Backbone: ...
+
+    def seed(self, *names: object) -> None: ...
+
+    def task(self, name: str, role_run: RoleRun) -> AbstractContextManager[StageTask]: ...
 
 
 class RunLabels:
@@ -40,7 +73,7 @@ class RunLabels:
         lora_report: what LoRA took, or None.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Asking) -> None:
         self._run = run
         self._titles: Mapping[str, str] = {}
         self._rounds: LabelRounds | None = None

@@ -207,8 +207,8 @@ def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int |
 
     service = Service(Served.load(job.bundle, job.teacher, job.verify), job.limits)
     config = uvicorn.Config(
-        service, http=partial(Connection, job.limits), ws="none", lifespan="off", log_config=None,
-        log_level="error",  # type: ignore[arg-type]
+        service, http=partial(Connection, job.limits), ws="none", lifespan="off",  # type: ignore[arg-type]
+        log_config=None, log_level="error",
         access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=int(job.limits.idle),
         timeout_graceful_shutdown=int(job.limits.seconds),
     )  # fmt: skip

@@ -20,7 +20,7 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,12 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.local.judging import expected, judge, seconds_of_one
+from recbole_alkd.teacher.records import LogMetric
 
 if TYPE_CHECKING:
     from recbole_alkd.teacher.local.scorers import Scorer
 
 logger = logging.getLogger(__name__)
-LogMetric = Callable[[str, float, int], None]
 
 
 def train_adapter(
@@ -225,11 +225,6 @@ def read_report(folder: Path) -> dict[str, Any]:
         raise AlkdError(
             f"the adapter in {folder} has no readable {REPORT} ({error}); delete that folder"
         ) from None
-
-
-def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
-    """Inside of it ``model`` computes as the LM without an adapter."""
-    return model.disable_adapter() if hasattr(model, "disable_adapter") else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -20,9 +20,9 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
+from recbole_alkd.teacher.records import LogMetric
 
 if TYPE_CHECKING:
-    from recbole_alkd.teacher.local.lora import LogMetric
     from recbole_alkd.teacher.local.scorers import Scorer
 
 _WARMUP = 0.05  # share of the steps in which the learning rate rises

@@ -27,13 +27,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_alkd.llm.adapters import without_adapter
 from recbole_alkd.llm.likelihood import Tokens, TokenTree, build_tree, log_likelihoods
 from recbole_alkd.llm.model_kind import check_tokens, positions
 from recbole_alkd.llm.reading import read_once
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.teacher.base import Answer, Instance
-from recbole_alkd.teacher.local.lora import without_adapter
 from recbole_alkd.teacher.prompt import Prompt, shown_order, title_of, title_prefix
 
 logger = logging.getLogger(__name__)
