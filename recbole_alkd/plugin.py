@@ -48,6 +48,8 @@ MODELS = {
     "SessionFPMC": "recbole_alkd.model.session_fpmc",
     "SessionSTAMP": "recbole_alkd.model.session_stamp",
     "SessionKNN": "recbole_alkd.model.session_knn",
+    "VSTAN": "recbole_alkd.model.vstan",
+    "SLIST": "recbole_alkd.model.slist",
     "AttMix": "recbole_alkd.model.attmix",
 }
 _registered = False
@@ -86,7 +88,8 @@ def register() -> None:
     from recbole_alkd.trainer.endings import at_end
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
-    recbole.trainer.SessionKNNTrainer = CountingTrainer
+    for counted in ("SessionKNN", "VSTAN", "SLIST"):
+        setattr(recbole.trainer, f"{counted}Trainer", CountingTrainer)
     for model in MODELS:  # the same sessions for all of them
         setattr(recbole.data.dataset, f"{model}Dataset", ALKDRecDataset)
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged;

@@ -15,6 +15,7 @@ from recbole_alkd.files import properties
 from recbole_alkd.model.backbone import view_and_model
 from recbole_alkd.registry import losses, policies, teachers
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS
 from recbole_alkd.settings.nearest import hint
 from recbole_alkd.settings.text import read_yaml
 
@@ -70,6 +71,27 @@ TITLE_ARMS = (
 )
 
 
+# A table of any size that a plan's student asks for is left out: a chain has none.
+CHAIN = {
+    "student_model": "SessionKNN", "student_neighbors": None, "student_bytes": None,
+    "knn_backward": 0, "knn_gap_decay": 0, "knn_decay": 0, "knn_source_exponent": 0,
+}  # fmt: skip
+# LINK as its authors have it: the teacher's scores as they are, nearly all of its softmax
+LINK = {"top": 1000, "scaled": False, "temperature": [0.1, 0.3, 1.0], "weighed": False}
+# Rivals that need no LLM and no titles; validation chooses their settings from the lists in properties/model.
+RIVALS = (
+    Arm("markov", "Markov chain of the first order", "student", CHAIN),
+    Arm("vstan", "VSTAN", "student", {"student_model": "VSTAN"}),
+    Arm("slist", "SLIST", "student", {"student_model": "SLIST"}),
+    Arm(
+        "link",
+        "LINK",
+        "distilled",
+        {"student_model": "SLIST", "kd_loss": "link", "kd_config": {"link": LINK}},
+    ),
+)
+
+
 def permuted(arm: Arm) -> Arm:
     """The control of an arm that looks at titles: every item has the title of another one."""
     settings = {**arm.settings, "item_text_permuted": True}
@@ -110,6 +132,13 @@ ARMS: dict[str, Arm] = {
             {"llm_teacher": "recommender"},
         ),
         Arm("text", "control: TF-IDF of titles", "distilled", {"llm_teacher": "text"}),
+        Arm(
+            "table_teacher",
+            "item neighbours, taught by the teacher recommender",
+            "distilled",
+            {"student_model": "SessionKNN", "kd_loss": {"link": 1, "tr": 1}},
+        ),
+        *RIVALS,
         *(one for arm in TITLE_ARMS for one in (arm, permuted(arm))),
     )
 }
@@ -141,6 +170,27 @@ def find_arm(name: str) -> Arm:
         view_and_model(entry)
         return Arm(name, entry, "student", {"student_model": entry})
     raise AlkdError(f"arms: {name!r} is of no known family; known: {', '.join(FAMILIES)}, as in loss:rd")
+
+
+def llm_free(stage: str, settings: Mapping[str, Any]) -> bool:
+    """Whether an arm knows neither titles nor answers of an LLM: it is trained on sessions,
+    or taught by what is.
+
+    Args:
+        stage: of the arm. settings: of its run, as the plan has them.
+    """
+    if settings.get("item_text") or settings.get("llm_teacher") == "text":
+        return stage in CLOSED_FORM or stage == "teacher"
+    if stage != "distilled" or settings.get("kd_lists") == "target":
+        return True
+    names = settings.get("kd_loss", FIELDS["kd_loss"].default)
+    needs = frozenset().union(
+        *(losses.get(name).needs for name in ([names] if isinstance(names, str) else names))
+    )
+    return (
+        "lists" not in needs
+        or not teachers.get(settings.get("llm_teacher", FIELDS["llm_teacher"].default)).asks_llm
+    )
 
 
 def _loss_settings(name: str) -> dict[str, Any]:

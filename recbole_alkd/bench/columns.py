@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from recbole_alkd.bench.tables import Row, Table
 
 MINUS = "\N{MINUS SIGN}"
-HEADER = ("arm", "verdict", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable")
+HEADER = (
+    "arm", "verdict", "metric", "mean", "std", "difference", "95 % interval", "p (Holm)", "detectable",
+    "against best LLM-free",
+)  # fmt: skip
 COST_HEADER = ("arm", "parameters", "KiB", "labels", "tokens", "USD", "seconds")
 NAN = float("nan")
 
@@ -47,8 +50,9 @@ def cells(row: Row, metric: str) -> list[Cell]:
     std = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
     reference = "reference" if row.is_reference else ""
     name, measured = Cell(row.words, row.words), [_number(values.mean()), _number(std)]
+    best = _against_best(row, metric)
     if comparison is None:
-        return [name, Cell(reference, reference), Cell(metric, metric), *measured, *[Cell("", NAN)] * 4]
+        return [name, Cell(reference, reference), Cell(metric, metric), *measured, *[Cell("", NAN)] * 4, best]
     mark = (
         (comparison.direction if comparison.sure else f"{comparison.direction}-maybe")
         if comparison.sure or comparison.apart
@@ -60,8 +64,21 @@ def cells(row: Row, metric: str) -> list[Cell]:
         name, Cell(comparison.verdict, comparison.verdict, mark if not np.isnan(comparison.p_holm) else ""),
         Cell(metric, metric), *measured,
         Cell(change, comparison.difference), Cell(interval, comparison.low), _p(comparison),
-        _number(comparison.detectable),
+        _number(comparison.detectable), best,
     ]  # fmt: skip
+
+
+def _against_best(row: Row, metric: str) -> Cell:
+    """The difference from the best arm without LLM and titles, with its interval; empty for that arm."""
+    found = row.against_best.get(metric)
+    if found is None:
+        return Cell("", NAN)
+    interval = f"[{signed(found.low)}, {signed(found.high)}]"
+    return Cell(
+        f"{signed(found.difference)}{share(found)} {interval}",
+        found.difference,
+        found.direction if found.apart else "",
+    )
 
 
 def cost_cells(row: Row) -> list[Cell]:

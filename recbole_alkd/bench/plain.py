@@ -35,7 +35,8 @@ def markdown(
             f"## {text(table.dataset)}, {text(table.backbone)} ({table.sessions:,} test sessions, "
             f"{len(plan.seeds)} seeds)"
         )
-        lines += [head, "", *_markdown_table(shown[0])]
+        words = [text(shown[0].words), ""] if shown[0].words else []
+        lines += [head, "", *words, *_markdown_table(shown[0])]
         lines += [f"![{text(name)}](figures/{quote(name)}.png)" for name in names] + [""]
         for sheet in shown[1:]:
             lines += [f"### {sheet.title}", "", sheet.words, "", *_markdown_table(sheet)]

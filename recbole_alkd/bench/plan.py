@@ -54,8 +54,8 @@ SHARED_ONLY = (
 )  # fmt: skip
 # What the benchmark itself gives to each run, and where a plan says so.
 BENCH_ONLY = {
-    "seed": "give seeds", "student_model": "give backbones, or an arm model:NAME", "teacher_model": "give "
-                                                                                                    "backbones",
+    "seed": "give seeds", "student_model": "give backbones, or an arm model:NAME",
+    "teacher_model": "give backbones, or set it for an arm",
     "checkpoint_dir": "runs are kept in the output folder (--out)", "show_progress": "the progress of a run "
                                                                                      "is in its log",
 }  # fmt: skip
@@ -301,7 +301,9 @@ def _check_settings(plan: Plan) -> None:
                 raise AlkdError(f"{where}: {_unknown(key, known, 'setting', listed=False)}")
             if where != "settings" and not where.startswith("datasets") and key in SHARED_ONLY:
                 raise AlkdError(f"{where}: {key} decides what is evaluated and must be the same for all arms")
-            if key in BENCH_ONLY and not (key == "student_model" and where.startswith("arms")):
+            if key in BENCH_ONLY and not (
+                key in ("student_model", "teacher_model") and where.startswith("arms")
+            ):
                 raise AlkdError(f"{where}: {key} is not for a plan to set; {BENCH_ONLY[key]}")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_alkd.bench.arms import Arm
+from recbole_alkd.bench.arms import Arm, llm_free
 from recbole_alkd.bench.columns import (
     COST_HEADER,
     HEADER,
@@ -107,7 +107,7 @@ def _sheets(plan: Plan, table: Table) -> list[Sheet]:
     of targets."""
     pairs = [(row, metric) for metric in plan.metrics for row in table.rows]
     return [
-        Sheet("", "", HEADER, [cells(row, metric) for row, metric in pairs]),
+        Sheet("", table.best_words(), HEADER, [cells(row, metric) for row, metric in pairs]),
         Sheet(
             "What it takes", "Means of one run of each arm, with shared stages and labels in full.",
             COST_HEADER, [cost_cells(row) for row in table.rows],
@@ -129,7 +129,8 @@ def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
             of_arm = {
                 arm.name: {r.task.seed: r for r in mine if r.task.arm.name == arm.name} for arm in plan.arms
             }
-            rows = [_row(plan, arm, of_arm) for arm in plan.arms if of_arm[arm.name]]
+            best = best_llm_free(plan, of_arm)
+            rows = [_row(plan, arm, of_arm, best) for arm in plan.arms if of_arm[arm.name]]
             for metric in plan.metrics:
                 compared = [row for row in rows if metric in row.comparison]
                 for row, p in zip(
@@ -137,37 +138,65 @@ def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
                 ):
                     row.comparison[metric] = replace(row.comparison[metric], p_holm=p)
             if rows:
-                tables.append(Table(dataset, backbone, rows, len(mine[0].test), group_sizes(mine)))
+                tables.append(Table(dataset, backbone, rows, len(mine[0].test), group_sizes(mine), best))
     return tables
 
 
-def _row(plan: Plan, arm: Arm, of_arm: dict[str, dict[int, Result]]) -> Row:
+def best_llm_free(plan: Plan, of_arm: Mapping[str, Mapping[int, Result]]) -> str | None:
+    """The arm without LLM and titles with the highest mean of the first metric over its seeds, on
+    validation."""
+    found = {}
+    for name, runs in of_arm.items():
+        if runs and all(llm_free(run.task.arm.stage, run.task.settings) for run in runs.values()):
+            found[name] = np.mean([gains(run.valid, plan.metrics[0]).mean() for run in runs.values()])
+    return max(found, key=lambda name: found[name], default=None)
+
+
+def _row(plan: Plan, arm: Arm, of_arm: dict[str, dict[int, Result]], best: str | None) -> Row:
     runs, name = of_arm[arm.name], plan.reference_of(arm)
-    reference = of_arm[name] if name else {}
-    seeds = [seed for seed in runs if seed in reference]
-    for seed in seeds:
-        if not np.array_equal(runs[seed].sessions, reference[seed].sessions):
-            raise AlkdError(f"{arm.name} and {name} were evaluated on different sessions (seed {seed})")
-    crossed = all(np.array_equal(runs[seed].sessions, runs[seeds[0]].sessions) for seed in seeds)
-    mine, other = ([run[seed] for seed in seeds] for run in (runs, reference))
+    mine, other, crossed = _paired(arm.name, name, of_arm)
     comparison, groups, test = {}, {}, None
     for metric in plan.metrics:  # the first decides, also how an arm is tested
         rng = np.random.default_rng(stage_seed(0, arm.name, metric))
-        if seeds:
+        if mine:
             ours, theirs = ([gains(run.test, metric) for run in side] for side in (mine, other))
             comparison[metric] = compare(ours, theirs, crossed, rng, test)
             test = comparison[metric].test
         groups[metric] = parts(mine, other, list(runs.values()), metric, crossed, rng)
+    against_best = {}
+    if best not in (None, arm.name):
+        mine, other, crossed = _paired(arm.name, best, of_arm)
+        for metric in plan.metrics if mine else ():
+            rng = np.random.default_rng(stage_seed(0, arm.name, metric, "best"))
+            ours, theirs = ([gains(run.test, metric) for run in side] for side in (mine, other))
+            against_best[metric] = compare(ours, theirs, crossed, rng, "")
     facts = [run.facts for run in runs.values()]
     costs = {key: [fact["cost"][key] for fact in facts] for key in ("labels", "tokens", "usd", "seconds")}
     return Row(
         arm.name, arm.words, arm.base, arm.point, name, plan.reference in (arm.name, arm.base),
         {metric: np.array([gains(run.test,
                                  metric).mean() for run in runs.values()]) for metric in plan.metrics},
-        comparison, groups, int(facts[0]["parameters"]), int(facts[0]["bytes"]),
+        comparison, groups, against_best, int(facts[0]["parameters"]), int(facts[0]["bytes"]),
         float(np.mean([f["seconds"] for f in facts])),
         labels=float(np.mean(costs["labels"])),
         tokens=float(np.mean(costs["tokens"])),
         usd=None if None in costs["usd"] else float(np.mean(costs["usd"])),
         all_seconds=float(np.mean(costs["seconds"])),
     )  # fmt: skip
+
+
+def _paired(
+    name: str, other: str | None, of_arm: Mapping[str, Mapping[int, Result]]
+) -> tuple[list[Result], list[Result], bool]:
+    """The runs of two arms by their common seeds, and whether all seeds were evaluated on the same sessions.
+
+    Raises:
+        AlkdError: the two arms were not.
+    """
+    runs, reference = of_arm[name], of_arm[other] if other else {}
+    seeds = [seed for seed in runs if seed in reference]
+    for seed in seeds:
+        if not np.array_equal(runs[seed].sessions, reference[seed].sessions):
+            raise AlkdError(f"{name} and {other} were evaluated on different sessions (seed {seed})")
+    crossed = all(np.array_equal(runs[seed].sessions, runs[seeds[0]].sessions) for seed in seeds)
+    return [runs[seed] for seed in seeds], [reference[seed] for seed in seeds], crossed

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.data.importers import import_alkdrec
+from recbole_alkd.data.leave_one_out import LONGEST, PUBLISHED, import_recbole_gnn
 from recbole_alkd.data.own_settings import benchmark_settings, settings_text
 from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.data.rows import AUGMENTATIONS, ORDERS
@@ -122,6 +123,26 @@ def add_import_command(subparsers: Any) -> argparse.ArgumentParser:
         help="of a session, with its label (default: 2, or 5 if that fits)",
     )
     alkdrec.set_defaults(run=run_import)
+    gnn = sources.add_parser(
+        "recbole-gnn",
+        help="diginetica as RecBole-GNN's published table evaluates it",
+        description="Leave sessions and items with fewer than five clicks out, and the last two items of "
+        "every session for "
+        "validation and test. Data of other counts than the published are refused.",
+        allow_abbrev=False,
+    )
+    gnn.add_argument("path", type=Path, help="the clicks: a RecBole .inter file or CSV; plain, .gz or .xz")
+    gnn.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="new data set; its last part names it"
+    )
+    gnn.add_argument(
+        "--partly", action="store_true", help="write data of other counts than the published too"
+    )
+    for name, default in (("session", "session_id"), ("item", "item_id"), ("time", "timestamp")):
+        gnn.add_argument(
+            f"--{name}-field", default=default, metavar="COLUMN", help=f"its {name} (default: %(default)s)"
+        )
+    gnn.set_defaults(run=run_recbole_gnn)
     return parser
 
 
@@ -142,6 +163,17 @@ def run_import(args: argparse.Namespace) -> int:
     for name, count in counts.items():
         print(f"{name:24}{count:>12,}")
     _print_settings(args.out, benchmark_settings())
+    return 0
+
+
+def run_recbole_gnn(args: argparse.Namespace) -> int:
+    """Write the files, print the counts beside the published ones.
+    AlkdError as ``import_recbole_gnn`` raises it."""
+    fields = {f"{name}_field": getattr(args, f"{name}_field") for name in ("session", "item", "time")}
+    counts = import_recbole_gnn(args.path, args.out, **fields, partly=args.partly)
+    for name, count in counts.items():
+        print(f"{name:12}{count:>10,}   published {PUBLISHED[name]:>10,}")
+    _print_settings(args.out, benchmark_settings("prefix", LONGEST))
     return 0
 
 

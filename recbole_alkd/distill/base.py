@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -273,6 +273,17 @@ class Listing(Protocol):
 
     def listed(self, batch: DistillBatch) -> tuple[Tensor, Tensor]:
         """Items (B, n) of each row, 0 is none, and their weights (B, n) or (n,)."""
+        ...
+
+
+@runtime_checkable
+class ItemListing(Protocol):
+    """A loss that can also be told as lists of single items, from which a student without a
+    gradient learns."""
+
+    def item_lists(self) -> Iterator[tuple[Callable[[Tensor], tuple[Tensor, Tensor]], bool]]:
+        """Several ways, of which one is to be chosen: items (m,) -> listed items (m, n), 0 is none, and their
+        weights; and whether they are weighed with popularities, as counts are."""
         ...
 
 

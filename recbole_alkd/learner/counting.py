@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from logging import Logger
 from time import perf_counter
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from recbole.utils import calculate_valid_score, set_color
 
-from recbole_alkd.distill.base import Listing
+from recbole_alkd.distill.base import ItemListing, Listing
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.learner.base import Learner, Lesson, StageTask
 from recbole_alkd.learner.batches import row_loader, seed_stage
@@ -21,7 +20,7 @@ from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_sta
 from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.model.counted import CountedModel
-from recbole_alkd.model.edges import EdgeMaker
+from recbole_alkd.model.edges import Edges
 from recbole_alkd.registry import learners, losses
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS, Settings
@@ -35,7 +34,7 @@ def count_model(
     train: Any,
     valid: Any,
     logger: Logger,
-    edges: Mapping[str, EdgeMaker] | None = None,
+    edges: Edges | None = None,
     text: ItemText | None = None,
 ) -> dict[str, float]:
     """``CountedModel.count``, and a line in the log that says what came of it.
@@ -67,7 +66,7 @@ class CountingLearner(Learner):
         """AlkdError where settings ask for a gradient, or for vectors."""
         student, listing = (
             settings.backbone.student_model,
-            [n for n in losses if issubclass(losses.get(n), Listing)],
+            [n for n in losses if issubclass(losses.get(n), (Listing, ItemListing))],
         )
         for name, weight in wanted_losses(settings).items():
             if name not in listing:
@@ -123,7 +122,7 @@ class CountingLearner(Learner):
         model: Any,
         run: RoleRun,
         train_data: Any,
-        edges: Mapping[str, EdgeMaker] | None = None,
+        edges: Edges | None = None,
     ) -> StageOutcome:
         shop = self.workshop
         trainer, valid_data = shop.trainer, shop.valid_data

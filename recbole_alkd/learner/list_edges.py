@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from recbole_alkd.distill.base import Listing
+from recbole_alkd.distill.base import DistillContext, ItemListing, Listing
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.learner.distillation import DistillationTerm
-from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
+from recbole_alkd.memory import rows_at_once
+from recbole_alkd.model.edges import EdgeMaker, Edges, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles
 from recbole_alkd.settings.error import AlkdError
 
@@ -30,12 +31,13 @@ def without_effect(weight: float, name: str) -> AlkdError:
 
 def edge_makers(
     term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device, part: Any = None
-) -> dict[str, EdgeMaker]:
+) -> Edges:
     """One set of edges for every loss of ``kd_loss``; how much a set counts is the student's to choose.
 
     A list counts as a session that holds each of its items as much as its position says, and is weighed like
     one: an item of the session that is t places old speaks decay^t, and popular items count less, as in
-    ``neighbours.weigh``.
+    ``neighbours.weigh``. A loss that lists items for single items gives several sets, of which the student
+    chooses one.
 
     Args:
         term: the losses and the lists. dataset: the training part. labelled: rows of ``part`` with a label; a
@@ -50,10 +52,41 @@ def edge_makers(
             raise without_effect(weight, name)
     everything = (dataset, np.arange(len(dataset)))
     given = (dataset if part is None else part, np.asarray(labelled))
-    return {
-        name: partial(_edges, loss, term, *(given if "lists" in loss.needs else everything), device)
-        for name, loss in zip(names, term.loss.losses, strict=True)
-    }
+    found: dict[str, EdgeMaker | list[EdgeMaker]] = {}
+    for name, loss in zip(names, term.loss.losses, strict=True):
+        if isinstance(loss, ItemListing):
+            ways = loss.item_lists()
+            found[name] = [
+                partial(_item_edges, listed, weighed, term.context, device) for listed, weighed in ways
+            ]
+        else:
+            rows = given if "lists" in loss.needs else everything
+            found[name] = partial(_edges, loss, term, *rows, device)
+    return found
+
+
+@torch.no_grad()
+def _item_edges(
+    listed: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+    weighed: bool,
+    context: DistillContext,
+    device: torch.device,
+    weighing: Weighing,
+) -> csr_array:
+    """Edges from every item to those that are listed for it; what is below a hundredth of a row's best is
+    left out."""
+    n_items = context.n_items
+    source, target, value = [], [], []
+    for items in torch.arange(1, n_items).split(rows_at_once(_ROWS_AT_ONCE, n_items)):
+        place, share = (part.cpu().numpy() for part in listed(items.to(device)))
+        row, column = np.nonzero((place > 0) & (share > share.max(1, keepdims=True) / 100))
+        source.append(items.numpy()[row])
+        target.append(place[row, column])
+        value.append(share[row, column].astype(np.float32))
+    parts = [np.concatenate(part) if part else np.zeros(0, dtype=int) for part in (value, source, target)]
+    edges = csr_array((parts[0].astype(np.float32), (parts[1], parts[2])), shape=(n_items, n_items))
+    edges.sort_indices()
+    return weighing(edges) if weighed else edges
 
 
 @torch.no_grad()

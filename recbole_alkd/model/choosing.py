@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -22,7 +22,7 @@ from recbole_alkd.model.counting import (
     training_sessions,
     with_repeats,
 )
-from recbole_alkd.model.neighbours import present, profiles, rows_of, target_ranks, weigh
+from recbole_alkd.model.neighbours import present, profiles, rows_of, score_ranks, weigh
 from recbole_alkd.model.scoring import METRICS, worth
 
 # A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the
@@ -85,6 +85,10 @@ class Tables:
         return with_repeats(
             weigh(self._last[1], self.counts, how.source_exponent, how.target_exponent), how.repeat
         )
+
+
+# item_seq (B, L), length (B,) -> scores of items (B, n_items) above their popularity
+Scored = Callable[[np.ndarray, np.ndarray], csr_array]
 
 
 @dataclass(frozen=True)
@@ -152,13 +156,25 @@ class Sessions:
 
     def ranks(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
         """``target_ranks`` of all sessions, (rows,)."""
-        blocks = [np.zeros(0)]
+
+        def scored(item_seq: np.ndarray, length: np.ndarray) -> csr_array:
+            return csr_array(profiles(item_seq, length, decay, self.last_items, self.n_items) @ table)
+
+        return self.ranks_of(scored, counts)
+
+    def ranks_of(self, scored: Scored, counts: np.ndarray) -> np.ndarray:
+        """``score_ranks`` of all sessions, (rows,), from what ``scored`` gives items above their
+        popularity."""
+        found = [np.zeros(0)]
         for start in range(0, len(self.target), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            profile = profiles(self.item_seq[part], self.length[part], decay, self.last_items, self.n_items)
             excluded = present(self.item_seq[part], self.n_items) if self.masked else None
-            blocks.append(target_ranks(table, profile, counts, self.target[part], excluded))
-        return np.concatenate(blocks)
+            found.append(
+                score_ranks(
+                    scored(self.item_seq[part], self.length[part]), counts, self.target[part], excluded
+                )
+            )
+        return np.concatenate(found)
 
     def gains(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
         """What each row adds to the metric, whose value is the mean, (rows,)."""
@@ -168,6 +184,15 @@ class Sessions:
         """What ranks add to the metric, (rows,); ``everywhere``: those behind the cutoff as well."""
         name = self.metric.lower().partition("@")[0]
         return worth(ranks, name if name in METRICS else "hit", None if everywhere else self.cutoff)
+
+    def at_most(self, rows: int) -> Sessions:
+        """The sessions, or so many of them, drawn once and for all; every row is a session of its own."""
+        if len(self.target) <= rows:
+            return self
+        drawn = np.sort(np.random.default_rng(0).choice(len(self.target), rows, replace=False))
+        kept = np.zeros(len(self.target), dtype=bool)
+        kept[drawn] = True
+        return replace(self.only(kept), session=np.arange(rows))
 
     def undecided(self, table: csr_array, counts: np.ndarray) -> np.ndarray:
         """Which sessions can gain anything under a table of no more edges than this one, (rows,) bool.
@@ -224,9 +249,17 @@ class Choice:
     def facts(self) -> dict[str, float]:
         """``valid``, ``targets``, ``tried``, ``seconds`` and the differences, as plain numbers."""
         facts = {"valid": self.valid, "targets": self.targets, "tried": self.tried, "seconds": self.seconds}
-        for key, over in (("over_plain", self.over_plain), ("over_next", self.over_next)):
-            facts |= zip((key, f"{key}_low", f"{key}_high"), over, strict=True)
-        return facts
+        return facts | differences(self.over_plain, self.over_next)
+
+
+def differences(
+    over_plain: tuple[float, float, float], over_next: tuple[float, float, float]
+) -> dict[str, float]:
+    """What the best setting gains over two others, each (mean, low, high), as plain numbers."""
+    facts: dict[str, float] = {}
+    for key, over in (("over_plain", over_plain), ("over_next", over_next)):
+        facts |= zip((key, f"{key}_low", f"{key}_high"), over, strict=True)
+    return facts
 
 
 # What a training part gave, so that the stages of a run and the item-kNN row beside them count it once.
@@ -268,6 +301,64 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
         gains[moving] = some.gains(tables(how), tables.counts, how.decay)
         return rows.by_session(gains)
 
+    settled = settle(grid, start, gains_of)
+    how = settled.how
+    table = tables(how)
+    gain = float(valid.gains(table, tables.counts, how.decay).mean())
+    seconds = process_time() - begin
+    return Choice(
+        how,
+        table,
+        tables.counts,
+        gain,
+        len(rows.target),
+        settled.tried,
+        seconds,
+        settled.over_plain,
+        settled.over_next,
+    )
+
+
+How = TypeVar("How", bound=Any)  # a NamedTuple: one value of every setting of a grid
+
+
+def search(grid: Grid, start: How, gains_of: Callable[[How], np.ndarray]) -> dict[How, np.ndarray]:
+    """Settings that were tried, and what each gains a session.
+
+    A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after
+    the other are tried beside the best of the rest, until none gives more.
+    """
+    tried, made = {}, type(start)
+    if math.prod(map(len, grid.values())) <= WHOLE_GRID:
+        for values in product(*(grid[key] for key in start._fields)):
+            tried[made(*values)] = gains_of(made(*values))
+        return tried
+    best, before = start, None
+    tried[best] = gains_of(best)
+    while best != before:
+        before = best
+        for key in start._fields:
+            for value in grid[key]:
+                how = best._replace(**{key: value})
+                if how not in tried:
+                    tried[how] = gains_of(how)
+            best = max(tried, key=lambda one: tried[one].mean())
+    return tried
+
+
+@dataclass(frozen=True)
+class Settled(Generic[How]):
+    """The setting of a grid that gains most; ``tried``, ``over_plain`` and ``over_next`` as ``Choice`` has
+    them."""
+
+    how: How
+    tried: int
+    over_plain: tuple[float, float, float]
+    over_next: tuple[float, float, float]
+
+
+def settle(grid: Grid, start: How, gains_of: Callable[[How], np.ndarray]) -> Settled[How]:
+    """``search``, and what the best setting gains over ``start`` and over the best of the others."""
     tried = search(grid, start, gains_of)
     how = max(tried, key=lambda one: tried[one].mean())
     others = [one for one in tried if one != how]
@@ -275,42 +366,48 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     differences = np.stack([tried[how] - tried[one] for one in rivals], axis=1)
     low, high = paired_intervals(differences)
     over = [(float(differences[:, k].mean()), float(low[k]), float(high[k])) for k in range(2)]
-    table = tables(how)
-    gain = float(valid.gains(table, tables.counts, how.decay).mean())
-    return Choice(
-        how,
-        table,
-        tables.counts,
-        gain,
-        len(rows.target),
-        len(tried),
-        process_time() - begin,
-        over[0],
-        over[1],
-    )
+    return Settled(how, len(tried), over[0], over[1])
 
 
-def search(
-    grid: Grid, start: Counting, gains_of: Callable[[Counting], np.ndarray]
-) -> dict[Counting, np.ndarray]:
-    """Settings that were tried, and what each gains a session.
+def edge_choice(
+    variants: int, weights: Sequence[float], ranks_of: Callable[[int, float], np.ndarray], sessions: Sessions
+) -> tuple[int, float]:
+    """Which of several sets of edges is added at which weight: what validation prefers.
 
-    A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after
-    the other are tried beside the best of the rest, until none gives more.
+    A weight is preferred to 0 only where it gains more than chance, and where the places behind the cutoff do
+    not lose: edges that say nothing put items at random where a table has none,
+    which can only gain within the first few.
+
+    Args:
+        variants: how many sets there are. weights: what each may weigh.
+        ranks_of: (variant, weight) -> ranks of the targets of ``sessions``.
     """
-    tried = {}
-    if math.prod(map(len, grid.values())) <= WHOLE_GRID:
-        for values in product(*(grid[key] for key in Counting._fields)):
-            tried[Counting(*values)] = gains_of(Counting(*values))
-        return tried
-    best, before = start, None
-    tried[best] = gains_of(best)
-    while best != before:
-        before = best
-        for key in Counting._fields:
-            for value in grid[key]:
-                how = best._replace(**{key: value})
-                if how not in tried:
-                    tried[how] = gains_of(how)
-            best = max(tried, key=lambda one: tried[one].mean())
-    return tried
+    choices = sorted(weights)
+    tried = [(variant, weight) for variant in range(variants) for weight in choices if weight or not variant]
+    ranks = [ranks_of(*one) for one in tried]
+    gains = [sessions.worth(rank) for rank in ranks]
+    best = int(np.argmax([gain.mean() for gain in gains]))
+    if choices[0] == 0 and best:
+        low, _ = paired_intervals(sessions.by_session(gains[best] - gains[0])[:, None])
+        behind = (
+            sessions.worth(ranks[best], everywhere=True).mean()
+            - sessions.worth(ranks[0], everywhere=True).mean()
+        )
+        best = best if low > 0 and behind >= 0 else 0
+    return tried[best]
+
+
+def choice_words(chosen: Mapping[str, float], start: str) -> str:
+    """What validation chose from, what that took, and what it is worth; a bracket is left open.
+
+    Args:
+        chosen: has what ``Choice.facts`` gives. start: what the setting is called where the search began.
+    """
+    words = (
+        f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s "
+        f"({chosen['valid']:.4f}"
+    )
+    for key, other in (("over_plain", start), ("over_next", "the next best")):
+        low, high = chosen[f"{key}_low"], chosen[f"{key}_high"]
+        words += f", {chosen[key]:+.4f} [{low:+.4f}, {high:+.4f}] against {other}"
+    return words

@@ -14,7 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor
 
 from recbole_alkd.model.backbone import Backbone
-from recbole_alkd.model.edges import EdgeMaker
+from recbole_alkd.model.edges import Edges
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import settings_of
 
@@ -68,6 +68,8 @@ class CountedModel(SequentialRecommender):
     Attributes:
         heading: what its line in the log begins with. text: the run's settings of titles.
         mask_session_items: whether items of the session are never recommended.
+        free_sizes: names of one-dimensional parts of the state whose size is known only when they are counted
+            or loaded.
 
     Example:
         >>> @backbones.register("Popular")                                    # doctest: +SKIP
@@ -86,6 +88,7 @@ class CountedModel(SequentialRecommender):
     input_type = InputType.POINTWISE
     view_class = CountedView
     heading: ClassVar[str] = "counting"
+    free_sizes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)
@@ -93,7 +96,7 @@ class CountedModel(SequentialRecommender):
         self.text = settings.text
         self.mask_session_items = settings.session.mask_session_items
 
-    def count(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> Counted:
+    def count(self, train: Any, valid: Any = None, edges: Edges | None = None) -> Counted:
         """Fit the model anew.
 
         Args:
@@ -101,7 +104,8 @@ class CountedModel(SequentialRecommender):
             edges: name -> what else is to be learnt, as a matrix (n_items, n_items): how much each item of a
                 session says for each other item, from rankings (``kd_loss``) or titles (``item_text``). It is
                 made by calling the entry with a ``Weighing``, which says how this model weighs and sums its
-                own counts.
+                own counts. An entry may be several such makers, one of which is to be chosen
+                (``edges.variants_of``).
         """
         raise NotImplementedError
 
@@ -123,3 +127,12 @@ class CountedModel(SequentialRecommender):
         item_seq = interaction[self.ITEM_SEQ]
         scores = self.scores(item_seq, interaction[self.ITEM_SEQ_LEN])
         return scores.scatter(1, item_seq, -math.inf) if self.mask_session_items else scores
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        for name in self.free_sizes:
+            stored, own = state_dict.get(prefix + name), getattr(self, name)
+            if stored is not None and stored.ndim == 1:
+                own.data = own.data.new_empty(stored.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -8,7 +8,7 @@ ends with item i.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,6 +49,13 @@ class Weighing:
 
 # Edges (n_items, n_items), made once it is known how the table weighs its own.
 EdgeMaker = Callable[[Weighing], csr_array]
+# name -> what makes a set of edges, or several makers from which validation chooses
+Edges = Mapping[str, "EdgeMaker | Sequence[EdgeMaker]"]
+
+
+def variants_of(makers: EdgeMaker | Sequence[EdgeMaker]) -> Sequence[EdgeMaker]:
+    """The makers of one entry of ``Edges``."""
+    return (makers,) if callable(makers) else makers
 
 
 def list_edges(profile: csr_array, lists: np.ndarray, weights: np.ndarray) -> csr_array:

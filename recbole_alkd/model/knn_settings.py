@@ -9,7 +9,7 @@ from typing import Any
 from recbole_alkd.settings.field import NO_DEFAULT, Field, at_least, is_a, words
 
 
-def _numbers(largest: float) -> Field:
+def numbers(largest: float) -> Field:
     """A number, or a list of numbers from which validation chooses."""
 
     def good(value: Any) -> bool:
@@ -23,13 +23,18 @@ def _numbers(largest: float) -> Field:
 
 
 SETTINGS = {
-    "knn_backward": _numbers(1),
-    "knn_gap_decay": _numbers(1),
-    "knn_repeat": _numbers(math.inf),
-    "knn_source_exponent": _numbers(math.inf),
-    "knn_target_exponent": _numbers(math.inf),
-    "knn_decay": _numbers(math.inf),
-    "knn_edge_weight": _numbers(math.inf),
+    "knn_backward": numbers(1),
+    "knn_gap_decay": numbers(1),
+    "knn_repeat": numbers(math.inf),
+    "knn_source_exponent": numbers(math.inf),
+    "knn_target_exponent": numbers(math.inf),
+    "knn_decay": numbers(math.inf),
+    "knn_edge_weight": numbers(math.inf),
     "knn_last_items": Field(NO_DEFAULT, int, check=at_least(1)),
     "knn_refine_epochs": Field(NO_DEFAULT, int, check=at_least(0)),
 }
+
+
+def as_list(value: float | list[float]) -> list[float]:
+    """A setting that is one number or a list of numbers, as a list without repeats."""
+    return list(dict.fromkeys(value if isinstance(value, list) else [value]))

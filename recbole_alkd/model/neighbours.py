@@ -133,19 +133,24 @@ def target_ranks(
     target: np.ndarray,
     excluded: csr_array | None = None,
 ) -> np.ndarray:
+    """``score_ranks`` of the scores that a table gives: profile (B, n) @ table (n, n)."""
+    return score_ranks(csr_array(profile @ table), counts, target, excluded)
+
+
+def score_ranks(
+    scores: csr_array, counts: np.ndarray, target: np.ndarray, excluded: csr_array | None = None
+) -> np.ndarray:
     """Rank of each row's target among all items but the padding, 1 = best;
     ties share the mean of their ranks.
 
     Args:
-        table: (n, n) weights. profile: (B, n). counts: (n,) popularity. target: (B,) items.
+        scores: (B, n), what items have above the prior. counts: (n,) popularity. target: (B,) items.
         excluded: (B, n) of 0 and 1; items that are never recommended.
             A target among them shares the last places with the others.
 
     Returns:
-        (B,) float64. The scores are profile @ table + ``PRIOR`` * counts;
-        only those above the prior are made.
+        (B,) float64. The scores are ``scores`` + ``PRIOR`` * counts; only those above the prior are made.
     """
-    scores = csr_array(profile @ table)
     if excluded is not None:
         scores = csr_array(scores - np.float32(np.inf) * excluded)
     size, prior = np.diff(scores.indptr), PRIOR * counts

@@ -9,7 +9,6 @@ Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,11 +16,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from recbole_alkd.model.chance import paired_intervals
-from recbole_alkd.model.choosing import Counting, Sessions, fit_counts
+from recbole_alkd.model.choosing import Counting, Sessions, choice_words, edge_choice, fit_counts
 from recbole_alkd.model.counted import Counted, CountedModel, CountedView
-from recbole_alkd.model.edges import EdgeMaker, Weighing, added, like
-from recbole_alkd.model.knn_settings import SETTINGS
+from recbole_alkd.model.edges import Edges, Weighing, added, like, variants_of
+from recbole_alkd.model.knn_settings import SETTINGS, as_list
 from recbole_alkd.model.neighbours import PRIOR, served, table_bytes
 from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
@@ -58,6 +56,7 @@ class SessionKNN(CountedModel):
     view_class = SessionKNNView
     own_settings = SETTINGS
     heading: ClassVar[str] = "neighbours"
+    free_sizes: ClassVar[tuple[str, ...]] = ("indices", "weights")
     indptr: Tensor
     indices: Tensor
     counts: Tensor
@@ -72,8 +71,8 @@ class SessionKNN(CountedModel):
         for name, before in Counting()._asdict().items():
             # checkpoints from before there were direction, gap and repeats have no such settings
             value = before if config[f"knn_{name}"] is None else config[f"knn_{name}"]
-            self.grid[name] = _numbers(self._setting(f"knn_{name}", value))
-        self.edge_weights = _numbers(self._setting("knn_edge_weight", config["knn_edge_weight"]))
+            self.grid[name] = as_list(self._setting(f"knn_{name}", value))
+        self.edge_weights = as_list(self._setting("knn_edge_weight", config["knn_edge_weight"]))
         self.refine_epochs = self._setting("knn_refine_epochs", config["knn_refine_epochs"])
         self.seed = config["seed"]
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
@@ -86,14 +85,14 @@ class SessionKNN(CountedModel):
     def _setting(self, key: str, value: Any) -> Any:
         return self.own_settings[key].checked(key, value)
 
-    def count(self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None) -> Counted:
+    def count(self, train: Any, valid: Any = None, edges: Edges | None = None) -> Counted:
         """``fit_table``, with a line that says what came of it; its facts are what was chosen, and ``edges``,
         how many are kept."""
         edges = edges or {}
         chosen = self.fit_table(train, valid, edges)
         words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
         if not math.isnan(chosen["valid"]):
-            words.append(choice_words(chosen))
+            words.append(choice_words(chosen, "plain counting") + ", with the whole table)")
         for name in edges:
             weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
             words.append(
@@ -114,9 +113,7 @@ class SessionKNN(CountedModel):
         facts = {key: value for key, value in chosen.items() if not math.isnan(value)}
         return Counted({**facts, "edges": kept}, tuple(words))
 
-    def fit_table(
-        self, train: Any, valid: Any = None, edges: Mapping[str, EdgeMaker] | None = None
-    ) -> dict[str, Any]:
+    def fit_table(self, train: Any, valid: Any = None, edges: Edges | None = None) -> dict[str, Any]:
         """Count, choose, add, cut.
 
         Args:
@@ -124,16 +121,18 @@ class SessionKNN(CountedModel):
                 targets' ranks in ``valid`` (NDCG, MRR or hits, as ``valid_metric`` says) under the whole
                 table are taken (``fit_counts``); without ``valid`` those where the search would start.
             edges: name -> edges that are added, one set after the other, at the scale of the table's own
-                (``edges.like``) times a weight of ``knn_edge_weight``. Validation chooses the weight under
-                the table as it is served; a weight above the smallest has to gain more than chance.
+                (``edges.like``) times a weight of ``knn_edge_weight``. Validation chooses the weight, and of
+                several makers of a set which one, under the table as it is served;
+                a weight above 0 has to gain more than chance.
 
         Returns:
             the chosen ``Counting`` by its names; ``valid``, its gain, ``tried``, how many settings were,
             ``over_plain`` and ``over_next``, what it gains over plain counting and over the best of the
             others, with the ends of their intervals (``..._low``, ``..._high``), all NaN without a choice;
-            for each set of edges ``<name>_edges``, how many, and ``<name>_weight``; with
-            ``knn_refine_epochs`` and ``valid`` the epoch that was kept, ``refined_epoch`` (0:
-            the counted weights), and the gains ``refined_before`` and ``refined_after``.
+            for each set of edges ``<name>_edges``, how many, and ``<name>_weight`` (and ``<name>_variant``,
+            which of several makers, from 0); with ``knn_refine_epochs`` and ``valid`` the epoch that was
+            kept, ``refined_epoch`` (0: the counted weights), and the gains ``refined_before`` and
+            ``refined_after``.
         """
         choice = fit_counts(train, valid, self.grid, self.last_items, self.mask_session_items)
         sessions = (
@@ -145,10 +144,15 @@ class SessionKNN(CountedModel):
         how, counts, table = choice.how, choice.counts, choice.table
         weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
         sets = []
-        for name, make in (edges or {}).items():
-            added_edges, together = weighing.edges(make)
+        for name, makers in (edges or {}).items():
+            made = [weighing.edges(make) for make in variants_of(makers)]
+            table, best, weight = self._add(
+                table, [added_edges for added_edges, _ in made], weighing, sessions
+            )
+            added_edges, together = made[best]
             chosen[f"{name}_edges"] = added_edges.nnz
-            table, weight = self._add(table, added_edges, weighing, sessions)
+            if len(made) > 1:
+                chosen[f"{name}_variant"] = best
             chosen[f"{name}_weight"] = weight
             sets.append(EdgeSet(name, added_edges, together, weight))
         table = self._cut(table)
@@ -169,31 +173,21 @@ class SessionKNN(CountedModel):
         return chosen
 
     def _add(
-        self, table: csr_array, edges: csr_array, weighing: Weighing, sessions: Sessions | None
-    ) -> tuple[csr_array, float]:
-        """The table with the edges at the weight that validation prefers, and that weight.
-
-        A weight is preferred to 0 only where it gains more than chance, and where the places behind the
-        cutoff do not lose: edges that say nothing put items at random where the table has none,
-        which can only gain within the first few.
-        """
-        edges = like(edges, self._cut(table))
+        self, table: csr_array, variants: list[csr_array], weighing: Weighing, sessions: Sessions | None
+    ) -> tuple[csr_array, int, float]:
+        """The table with the edges at the weight that validation prefers (``edge_choice``), which edges,
+        and that weight."""
+        variants = [like(edges, self._cut(table)) for edges in variants]
         choices = sorted(self.edge_weights)
-        weight = choices[len(choices) // 2]
-        if sessions is not None and len(choices) > 1:
-            tables = (self._cut(added(table, edges, choice)) for choice in choices)
-            ranks = [sessions.ranks(one, weighing.counts, weighing.decay) for one in tables]
-            gains = [sessions.worth(rank) for rank in ranks]
-            best = int(np.argmax([gain.mean() for gain in gains]))
-            if choices[0] == 0 and best:
-                low, _ = paired_intervals(sessions.by_session(gains[best] - gains[0])[:, None])
-                behind = (
-                    sessions.worth(ranks[best], everywhere=True).mean()
-                    - sessions.worth(ranks[0], everywhere=True).mean()
-                )
-                best = best if low > 0 and behind >= 0 else 0
-            weight = choices[best]
-        return added(table, edges, weight), weight
+        best, weight = 0, choices[len(choices) // 2]
+        if sessions is not None and (len(choices) > 1 or len(variants) > 1):
+
+            def ranks_of(variant: int, choice: float) -> np.ndarray:
+                one = self._cut(added(table, variants[variant], choice))
+                return sessions.ranks(one, weighing.counts, weighing.decay)
+
+            best, weight = edge_choice(len(variants), choices, ranks_of, sessions)
+        return added(table, variants[best], weight), best, weight
 
     def _cut(self, table: csr_array) -> csr_array:
         """The table as it is served."""
@@ -236,30 +230,3 @@ class SessionKNN(CountedModel):
         first = degree.cumsum(0) - degree
         place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
         return row[slot], place, vote[slot]
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # the number of edges is not known before
-        for name in ("indices", "weights"):
-            stored, own = state_dict.get(prefix + name), getattr(self, name)
-            if stored is not None and stored.ndim == 1:
-                own.data = own.data.new_empty(stored.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def choice_words(chosen: Mapping[str, float]) -> str:
-    """What validation chose from, what that took, and what it is worth."""
-    words = (
-        f"chosen on validation from {chosen['tried']:,} settings in {chosen['seconds']:.1f} CPU s "
-        f"({chosen['valid']:.4f}"
-    )
-    for key, other in (("over_plain", "plain counting"), ("over_next", "the next best")):
-        low, high = chosen[f"{key}_low"], chosen[f"{key}_high"]
-        words += f", {chosen[key]:+.4f} [{low:+.4f}, {high:+.4f}] against {other}"
-    return words + ", with the whole table)"
-
-
-def _numbers(value: float | list[float]) -> list[float]:
-    """A setting that is one number or a list of numbers, as a list without repeats."""
-    return list(dict.fromkeys(value if isinstance(value, list) else [value]))

@@ -114,6 +114,8 @@ class LLMTeacher:
         says_when_it_sends: whether leave is asked for (``may_send``) just before each request. Of a teacher
             that does not, all instances that are handed over together count as sent at once, and where the
             run is killed they are counted as paid for.
+        asks_llm: whether answers know more than the recommenders of the run, as those of an LLM or of titles
+            do.
         chunk: how many instances are handed over (and reserved in the budget) at most.
         budget, store, reservations, before_sending, preparation: for teachers of earlier versions, set by
             ``prepare_with`` and ``answers``, which others define themselves.
@@ -124,6 +126,7 @@ class LLMTeacher:
     ranks_candidates_only: ClassVar[bool] = True
     takes_recommender_order: ClassVar[bool] = False
     instant: ClassVar[bool] = False
+    asks_llm: ClassVar[bool] = True
     says_when_it_sends: ClassVar[bool] = False
     chunk: int = 64
     budget: Budget | None = None

@@ -19,6 +19,7 @@ class NullTeacher(LLMTeacher):
 
     needs_titles = False
     instant = True
+    asks_llm = False
     takes_recommender_order = True  # it shuffles them by itself
 
     @property

@@ -19,6 +19,7 @@ class RecommenderTeacher(LLMTeacher):
 
     needs_titles = False
     instant = True
+    asks_llm = False
     takes_recommender_order = True
 
     @property

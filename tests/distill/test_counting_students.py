@@ -135,7 +135,7 @@ def test_a_run_that_ended_early_resumes(ease):
         (
             {"kd_loss": "ftd"},
             r"kd_loss: 'ftd' needs a gradient, which student_model 'EASE' does not have; "
-            r"allowed: pairwise, tr$",
+            r"allowed: link, pairwise, tr$",
         ),
         ({"kd_rec_weight": 1.0}, r"kd_rec_weight: has no effect with student_model 'EASE'"),
         (
