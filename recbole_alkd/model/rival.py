@@ -57,11 +57,11 @@ class Rival(CountedModel):
         )
 
     def rows(self, valid: Any) -> Sessions | None:
-        """The validation sessions that choose: at least ``TARGETS`` targets where there are as many,
-        and at most."""
+        """The validation sessions that choose: ``TARGETS`` of them at most, with earlier items where there
+        are fewer."""
         if valid is None or not len(valid.inter_feat):
             return None
-        return Sessions.of(valid, self.longest, self.mask_session_items).with_earlier().at_most(TARGETS)
+        return Sessions.of(valid, self.longest, self.mask_session_items).at_most(TARGETS).with_earlier()
 
     def choose(self, rows: Sessions | None, ranks_of: Callable[[How], np.ndarray]) -> Chosen:
         """The setting under which the targets of ``rows`` gain most; ``ranks_of`` ranks them."""

@@ -99,8 +99,10 @@ OTHERS = (
     "NextItNet",
     "SASRec",
     "SINE",
+    "SLIST",
     "SRGNN",
     "STAMP",
+    "VSTAN",
 )
 POLICIES: dict[str, dict[str, Any]] = {
     name: {"alkd_policy": name}
@@ -122,6 +124,7 @@ LOSSES = (
     "dsl",
     "ftd",
     "htd",
+    "link",
     "pairwise",
     "rd",
     "rrd",
