@@ -1,9 +1,9 @@
-"""One chat request to an OpenAI-compatible server, until there is an answer: the only layer that retries.
+"""One chat request to an OpenAI-compatible server, or to one of several, until there is an answer: the only
+layer that retries.
 
-The `openai` client does the HTTP (with its own retries switched off). Here are the pace (requests per minute,
-and Retry-After, which holds back every request and not only the one that was told), what is tried again and
-how often, and whether a request that brought no answer may have been charged. What a server's refusal means
-is read in ``refusals.py``, what it answers in ``replies.py``.
+Here are the pace (requests per minute, and Retry-After, which holds back every request to that server and not
+only the one that was told), what is tried again, where and how often, and whether a request that brought no
+answer may have been charged. ``server.py`` sends one try, ``servers.py`` says to whom.
 """
 
 from __future__ import annotations
@@ -12,14 +12,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from recbole_alkd.llm.api_key import one_line, strike
-from recbole_alkd.llm.body_limit import HEADERS, limit_body
-from recbole_alkd.llm.messages import sendable, without_system
-from recbole_alkd.llm.refusals import NoReplyError, RefusedError, Status, TryAgainError
-from recbole_alkd.llm.replies import NoAnswerError, Reply, read_content
+from recbole_alkd.llm.refusals import NoReplyError, RefusedError, TryAgainError
+from recbole_alkd.llm.replies import Reply
+from recbole_alkd.llm.server import Messages, Server
+from recbole_alkd.llm.servers import Servers
 from recbole_alkd.settings.error import AlkdError
 
 logger = logging.getLogger(__name__)
@@ -28,55 +26,46 @@ TRIES = 6  # of one request, apart from those that the server put off with 429
 CHARGED_TRIES = 3  # of those, that may have been charged
 FIRST_PAUSE = 1.0  # seconds; doubled after each try
 LONGEST_PAUSE = 60.0
-DEAD = 3  # requests in a row that are given up: the server is gone
+DEAD = 3  # requests in a row that are given up: the server is gone, or all of them are
 REFUSED = 10  # requests in a row that are refused: the server takes none
 PATIENCE = 900.0  # seconds that one request may be put off
 
-Messages = Sequence[Mapping[str, str]]
-
 
 class ChatClient:
-    """A model behind an OpenAI-compatible server. To be used inside of one event loop.
+    """A model behind an OpenAI-compatible server, or behind several. To be used inside of one event loop.
 
     Args:
-        model, base_url, key: who is asked; ``key`` None: the server needs none.
+        model, urls, key: who is asked; ``key`` None: the servers need none.
         timeout: seconds for one try, from sending to the last byte.
-        requests_per_minute: tries that are sent per minute at most, evenly spread; None: no limit.
+        requests_per_minute: tries that are sent per minute at most, evenly spread, over all servers;
+            None: no limit.
     """
 
     def __init__(
-        self, model: str, base_url: str, key: str | None, timeout: float, requests_per_minute: int | None
+        self,
+        model: str,
+        urls: Sequence[str],
+        key: str | None,
+        timeout: float,
+        requests_per_minute: int | None,
     ) -> None:
-        try:
-            import openai
-        except ImportError:
-            raise AlkdError(
-                "llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'"
-            ) from None
-        self._openai = openai
-        for name in ("httpx", "httpx2"):  # they log every request, and RecBole shows what any library logs
-            if logging.getLogger(name).level == logging.NOTSET:
-                logging.getLogger(name).setLevel(logging.WARNING)
-        self._model, self._base_url, self._timeout, self._key = model, base_url, timeout, key
-        self._client = openai.AsyncOpenAI(
-            api_key=key or "none",
-            base_url=base_url,
-            timeout=timeout,
-            max_retries=0,
-            default_headers=HEADERS,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [limit_body()]}),
-        )
-        self._fields: dict[str, Any] = {"temperature": 0}
-        self._takes_system = True
-        # every server knows this name; OpenAI's newer models want another and say so
-        self._limit = "max_tokens"
+        self._model = model
+        self._servers = Servers([Server(model, url, key, timeout) for url in urls], model)
         self._spacing = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        self._next, self._held_until = 0.0, 0.0
+        self._next = 0.0
         self._stopped = asyncio.Event()
-        self.answered = False  # whether any request was
         self._given_up = self._most_tries = 0  # requests given up since the last answer, and the tries of one
         self._refusals: list[RefusedError] = []  # since the last answer
         self._flying = 0
+
+    async def start(self) -> None:
+        """Check several servers and watch them; see ``Servers.start``."""
+        await self._servers.start()
+
+    @property
+    def answered(self) -> bool:
+        """Whether any request was."""
+        return self._servers.answered
 
     def stop(self) -> None:
         """Send nothing more; requests in flight go on."""
@@ -87,11 +76,7 @@ class ChatClient:
         return self._stopped.is_set()
 
     async def close(self) -> None:
-        await self._client.close()
-
-    def strike(self, text: str) -> str:
-        """``text`` without the API key: servers repeat it."""
-        return strike(text, self._key)
+        await self._servers.close()
 
     async def chat(
         self, messages: Messages, max_tokens: int, may_resend: Callable[[], bool] = lambda: True
@@ -118,7 +103,7 @@ class ChatClient:
             raise
         finally:
             self._flying -= 1
-        self.answered, self._given_up, self._refusals = self.answered or reply.readable, 0, []
+        self._given_up, self._refusals = 0, []
         return reply
 
     def check_end(self) -> None:
@@ -131,11 +116,15 @@ class ChatClient:
         """The error of a server that answers nothing because of ``why``."""
         times = f", {len(self._refusals)} requests in a row" if len(self._refusals) > 1 else ""
         what = (
-            f"refuses requests to the model {self._model!r}"
+            f"refuse{'' if self._servers.several else 's'} requests to the model {self._model!r}"
             if isinstance(why, RefusedError)
-            else "does not answer"
+            else f"{self._does} not answer"
         )
-        return AlkdError(f"llm_teacher: {self._base_url} {what}{times}: {why}")
+        return AlkdError(f"llm_teacher: {self._servers.words} {what}{times}: {why}")
+
+    @property
+    def _does(self) -> str:
+        return "do" if self._servers.several else "does"
 
     async def _wait_while_refused(self) -> None:
         """After too many refusals, what is in flight decides whether the server answers at all."""
@@ -148,10 +137,14 @@ class ChatClient:
         deadline = time.monotonic() + PATIENCE
         tries = put_off = charged = 0
         while True:
-            await self._wait_for_turn()
+            server = await self._wait_for_turn()
+            self._servers.sent(server)
             try:
-                return await self._send(messages, max_tokens)
+                reply = await server.send(messages, max_tokens)
+                self._servers.fared(server, None)
+                return reply
             except TryAgainError as problem:
+                self._servers.fared(server, problem)
                 tries, put_off, charged = (
                     tries + (not problem.put_off),
                     put_off + problem.put_off,
@@ -163,17 +156,18 @@ class ChatClient:
                 if tries >= most or charged >= CHARGED_TRIES or time.monotonic() > deadline:
                     self._given_up += 1
                     self._most_tries = max(self._most_tries, tries)
-                    if problem.nobody_there or self._given_up >= DEAD:
+                    nobody_there = problem.nobody_there and not self.answered
+                    if nobody_there or self._given_up >= DEAD:
                         raise AlkdError(
-                            f"llm_base_url: {self._base_url} does not answer ({self._most_tries} tries): "
-                            f"{problem}"
+                            f"llm_base_url: {self._servers.words} {self._does} not answer "
+                            f"({self._most_tries} tries): {problem}"
                         ) from None
                     raise NoReplyError(str(problem), problem.charged, given_up=True) from None
                 pause = problem.pause if problem.pause is not None else self._backoff(tries + put_off)
                 logger.debug("%s; trying again in %.1f s", problem, pause)
                 if problem.put_off:
-                    self._held_until = max(self._held_until, time.monotonic() + pause)
-                else:
+                    server.held_until = max(server.held_until, time.monotonic() + pause)
+                elif not self._servers.others_are_in(server):
                     await self._sleep(pause, problem.charged)
                 if problem.charged and not may_resend():
                     raise NoReplyError(f"{problem}; the budget has nothing left to send it again") from None
@@ -189,98 +183,23 @@ class ChatClient:
             return
         raise NoReplyError("interrupted", charged)
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_turn(self) -> Server:
+        """The server that is asked now."""
         while True:
             if self._stopped.is_set():
                 raise NoReplyError("interrupted")
             now = time.monotonic()
-            if now < self._held_until:
-                await self._sleep(self._held_until - now)
+            server = self._servers.best(now)
+            if now < server.held_until:
+                await self._sleep(server.held_until - now)
                 continue
             if not self._spacing:
-                return
+                return server
             turn = max(now, self._next)
             self._next = turn + self._spacing
             if turn > now:
                 await self._sleep(turn - now)
-            if time.monotonic() >= self._held_until:
-                return
-
-    async def _send(self, messages: Messages, max_tokens: int) -> Reply:
-        chat = [{name: sendable(text) for name, text in message.items()} for message in messages]
-        if not self._takes_system:
-            chat = without_system(chat)
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": chat,
-            self._limit: max_tokens,
-            **self._fields,
-        }
-        openai = self._openai
-        try:
-            # the client's own timeout starts anew with every byte
-            response = await asyncio.wait_for(
-                self._client.chat.completions.with_raw_response.create(**body), self._timeout
-            )
-            return read_content(response.content)
-        except (asyncio.TimeoutError, openai.APITimeoutError):
-            raise TryAgainError(f"no answer within {self._timeout:g} s (llm_timeout)", charged=True) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__
-            never_left = type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout")
-            words = one_line(self.strike(f"{error} {cause or ''}"))
-            raise TryAgainError(
-                words, charged=not never_left, nobody_there=never_left and not self.answered
-            ) from None
-        except NoAnswerError as error:
-            raise TryAgainError(one_line(self.strike(str(error))), charged=True) from None
-        except openai.APIStatusError as error:
-            raise self._status_problem(Status.of(error, self.strike), body) from None
-
-    def _status_problem(self, status: Status, sent: Mapping[str, Any]) -> Exception:
-        if status.is_form and self._adapt(status, sent):
-            return TryAgainError(str(status), False, pause=0.0, put_off=True)
-        if status.is_wrong_key:  # the server's words can hold a part of the key
-            return AlkdError(
-                f"llm_api_key_env: {self._base_url} does not accept the key in that variable ({status.code})"
-            )
-        if (status.is_own or (status.code == 403 and self.answered)) and (
-            self.answered or not status.is_general
-        ):
-            return RefusedError(str(status), certain=status.is_certain)
-        if status.passes:
-            return TryAgainError(str(status), False, status.pause, put_off=status.code == 429)
-        return AlkdError(
-            f"llm_teacher: {self._base_url} refuses requests to the model {self._model!r} ({status.code}): "
-            f"{status.words}"
-        )
-
-    def _adapt(self, status: Status, sent: Mapping[str, Any]) -> bool:
-        """Whether the server named something that it does not take and that can be said otherwise or left
-        out."""
-        had_system = any(message["role"] == "system" for message in sent["messages"])
-        if (
-            self._limit not in sent
-            or len(sent) > 3 + len(self._fields)
-            or (had_system and not self._takes_system)
-        ):
-            return True  # another request has found out meanwhile
-        if self.answered:
-            return False  # it has taken all of this before: the words are about something else
-        if self._limit == "max_tokens" and status.names("max_tokens", "max_completion_tokens"):
-            self._limit = "max_completion_tokens"
-            return True
-        if "temperature" in self._fields and status.names("temperature", "temperature"):
-            logger.warning(
-                "the model %r takes no temperature: its answers may differ from one time to the next",
-                self._model,
-            )
-            del self._fields["temperature"]
-            return True
-        if had_system and status.is_about_system:
-            logger.info(
-                "the model %r knows no system role: its text goes into the user's message", self._model
-            )
-            self._takes_system = False
-            return True
-        return False
+            now = time.monotonic()
+            server = self._servers.best(now)
+            if now >= server.held_until:
+                return server

@@ -44,8 +44,21 @@ def _like_a_key(name: str) -> bool:
     )
 
 
+def web_addresses(value: Any) -> str | None:
+    """The check of ``llm_base_url``: one address, or a list of different ones; see ``web_address``."""
+    if isinstance(value, str):
+        return web_address(value)
+    if not value or not all(isinstance(one, str) for one in value):
+        return "an address, or a list of addresses with at least one"
+    words = [words for one in value if (words := web_address(one))]  # none is shown before all are looked at
+    if words:
+        return f"a list of addresses, each {words[0]}"
+    plain = [one.rstrip("/").casefold() for one in value]
+    return None if len(set(plain)) == len(plain) else "a list of different addresses"
+
+
 def web_address(value: Any) -> str | None:
-    """The check of ``llm_base_url``: an address without a password or key in it."""
+    """Whether ``value`` is an address without a password or key in it: None, or what is allowed."""
     words = "http:// or https:// with a host, such as http://127.0.0.1:8000/v1"
     try:
         url = urllib.parse.urlsplit(value)

