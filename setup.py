@@ -78,6 +78,7 @@ setup(
         ],
         "mcp": ["mcp>=2"],
         "tune": ["optuna"],
+        "docs": ["mkdocs-material>=9.5,<10"],
         "onnx": ["onnx", "onnxruntime"],
         # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
         "ray": ["ray>=2.49; python_version >= '3.12'"],

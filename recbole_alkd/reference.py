@@ -1,7 +1,7 @@
 """Makes ``properties/model/ALKDRec.yaml`` and ``docs/reference/settings.md`` from the fields of the settings.
 
-``python -m recbole_alkd.reference`` writes both into the checkout (``make settings``);
-a test fails while they differ.
+``python -m recbole_alkd.reference`` writes both and the page of public names into the checkout
+(``make settings``); a test fails while they differ.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from recbole_alkd.api_reference import api_page
 from recbole_alkd.files import properties, write_whole
 from recbole_alkd.listing import Setting, all_settings
 from recbole_alkd.registry import losses
@@ -138,6 +139,7 @@ def made(root: Path) -> dict[Path, str]:
     return {
         file: settings_yaml(file.read_text(encoding="utf-8")),
         root / "docs" / "reference" / "settings.md": settings_page(),
+        root / "docs" / "reference" / "api.md": api_page(),
     }
 
 

@@ -16,7 +16,7 @@ ROOMS = [
 SEE_EVERYTHING = {
     "__init__",
     "moved",
-    "checks", "doctor",
+    "checks", "api_reference", "doctor",
     "door",
     "listing",
     "reference",

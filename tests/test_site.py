@@ -1,0 +1,73 @@
+"""The guide as a site: it builds without a warning, and its pages fetch nothing from another host."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from process import ROOT, environment
+
+OTHER_HOST = re.compile(
+    r"""<(?:script|img|iframe|source|link(?=[^>]*(?:stylesheet|preload|icon|manifest)))[^>]*?(?:src|href)=["']?(?:https?:)?//""",
+    re.IGNORECASE,
+)
+FETCHED = re.compile(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", re.IGNORECASE)
+
+
+def navigation():
+    """The pages that the site's menu names."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    entries = yaml.safe_load(text)["nav"]
+    for entry in entries:
+        for value in entry.values():
+            yield from (
+                (page for one in value for page in one.values()) if isinstance(value, list) else [value]
+            )
+
+
+def test_every_page_is_in_the_menu():
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    listed = set(navigation())
+    assert pages - listed <= {page for page in pages if page.startswith("results/")}, pages - listed
+    assert listed - pages == {"changes.md"}, "made from CHANGELOG.md"
+
+
+@pytest.mark.slow
+def test_the_site_builds_and_asks_no_other_host(tmp_path):
+    pytest.importorskip("material")
+    words = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(NO_MKDOCS_2_WARNING="1"), capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 12
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert not OTHER_HOST.search(text), (page.name, OTHER_HOST.search(text)[0])
+    for file in (tmp_path / "site").rglob("*.css"):
+        assert not FETCHED.search(file.read_text(encoding="utf-8")), file.name
+    index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
+    assert any("max_min" in entry["text"] for entry in index["docs"])
+    assert Path(tmp_path / "site" / "figures").is_dir()
+
+
+def test_a_page_that_asks_another_host_would_be_found():
+    assert OTHER_HOST.search('<script src="https://cdn.example/x.js">')
+    assert OTHER_HOST.search('<link rel="stylesheet" href="//fonts.example/css">')
+    assert not OTHER_HOST.search('<a href="https://recbole.io">')
+    assert FETCHED.search("@import url(https://fonts.example)")
