@@ -193,6 +193,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from recbole_alkd.labels.cli import add_store_command
     from recbole_alkd.listing import add_settings_command, versions
     from recbole_alkd.serving.cli import add_serving_commands
+    from recbole_alkd.serving.make_commands import add_count_commands
     from recbole_alkd.trainer.runs import add_runs_command
 
     parser = argparse.ArgumentParser(
@@ -220,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_runs_command(commands)
     add_doctor_command(commands)
     add_serving_commands(commands)
+    add_count_commands(commands)
     sys.argv = [sys.argv[0], *(word for word in words if word == "--traceback")]
     args = parser.parse_args([word for word in words if word != "--traceback"])
     leave(lambda: args.run(args))

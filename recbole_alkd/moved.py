@@ -40,6 +40,7 @@ MOVED = {
     **{f"teacher.{name}": f"labelling.{name}" for name in ("batch", "candidates", "estimate", "interrupt")},
     "teacher.labelling": "labelling.collect",
     **{f"trainer.{name}": f"learner.{name}" for name in _LEARNER},
+    "serving.tensors": "tensors",
     "trainer.folds": "labelling.folds",
     **{f"{room}.instances": "labelling.training_rows" for room in ("trainer", "labelling")},
     "data.instances": "data.rows",

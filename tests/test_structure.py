@@ -9,7 +9,7 @@ import pytest
 from process import ROOT
 
 ROOMS = [
-    "threads", "files", "settings", "memory", "compat",
+    "threads", "files", "settings", "tensors", "memory", "compat",
     "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling",
     "learner", "trainer", "serving", "bench", "tune", "testing",
 ]  # fmt: skip
@@ -73,7 +73,7 @@ def test_imports(path):
         if name.startswith("recbole_alkd."):
             other = name.split(".")[1]
             if room == "serving" and not path.name.startswith(MAKERS):
-                good = other in ("files", "labels", "serving") or name == "recbole_alkd.settings.error"
+                good = other in ("files", "labels", "serving", "tensors") or name == "recbole_alkd.settings.error"
                 assert good, f"{path.name} serves, and imports {name}"
             if room == "bench" and other in ("plugin", "checks"):  # a benchmark runs RecBole as a user does
                 continue

@@ -118,9 +118,7 @@ def read_clicks(
             try:
                 time.append(int(row[at_time]) * factor)
             except (ValueError, OverflowError):
-                time.append(
-                    _exact_time(row[at_time], factor, time_unit, f"{path}, line {line}: {time_field}")
-                )
+                time.append(exact_time(row[at_time], time_unit, f"{path}, line {line}: {time_field}"))
             for at, texts in kept.values():
                 texts.append(row[at])
         kinds = dict(zip(table.columns, table.kinds, strict=False))
@@ -139,8 +137,16 @@ def read_clicks(
     )
 
 
-def _exact_time(text: str, factor: int, unit: str | None, where: str) -> int:
-    """A timestamp that Python does not read as an int64: "881250949.0" is one, 881250949.5 needs a unit."""
+def exact_time(text: str, unit: str | None, where: str) -> int:
+    """A timestamp that may not be one to Python's int: "881250949.0" is one, 881250949.5 needs a unit.
+
+    Args:
+        unit: of numbers, of ``TIME_UNITS``, or None. where: what a message begins with.
+
+    Returns:
+        seconds, or nanoseconds where there is a unit. AlkdError for what cannot be kept exactly in 64 bits.
+    """
+    factor = 1 if unit is None else TIME_UNITS[unit]
     try:
         value = _EXACT.multiply(_EXACT.create_decimal(text.strip()), Decimal(factor))
     except DecimalException:

@@ -220,8 +220,12 @@ def _split(
 def _whole(
     rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool
 ) -> Iterator[tuple[int, list[str]]]:
+    before = 0
     for line, row in rows:
-        open_quote = one_line and any("\n" in field for field in row)
+        # a field with a line feed in it takes more than one line, which is known without looking into every
+        # field
+        open_quote = one_line and line > before + 1 and any("\n" in field for field in row)
+        before = line
         if len(row) == width and not open_quote:
             yield line, row
         elif "".join(row).strip():  # blank lines are none, to RecBole too

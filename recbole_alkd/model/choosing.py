@@ -8,21 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from time import process_time
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 from scipy.sparse import csr_array
 
 from recbole_alkd.model.chance import paired_intervals
-from recbole_alkd.model.counting import (
-    both_ways,
-    forward_counts,
-    session_counts,
-    training_sessions,
-    with_repeats,
-)
-from recbole_alkd.model.neighbours import present, profiles, rows_of, score_ranks, weigh
+from recbole_alkd.model.counting import training_sessions
+from recbole_alkd.model.grid_tables import Counting, SharedScores, Tables
+from recbole_alkd.model.neighbours import present, profiles, rows_of, score_ranks
 from recbole_alkd.model.scoring import METRICS, worth
 
 # A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the
@@ -32,17 +27,9 @@ WHOLE_GRID = 64
 # a few hundred targets choose by luck.
 TARGETS = 5_000
 _ROWS_AT_ONCE = 1000
-
-
-class Counting(NamedTuple):
-    """How a table counts and weighs: the settings ``knn_...`` of these names."""
-
-    repeat: float = 0.0
-    backward: float = 1.0
-    gap_decay: float = 1.0
-    decay: float = 0.5
-    source_exponent: float = 0.5
-    target_exponent: float = 0.2
+# Where validation sessions have so many edges at most, what all tables share of their scores is kept (half a
+# gigabyte).
+SHARED = 1 << 25
 
 
 Grid = Mapping[str, Sequence[float]]
@@ -58,33 +45,6 @@ def plain(grid: Grid) -> Counting:
     for key in ("repeat", "backward", "gap_decay"):
         middle[key] = min(grid[key], key=lambda value: abs(value - getattr(default, key)))
     return Counting(**middle)
-
-
-class Tables:
-    """The tables that training sessions give, one a ``Counting``; sessions are counted once."""
-
-    def __init__(
-        self, flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]
-    ) -> None:
-        self.counts, self.n_items = session_counts(flat, offsets, n_items), n_items
-        self._forward = dict(zip(gap_decays, forward_counts(flat, offsets, n_items, gap_decays), strict=True))
-        self._last: tuple[tuple[float, float], csr_array] | None = None
-
-    def widest(self) -> csr_array:
-        """A table with every edge that any of them has."""
-        every = both_ways(
-            sum(self._forward.values(), csr_array((self.n_items, self.n_items), dtype=np.float32)), 1.0
-        )
-        return with_repeats(every, 1.0)
-
-    def __call__(self, how: Counting) -> csr_array:
-        """The whole table, rounded to float16 and kept as float32."""
-        key = (how.gap_decay, how.backward)
-        if self._last is None or self._last[0] != key:
-            self._last = key, both_ways(self._forward[how.gap_decay], how.backward)
-        return with_repeats(
-            weigh(self._last[1], self.counts, how.source_exponent, how.target_exponent), how.repeat
-        )
 
 
 # item_seq (B, L), length (B,) -> scores of items (B, n_items) above their popularity
@@ -296,9 +256,17 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     moving = rows.undecided(tables.widest(), tables.counts)
     some = rows.only(moving)
 
+    sizes = (some.item_seq, some.length, some.last_items)
+    shared = None
+    if SharedScores.entries(tables, *sizes) <= SHARED:
+        shared = SharedScores(tables, some.item_seq, some.length, some.target, some.last_items, some.masked)
+
     def gains_of(how: Counting) -> np.ndarray:
         gains = np.zeros(len(moving))
-        gains[moving] = some.gains(tables(how), tables.counts, how.decay)
+        if shared is None:
+            gains[moving] = some.gains(tables(how), tables.counts, how.decay)
+        else:
+            gains[moving] = some.worth(shared.ranks(tables.weights(how), how.decay, some.cutoff))
         return rows.by_session(gains)
 
     settled = settle(grid, start, gains_of)

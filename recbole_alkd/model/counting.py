@@ -4,24 +4,28 @@
 
 g is ``knn_gap_decay`` and r ``knn_backward``. g = r = 1 counts the pairs of places that two items have in
 sessions, whatever lies between them and whichever came first; g = r = 0 counts transitions, a Markov chain of
-the first order. Pure functions on scipy matrices; time and memory grow with the clicks,
+the first order. Pairs are counted by their gap (``data/pairs.py``), as whole numbers, and F is made of these:
+the sum over gaps, the smallest first, in float64, kept as float32. So F is the same to the last bit, however
+the sessions were cut into parts. Pure functions on scipy matrices; time and memory grow with the clicks,
 since a place counts with the ``LONGEST_GAP`` places after it at most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 
+# where tables have always found it
+from recbole_alkd.data.count_sessions import session_counts as session_counts
+from recbole_alkd.data.pairs import PairCounts, count_pairs
 from recbole_alkd.model.neighbours import only, rounded
 
 # A place of a session is counted together with so many places after it, at most: one endless session costs no
 # more than many short ones. Sessions up to this length are counted whole.
 LONGEST_GAP = 100
-_PAIRS_AT_ONCE = 1 << 22
 
 
 def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -60,28 +64,44 @@ def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     return flat, np.append((np.cumsum(size) - size)[~again], size.sum())
 
 
-def session_counts(flat: np.ndarray, offsets: np.ndarray, n_items: int) -> np.ndarray:
-    """In how many sessions each item is, (n_items,) int64."""
-    session = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return np.bincount(np.unique(session * n_items + flat) % n_items, minlength=n_items)
-
-
 def forward_counts(
     flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]
 ) -> list[csr_array]:
     """F (n_items, n_items), float32, for every gap decay. An item is no neighbour of itself;
     the diagonal is empty."""
-    totals: list[csr_array] = []
-    for source, target, gap in pairs(flat, offsets):
-        key, place = np.unique(source * n_items + target, return_inverse=True)
-        start = np.searchsorted(key, np.arange(n_items + 1) * n_items)
-        parts = []
-        for decay in gap_decays:
-            data = np.bincount(place, weights=float(decay) ** gap, minlength=len(key)).astype(np.float32)
-            part = csr_array((data, key % n_items, start), shape=(n_items, n_items))
-            parts.append(only(part, part.data > 0))
-        totals = [csr_array(a + b) for a, b in zip(totals, parts, strict=True)] if totals else parts
-    return totals or [csr_array((n_items, n_items), dtype=np.float32) for _ in gap_decays]
+    return weighed_gaps(count_pairs(flat, offsets, n_items, LONGEST_GAP), gap_decays)
+
+
+def weighed_gaps(
+    pairs: PairCounts, gap_decays: Sequence[float], n_items: int | None = None
+) -> list[csr_array]:
+    """F, float32, rows in order, for every gap decay.
+
+    Args:
+        pairs: the counts, of all items or of some rows of them.
+            n_items: all items, where they are of some rows.
+    """
+    start, target, values = gap_edges(pairs, gap_decays)
+    found = []
+    for data in values:
+        whole = csr_array((data, target, start), shape=(pairs.n_items, n_items or pairs.n_items))
+        found.append(whole if data.all() else only(whole, data > 0))
+    return found
+
+
+def gap_edges(
+    pairs: PairCounts, gap_decays: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Where F has entries, (n_items + 1,) starts of rows and (E,) columns, and for every gap decay their
+    values, (E,) float32."""
+    new = np.append(True, pairs.target[1:] != pairs.target[:-1])[: len(pairs.target)]
+    new[pairs.start[:-1][pairs.start[:-1] < len(new)]] = True
+    edge = np.cumsum(new)
+    start, target = np.append(0, edge)[pairs.start], pairs.target[new]
+    edge -= 1
+    worth = [float(decay) ** np.arange(256) for decay in gap_decays]  # gaps are uint8
+    sums = (np.bincount(edge, weights=pairs.count * one[pairs.gap], minlength=len(target)) for one in worth)
+    return start, target, [one.astype(np.float32) for one in sums]
 
 
 def both_ways(forward: csr_array, backward: float) -> csr_array:
@@ -103,18 +123,3 @@ def with_repeats(table: csr_array, repeat: float) -> csr_array:
     repeated = csr_array(table + csr_array((np.repeat(weight, len(own)), (own, own)), shape=table.shape))
     repeated.sort_indices()
     return repeated
-
-
-def pairs(flat: np.ndarray, offsets: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs of places of one session with different items: the earlier item, the later one,
-    the places between them."""
-    end = np.repeat(offsets[1:], np.diff(offsets))
-    after = np.minimum(end - np.arange(len(flat)) - 1, LONGEST_GAP)
-    block = np.cumsum(after) // _PAIRS_AT_ONCE
-    for number in np.unique(block):
-        place = np.flatnonzero(block == number)
-        earlier = np.repeat(place, after[place])
-        gap = np.arange(len(earlier)) - np.repeat(np.cumsum(after[place]) - after[place], after[place])
-        source, target = flat[earlier].astype(np.int64), flat[earlier + 1 + gap]
-        kept = source != target
-        yield source[kept], target[kept], gap[kept]

@@ -21,14 +21,14 @@ EDGE_BYTES, ITEM_BYTES, FIXED_BYTES = 6, 8, 8
 
 
 def weigh(
-    together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float
+    together: csr_array, counts: np.ndarray, source_exponent: float, target_exponent: float, first: int = 0
 ) -> csr_array:
     """W_ij = C_ij / ((n_i + 1)^source_exponent (n_j + 5)^target_exponent), rounded to float16 and kept as
     float32.
 
-    What rounds to 0 is no edge.
+    What rounds to 0 is no edge. ``first``: the item of the first row, where there are some rows only.
     """
-    source = (counts + 1.0) ** -source_exponent
+    source = (counts[first : first + together.shape[0]] + 1.0) ** -source_exponent
     target = (counts + 5.0) ** -target_exponent
     weights = rounded(together.data * source[rows_of(together)] * target[together.indices])
     table = csr_array((weights, together.indices, together.indptr), shape=together.shape)
@@ -37,7 +37,12 @@ def weigh(
 
 def rounded(weights: np.ndarray) -> np.ndarray:
     """The float16 numbers next to the weights, as float32."""
-    return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16).astype(np.float32)
+    return in_halves(weights).astype(np.float32)
+
+
+def in_halves(weights: np.ndarray) -> np.ndarray:
+    """The float16 numbers next to the weights; the largest one for what is larger."""
+    return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
 
 
 def served(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
@@ -153,19 +158,37 @@ def score_ranks(
     """
     if excluded is not None:
         scores = csr_array(scores - np.float32(np.inf) * excluded)
-    size, prior = np.diff(scores.indptr), PRIOR * counts
-    floor = prior[scores.indices]
-    value = scores.data + floor
-    hit = np.flatnonzero(scores.indices == np.repeat(target, size))
+    prior = PRIOR * counts
+    return ranks_of(scores.indptr, scores.indices, scores.data, prior, np.sort(prior[1:]), target)
+
+
+def ranks_of(
+    indptr: np.ndarray,
+    items: np.ndarray,
+    scores: np.ndarray,
+    prior: np.ndarray,
+    by_prior: np.ndarray,
+    target: np.ndarray,
+) -> np.ndarray:
+    """``target_ranks`` from the scores that neighbours give.
+
+    Args:
+        indptr: (B + 1,) where the scores of each row begin. items, scores: of all rows one after the other;
+            no item twice in a row.
+        prior: (n,) what every item has beside that. by_prior: the same but for the padding, rising.
+    """
+    size = np.diff(indptr)
+    floor = prior[items]
+    value = scores + floor
+    hit = np.flatnonzero(items == np.repeat(target.astype(items.dtype), size))
     own = prior[target].astype(np.float64)
-    own[np.searchsorted(scores.indptr, hit, side="right") - 1] = value[hit]
+    own[np.searchsorted(indptr, hit, side="right") - 1] = value[hit]
     ours = np.repeat(own, size)
     # items no neighbour speaks for: all of them by the prior, less those that have a score of their own
-    by_prior = np.sort(prior[1:])
     low, high = (np.searchsorted(by_prior, own, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
     halves = 2 * (value > ours).view(np.int8) + (value == ours).view(np.int8)
     halves -= 2 * (floor > ours).view(np.int8) + (floor == ours).view(np.int8)
-    ends = np.concatenate([[0], np.cumsum(halves, dtype=np.int64)])[scores.indptr]
+    ends = np.concatenate([[0], np.cumsum(halves, dtype=np.int64)])[indptr]
     # the target ties with itself, once, by its score or by the prior
     return 1 + len(by_prior) - high + (high - low + np.diff(ends) - 1) / 2
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from recbole_alkd.model.choosing import Counting
-from recbole_alkd.model.counting import both_ways, pairs, with_repeats
+from recbole_alkd.model.counting import both_ways, with_repeats
 from recbole_alkd.model.edges import added, like
 from recbole_alkd.model.neighbours import rows_of, served, weigh
 
@@ -37,20 +37,6 @@ class Made:
     how: Counting
     sets: tuple[EdgeSet, ...] = ()
     refined: bool = False
-
-
-def exact_forward(flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decay: float) -> csr_array:
-    """``counting.forward_counts`` in float64: sums of parts are the sum of all, but for the last bit."""
-    total = csr_array((n_items, n_items), dtype=np.float64)
-    for source, target, gap in pairs(flat, offsets):
-        key, place = np.unique(source * n_items + target, return_inverse=True)
-        data = np.bincount(place, weights=float(gap_decay) ** gap, minlength=len(key))
-        start = np.searchsorted(key, np.arange(n_items + 1) * n_items)
-        part = csr_array((data, key % n_items, start), shape=(n_items, n_items))
-        part.eliminate_zeros()
-        total = csr_array(total + part)
-    total.sort_indices()
-    return total
 
 
 def steps(
@@ -107,3 +93,4 @@ def grown(table: csr_array, n_items: int) -> csr_array:
     """The same edges among more items."""
     start = np.concatenate([table.indptr, np.full(n_items + 1 - len(table.indptr), table.indptr[-1])])
     return csr_array((table.data, table.indices, start), shape=(n_items, n_items))
+

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from recbole_alkd.serving.manifest import ITEMS, LOOKUP
-from recbole_alkd.serving.tensors import TensorFile, write_tensors
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import TensorFile, write_tensors
 
 _COMPARED = 200  # titles that a misspelt one is compared with
 _ALIKE = 0.6

@@ -38,8 +38,8 @@ from recbole_alkd.serving.manifest import (
 )
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import BUNDLE
-from recbole_alkd.serving.tensors import write_tensors
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import write_tensors
 from recbole_alkd.trainer.endings import FinishedRun
 from recbole_alkd.trainer.run_folder import RESULT
 

@@ -1,9 +1,11 @@
-"""``counts.npz``: what a table was made of, kept beside it, so that new sessions can be added without
-counting the old ones."""
+"""``counts.safetensors`` and ``counts.npz``: what a table was made of, kept beside it, so that new sessions
+can be added without counting the old ones. The first is a file of counts as ``recbole-alkd count`` writes it,
+the second says how it was weighed."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +14,20 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from recbole_alkd.model.choosing import Counting
-from recbole_alkd.model.counting import session_counts
-from recbole_alkd.model.neighbours import served
+from recbole_alkd.data.count_sessions import count_sessions
+from recbole_alkd.data.partial_counts import CountSettings, PartialCounts
+from recbole_alkd.model.counting import LONGEST_GAP, weighed_gaps
+from recbole_alkd.model.grid_tables import Counting
+from recbole_alkd.model.neighbours import rows_of, served
 from recbole_alkd.model.session_knn import SessionKNN
-from recbole_alkd.model.table_made import EdgeSet, Made, exact_forward, shares, steps
-from recbole_alkd.serving.manifest import COUNTS, REASONS
-from recbole_alkd.serving.tensors import write_tensors
+from recbole_alkd.model.table_made import EdgeSet, Made, shares, steps
+from recbole_alkd.serving.manifest import COUNTS, PAIRS, REASONS
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import write_tensors
 
 TEXT = "text"  # the name of the edges that titles give
-# So many edges may differ by rounding from those that are served: sums of millions of pairs are rounded block
-# by block.
+# So many edges may differ from those that are served: tables of earlier versions were summed in another
+# order, in float32.
 _ROUNDED = 1e-3
 
 
@@ -32,16 +36,16 @@ class TableCounts:
     """What a table is made of.
 
     Attributes:
-        forward: F (n_items, n_items) float64, ``counting.py``, under the gap decay of ``made``.
-        counts: (n_items,) in how many sessions each item is. sessions: how many were counted.
-        made: how the table was made of them. neighbors, size: how it is cut, as ``neighbours.cut`` has them.
+        partial: the counts of all sessions. number: (items of it,) the bundle's number of each.
+        n_items: of the bundle, with the padding. made: how the table was made of them.
+        neighbors, size: how it is cut, as ``neighbours.cut`` has them.
         fields: how its clicks are read: ``session``, ``item``, ``time``, ``list`` name columns; ``window``,
             ``time_unit``, ``min_length``, ``title_field``. text: settings of title edges, {} without them.
     """
 
-    forward: csr_array
-    counts: np.ndarray
-    sessions: int
+    partial: PartialCounts
+    number: np.ndarray
+    n_items: int
     made: Made
     neighbors: int | None
     size: int | None
@@ -52,11 +56,41 @@ class TableCounts:
     def of(
         cls, flat: np.ndarray, offsets: np.ndarray, n_items: int, made: Made, neighbors: int | None = None,
         size: int | None = None, fields: dict[str, Any] | None = None, text: dict[str, Any] | None = None,
+        ids: Sequence[str] | None = None, keys: Sequence[str] | None = None, name: str = "training",
     ) -> TableCounts:  # fmt: skip
-        """Count sessions, as ``counting.training_sessions`` gives them."""
-        forward = exact_forward(flat, offsets, n_items, made.how.gap_decay)
-        counts = session_counts(flat, offsets, n_items)
-        return cls(forward, counts, len(offsets) - 1, made, neighbors, size, fields or {}, text or {})
+        """Count sessions, as ``counting.training_sessions`` gives them.
+
+        Args:
+            ids: of the items 1, 2, ...; their numbers without it.
+                keys: ids of the sessions; their places without it.
+        """
+        ids = [str(k) for k in range(1, n_items)] if ids is None else ids
+        keys = [str(k) for k in range(len(offsets) - 1)] if keys is None else keys
+        fields = fields or {}
+        settings = CountSettings(None, LONGEST_GAP, fields.get("min_length", 2), fields.get("window"))
+        partial = count_sessions(np.asarray(flat) - 1, offsets, ids, keys, settings, name)
+        return cls(partial, numbers(partial, ids), n_items, made, neighbors, size, fields, text or {})
+
+    @property
+    def sessions(self) -> int:
+        """How many were counted."""
+        return sum(part.sessions for part in self.partial.parts)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """In how many sessions each item is, (n_items,)."""
+        found = np.zeros(self.n_items, dtype=np.int64)
+        found[self.number] = self.partial.sessions
+        return found
+
+    @cached_property
+    def forward(self) -> csr_array:
+        """F (n_items, n_items), ``counting.py``, under the gap decay of ``made``."""
+        (found,) = weighed_gaps(self.partial.pairs, [self.made.how.gap_decay])
+        places = (self.number[rows_of(found)], self.number[found.indices])
+        found = csr_array((found.data, places), shape=(self.n_items, self.n_items))
+        found.sort_indices()
+        return found
 
     @cached_property
     def steps(self) -> list[csr_array]:
@@ -70,7 +104,7 @@ class TableCounts:
 
     def write(self, folder: Path) -> None:
         facts = {
-            "how": self.made.how._asdict(), "sessions": self.sessions,
+            "how": self.made.how._asdict(), "n_items": self.n_items,
             "neighbors": self.neighbors, "size": self.size,
             "fields": self.fields, "text": self.text,
             "sets": [
@@ -78,8 +112,8 @@ class TableCounts:
                 for one in self.made.sets
             ],
         }  # fmt: skip
-        arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), "counts": self.counts}
-        arrays |= _arrays("forward", self.forward)
+        self.partial.write(folder / PAIRS)
+        arrays = {"facts": np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), "number": self.number}
         for k, one in enumerate(self.made.sets):
             arrays |= _arrays(f"set_{k}", one.edges if one.together is None else one.together)
         np.savez(folder / COUNTS, **arrays)  # type: ignore[arg-type]
@@ -95,8 +129,12 @@ class TableCounts:
             )
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                facts = json.loads(arrays["facts"].tobytes())
-                forward, sets = _matrix("forward", arrays), []
+                if "forward_data" in arrays:
+                    raise AlkdError(
+                        f"{file}: counts of an earlier version, which cannot be added to; "
+                        "export its run again"
+                    )
+                facts, sets = json.loads(arrays["facts"].tobytes()), []
                 for k, one in enumerate(facts["sets"]):
                     edges = _matrix(f"set_{k}", arrays)
                     sets.append(
@@ -104,9 +142,16 @@ class TableCounts:
                     )
                 made = Made(Counting(**facts["how"]), tuple(sets))
                 cut = facts["neighbors"], facts["size"]
-                return cls(
-                    forward, arrays["counts"], facts["sessions"], made, *cut, facts["fields"], facts["text"]
-                )
+                partial, number = PartialCounts.read(folder / PAIRS), arrays["number"]
+                if (
+                    number.shape != (len(partial.ids),)
+                    or number.min(initial=1) < 1
+                    or number.max(initial=0) >= facts["n_items"]
+                ):
+                    raise ValueError(f"{len(number)} numbers for {len(partial.ids)} items")
+                return cls(partial, number, facts["n_items"], made, *cut, facts["fields"], facts["text"])
+        except AlkdError:
+            raise
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise AlkdError(
                 f"{file}: not what a bundle keeps there ({error}); the bundle is damaged"
@@ -133,7 +178,24 @@ def counts_of(
         "time_unit": config["session_time_unit"], "min_length": config["session_min_length"] if cut else 2,
         "title_field": config["title_field"],
     }  # fmt: skip
-    counts = TableCounts.of(flat, offsets, train.item_num, made, model.neighbors, model.bytes, fields, text)
+    ids = np.asarray(train.field2id_token[train.iid_field])[1:].astype(str).tolist()
+    keys = None
+    if hasattr(train, "session_items"):  # then sessions come in this order
+        sessions = np.unique(train.inter_feat[train.uid_field].numpy())
+        keys = np.asarray(train.field2id_token[train.uid_field])[sessions].astype(str).tolist()
+    counts = TableCounts.of(
+        flat,
+        offsets,
+        train.item_num,
+        made,
+        model.neighbors,
+        model.bytes,
+        fields,
+        text,
+        ids,
+        keys,
+        str(config["dataset"]),
+    )
     table, weights = counts.table, model.weights.detach().cpu().numpy()
     if len(table.data) != len(weights) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
         return None
@@ -149,6 +211,13 @@ def write_reasons(folder: Path, counts: TableCounts) -> None:
         kind = "title" if name == TEXT else "llm"
         of_kind[kind] = of_kind.get(kind, 0) + share
     write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in of_kind.items()})
+
+
+def numbers(partial: PartialCounts, ids: Sequence[str]) -> np.ndarray:
+    """The numbers that the items of counts have among ``ids``, the ids of the items 1, 2, ...;
+    (items of the counts,)."""
+    number = {item: k for k, item in enumerate(ids, 1)}
+    return np.array([number[item] for item in partial.ids], dtype=np.int64)
 
 
 def _made(fitted: dict[str, Any]) -> Made | None:

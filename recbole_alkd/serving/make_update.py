@@ -14,24 +14,25 @@ from typing import Any
 
 import numpy as np
 
+from recbole_alkd.data.count_sessions import count_sessions
 from recbole_alkd.data.reading import read_clicks
 from recbole_alkd.data.rows import cut_sessions, session_codes, window_index
+from recbole_alkd.data.sum_counts import Sum
 from recbole_alkd.data.tables import checked_id, existing, open_table
 from recbole_alkd.data.titles import read_titles
 from recbole_alkd.llm.text_vectors import text_vectors
-from recbole_alkd.model.counting import session_counts
 from recbole_alkd.model.edges import nearest_edges
-from recbole_alkd.model.table_made import EdgeSet, exact_forward, grown
+from recbole_alkd.model.table_made import EdgeSet, grown
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import write_items
-from recbole_alkd.serving.make_counts import TEXT, TableCounts, write_reasons
+from recbole_alkd.serving.make_counts import TEXT, TableCounts, numbers, write_reasons
 from recbole_alkd.serving.manifest import CARD, ONNX, STUDENT, read_manifest, write_bundle_folder
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.students import Table
-from recbole_alkd.serving.tensors import write_tensors
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TextSettings
+from recbole_alkd.tensors import write_tensors
 
 # settings of titles that are followed here, and the beginnings of those that have no part in edges
 _TEXT = {"item_text", "item_text_layer", "item_text_neighbors", "item_text_similarity"}
@@ -67,7 +68,7 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     counts = TableCounts.read(place)
     known = recommender.items.ids(np.arange(1, student.n_items))
     number = {item: k for k, item in enumerate(known, 1)}
-    sessions = read_sessions(source, counts.fields)
+    keys, sessions = read_keyed_sessions(source, counts.fields)
     new = [
         item for item in dict.fromkeys(item for session in sessions for item in session) if item not in number
     ]
@@ -75,7 +76,8 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     named = _new_titles(source, titles, counts.fields, new)
     shown = [*recommender.items.titles(np.arange(1, student.n_items)), *(named.get(item, "") for item in new)]
     notes: list[str] = []
-    counts = added(counts, [[number[item] for item in session] for session in sessions], len(number) + 1)
+    numbered = [[number[item] for item in session] for session in sessions]
+    counts = added(counts, numbered, len(number) + 1, [*known, *new], keys, source.name)
     if any(named.get(item) for item in new):
         counts = _with_title_edges(counts, shown, notes)
     table = counts.table
@@ -109,30 +111,43 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     return write_bundle_folder(out, content, fill)
 
 
-def added(counts: TableCounts, sessions: Sequence[Sequence[int]], n_items: int) -> TableCounts:
+def added(
+    counts: TableCounts, sessions: Sequence[Sequence[int]], n_items: int, ids: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None, name: str = "update",
+) -> TableCounts:  # fmt: skip
     """The counts of all sessions, from those of the old ones and the new ones by numbers of ``n_items``
-    items."""
+    items: one more partial count.
+
+    Args:
+        ids, keys: of items and new sessions, as ``TableCounts.of`` has them. name: of the new part.
+
+    Raises:
+        AlkdError: sessions that were added before.
+    """
     flat = np.array([item for session in sessions for item in session], dtype=np.int64)
     offsets = np.cumsum([0, *map(len, sessions)])
-    forward = grown(counts.forward, n_items) + exact_forward(
-        flat, offsets, n_items, counts.made.how.gap_decay
-    )
-    forward.sort_indices()
-    old = np.pad(counts.counts, (0, n_items - len(counts.counts)))
+    ids = [str(k) for k in range(1, n_items)] if ids is None else ids
+    keys = [f"{name}-{k}" for k in range(len(sessions))] if keys is None else keys
+    more = count_sessions(flat - 1, offsets, ids, keys, counts.partial.settings, name)
+    partial = Sum([counts.partial, more]).counts()
     sets = []
     for one in counts.made.sets:
         edges = grown(one.edges, n_items)
         together = None if one.together is None else grown(one.together, n_items)
         sets.append(EdgeSet(one.name, edges, together, one.weight))
     made = dataclasses.replace(counts.made, sets=tuple(sets))
-    total = old + session_counts(flat, offsets, n_items)
     return dataclasses.replace(
-        counts, forward=forward, counts=total, sessions=counts.sessions + len(sessions), made=made
+        counts, partial=partial, number=numbers(partial, ids), n_items=n_items, made=made
     )
 
 
 def read_sessions(path: Path, fields: dict[str, Any]) -> list[list[str]]:
-    """The sessions of a file of clicks or of (session, history, item) rows, items oldest first.
+    """The sessions of a file of clicks or of (session, history, item) rows, items oldest first."""
+    return read_keyed_sessions(path, fields)[1]
+
+
+def read_keyed_sessions(path: Path, fields: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """``read_sessions``, and the id of each session.
 
     Raises:
         AlkdError: no such columns, a row that cannot be read, no session of ``min_length`` items.
@@ -144,13 +159,13 @@ def read_sessions(path: Path, fields: dict[str, Any]) -> list[list[str]]:
             need += f", or {fields['list']} (sessions)"
             raise AlkdError(f"{path}: it has {', '.join(table.columns)}; needed: {need}")
     sessions = _listed(path, fields) if listed else _clicked(path, fields)
-    sessions = [session for session in sessions if len(session) >= fields["min_length"]]
+    sessions = {key: session for key, session in sessions.items() if len(session) >= fields["min_length"]}
     if not sessions:
         raise AlkdError(f"{path}: no session of {fields['min_length']} items in it")
-    return sessions
+    return list(sessions), list(sessions.values())
 
 
-def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
+def _listed(path: Path, fields: dict[str, Any]) -> dict[str, list[str]]:
     """Of several rows of one session, its prefixes, the longest is the session."""
     longest: dict[str, list[str]] = {}
     with open_table(path) as table:
@@ -166,10 +181,10 @@ def _listed(path: Path, fields: dict[str, Any]) -> list[list[str]]:
                 raise AlkdError(f"{path}, line {line}: a row without session, history or item")
             if len(history) + 1 > len(longest.get(session, ())):
                 longest[session] = [*history, item]
-    return list(longest.values())
+    return longest
 
 
-def _clicked(path: Path, fields: dict[str, Any]) -> list[list[str]]:
+def _clicked(path: Path, fields: dict[str, Any]) -> dict[str, list[str]]:
     clicks = read_clicks(path, fields["session"], fields["item"], fields["time"], fields["time_unit"])
     window = fields["window"]
     windows = (
@@ -180,7 +195,9 @@ def _clicked(path: Path, fields: dict[str, Any]) -> list[list[str]]:
     sessions = cut_sessions(session_codes(clicks.user, windows), clicks.time)
     items = [clicks.items[code] for code in clicks.item[sessions.rows]]
     ends = sessions.offsets.tolist()
-    return [items[begin:end] for begin, end in pairwise(ends)]
+    first = sessions.rows[sessions.offsets[:-1]].tolist()
+    keys = [f"{clicks.users[clicks.user[row]]}@{windows[row]}" for row in first]
+    return {key: items[begin:end] for key, (begin, end) in zip(keys, pairwise(ends), strict=True)}
 
 
 def _new_titles(

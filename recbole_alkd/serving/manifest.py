@@ -29,8 +29,9 @@ VERSION = 1
 MANIFEST = "manifest.json"
 STUDENT, ITEMS, LOOKUP, CARD = "student.safetensors", "items.jsonl", "items.safetensors", "README.md"
 REASONS, ENCODER, ONNX, COUNTS = "reasons.safetensors", "encoder.onnx", "model.onnx", "counts.npz"
+PAIRS = "counts.safetensors"
 NEEDED = (STUDENT, ITEMS, LOOKUP)
-FILES = (*NEEDED, CARD, REASONS, ENCODER, ONNX, COUNTS)
+FILES = (*NEEDED, CARD, REASONS, ENCODER, ONNX, COUNTS, PAIRS)
 HASHED = 1 << 20  # bytes: files up to this size are hashed whenever a bundle is loaded
 _LONGEST = 1 << 24  # bytes of a manifest that are read
 

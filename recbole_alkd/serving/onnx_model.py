@@ -22,8 +22,8 @@ import numpy as np
 from recbole_alkd.serving.manifest import ENCODER, LOOKUP, ONNX, STUDENT
 from recbole_alkd.serving.onnx_nodes import Nodes
 from recbole_alkd.serving.students import PRIOR
-from recbole_alkd.serving.tensors import TensorFile
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import TensorFile
 
 _MINUS = -np.inf
 

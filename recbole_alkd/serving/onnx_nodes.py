@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.serving.tensors import TensorFile
+from recbole_alkd.tensors import TensorFile
 
 OPSET = 18
 IR_VERSION = 8  # of opset 18

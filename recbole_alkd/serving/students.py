@@ -16,8 +16,8 @@ import numpy as np
 
 from recbole_alkd.serving.manifest import ENCODER, MANIFEST, REASONS, STUDENT
 from recbole_alkd.serving.many import best_of_rows, distinct
-from recbole_alkd.serving.tensors import TensorFile
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import TensorFile
 
 # Items are told apart by their popularity where no neighbour speaks for them.
 PRIOR = np.float32(1e-7)

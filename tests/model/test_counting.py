@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from tiny import create_dataset, tiny_config, tiny_model, training_part
 
+from recbole_alkd.data import pairs
 from recbole_alkd.model import choosing, counting
 from recbole_alkd.model.choosing import Counting, Sessions, plain, search
 from recbole_alkd.model.counting import (
@@ -64,9 +65,9 @@ def test_a_block_at_a_time_gives_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     sessions = flattened([rng.integers(1, N, size=size).tolist() for size in rng.integers(1, 30, size=40)])
     whole = forward_counts(*sessions, N, [1.0, 0.6])
-    monkeypatch.setattr(counting, "_PAIRS_AT_ONCE", 50)
+    monkeypatch.setattr(pairs.PairCounter.__init__, "__defaults__", (None, 50))
     for a, b in zip(whole, forward_counts(*sessions, N, [1.0, 0.6]), strict=True):
-        np.testing.assert_allclose(a.toarray(), b.toarray(), rtol=1e-5)
+        assert np.array_equal(a.toarray(), b.toarray())  # to the last bit
 
 
 def test_one_endless_session_takes_no_more_than_its_clicks(monkeypatch):

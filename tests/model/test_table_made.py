@@ -9,7 +9,7 @@ from tiny import create_dataset, tiny_config, tiny_model
 
 from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
 from recbole_alkd.model.neighbours import places, served
-from recbole_alkd.model.table_made import at, exact_forward, grown, shares, steps
+from recbole_alkd.model.table_made import at, grown, shares, steps
 
 
 def makers():
@@ -39,7 +39,7 @@ OTHERWISE = {"knn_gap_decay": 0.6, "knn_backward": 0.2, "knn_repeat": 8}
 def test_the_same_table(tiny_path, how):
     model, train = fitted(tiny_path, **how)
     flat, offsets = training_sessions(train)
-    forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
+    (forward,) = forward_counts(flat, offsets, train.item_num, [model.made.how.gap_decay])
     counts = session_counts(flat, offsets, train.item_num)
     table = served(
         steps(forward, counts, model.made, model.neighbors, model.bytes)[-1], model.neighbors, model.bytes
@@ -53,7 +53,7 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
     model, train = fitted(tiny_path)
     flat, offsets = training_sessions(train)
     counts = session_counts(flat, offsets, train.item_num)
-    forward = exact_forward(flat, offsets, train.item_num, model.made.how.gap_decay)
+    (forward,) = forward_counts(flat, offsets, train.item_num, [model.made.how.gap_decay])
     tables = steps(forward, counts, model.made, None, None)
     whole, table = tables[-1], served(tables[-1])
     by_kind = shares(tables, model.made, table)
@@ -68,23 +68,6 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
     np.testing.assert_allclose(
         at(sets["text"].edges, table) / scale, text * at(whole, table), rtol=1e-5, atol=1e-7
     )
-
-
-@pytest.mark.parametrize("gap_decay", [1.0, 0.6, 0.0])
-def test_parts_sum_to_all(gap_decay):
-    rng = np.random.default_rng(0)
-    sizes = rng.integers(2, 9, size=50)
-    flat, offsets = rng.integers(1, 20, size=sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
-    whole = exact_forward(flat, offsets, 20, gap_decay)
-    np.testing.assert_allclose(
-        whole.toarray(), forward_counts(flat, offsets, 20, [gap_decay])[0].toarray(), rtol=1e-6
-    )
-    cut = offsets[30]
-    parts = [
-        exact_forward(flat[:cut], offsets[:31], 20, gap_decay),
-        exact_forward(flat[cut:], offsets[30:] - cut, 20, gap_decay),
-    ]
-    np.testing.assert_allclose((parts[0] + parts[1]).toarray(), whole.toarray(), rtol=1e-14)
 
 
 def test_a_table_grows_by_items_without_edges():

@@ -8,7 +8,7 @@ import numpy as np
 
 from recbole_alkd.serving.items import write_items
 from recbole_alkd.serving.manifest import STUDENT, write_bundle_folder
-from recbole_alkd.serving.tensors import write_tensors
+from recbole_alkd.tensors import write_tensors
 
 
 def big_bundle(out: Path, n_items: int = 1_000_000, neighbours: int = 20, last_items: int = 10) -> Path:

@@ -21,7 +21,7 @@ from test_serving_alone import ALONE
 
 from recbole_alkd.serving.items import write_items
 from recbole_alkd.serving.manifest import STUDENT, write_bundle_folder
-from recbole_alkd.serving.tensors import write_tensors
+from recbole_alkd.tensors import write_tensors
 
 MARKUP = '<img src=x onerror="window.hit=1"><b>&amp;'
 

@@ -15,7 +15,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving import manifest as room
 from recbole_alkd.serving.manifest import copy_bundle, write_bundle_folder
-from recbole_alkd.serving.tensors import TensorFile, write_tensors
+from recbole_alkd.tensors import TensorFile, write_tensors
 
 
 @pytest.fixture(scope="module")

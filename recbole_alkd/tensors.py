@@ -38,28 +38,31 @@ class TensorFile:
     Attributes:
         arrays: name -> read-only array over the map. places: name -> (offset in the file, bytes).
 
+    Args:
+        whole: what it is a part of, for messages.
+
     Raises:
         AlkdError: the file is no safetensors file, or its header does not fit its bytes.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, whole: str = "bundle") -> None:
+        self.file, self.whole = file, whole
         with open(file, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size < 8:
-                raise AlkdError(f"{file}: {size} bytes are no safetensors file; the bundle is damaged")
+                raise AlkdError(f"{file}: {size} bytes are no safetensors file; the {self.whole} is damaged")
             self._mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         length = int.from_bytes(self._mapped[:8], "little")
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise AlkdError(
-                f"{file}: a header of {length} bytes does not fit a file of {size}; the bundle is damaged"
+                f"{file}: a header of {length} bytes does not fit a file of {size}; the {self.whole} is damaged"
             )
         try:
             header = json.loads(self._mapped[8 : 8 + length])
         except (ValueError, RecursionError):
-            raise AlkdError(f"{file}: its header is not readable as JSON; the bundle is damaged") from None
+            raise AlkdError(f"{file}: its header is not readable as JSON; the {self.whole} is damaged") from None
         if not isinstance(header, dict):
-            raise AlkdError(f"{file}: its header is no mapping; the bundle is damaged")
+            raise AlkdError(f"{file}: its header is no mapping; the {self.whole} is damaged")
         header.pop("__metadata__", None)
         self.arrays: dict[str, np.ndarray] = {}
         self.places: dict[str, tuple[int, int]] = {}
@@ -71,7 +74,7 @@ class TensorFile:
         try:
             return self.arrays[name]
         except KeyError:
-            raise AlkdError(f"{self.file}: the array {name!r} is missing; the bundle is damaged") from None
+            raise AlkdError(f"{self.file}: the array {name!r} is missing; the {self.whole} is damaged") from None
 
     def texts(self, name: str, begins: list[int], ends: list[int]) -> list[bytes]:
         """Pieces of an array of bytes."""
@@ -85,7 +88,7 @@ class TensorFile:
         return at if at < 0 else at - begin
 
     def _add(self, name: str, entry: Any, start: int) -> None:
-        damaged = AlkdError(f"{self.file}: the array {name!r} does not fit the file; the bundle is damaged")
+        damaged = AlkdError(f"{self.file}: the array {name!r} does not fit the file; the {self.whole} is damaged")
         try:
             dtype, shape, (begin, end) = (
                 np.dtype(DTYPES[entry["dtype"]]),

@@ -1,0 +1,273 @@
+"""The tables of all settings of a grid, and what they are worth, from what they share: the places of their
+edges.
+
+A setting changes what edges weigh and not where they are. So sessions are counted once, the edges of every
+table are a row of numbers for the same places, and the scores of the validation sessions are the product of
+one sparse matrix with that row. All numbers are those that ``weigh``, ``both_ways``, ``with_repeats`` and
+``target_ranks`` give by themselves, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from recbole_alkd.data.pairs import count_pairs, distinct
+from recbole_alkd.model.counting import LONGEST_GAP, gap_edges, session_counts
+from recbole_alkd.model.neighbours import (
+    PRIOR,
+    in_halves,
+    only,
+    present,
+    profiles,
+    ranks_of,
+    rounded,
+    rows_of,
+)
+
+AT_ONCE = 1 << 18  # scores that are compared together, so that they stay in the processor's cache
+
+
+class Counting(NamedTuple):
+    """How a table counts and weighs: the settings ``knn_...`` of these names."""
+
+    repeat: float = 0.0
+    backward: float = 1.0
+    gap_decay: float = 1.0
+    decay: float = 0.5
+    source_exponent: float = 0.5
+    target_exponent: float = 0.2
+
+
+class Tables:
+    """The tables that training sessions give, one a ``Counting``; sessions are counted once.
+
+    Attributes:
+        counts: (n_items,) in how many sessions each item is.
+        start, indices: (n_items + 1,), (E,) the places of the edges of all tables, rows in order; every item
+            has one to itself.
+    """
+
+    def __init__(
+        self, flat: np.ndarray, offsets: np.ndarray, n_items: int, gap_decays: Sequence[float]
+    ) -> None:
+        self.counts, self.n_items = session_counts(flat, offsets, n_items), n_items
+        start, target, values = gap_edges(count_pairs(flat, offsets, n_items, LONGEST_GAP), gap_decays)
+        source = np.repeat(np.arange(n_items), np.diff(start))
+        there, back = source * np.int64(n_items) + target, target.astype(np.int64) * n_items + source
+        own = np.arange(1, n_items) * np.int64(n_items + 1)
+        every = distinct(np.concatenate([there, back, own]))
+        self._row = every // n_items
+        self.indices = (every - self._row * n_items).astype(np.int32)
+        self.start = np.searchsorted(every, np.arange(n_items + 1) * np.int64(n_items))
+        self._own, at = np.searchsorted(every, own), np.searchsorted(every, there)
+        # the places of the edges the other way round are those of a transposed matrix
+        back_at = np.empty_like(at)
+        order = np.argsort(target, kind="stable")
+        back_at[order] = np.searchsorted(every, back[order])
+        self._counted: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+        for decay, one in zip(gap_decays, values, strict=True):
+            ahead, behind = np.zeros(len(every), dtype=np.float32), np.zeros(len(every), dtype=np.float32)
+            ahead[at], behind[back_at] = one, one
+            self._counted[decay] = ahead, behind
+        # what the settings before had, since a search changes one at a time
+        self._last: dict[str, tuple[Any, np.ndarray]] = {}
+
+    def widest(self) -> csr_array:
+        """A table with every edge that any of them has, and one from every item to itself."""
+        return csr_array(
+            (np.ones(len(self.indices), dtype=np.float32), self.indices, self.start),
+            shape=(self.n_items,) * 2,
+        )
+
+    def weights(self, how: Counting) -> np.ndarray:
+        """What every edge weighs, (E,) float32; 0 where the table has none."""
+        together = self._kept("together", (how.gap_decay, how.backward), self._together)
+        source = self._kept("source", how.source_exponent, lambda e: ((self.counts + 1.0) ** -e)[self._row])
+        target = self._kept(
+            "target", how.target_exponent, lambda e: ((self.counts + 5.0) ** -e)[self.indices]
+        )
+        halves = in_halves(together * source * target)
+        weights = halves.astype(np.float32)
+        if how.repeat:
+            middle = median(halves)
+            if middle:
+                weights[self._own] = rounded(np.array([how.repeat * middle]))
+        return weights
+
+    def _together(self, key: tuple[float, float]) -> np.ndarray:
+        ahead, behind = self._counted[key[0]]
+        return ahead + np.float32(key[1]) * behind if key[1] else ahead
+
+    def _kept(self, name: str, key: Any, make: Callable[[Any], np.ndarray]) -> np.ndarray:
+        if name not in self._last or self._last[name][0] != key:
+            self._last[name] = key, make(key)
+        return self._last[name][1]
+
+    def __call__(self, how: Counting) -> csr_array:
+        """The whole table, rounded to float16 and kept as float32."""
+        weights = self.weights(how)
+        return only(csr_array((weights, self.indices, self.start), shape=(self.n_items,) * 2), weights > 0)
+
+
+def median(halves: np.ndarray) -> np.float32:
+    """The median of the float16 numbers above 0, as ``np.median`` has it of float32; 0 without any."""
+    return median_of(np.bincount(halves.view(np.uint16), minlength=1 << 15))
+
+
+def median_of(times: np.ndarray) -> np.float32:
+    """``median`` from how often each float16 number is there, in the order of their bits."""
+    times = times.copy()
+    times[0] = 0
+    total = int(times.sum())
+    if not total:
+        return np.float32(0)
+    places = np.searchsorted(np.cumsum(times), [(total - 1) // 2, total // 2], side="right")
+    return np.median(places.astype(np.uint16).view(np.float16).astype(np.float32))
+
+
+class Block(NamedTuple):
+    """Some rows of sessions, and where the scores of their items come from.
+
+    Attributes:
+        indptr, items: (rows + 1,), (S,) the items that have a score, by row. hidden: of these, the ones that
+            are never recommended.
+        start, edge, speaker: (S + 1,), (M,), (M,) the edges that a score is the sum of, and the entry of the
+            profiles that each counts by, in the order of the session's items.
+        target: (rows,). own: (rows,) where its score is, -1 where it has none.
+    """
+
+    indptr: np.ndarray
+    items: np.ndarray
+    hidden: np.ndarray
+    start: np.ndarray
+    edge: np.ndarray
+    speaker: np.ndarray
+    target: np.ndarray
+    own: np.ndarray
+
+
+class SharedScores:
+    """Ranks of targets under any of the tables.
+
+    Args:
+        tables: of the grid. item_seq, length, target: (rows, L), (rows,), (rows,). last_items: that count.
+            masked: whether items of the session are never recommended.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        item_seq: np.ndarray,
+        length: np.ndarray,
+        target: np.ndarray,
+        last_items: int,
+        masked: bool,
+    ) -> None:
+        self._tables, self._item_seq, self._length, self._last = tables, item_seq, length, last_items
+        prior = PRIOR * tables.counts
+        self._prior, self._by_prior = prior, np.sort(prior[1:])
+        self._most = 1.001 * prior.max(initial=0)  # what popularity adds at most, and rounding
+        profile = self._profile(1.0)
+        excluded = present(item_seq, tables.n_items) if masked else None
+        size = (
+            np.bincount(
+                rows_of(profile), np.diff(tables.start)[profile.indices], minlength=len(target)
+            ).cumsum()
+            // AT_ONCE
+        )
+        cuts = np.append(np.unique(size, return_index=True)[1], len(target)).tolist()
+        self._blocks = [self._block(profile, excluded, target, a, b) for a, b in pairwise(cuts)]
+        self._votes: tuple[float, list[np.ndarray]] = (np.nan, [])
+
+    @staticmethod
+    def entries(tables: Tables, item_seq: np.ndarray, length: np.ndarray, last_items: int) -> int:
+        """How many edges the sessions have together, which the memory goes by: about 16 bytes each."""
+        age = length[:, None] - 1 - np.arange(item_seq.shape[1])
+        return int(np.diff(tables.start)[item_seq[(age >= 0) & (age < last_items)]].sum())
+
+    def ranks(self, weights: np.ndarray, decay: float, cutoff: int) -> np.ndarray:
+        """``target_ranks``, (rows,), under ``Tables.weights``; inf where they are above ``cutoff``, or what
+        they are.
+        """
+        if self._votes[0] != decay:
+            data = np.append(self._profile(decay).data, np.float32(0))
+            self._votes = decay, [data[block.speaker] for block in self._blocks]
+        weights, found = np.append(weights, np.float32(0)), [np.zeros(0)]
+        for block, vote in zip(self._blocks, self._votes[1], strict=True):
+            scores = (
+                csr_array((vote, block.edge, block.start), shape=(len(block.items), len(weights))) @ weights
+            )
+            scores[block.hidden] = -np.inf
+            found.append(self._ranks(block, scores, cutoff))
+        return np.concatenate(found)
+
+    def _ranks(self, block: Block, scores: np.ndarray, cutoff: int) -> np.ndarray:
+        """Only scores that can stand at or above the target's are looked at: the others lack more than any
+        popularity adds.
+        """
+        own = np.where(block.own < 0, np.float32(0), scores[block.own])
+        least = np.nextafter(own - np.float32(self._most), np.float32(-np.inf), dtype=np.float32)
+        close = scores >= np.repeat(least, np.diff(block.indptr))
+        close[block.hidden] = True
+        near = np.flatnonzero(close)
+        begin = np.searchsorted(near, block.indptr)
+        row = np.repeat(np.arange(len(own)), np.diff(begin))
+        above = np.bincount(row, scores[near] > own[row] + np.float32(self._most), minlength=len(own))
+        some = above < cutoff  # the others are behind it, whatever popularity adds
+        kept = near[some[row]]
+        indptr = np.append(0, np.cumsum(np.diff(begin)[some]))
+        found = np.full(len(own), np.inf)
+        found[some] = ranks_of(
+            indptr, block.items[kept], scores[kept], self._prior, self._by_prior, block.target[some]
+        )
+        return found
+
+    def _profile(self, decay: float) -> csr_array:
+        return profiles(self._item_seq, self._length, decay, self._last, self._tables.n_items)
+
+    def _block(
+        self, profile: csr_array, excluded: csr_array | None, target: np.ndarray, begin: int, end: int
+    ) -> Block:
+        tables, n_items = self._tables, np.int64(self._tables.n_items)
+        speaker = np.arange(profile.indptr[begin], profile.indptr[end])
+        row = np.repeat(np.arange(end - begin), np.diff(profile.indptr[begin : end + 1]))
+        first = tables.start[profile.indices[speaker]]
+        degree = tables.start[profile.indices[speaker] + 1] - first
+        edge = np.arange(degree.sum()) + np.repeat(first - (np.cumsum(degree) - degree), degree)
+        key = np.repeat(row * n_items, degree) + tables.indices[edge]
+        speaker = np.repeat(speaker, degree)
+        hidden = key[:0]
+        if excluded is not None:  # an edge of no weight, from nobody, so that they stand among the scores
+            some = slice(excluded.indptr[begin], excluded.indptr[end])
+            hidden = (
+                np.repeat(np.arange(end - begin), np.diff(excluded.indptr[begin : end + 1])) * n_items
+                + excluded.indices[some]
+            )
+            key = np.concatenate([key, hidden])
+            edge = np.append(edge, np.full(len(hidden), len(tables.indices)))
+            speaker = np.append(speaker, np.full(len(hidden), profile.nnz))
+        order = np.argsort(
+            key, kind="stable"
+        )  # the session's items keep their order, in which scores are summed
+        key = key[order]
+        new = np.flatnonzero(np.append(True, key[1:] != key[:-1])[: len(key)])
+        wanted = key[new]
+        indptr = np.searchsorted(wanted, np.arange(end - begin + 1) * n_items)
+        aim = np.arange(end - begin) * n_items + target[begin:end]
+        at = np.searchsorted(wanted, aim)
+        own = np.where(np.append(wanted, -1)[at] == aim, at, -1)
+        return Block(
+            indptr,
+            (wanted % n_items).astype(np.int32),
+            np.searchsorted(wanted, np.sort(hidden)),
+            np.append(new, len(key)).astype(np.int32),
+            edge[order].astype(np.int32),
+            speaker[order].astype(np.int32),
+            target[begin:end],
+            own,
+        )
