@@ -68,8 +68,13 @@ def count_blocks(
     settings: CountSettings,
     in_memory: int = IN_MEMORY,
     at_once: int = AT_ONCE,
+    again: bool = False,
 ) -> Path | None:
-    """``count_file`` of blocks of clicks, as they come; None where there is no session."""
+    """``count_file`` of blocks of clicks, as they come; None where there is no session.
+
+    Args:
+        again: whether a part that is counted already is no error: an earlier try of the same task wrote it.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with work_folder(out / "counting") as work:
         shards = _shards(blocks, work, in_memory)
@@ -93,6 +98,8 @@ def count_blocks(
         part = Part(name, str(prints), clicks, total)
         file = out / f"{name[:80]}-{part.fingerprint[:12]}{ENDING}"
         same = sorted(out.glob(f"*-{part.fingerprint[:12]}{ENDING}"))
+        if same and again:
+            return same[0]
         if same:
             raise AlkdError(f"{name}: its sessions are counted already, in {same[0]}; a part is counted once")
         with CountsWriter.open(file, ids, sessions, settings, [part]) as writer:

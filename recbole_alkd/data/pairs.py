@@ -22,6 +22,9 @@ from recbole_alkd.settings.error import AlkdError
 
 AT_ONCE = 1 << 24  # keys that are sorted or added together: 128 MiB, and about four times that while they are
 MOST = 2**32 - 1  # what a count can hold
+# A place of a session is counted together with so many places after it, at most: one endless session costs no
+# more than many short ones. Sessions up to this length are counted whole.
+LONGEST_GAP = 100
 
 
 class PairCounts(NamedTuple):

@@ -20,12 +20,8 @@ from scipy.sparse import csr_array
 
 # where tables have always found it
 from recbole_alkd.data.count_sessions import session_counts as session_counts
-from recbole_alkd.data.pairs import PairCounts, count_pairs
+from recbole_alkd.data.pairs import LONGEST_GAP, PairCounts, count_pairs
 from recbole_alkd.model.neighbours import only, rounded
-
-# A place of a session is counted together with so many places after it, at most: one endless session costs no
-# more than many short ones. Sessions up to this length are counted whole.
-LONGEST_GAP = 100
 
 
 def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -9,14 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.data.click_blocks import ClickColumns
+from recbole_alkd.data.count_arguments import add_count_arguments, columns_and_settings
 from recbole_alkd.data.count_sessions import count_file
 from recbole_alkd.data.partial_counts import ENDING, PartialCounts
-from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.data.sum_counts import Sum, files_of_counts
 from recbole_alkd.model.grid_tables import Counting
 from recbole_alkd.serving.make_counts import TableCounts
-from recbole_alkd.serving.make_table import settings_of_counts, table_bundle
+from recbole_alkd.serving.make_table import table_bundle
 from recbole_alkd.serving.manifest import COUNTS, read_manifest
 from recbole_alkd.serving.recommender import find_bundle
 from recbole_alkd.settings.error import AlkdError
@@ -34,68 +33,17 @@ _WEIGHED = {
 def add_count_commands(commands: Any) -> None:
     """Mount the commands on what ``ArgumentParser.add_subparsers()`` returned; ``args.run(args)`` runs
     one."""
-    columns = ClickColumns()
     count = _add(
         commands, "count", _count, "count which item follows which in a part of the clicks, of any size"
     )
-    count.add_argument(
-        "--inter",
-        required=True,
-        type=Path,
-        metavar="PART",
-        help="clicks with whole sessions in them: .inter or CSV (.gz, .xz), Parquet (extra scale), or a folder "
-        "of such files",
+    add_count_arguments(
+        count,
+        "clicks with whole sessions in them: .inter or CSV (.gz, .xz), Parquet (extra scale), or a folder of them",
     )
-    count.add_argument(
-        "--out", required=True, type=Path, metavar="FOLDER", help="folder for the files of counts, one a part"
-    )
-    count.add_argument(
-        "--user-field",
-        default=columns.session,
-        metavar="NAME",
-        help="column of the user (default: %(default)s)",
-    )
-    count.add_argument(
-        "--session-field",
-        metavar="NAME",
-        help="column that is the session already; then --window is not used",
-    )
-    count.add_argument(
-        "--item-field", default=columns.item, metavar="NAME", help="column of the item (default: %(default)s)"
-    )
-    count.add_argument(
-        "--time-field", default=columns.time, metavar="NAME", help="column of the time (default: %(default)s)"
-    )
-    count.add_argument(
-        "--window",
-        type=int,
-        default=columns.window,
-        metavar="SECONDS",
-        help="of a session (default: %(default)s)",
-    )
-    count.add_argument(
-        "--time-unit", choices=tuple(TIME_UNITS), help="unit of the times; without it they are whole seconds"
-    )
-    count.add_argument(
-        "--min-length",
-        type=int,
-        default=2,
-        metavar="N",
-        help="clicks of a session, at least (default: %(default)s)",
-    )
-    count.add_argument(
-        "--last-items",
-        type=int,
-        default=20,
-        metavar="N",
-        help="clicks of a session that count (default: %(default)s)",
-    )
-    count.add_argument(
-        "--separator", metavar="TEXT", help="between columns of text; without it, the first line tells"
-    )
-    count.add_argument(
-        "--encoding", metavar="NAME", help="of text, such as latin-1; without it, UTF-8 or what a mark says"
-    )
+    text = "between columns of text; without it, the first line tells"
+    count.add_argument("--separator", metavar="TEXT", help=text)
+    text = "of text, such as latin-1; without it, UTF-8 or what a byte order mark says"
+    count.add_argument("--encoding", metavar="NAME", help=text)
 
     merge = _add(commands, "merge", _merge, "add the counts of several parts, a range of items at a time")
     merge.add_argument(
@@ -145,14 +93,7 @@ def _add(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentPars
 
 
 def _count(args: argparse.Namespace) -> None:
-    session = args.session_field or args.user_field
-    window = None if args.session_field else args.window
-    columns = ClickColumns(
-        session, args.item_field, args.time_field, window, args.time_unit, args.separator, args.encoding
-    )
-    file = count_file(
-        args.inter, args.out, columns, settings_of_counts(columns, args.last_items, args.min_length)
-    )
+    file = count_file(Path(args.inter), args.out, *columns_and_settings(args))
     _say(PartialCounts.read(file, verify=False), file)
 
 
@@ -214,7 +155,9 @@ def _weighing(like: Path | None) -> tuple[Counting, int]:
     try:
         return Counting(**counted["how"]), int(student["last_items"])
     except (KeyError, TypeError, ValueError):
-        raise AlkdError(f"{folder}: what it says of its table cannot be read; the bundle is damaged") from None
+        raise AlkdError(
+            f"{folder}: what it says of its table cannot be read; the bundle is damaged"
+        ) from None
 
 
 def _say(counts: PartialCounts, file: Path) -> None:

@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.data.click_blocks import ClickColumns
 from recbole_alkd.data.pairs import AT_ONCE
-from recbole_alkd.data.partial_counts import CountSettings, PartialCounts, work_folder
+from recbole_alkd.data.partial_counts import PartialCounts, work_folder
 from recbole_alkd.data.titles import read_titles
-from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.cut_table import cut_table
 from recbole_alkd.model.grid_tables import Counting
 from recbole_alkd.serving.card import card
@@ -107,22 +105,3 @@ def recency(decay: float, last_items: int) -> np.ndarray:
     import torch
 
     return (torch.tensor(decay, dtype=torch.float32) ** torch.arange(last_items)).float().numpy()
-
-
-def settings_of_counts(columns: ClickColumns, last_items: int | None, min_length: int) -> CountSettings:
-    """The settings of ``count`` from what its user gives.
-
-    Raises:
-        AlkdError: a number that is not allowed.
-    """
-    for key, value, least in (
-        ("--last-items", last_items, 2),
-        ("--min-length", min_length, 2),
-        ("--window", columns.window, 1),
-    ):
-        if value is not None and value < least:
-            raise AlkdError(f"{key}: {value} is not allowed; allowed: a whole number of at least {least}")
-    if last_items is not None and last_items > 257:
-        raise AlkdError(f"--last-items: {last_items} is not allowed; allowed: a whole number from 2 to 257")
-    longest = LONGEST_GAP if last_items is None else last_items - 1
-    return CountSettings(last_items, longest, min_length, columns.window)
