@@ -55,12 +55,15 @@ class TensorFile:
         length = int.from_bytes(self._mapped[:8], "little")
         if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise AlkdError(
-                f"{file}: a header of {length} bytes does not fit a file of {size}; the {self.whole} is damaged"
+                f"{file}: a header of {length} bytes does not fit a file of {size}; "
+                f"the {self.whole} is damaged"
             )
         try:
             header = json.loads(self._mapped[8 : 8 + length])
         except (ValueError, RecursionError):
-            raise AlkdError(f"{file}: its header is not readable as JSON; the {self.whole} is damaged") from None
+            raise AlkdError(
+                f"{file}: its header is not readable as JSON; the {self.whole} is damaged"
+            ) from None
         if not isinstance(header, dict):
             raise AlkdError(f"{file}: its header is no mapping; the {self.whole} is damaged")
         header.pop("__metadata__", None)
@@ -74,7 +77,9 @@ class TensorFile:
         try:
             return self.arrays[name]
         except KeyError:
-            raise AlkdError(f"{self.file}: the array {name!r} is missing; the {self.whole} is damaged") from None
+            raise AlkdError(
+                f"{self.file}: the array {name!r} is missing; the {self.whole} is damaged"
+            ) from None
 
     def texts(self, name: str, begins: list[int], ends: list[int]) -> list[bytes]:
         """Pieces of an array of bytes."""
@@ -88,7 +93,9 @@ class TensorFile:
         return at if at < 0 else at - begin
 
     def _add(self, name: str, entry: Any, start: int) -> None:
-        damaged = AlkdError(f"{self.file}: the array {name!r} does not fit the file; the {self.whole} is damaged")
+        damaged = AlkdError(
+            f"{self.file}: the array {name!r} does not fit the file; the {self.whole} is damaged"
+        )
         try:
             dtype, shape, (begin, end) = (
                 np.dtype(DTYPES[entry["dtype"]]),

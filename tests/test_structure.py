@@ -16,7 +16,9 @@ ROOMS = [
 SEE_EVERYTHING = {
     "__init__",
     "moved",
-    "checks", "api_reference", "doctor",
+    "checks",
+    "api_reference",
+    "doctor",
     "door",
     "listing",
     "reference",
@@ -73,7 +75,10 @@ def test_imports(path):
         if name.startswith("recbole_alkd."):
             other = name.split(".")[1]
             if room == "serving" and not path.name.startswith(MAKERS):
-                good = other in ("files", "labels", "serving", "tensors") or name == "recbole_alkd.settings.error"
+                good = (
+                    other in ("files", "labels", "serving", "tensors")
+                    or name == "recbole_alkd.settings.error"
+                )
                 assert good, f"{path.name} serves, and imports {name}"
             if room == "bench" and other in ("plugin", "checks"):  # a benchmark runs RecBole as a user does
                 continue

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from recbole_alkd.data.rows import window_index
 from recbole_alkd.data.reading import TIME_UNITS, exact_time
+from recbole_alkd.data.rows import window_index
 from recbole_alkd.data.tables import MAX_ID, checked_id, clean_id, open_table
 from recbole_alkd.settings.error import AlkdError
 

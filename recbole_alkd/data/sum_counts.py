@@ -31,8 +31,8 @@ class Sum:
                 mine, first = vars(one.settings), vars(counts[0].settings)
                 key = next(key for key in mine if mine[key] != first[key])
                 raise AlkdError(
-                    f"{name}: counted with {key} {mine[key]}, and {_name(counts[0])} with {first[key]}; allowed: "
-                    "counts of the same settings"
+                    f"{name}: counted with {key} {mine[key]}, and {_name(counts[0])} with {first[key]}; "
+                    "allowed: counts of the same settings"
                 )
             for part in one.parts:
                 if part.fingerprint in seen:

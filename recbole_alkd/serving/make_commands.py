@@ -38,7 +38,7 @@ def add_count_commands(commands: Any) -> None:
     )
     add_count_arguments(
         count,
-        "clicks with whole sessions in them: .inter or CSV (.gz, .xz), Parquet (extra scale), or a folder of them",
+        "clicks with whole sessions in them: .inter or CSV (.gz, .xz), Parquet (extra scale), a folder",
     )
     text = "between columns of text; without it, the first line tells"
     count.add_argument("--separator", metavar="TEXT", help=text)

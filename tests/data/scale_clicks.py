@@ -1,9 +1,10 @@
-"""How counting grows with the clicks: made-up clicks in two parts, two processes that count, then merge and table.
+"""How counting grows with the clicks: made-up clicks in two parts, two processes that count, merge, table.
 
     python tests/data/scale_clicks.py FOLDER 1e6 1e7        # a line of JSON for every stage
 
-Items follow a power law (the k-th of a million is clicked 1/k as often as the first) and are drawn independently,
-which gives more different pairs than clicks of people do. Sessions have 2 clicks and more, 4.9 on average.
+Items follow a power law (the k-th of a million is clicked 1/k as often as the first) and are drawn
+independently, which gives more different pairs than clicks of people do. Sessions have 2 clicks and more,
+4.9 on average.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def write_clicks(file: Path, clicks: int, seed: int) -> None:
 
 
 def commands(*words: list[str]) -> dict[str, float]:
-    """Run commands of the package side by side: wall seconds, CPU seconds of all, MiB of the largest and of all."""
+    """Run commands of the package side by side: wall seconds, CPU seconds of all, MiB of the largest and of
+    all.
+    """
     begin = time.perf_counter()
     started = [
         subprocess.Popen([sys.executable, "-m", "recbole_alkd.cli", *one], stdout=subprocess.PIPE)
