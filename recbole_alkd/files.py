@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import pickle
 import secrets
@@ -83,9 +84,22 @@ def write_whole(file: str | os.PathLike[str], content: bytes | str) -> Path:
     return Path(file)
 
 
+def json_text(content: Any, indent: int | None = None) -> str:
+    """``content`` as JSON that every reader takes: a number that is none (NaN, infinity) is null."""
+    return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(file: str | os.PathLike[str], content: Any) -> Path:
-    """Write a JSON file, whole or not at all."""
-    return write_whole(file, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """Write a JSON file (``json_text``), whole or not at all."""
+    return write_whole(file, json_text(content, indent=1) + "\n")
 
 
 def write_npz(file: str | os.PathLike[str], arrays: dict[str, Any], compressed: bool = True) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.data.writing import write_files
-from recbole_alkd.files import move_whole, whole_file, write_json, write_npz, write_whole
+from recbole_alkd.files import json_text, move_whole, whole_file, write_json, write_npz, write_whole
 
 WRITERS = {
     "text": lambda file: write_whole(file, "abc"),
@@ -74,3 +75,18 @@ def test_a_folder_moves_with_everything_in_it_on_the_disk(tmp_path, monkeypatch)
         and (tmp_path / "final" / "deep" / "file").read_text() == "x"
         and not (tmp_path / "work").exists()
     )
+
+
+def test_what_is_written_is_json_whatever_the_numbers(tmp_path):
+    def refuse(word):
+        raise ValueError(f"{word} is no JSON")
+
+    content = {
+        "a": [1.5, float("nan"), (np.float64("inf"), "NaN")],
+        "b": {"c": -np.inf, "d": None, "e": True},
+    }
+    expected = {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "d": None, "e": True}}
+    text = write_json(tmp_path / "x.json", content).read_text(encoding="utf-8")
+    for one in (text, json_text(content)):
+        assert json.loads(one, parse_constant=refuse) == expected
+    assert content["a"][1] != content["a"][1], "what was given is left as it is"

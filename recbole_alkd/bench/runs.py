@@ -35,7 +35,7 @@ from recbole_alkd.bench.cores import threads_of_a_run
 from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task, config_of
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.bench.progress import LogWatch
-from recbole_alkd.files import write_json
+from recbole_alkd.files import write_whole
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import settings_hash
@@ -290,7 +290,8 @@ def _start(key: str, task: Task, data: str, out: Path, threads: int) -> BaseProc
         "dataset": task.dataset, "stage": task.arm.stage, "settings": settings, "data": data, "key": key,
         "results": str(root / "results"),
     }  # fmt: skip
-    file = write_json(root / "tasks" / f"{key}.json", content)
+    # for the worker alone: a setting may be .inf, which JSON proper has not
+    file = write_whole(root / "tasks" / f"{key}.json", json.dumps(content, ensure_ascii=False))
     return start_run(file, root / "logs" / f"{key}.log", root / "work", threads)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.files import json_text
 from recbole_alkd.serving.labelled import COLUMNS, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.named_item import read_item
@@ -279,7 +280,7 @@ def _explain(args: argparse.Namespace) -> None:
 def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: bool) -> None:
     """The LLM's ranking of a labelled session and the lists of the run's recommenders; * is the target."""
     if as_json:
-        print(json.dumps(labelled, ensure_ascii=False))
+        print(json_text(labelled))
         return
     print(f"session {shown(labelled['session'])}: {_named(recommender, labelled['history'])}")
     print(f"target: {_named(recommender, [labelled['target']])}; label: {labelled['key']}")
@@ -339,7 +340,7 @@ def _named(recommender: Recommender, items: list[str]) -> str:
 
 def _print_json(rows: Any) -> None:
     for row in rows:
-        print(json.dumps(row._asdict(), ensure_ascii=False))
+        print(json_text(row._asdict()))
 
 
 def _print_rows(head: list[str], rows: list[tuple[Any, ...]]) -> None:

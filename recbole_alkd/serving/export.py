@@ -3,7 +3,6 @@ repository."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -14,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from recbole_alkd.files import PART, move_whole, whole_file
+from recbole_alkd.files import PART, json_text, move_whole, whole_file
 from recbole_alkd.serving.manifest import ENCODER, ITEMS, LOOKUP, ONNX, STUDENT
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import Recommender
@@ -59,7 +58,7 @@ def export_vectors(recommender: Recommender, out: Path) -> Path:
             facts |= {"item_decay": student.decay}
         else:
             shutil.copyfile(recommender.path / ENCODER, folder / ENCODER)
-        (folder / "session.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        (folder / "session.json").write_text(json_text(facts) + "\n", encoding="utf-8")
         with open(folder / "ids.txt", "w", encoding="utf-8", newline="\n") as stream:
             for ids in _ids(recommender):
                 stream.writelines(f"{one}\n" for one in ids)
@@ -90,7 +89,7 @@ def export_redis(recommender: Recommender, out: Path, prefix: str = "alkd:") -> 
         "weights": "<f2",
     }
     with whole_file(out) as stream:
-        _set(stream, f"{prefix}table", json.dumps(facts).encode())
+        _set(stream, f"{prefix}table", json_text(facts).encode())
         number = 1
         for ids in _ids(recommender):
             for item in ids:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.files import PART, move_whole
+from recbole_alkd.files import PART, json_text, move_whole
 from recbole_alkd.settings.error import AlkdError
 
 FORMAT = "recbole_alkd bundle"
@@ -106,7 +106,7 @@ def write_bundle_folder(
         }
         manifest = {"format": FORMAT, "version": VERSION, **content, "files": files}
         (work / MANIFEST).write_text(
-            json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            json_text(manifest, indent=1) + "\n", encoding="utf-8"
         )
         if not os.path.lexists(out):
             move_whole(work, out)

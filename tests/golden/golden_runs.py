@@ -379,7 +379,8 @@ def kept(report: Mapping[str, Any], store: Path, whole: bool) -> dict[str, Any]:
     """What of a result must not change, as JSON holds it; ``whole``: with what is the same in nearly all
     cases."""
     folder = Path(report["run_folder"])
-    written = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    written = json.loads(text, parse_constant=refused)
     result = {
         key: steady(written[key])
         for key in ("stages", "labels", "policy", "comparisons", "tuned", "lora", "item_text")
@@ -410,6 +411,10 @@ def kept(report: Mapping[str, Any], store: Path, whole: bool) -> dict[str, Any]:
             result["store"] = [f"{one.key[:24]} {one.status} {' '.join(one.ranking)}" for one in by_key]
             result["hints"] = [[one.key, *one.rules] for one in all_hints(labels)]
     return json.loads(json.dumps(result))
+
+
+def refused(word: str) -> None:
+    raise AssertionError(f"{word} in result.json, which JSON has not")
 
 
 def steady(value: Any) -> Any:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from recbole_alkd.files import move_whole
+from recbole_alkd.files import json_text, move_whole
 from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.llm.bundled import BUNDLED, quiet
 from recbole_alkd.settings.error import AlkdError
@@ -137,7 +137,7 @@ def _train(
             }
             scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
             scorer.model.save_pretrained(work / "adapter")
-            (work / "adapter" / REPORT).write_text(json.dumps(report, indent=1), encoding="utf-8")
+            (work / "adapter" / REPORT).write_text(json_text(report, indent=1), encoding="utf-8")
             (work / "adapter" / "README.md").write_text(
                 model_card(report, settings.teacher), encoding="utf-8"
             )
