@@ -1,0 +1,91 @@
+"""README and the guide: links lead somewhere, commands and settings that they name exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import cache
+
+import pytest
+from process import ROOT, run
+
+from recbole_alkd.cli import RECBOLE_COMMANDS
+from recbole_alkd.settings.groups import FIELDS
+from recbole_alkd.settings.stock import SPECS
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+# a command as a reader would copy it: from a block that is indented, or in a block of a shell
+COMMAND = re.compile(r"^(?:    |)(?:[A-Z_]+=\S+ )*recbole-alkd ([a-z]+)((?:[^\n#`|]|\|\s)*)", re.MULTILINE)
+
+
+def anchor(heading):
+    """The anchor of a heading as Markdown renderers make it."""
+    text = re.sub(r"[`*]", "", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+@cache
+def anchors(path):
+    lines = FENCE.sub("", path.read_text(encoding="utf-8")).splitlines()
+    return {anchor(line.lstrip("#")) for line in lines if re.match(r"#{1,6} ", line)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    wrong = []
+    for match in LINK.finditer(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        target = match[1] or match[2]
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, heading = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        in_it = not heading or file.suffix != ".md" or (file.exists() and heading in anchors(file))
+        if not file.exists() or not in_it:
+            wrong.append(target)
+    assert not wrong, wrong
+
+
+@cache
+def help_of(command):
+    done = run(["-m", "recbole_alkd.cli", command, "--help"], ROOT)
+    assert done.returncode == 0, f"recbole-alkd {command}: {done.stderr}"
+    text = done.stdout
+    if command in ("store", "runs", "bench", "import"):  # their own commands have arguments too
+        for name in re.findall(r"^    (\w+) ", text, re.MULTILINE):
+            text += run(["-m", "recbole_alkd.cli", command, name, "--help"], ROOT).stdout
+    return text
+
+
+def commands():
+    for page in PAGES:
+        if page.parent.name != "reference":
+            for match in COMMAND.finditer(page.read_text(encoding="utf-8")):
+                yield page.relative_to(ROOT), match[1], match[2]
+
+
+def test_commands_and_their_arguments_exist():
+    known, wrong = {**FIELDS, **SPECS}, []
+    found = list(commands())
+    assert len(found) > 40
+    for page, command, rest in found:
+        text = help_of(command)
+        for word in re.findall(r"(?<!\S)--[\w-]+", rest):
+            setting = command in RECBOLE_COMMANDS and word[2:] in known
+            if word not in text and not setting and word not in ("--traceback", "--version"):
+                wrong.append((str(page), command, word))
+    assert not wrong, wrong
+
+
+def test_commands_can_be_split_by_a_shell():
+    for page, command, rest in commands():
+        try:
+            shlex.split(rest.split(" && ")[0])
+        except ValueError:
+            pytest.fail(f"{page}: recbole-alkd {command}{rest}")
+
+
+def test_an_anchor_is_made_as_renderers_make_it():
+    assert anchor("How to read the tables") == "how-to-read-the-tables"
+    assert anchor(" `alkd_unit`: sessions, or items?") == "alkd_unit-sessions-or-items"
