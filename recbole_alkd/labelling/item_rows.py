@@ -41,7 +41,7 @@ class ItemRows(Rows):
         training: the training rows. neighbours: what counts and titles say.
 
     Attributes:
-        items: (n,) the item of each row, as its internal id.
+        items: (n,) the item of each row, as its internal id. hardness: (n,) ``item_difficulty``.
     """
 
     unit = "item"
@@ -66,7 +66,7 @@ class ItemRows(Rows):
         self.target = torch.from_numpy(target)
         self.part = self._part()
         agreement = neighbours.agreement
-        self._hardness = item_difficulty(
+        self.hardness = item_difficulty(
             neighbours.times[self.items], None if agreement is None else agreement[self.items]
         )
 
@@ -171,7 +171,7 @@ class ItemRows(Rows):
         )
 
     def _difficulty(self, rows: np.ndarray, teacher: Backbone, device: torch.device) -> np.ndarray:
-        return self._hardness[rows]
+        return self.hardness[rows]
 
     def _fold_of(self, rows: np.ndarray, folds: Folds) -> np.ndarray:
         return folds.fold_of_session[np.searchsorted(folds.sessions, self._drawn_from[rows])]

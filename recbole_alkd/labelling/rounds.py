@@ -266,7 +266,7 @@ class LabelRounds:
         each = self.pool_size / max(1, len(self.labels))
         return {
             **self.bill.report(),
-            "unit": self.rows.unit,
+            **({} if self.rows.unit == "session" else {"unit": self.rows.unit}),
             "seconds": round(self.bill.cost.seconds, 3),
             "spent": dataclasses.asdict(self.ledger.spending),
             "ended": self._ended,

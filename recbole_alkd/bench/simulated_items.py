@@ -1,0 +1,288 @@
+"""What must an answer about an item be worth? Simulated teachers of a known accuracy, and the LLM itself,
+on the same questions.
+
+The training sessions of a data set are divided at random. The table is counted on the first half; the
+second half is what the simulated teacher knows, so the truth is of no validation or test session
+(docs/research.md says it precisely).
+
+    python -m recbole_alkd.bench.simulated_items --dataset NAME --data-path DATA --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from recbole_alkd.files import write_npz, write_whole
+from recbole_alkd.labelling.item_neighbours import ItemNeighbours, merged
+from recbole_alkd.labelling.item_rows import ItemRows
+from recbole_alkd.labelling.training_rows import TrainingRows
+from recbole_alkd.learner.counting import count_model
+from recbole_alkd.learner.item_text import ItemText
+from recbole_alkd.model.backbone import SessionRecommender
+from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
+from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
+from recbole_alkd.model.neighbours import profiles, table_bytes
+from recbole_alkd.model.scoring import gains, session_ranks
+from recbole_alkd.settings.groups import TextSettings
+from recbole_alkd.settings.identity import stage_seed
+from recbole_alkd.settings.reading import settings_of
+from recbole_alkd.teacher.base import ItemInstance, TeacherContext
+
+PLACES, CANDIDATES, QUESTIONS, NEIGHBOURS = 5, 20, 500, 10
+GAP = 0.8  # what an item counts for every other item between it and X
+ACCURACIES = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # from chance (5 places of 20) to always right
+POSITION = 3.0  # the weight of each of the first five places, as kd_position_weight has it
+METRIC = "ndcg@10"
+logger = logging.getLogger(__name__)
+
+
+def halves(sessions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Which of the distinct sessions are in the second half, (S,) bool: a random half of them."""
+    second = np.zeros(len(sessions), dtype=bool)
+    second[rng.permutation(len(sessions))[: len(sessions) // 2]] = True
+    return second
+
+
+def true_neighbours(
+    flat: np.ndarray, offsets: np.ndarray, n_items: int, most: int = PLACES
+) -> dict[int, list[int]]:
+    """Item -> the items that come after it most often, best first; an item g places later counts ``GAP``^(g
+    - 1).
+
+    Args:
+        flat, offsets: sessions, as ``counting.training_sessions`` gives them.
+        most: neighbours of an item. Ties are decided by how many sessions hold a neighbour, then by its id.
+    """
+    (later,) = forward_counts(flat, offsets, n_items, [GAP])
+    times, found = session_counts(flat, offsets, n_items), {}
+    for item in np.flatnonzero(np.diff(later.indptr)):
+        part = slice(later.indptr[item], later.indptr[item + 1])
+        others, weight = later.indices[part], later.data[part]
+        found[int(item)] = others[np.lexsort((others, -times[others], -weight))][:most].tolist()
+    return found
+
+
+def simulated_list(
+    truth: Sequence[int], candidates: Sequence[int], accuracy: float, rng: np.random.Generator
+) -> list[int]:
+    """``PLACES`` different candidates: at each place the best true one not yet named, with probability
+    ``accuracy``, else a random one that is not true. Where one kind has run out, it is of the other.
+    """
+    known = set(truth)
+    right = list(truth)
+    wrong = [int(one) for one in rng.permutation([one for one in candidates if one not in known])]
+    named = []
+    for _ in range(min(PLACES, len(right) + len(wrong))):
+        hit = rng.random() < accuracy
+        named.append((right if (hit and right) or not wrong else wrong).pop(0))
+    return named
+
+
+def answers_as_edges(n_items: int, items: Sequence[int], lists: Sequence[Sequence[int]]) -> EdgeMaker:
+    """Edges from each item to those that were named for it, made and weighed as labels of a run are
+    (``learner.list_edges``)."""
+    table = np.zeros((len(items), PLACES), dtype=np.int64)
+    for row, named in enumerate(lists):
+        table[row, : len(named)] = named[:PLACES]
+    sequence = np.asarray(items, dtype=np.int64)[:, None]
+
+    def make(weighing: Weighing) -> csr_array:
+        one = np.ones(len(items), dtype=np.int64)
+        profile = profiles(sequence, one, weighing.decay, weighing.last_items, n_items)
+        return weighing(list_edges(profile, table, np.full(PLACES, POSITION)))
+
+    return make
+
+
+class Study:
+    """One data set and seed: the half that the table sees, the half that a teacher knows, and the items
+    that can be asked about."""
+
+    def __init__(self, dataset: str, data_path: str | None, seed: int, settings: dict[str, Any]) -> None:
+        from recbole.config import Config
+        from recbole.data import create_dataset, data_preparation
+
+        from recbole_alkd.plugin import empty_argv
+
+        own = {
+            "mask_session_items": True, "MAX_ITEM_LIST_LENGTH": 10, "student_model": "SessionKNN",
+            "teacher_model": "SessionKNN", "alkd_unit": "item", "lora": False, "llm_candidates": CANDIDATES,
+            "llm_top_n": PLACES, "show_progress": False, "state": "WARNING",
+        }  # fmt: skip
+        own |= {"data_path": data_path} if data_path else {}
+        self.make_config = lambda **more: _config(Config, empty_argv, dataset, {**own, **settings, **more})
+        config = self.make_config()
+        self.config, self.seed = config, seed
+        train, self.valid, self.test = data_preparation(config, create_dataset(config))
+        self.whole = train._dataset
+        self.n_items = self.whole.item_num
+        self.bytes = table_bytes(self.n_items, NEIGHBOURS * (self.n_items - 1))
+        rng = np.random.default_rng(stage_seed(seed, "halves"))
+        session = self.whole.inter_feat[self.whole.uid_field].numpy()
+        known = np.unique(session)
+        second = np.isin(session, known[halves(known, rng)])
+        self.half, self.hidden = (self._rows(np.flatnonzero(kept)) for kept in (~second, second))
+        self.text = settings_of(config).text
+        encoder = self.text.item_text or "tfidf"
+        vectors = ItemText(
+            TextSettings(item_text=encoder, item_text_layer=self.text.item_text_layer), self.whole
+        ).vectors
+        training = TrainingRows(SimpleNamespace(_dataset=self.half), settings_of(config))
+        self.rows = ItemRows(training, ItemNeighbours(self.half, vectors, 100))
+        truth = true_neighbours(*training_sessions(self.hidden), self.n_items)
+        self.truth = {row: truth[item] for row, item in enumerate(self.rows.items.tolist()) if item in truth}
+
+    def _rows(self, rows: np.ndarray) -> Any:
+        part = self.whole.copy(self.whole.inter_feat[torch.as_tensor(rows)])
+        part.row_is_last = np.asarray(self.whole.row_is_last)[rows]
+        return part
+
+    def questions(self) -> dict[str, np.ndarray]:
+        """Name -> rows that are asked about."""
+        rows, rng = np.array(sorted(self.truth)), np.random.default_rng(stage_seed(self.seed, "questions"))
+        times, hard = self.rows.neighbours.times[self.rows.items[rows]], self.rows.hardness[rows]
+        return {
+            "random": np.sort(rng.permutation(rows)[:QUESTIONS]),
+            "most clicked": rows[np.argsort(-times, kind="stable")[:QUESTIONS]],
+            "hardest": rows[np.argsort(-hard, kind="stable")[:QUESTIONS]],
+            "all": rows,
+        }
+
+    def table(
+        self, part: Any, edges: dict[str, EdgeMaker] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """(test sessions,) gains of the table of a part with these edges, and what validation chose."""
+        config = self.make_config(student_bytes=self.bytes)
+        model = SessionRecommender(config, part, settings_of(config), "student").to(config["device"])
+        text = ItemText(self.text, self.whole) if self.text.item_text else None
+        facts = count_model(model.recommender, part, self.valid._dataset, logger, edges, text)
+        model.eval()
+        return gains(session_ranks(model, self.test, config["device"]), METRIC), dict(facts)
+
+    def candidates(self, rows: np.ndarray) -> dict[int, list[int]]:
+        """Row -> the true neighbours and, beside them, the usual candidates; ``CANDIDATES`` of them."""
+        config = self.make_config(student_bytes=None, student_neighbors=None, item_text=None)
+        model = SessionRecommender(config, self.half, settings_of(config), "teacher").to(config["device"])
+        count_model(model.recommender, self.half, self.valid._dataset, logger)
+        asked = self.rows.instances(rows, model.eval().view, config["device"])
+        ids = self.half.field2token_id[self.half.iid_field]
+        usual = {one.row: [int(ids[token]) for token in one.candidates] for one in asked}
+        return {
+            row: list(dict.fromkeys([*self.truth[row], *merged([usual[row]], CANDIDATES)]))[:CANDIDATES]
+            for row in usual
+        }
+
+    def ask(
+        self, rows: np.ndarray, candidates: dict[int, list[int]], cache: Path
+    ) -> tuple[list[list[int]], int, float]:
+        """The LLM's lists, the tokens that it read, and the seconds that it took."""
+        from recbole_alkd.data.titles import titles_of
+        from recbole_alkd.teacher.local.teacher import LocalTeacher
+
+        tokens = self.rows.tokens
+        titles = titles_of(self.config, self.half.iid_field, tokens[1:].tolist())
+        settings = settings_of(self.config)
+        where = (self.config["dataset"], Path(self.config["data_path"]), titles, cache)
+        teacher = LocalTeacher(TeacherContext(settings, *where, device=str(self.config["device"])))
+        names = [str(self.rows.sessions[row]) for row in rows]
+        asked = [
+            ItemInstance(int(row), name, (name,), tuple(tokens[candidates[int(row)]].tolist()))
+            for row, name in zip(rows, names, strict=True)
+        ]
+        began, ids = time.perf_counter(), self.half.field2token_id[self.half.iid_field]
+        answers = {instance.row: answer for instance, answer in teacher.ask(asked)}
+        seconds = time.perf_counter() - began
+        teacher.close()
+        lists = [[int(ids[token]) for token in answers[int(row)].ranking] for row in rows]
+        return lists, sum(one.prompt_tokens for one in answers.values()), seconds
+
+
+def _config(config: Any, empty_argv: Any, dataset: str, values: dict[str, Any]) -> Any:
+    with empty_argv():
+        return config(model="ALKDRec", dataset=dataset, config_dict=values)
+
+
+def share_true(lists: Sequence[Sequence[int]], truth: Sequence[Sequence[int]]) -> float:
+    """The share of named items that are true."""
+    named = sum(len(one) for one in lists)
+    return sum(len(set(one) & set(right)) for one, right in zip(lists, truth, strict=True)) / max(1, named)
+
+
+def run(
+    dataset: str, data_path: str | None, seed: int, out: Path, settings: dict[str, Any], llm: bool
+) -> None:
+    """One data set and seed; ``out`` holds ``DATASET-SEED.json`` and ``.npz`` (gains of every test
+    session), written as they come."""
+    study = Study(dataset, data_path, seed, settings)
+    rows: list[dict[str, Any]] = []
+    kept: dict[str, np.ndarray] = {}
+
+    def note(name: str, gain: np.ndarray, facts: dict[str, Any], **more: Any) -> None:
+        kept[name] = gain.astype(np.float32)
+        weight, edges = facts.get("items_weight"), facts.get("items_edges")
+        rows.append({"name": name, METRIC: float(gain.mean()), "weight": weight, "edges": edges, **more})
+        print(dataset, seed, rows[-1], flush=True)
+        write_npz(out / f"{dataset}-{seed}.npz", kept)
+        asked = {name: len(picked) for name, picked in study.questions().items()}
+        content = {"dataset": dataset, "seed": seed, "bytes": study.bytes, "questions": asked, "rows": rows}
+        write_whole(out / f"{dataset}-{seed}.json", json.dumps(content, indent=1))
+
+    out.mkdir(parents=True, exist_ok=True)
+    note("half", *study.table(study.half))
+    candidates = study.candidates(study.questions()["all"])
+    for name, picked in study.questions().items():
+        items, truth = study.rows.items[picked].tolist(), [study.truth[int(row)] for row in picked]
+        edges = partial(answers_as_edges, study.n_items, items)
+        if llm and name != "all":
+            lists, tokens, seconds = study.ask(picked, candidates, out / "cache")
+            more = {"true": share_true(lists, truth), "tokens": tokens, "seconds": round(seconds, 2)}
+            note(f"{name}, LLM", *study.table(study.half, {"items": edges(lists)}), **more)
+        for accuracy in ACCURACIES:
+            rng = np.random.default_rng(stage_seed(seed, name, accuracy))
+            lists = [
+                simulated_list(right, candidates[int(row)], accuracy, rng)
+                for row, right in zip(picked, truth, strict=True)
+            ]
+            more = {"accuracy": accuracy, "true": share_true(lists, truth)}
+            note(f"{name}, {accuracy:g}", *study.table(study.half, {"items": edges(lists)}), **more)
+    note("all sessions", *study.table(study.whole))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """See the module's text."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument(
+        "--data-path", default=None, help="folder with the data set's folder; RecBole's own by default"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--item-text", default=None, help="encoder of the table's title edges")
+    parser.add_argument("--no-llm", action="store_true", help="simulated teachers only")
+    args = parser.parse_args(argv)
+    for seed in args.seeds:
+        settings = {
+            "item_text": args.item_text,
+            "label_store": str(args.out / "cache" / "labels.sqlite"),
+            "seed": seed,
+        }
+        settings |= {"checkpoint_dir": str(args.out / "cache")}
+        run(args.dataset, args.data_path, seed, args.out, settings, not args.no_llm)
+
+
+if __name__ == "__main__":
+    main()

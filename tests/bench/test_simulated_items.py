@@ -1,0 +1,97 @@
+"""Simulated teachers of items: what they know, how often they are right, and that no test session is in
+it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_alkd.bench.simulated_items import (
+    ACCURACIES,
+    CANDIDATES,
+    PLACES,
+    Study,
+    answers_as_edges,
+    halves,
+    run,
+    share_true,
+    simulated_list,
+    true_neighbours,
+)
+from recbole_alkd.model.edges import Weighing
+from recbole_alkd.testing import write_toy_data
+from recbole_alkd.testing.learners import inside
+
+SETTINGS = {
+    "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+    "ITEM_ID_FIELD": "item_id", "load_col": {"inter": ["session_id", "item_id_list", "item_id"]},
+    "alias_of_item_id": ["item_id_list"], "use_gpu": False, "item_text": "tfidf", "seed": 7,
+}  # fmt: skip
+
+
+def test_halves_are_of_all_sessions() -> None:
+    second = halves(np.arange(101), np.random.default_rng(0))
+    assert second.sum() == 50 and len(second) == 101
+
+
+def test_true_neighbours_come_later_and_nearer_ones_count_more() -> None:
+    # 1 2 3 | 1 3 | 4: after 1 come 2 (once, next), 3 (next once, one between once)
+    flat, offsets = np.array([1, 2, 3, 1, 3, 4]), np.array([0, 3, 5, 6])
+    assert true_neighbours(flat, offsets, 5) == {1: [3, 2], 2: [3]}
+
+
+def test_a_simulated_list_is_as_often_right_as_it_should_be() -> None:
+    rng, truth = np.random.default_rng(1), [1, 2, 3, 4, 5]
+    candidates = list(range(1, CANDIDATES + 1))
+    for accuracy in ACCURACIES:
+        lists = [simulated_list(truth, candidates, accuracy, rng) for _ in range(2000)]
+        assert all(len(set(one)) == PLACES and set(one) <= set(candidates) for one in lists)
+        assert share_true(lists, [truth] * 2000) == pytest.approx(accuracy, abs=0.02)
+    assert simulated_list(truth, candidates, 1.0, rng) == truth
+    assert len(set(simulated_list([9], [9, 8], 1.0, rng))) == 2  # as many as there are
+
+
+def test_answers_are_weighed_as_labels_of_a_run_are() -> None:
+    counts = np.array([0, 3, 8, 0, 15])
+    edges = answers_as_edges(5, [1, 2], [[2, 4], [4]])(Weighing(counts, 0.5, 0.0))
+    dense = edges.toarray()
+    assert dense[1].tolist() == [0, 0, 1.5, 0, 1.5] and dense[2].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_the_teacher_knows_no_session_that_the_table_or_the_test_sees(tmp_path: Path) -> None:
+    write_toy_data(tmp_path / "data")
+    with inside(tmp_path):
+        study = Study(
+            "toy", str(tmp_path / "data"), 7, {**SETTINGS, "label_store": str(tmp_path / "labels.sqlite")}
+        )
+    ids = {name: set(part.inter_feat[part.uid_field].tolist()) for name, part in
+           (("half", study.half), ("hidden", study.hidden))}  # fmt: skip
+    others = {
+        session
+        for part in (study.valid, study.test)
+        for session in part._dataset.inter_feat["session_id"].tolist()
+    }
+    assert not ids["half"] & ids["hidden"] and not (ids["half"] | ids["hidden"]) & others
+    assert len(ids["half"]) == len(ids["hidden"]) == 24
+    hidden = [study.whole.session_items(session).tolist() for session in ids["hidden"]]
+    item = study.rows.items
+    for row, named in study.truth.items():
+        for other in named:
+            assert any(int(item[row]) in one and other in one[one.index(int(item[row])) :] for one in hidden)
+
+
+def test_a_study_writes_what_it_has(tmp_path: Path) -> None:
+    write_toy_data(tmp_path / "data")
+    with inside(tmp_path):
+        settings = {**SETTINGS, "label_store": str(tmp_path / "labels.sqlite")}
+        run("toy", str(tmp_path / "data"), 7, tmp_path / "out", settings, llm=False)
+    report = json.loads((tmp_path / "out" / "toy-7.json").read_text())
+    names = [row["name"] for row in report["rows"]]
+    assert names[0] == "half" and names[-1] == "all sessions" and len(names) == 2 + 4 * len(ACCURACIES)
+    shares = [row["true"] for row in report["rows"] if row["name"].startswith("all, ")]
+    assert shares == sorted(shares) and shares[-1] > shares[0]
+    with np.load(tmp_path / "out" / "toy-7.npz") as kept:
+        assert set(kept) == set(names) and all(len(kept[name]) == 24 for name in names)
