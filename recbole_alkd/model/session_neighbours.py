@@ -87,11 +87,12 @@ class SessionMemory:
         )
         return csr_array((data.astype(np.float32), indices, pointers), shape=(len(length), self.n_items))
 
+    def typical(self, neighbors: int) -> float:
+        """Items of so many neighbours together, at most: those of sessions of mean length."""
+        return max(1.0, len(self.item) / max(1, self.sessions) * min(neighbors, self.sessions))
+
     def _blocks(self, how: Vstan, rows: int) -> Iterator[slice]:
-        typical = max(1.0, len(self.item) / max(1, self.sessions))
-        size = max(
-            1, int(min(_ENTRIES / (typical * min(how.neighbors, self.sessions or 1)), _CELLS / self.n_items))
-        )
+        size = max(1, int(min(_ENTRIES / self.typical(how.neighbors), _CELLS / self.n_items)))
         for start in range(0, rows, size):
             yield slice(start, start + size)
 

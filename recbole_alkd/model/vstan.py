@@ -22,6 +22,10 @@ from recbole_alkd.registry import backbones
 from recbole_alkd.settings.field import NO_DEFAULT, Field, is_a, words
 
 _ROWS_AT_ONCE = 1000
+# Items of neighbours that one try looks at: a few seconds on a core.
+# Long sessions leave fewer targets to choose by.
+_ENTRIES_A_TRY = 40_000_000
+_LEAST_TARGETS = 500
 
 
 def _counts(value: Any) -> bool:
@@ -90,6 +94,10 @@ class VSTAN(Rival):
         flat, offsets, counts = self.counted(train)
         memory = SessionMemory(flat, offsets, self.n_items)
         rows, popularity = self.rows(valid), counts.astype(np.float32)
+        if rows is not None:
+            rows = rows.at_most(
+                max(_LEAST_TARGETS, int(_ENTRIES_A_TRY / memory.typical(self.start().neighbors)))
+            )
 
         def ranks_of(how: Vstan) -> np.ndarray:
             assert rows is not None

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import create_dataset, tiny_config, tiny_model
 
-from recbole_alkd.model import session_neighbours
+from recbole_alkd.model import session_neighbours, vstan
 from recbole_alkd.model.counting import training_sessions
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.model.session_neighbours import SessionMemory, Vstan
@@ -152,3 +152,11 @@ def test_settings_that_cannot_be_are_refused(tiny_path, settings, words):
     with pytest.raises(AlkdError, match=words):
         config = tiny_config(tiny_path, model="VSTAN", **settings)
         tiny_model(config, create_dataset(config).build()[0])
+
+
+def test_long_sessions_leave_fewer_targets_to_choose_by(tiny_path, monkeypatch):
+    monkeypatch.setattr(vstan, "_ENTRIES_A_TRY", 1)
+    monkeypatch.setattr(vstan, "_LEAST_TARGETS", 7)
+    config = tiny_config(tiny_path, model="VSTAN", vstan_position=[1, 2])
+    train, valid, _ = create_dataset(config).build()
+    assert tiny_model(config, train).count(train, valid).facts["targets"] == 7
