@@ -13,9 +13,8 @@ import contextlib
 import functools
 import importlib
 import logging
-import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +32,16 @@ from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
 from recbole_alkd.files import properties
 from recbole_alkd.files import properties as properties_dir  # noqa: F401  (its name in earlier versions)
-from recbole_alkd.model.backbone import model_defaults
+from recbole_alkd.model.backbone import model_defaults, view_and_model
+from recbole_alkd.registry import backbones
 from recbole_alkd.settings.declared import declared
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.given import read_config_file, read_setting, settings_among
 from recbole_alkd.settings.groups import FIELDS, SESSION_KEYS
 from recbole_alkd.settings.keys import recbole_keys as recbole_keys
-from recbole_alkd.settings.reading import is_ours, parse, read_settings, spec_of
+from recbole_alkd.settings.reading import parse, read_settings
 from recbole_alkd.settings.reading import settings_of as settings_of
-from recbole_alkd.settings.stock import SPECS, plain, read_text
-from recbole_alkd.settings.text import read_yaml_file
+from recbole_alkd.settings.stock import SPECS, plain
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -88,8 +88,9 @@ def register() -> None:
     from recbole_alkd.trainer.endings import at_end
 
     recbole.trainer.ALKDRecTrainer = ALKDRecTrainer
-    for counted in ("SessionKNN", "VSTAN", "SLIST"):
-        setattr(recbole.trainer, f"{counted}Trainer", CountingTrainer)
+    for model in MODELS:
+        if model in backbones and view_and_model(model)[0].learner == "counting":
+            setattr(recbole.trainer, f"{model}Trainer", CountingTrainer)
     for model in MODELS:  # the same sessions for all of them
         setattr(recbole.data.dataset, f"{model}Dataset", ALKDRecDataset)
     # a data set that `save_dataset` wrote is reused only while these keys are unchanged;
@@ -129,7 +130,7 @@ def _teach_config() -> None:
         name."""
         values: dict[str, Any] = {}
         for file in file_list or []:
-            values.update(_read_config_file(file))
+            values.update(read_config_file(file))
         _know_plugins(values)
         return values
 
@@ -144,7 +145,7 @@ def _teach_config() -> None:
         return (
             {}
             if "ipykernel_launcher" in sys.argv[0]
-            else self._convert_config_dict(_command_line(sys.argv[1:]))
+            else self._convert_config_dict(settings_among(sys.argv[1:]))
         )
 
     def _convert_config_dict(self: Any, config_dict: Any) -> dict[str, Any]:
@@ -154,7 +155,7 @@ def _teach_config() -> None:
                 "values"
             )
         _know_plugins(config_dict)
-        return {key: _read_setting(key, value) for key, value in config_dict.items()}
+        return {key: read_setting(key, value) for key, value in config_dict.items()}
 
     def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
         check_model_and_dataset(self.external_config_dict, model, dataset, MODELS)
@@ -243,17 +244,6 @@ def _add_data_settings(config: Any, model: str, dataset: str) -> None:
             logging.getLogger().log(level, note)
 
 
-def _read_setting(key: str, value: Any) -> Any:
-    """A setting as the command line or a caller gives it: text is read, and nothing is evaluated."""
-    if not isinstance(value, str):
-        return plain(key, value)
-    return (
-        parse(key, value)
-        if spec_of(key) or is_ours(key, recbole_keys())
-        else plain(key, read_text(key, value))
-    )
-
-
 def _know_plugins(values: Mapping[str, Any]) -> None:
     """Import the modules that ``values`` or the command line name as plug-ins, so that settings which they
     declare are known while the Config is still being read. What cannot be imported is an error later,
@@ -266,39 +256,3 @@ def _know_plugins(values: Mapping[str, Any]) -> None:
             )
 
 
-def _command_line(words: Sequence[str]) -> dict[str, str]:
-    """The settings among the words of a command line. RecBole's warning for the others,
-    which are the script's own."""
-    given: dict[str, str] = {}
-    others = []
-    for word in words:
-        key, equals, text = word[2:].partition("=")
-        if not (word.startswith("--") and equals and key):
-            others.append(word)
-        elif given.get(key, text) != text:
-            # the program's own, which may take it often
-            if key not in recbole_keys() and not is_ours(key, recbole_keys()):
-                others.append(word)
-                continue
-            raise AlkdError(f"--{key} is given twice, as {given[key]!r} and as {text!r}; give it once")
-        else:
-            given[key] = text
-    if others:
-        logging.getLogger().warning(f"command line args [{' '.join(others)}] will not be used in RecBole")
-    return given
-
-
-def _read_config_file(file: Any) -> dict[str, Any]:
-    """The settings in a YAML file of the user's."""
-    place = f"config file {str(file)!r}"
-    if not isinstance(file, (str, os.PathLike)) or not os.path.isfile(file):
-        raise AlkdError(f"{place} does not exist (looked from {os.getcwd()!r})")
-    content = read_yaml_file(Path(file), place)
-    if not isinstance(content, dict):
-        raise AlkdError(
-            f"{place}: a mapping of settings is expected (key: value), found {type(content).__name__}"
-        )
-    for key in content:
-        if not isinstance(key, str):
-            raise AlkdError(f"{place}: {key!r} is not the name of a setting; names are text")
-    return {key: plain(key, value) for key, value in content.items()}

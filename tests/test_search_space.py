@@ -6,7 +6,7 @@ import yaml
 from tiny import create_dataset, settings_of, tiny_config, training_part
 
 from recbole_alkd import AlkdError
-from recbole_alkd.bench.plan import SHARED_ONLY
+from recbole_alkd.bench.plan_settings import SHARED_ONLY
 from recbole_alkd.distill import check_losses
 from recbole_alkd.learner.search_space import (
     COMMON,

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.bench.plan import absolute, check_runs, read_plan
+from recbole_alkd.bench.before import check_runs
+from recbole_alkd.bench.plan import read_plan
+from recbole_alkd.bench.plan_settings import absolute
 from recbole_alkd.files import properties
 from recbole_alkd.settings.error import AlkdError
 

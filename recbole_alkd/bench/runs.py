@@ -31,8 +31,10 @@ import numpy as np
 from tqdm import tqdm
 
 from recbole_alkd.bench.arms import CLOSED_FORM
+from recbole_alkd.bench.before import config_of
 from recbole_alkd.bench.cores import threads_of_a_run
-from recbole_alkd.bench.plan import PATH_SETTINGS, Plan, Task, config_of
+from recbole_alkd.bench.plan import Plan, Task
+from recbole_alkd.bench.plan_settings import PATH_SETTINGS
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.bench.progress import LogWatch
 from recbole_alkd.files import write_whole

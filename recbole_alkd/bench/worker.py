@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recbole_alkd.bench.arms import CLOSED_FORM
-from recbole_alkd.bench.plan import config_of
+from recbole_alkd.bench.before import config_of
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.files import write_json
 from recbole_alkd.labels import Label

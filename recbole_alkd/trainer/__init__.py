@@ -3,6 +3,6 @@
 from recbole_alkd.learner.counting_trainer import CountingTrainer
 from recbole_alkd.trainer.trainer import ALKDRecTrainer
 
-SessionKNNTrainer = CountingTrainer
+SessionKNNTrainer = CountingTrainer  # its name in earlier versions
 
 __all__ = ["ALKDRecTrainer", "CountingTrainer"]

@@ -1,7 +1,4 @@
-"""The processes of a run, and what each of them is for: the one place that asks for a rank.
-
-Rank 0 leads: it selects, labels and writes. Today a run is one process.
-"""
+"""The processes of a run: the one place that asks for a rank. A run is one process, and more are refused."""
 
 from __future__ import annotations
 
@@ -34,11 +31,6 @@ class Group:
                 "nproc: ALKDRec runs in one process (its LLM teacher may use every device); allowed: 1"
             )
         return cls(int(config["local_rank"] or 0))
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process selects, labels and writes."""
-        return self.rank == 0
 
     def seed_model(self, config: Any) -> None:
         """Seed the initial weights of a model as RecBole's ``run_recbole`` does before it builds one."""

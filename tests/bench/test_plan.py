@@ -13,8 +13,9 @@ from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, plugin
 from recbole_alkd.bench.arms import ARMS, CLOSED_FORM, TITLE_ARMS, find_arm
+from recbole_alkd.bench.before import check_runs
 from recbole_alkd.bench.cli import plan_file
-from recbole_alkd.bench.plan import check_runs, read_plan
+from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.runs import arm_configs, data_fingerprint, run_key
 from recbole_alkd.model import backbone
 from recbole_alkd.plugin import properties_dir
@@ -117,13 +118,13 @@ def test_own_arms_lay_settings_over_known_ones(write):
         ({"seeds": [-1]}, "from 0 to 4294967295"),
         ({"seeds": [2**40]}, "from 0 to 4294967295"),
         ({"seeds": [True]}, "distinct integers"),
-        ({"seeds": 3}, "seeds: 3 is not allowed"),
+        ({"seeds": 3}, "seeds: 3 (int) is not allowed"),
         ({"metrics": ["ndcg@0"]}, "metrics"),
         ({"metrics": ["ndcg@99999999999999999999"]}, "metrics"),
         ({"datasets": ["tiny", "Tiny"]}, "'tiny' stands there twice"),
         ({"datasets": ["../tiny"]}, "datasets: '../tiny' has '/' in it"),
         ({"backbones": ["../SessionFPMC"]}, "backbones: '../SessionFPMC' has '/' in it"),
-        ({"data_path": ["data"]}, "data_path: ['data'] is not allowed"),
+        ({"data_path": ["data"]}, "data_path: ['data'] (list) is not allowed"),
         ({"settings": {"seed": 3}}, "give seeds"),
         ({"settings": {"student_model": "GRU4Rec"}}, "give backbones"),
         ({"settings": {"checkpoint_dir": "x"}}, "--out"),

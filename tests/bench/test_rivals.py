@@ -11,7 +11,7 @@ from test_report import made_up, plan_of
 
 from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import RIVALS, find_arm, llm_free
-from recbole_alkd.bench.plan import check_runs
+from recbole_alkd.bench.before import check_runs
 from recbole_alkd.bench.report import best_llm_free, make_tables, write_report
 from recbole_alkd.model.scoring import gains
 
