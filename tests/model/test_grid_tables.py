@@ -1,0 +1,81 @@
+"""What the tables of a grid share, against each table by itself: the same weights and ranks, bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from recbole_alkd.model import grid_tables
+from recbole_alkd.model.choosing import Sessions
+from recbole_alkd.model.counting import both_ways, forward_counts, with_repeats
+from recbole_alkd.model.grid_tables import Counting, SharedScores, Tables, median
+from recbole_alkd.model.neighbours import weigh
+
+N = 40
+GRID = [
+    Counting(*one)
+    for one in product([0.0, 8.0], [0.0, 0.3, 1.0], [0.0, 0.6, 1.0], [0.0, 0.5], [0.0, 0.5], [0.2])
+]
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(2, 12, size=150)
+    flat = np.minimum(
+        rng.geometric(0.08, size=sizes.sum()), N - 1
+    )  # popular items, ties, repeats in a session
+    return flat, np.concatenate([[0], np.cumsum(sizes)])
+
+
+@pytest.fixture(scope="module")
+def tables(sessions):
+    return Tables(*sessions, N, [0.0, 0.6, 1.0])
+
+
+def alone(sessions, tables, how):
+    (forward,) = forward_counts(*sessions, N, [how.gap_decay])
+    weighed = weigh(both_ways(forward, how.backward), tables.counts, how.source_exponent, how.target_exponent)
+    return with_repeats(weighed, how.repeat)
+
+
+@pytest.mark.parametrize("how", GRID, ids=str)
+def test_a_table_is_the_one_that_is_made_alone(sessions, tables, how):
+    found, expected = tables(how), alone(sessions, tables, how)
+    assert np.array_equal(found.indptr, expected.indptr) and np.array_equal(found.indices, expected.indices)
+    assert found.data.tobytes() == expected.data.tobytes()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("at_once", [1 << 18, 60])
+def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked, at_once, monkeypatch):
+    monkeypatch.setattr(grid_tables, "AT_ONCE", at_once)
+    rng = np.random.default_rng(1)
+    length = rng.integers(1, 7, size=300)
+    item_seq = np.minimum(rng.geometric(0.08, size=(300, 6)), N - 1) * (np.arange(6) < length[:, None])
+    target = np.minimum(rng.geometric(0.08, size=300), N - 1)
+    assert masked or (item_seq == target[:, None]).any()  # a target that is in its session is among them
+    rows = Sessions(item_seq, length, target, np.arange(300), N, 4, masked, "NDCG@5")
+    shared = SharedScores(tables, item_seq, length, target, 4, masked)
+    seen = 0
+    for how in GRID:
+        wanted = rows.ranks(tables(how), tables.counts, how.decay)
+        found = shared.ranks(tables.weights(how), how.decay, rows.cutoff)
+        near = np.isfinite(found)
+        np.testing.assert_array_equal(found[near], wanted[near])
+        assert (wanted[~near] > rows.cutoff).all()
+        np.testing.assert_array_equal(rows.worth(found), rows.worth(wanted))
+        seen += int(near.sum())
+    assert 0 < seen < 300 * len(GRID)
+    assert SharedScores.entries(tables, item_seq, length, 4) > 0
+
+
+def test_the_median_is_that_of_numpy():
+    rng = np.random.default_rng(2)
+    for size in (1, 2, 7, 8, 1000):
+        halves = (rng.random(size) * 3).astype(np.float16)
+        halves[rng.random(size) < 0.2] = 0
+        some = halves[halves > 0].astype(np.float32)
+        assert median(halves) == (np.median(some) if len(some) else 0)
