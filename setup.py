@@ -78,6 +78,7 @@ setup(
         ],
         "mcp": ["mcp>=2"],
         "tune": ["optuna"],
+        "scale": ["pyarrow"],  # Parquet for `recbole-alkd count`
         "docs": ["mkdocs-material>=9.5,<10"],
         "onnx": ["onnx", "onnxruntime"],
         # RecBole's own pin keeps Python 3.10 and 3.11 at ray 2.6.3
@@ -86,7 +87,7 @@ setup(
             "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ruff", "mypy", "types-PyYAML", "build",
             # with these `transformers serve` runs, one of the two real servers of the slow tests
             "fastapi", "uvicorn",
-            "mcp>=2", "optuna", "hyperopt>=0.3",
+            "mcp>=2", "optuna", "hyperopt>=0.3", "pyarrow",
             "schemathesis",  # asks the service what its own document allows, and what it does not
             "xllamacpp; platform_system == 'Linux' and platform_machine == 'x86_64'",  # the other one
         ],

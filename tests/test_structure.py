@@ -39,6 +39,8 @@ HEAVY = {
     "wandb",
     "mcp",
     "optuna",
+    "pyarrow",
+    "pyspark",
 }
 TRAINING = {"torch", "recbole", "pandas", "scipy", "yaml"}
 MAKERS = ("make",)  # modules of serving that make what the others read: they see everything below

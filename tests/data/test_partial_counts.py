@@ -439,3 +439,10 @@ def test_a_kill_leaves_whole_files(tmp_path):
     process.stdout.close()
     assert not [one for one in out.iterdir() if not one.name.startswith(".")]
     assert PartialCounts.read(count_file(file, out, COLUMNS, CountSettings())).parts[0].sessions == 60
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "clicks.parquet").write_bytes(b"PAR1")
+    with pytest.raises(AlkdError, match=r"pip install 'recbole-alkd\[scale\]'"):
+        count_file(tmp_path / "clicks.parquet", tmp_path / "counts", COLUMNS, CountSettings())
