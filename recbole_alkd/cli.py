@@ -168,9 +168,51 @@ def _tune() -> int | None:
         return tune(args, args.config_files, given)
 
 
+def _lora_examples() -> None:
+    from recbole_alkd.checks import own_command
+    from recbole_alkd.quick_start import lora_study_examples
+
+    parser = argparse.ArgumentParser(
+        prog="recbole-alkd lora-examples",
+        description="Write examples for `recbole-alkd lora-curve`, which tunes a local LLM on them. No LLM "
+        "is needed. "
+        "Any setting may follow as --key=value.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", required=True, help="JSON file for the examples")
+    parser.add_argument(
+        "--examples", type=int, default=4000, metavar="N", help="of each pool, at most (default: 4000)"
+    )
+    parser.add_argument(
+        "--held-out", type=int, default=400, metavar="N", help="to judge by, at most (default: 400)"
+    )
+    args = _recbole_arguments(parser)
+    if args.examples < 1 or args.held_out < 1:
+        parser.error("--examples and --held-out: allowed: numbers of at least 1")
+    with own_command():
+        made = lora_study_examples(
+            args.out, args.dataset, args.config_files, examples=args.examples, held_out=args.held_out
+        )
+    share = made.found / max(1, made.drawn)
+    print(
+        f"{args.out}: {len(made.mixed):,} mixed and {len(made.natural):,} natural examples, "
+        f"{len(made.held_out):,} held out;"
+    )
+    print(
+        f"the recommender found the target of {share:.1%} of {made.drawn:,} prefixes; "
+        f"next: recbole-alkd lora-curve {args.out}"
+    )
+
+
 ALWAYS = "With --traceback (any command) or RECBOLE_ALKD_TRACEBACK=1 an error shows where it came up."
 # Commands whose settings RecBole reads from sys.argv by itself.
-RECBOLE_COMMANDS = {"run": _run, "select": _select, "label": _label, "tune": _tune}
+RECBOLE_COMMANDS = {
+    "run": _run,
+    "select": _select,
+    "label": _label,
+    "tune": _tune,
+    "lora-examples": _lora_examples,
+}
 # Commands that work where RecBole is not installed.
 SERVING_COMMANDS = ("export", "recommend", "explain", "update", "serve", "mcp")
 
@@ -188,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in SERVING_COMMANDS:
         _serve(words)
     from recbole_alkd.bench.cli import add_bench_command
+    from recbole_alkd.bench.lora_cli import add_lora_command
     from recbole_alkd.data.cli import add_import_command, add_sessions_command
     from recbole_alkd.doctor import add_doctor_command
     from recbole_alkd.labels.cli import add_store_command
@@ -216,6 +259,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_sessions_command(commands)
     add_import_command(commands)
     add_bench_command(commands)
+    commands.add_parser(
+        "lora-examples", help="write examples for lora-curve, without any LLM", add_help=False
+    )
+    add_lora_command(commands)
     add_store_command(commands)
     add_settings_command(commands)
     add_runs_command(commands)

@@ -16,6 +16,7 @@ from recbole.utils import get_model, get_trainer, init_seed
 
 from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
+from recbole_alkd.bench.lora_file import StudyExamples, draw_study, write_study
 from recbole_alkd.checks import asking_nobody, check_folder
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.files import write_json
@@ -150,6 +151,34 @@ def label_instances(
         else:
             report, lines = label_command.label(rounds, picked, retry_failed, Path(out) if out else None)
         return {**report, "lines": lines}
+
+
+def lora_study_examples(
+    out: str,
+    dataset: str | None = None,
+    config_file_list: list[str] | None = None,
+    config_dict: dict[str, Any] | None = None,
+    *,
+    examples: int = 4000,
+    held_out: int = 400,
+) -> StudyExamples:
+    """Write examples for a study of LoRA (``recbole-alkd lora-curve``), without any LLM;
+    trains the cross-fitted recommenders.
+
+    Args:
+        out: the JSON file.
+        dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
+        examples: of each pool, at most. held_out: to judge by, at most.
+    """
+    check_folder("out", Path(out).parent)
+    with asking_nobody(), _selected(dataset, config_file_list, config_dict) as (_, rounds, _):
+        study = draw_study(rounds, rounds.llm.context.titles, examples, held_out)
+        if not study.held_out:
+            raise AlkdError(
+                "the recommender found no true next item among its candidates: nothing to judge LoRA by"
+            )
+        write_study(Path(out), study)
+        return study
 
 
 @contextmanager

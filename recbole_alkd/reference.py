@@ -144,6 +144,9 @@ def made(root: Path) -> dict[Path, str]:
 
 
 if __name__ == "__main__":
+    yaml_file = properties().parent / "properties" / "model" / "ALKDRec.yaml"
+    # the page lists what stands there
+    write_whole(yaml_file, settings_yaml(yaml_file.read_text(encoding="utf-8")))
     for path, text in made(properties().parent).items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)

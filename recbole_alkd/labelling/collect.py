@@ -21,8 +21,9 @@ from recbole_alkd.labelling.workers import OwnProcess
 from recbole_alkd.labels.budget import Budget
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.label import Label
+from recbole_alkd.labels.side import take_in
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.teacher.base import Instance, LLMTeacher, Materials
+from recbole_alkd.teacher.base import Instance, LLMTeacher, Materials, bound_of
 
 __all__ = ["Bill", "Labelling", "collect_labels", "keys_of", "prepare", "questions_of"]
 logger = logging.getLogger(__name__)
@@ -76,7 +77,11 @@ def collect_labels(
     """
     left = budget.left.labels
     asked = list(instances) if left is None else list(instances[:left])
+    preparation = Preparation(teacher, store, budget, supplies)
     keys = keys_of(teacher, asked)
+    if teacher.open_identity and _must_ask(teacher, asked, keys, store, budget, retry_failed):
+        preparation.do()
+        keys = keys_of(teacher, asked)  # of whoever it has turned out to be
     workers = OwnProcess(teacher)
     engine = Engine(
         kind_of(teacher, asked),
@@ -84,7 +89,7 @@ def collect_labels(
         workers,
         store,
         budget,
-        prepare=lambda: prepare(teacher, store, budget, supplies),
+        prepare=preparation.billed,
         retry_failed=retry_failed,
         show_progress=show_progress,
     )
@@ -96,9 +101,61 @@ def collect_labels(
             len(_labels(engine, asked, keys)), store.path, engine.bill.asked,
         )  # fmt: skip
         raise
+    engine.bill += Bill(cost=dataclasses.replace(preparation.left, seconds=0.0))
     if not workers.instant:
         engine.check_store()
     return _labelling(engine, instances, asked, keys)
+
+
+class Preparation:
+    """What comes before a teacher's first ranking: done once, and on the bill once."""
+
+    def __init__(
+        self, teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None
+    ) -> None:
+        self._made = (teacher, store, budget, supplies)
+        self._done = False
+        self._unbilled = Cost()
+
+    def do(self) -> None:
+        """Do it, unless it is done."""
+        if not self._done:
+            self._unbilled, self._done = prepare(*self._made), True
+
+    def billed(self) -> Cost:
+        """Do it, unless it is done; what it took, where no bill has that yet."""
+        self.do()
+        cost, self._unbilled = self._unbilled, Cost()
+        return cost
+
+    @property
+    def left(self) -> Cost:
+        """What it took and no bill has."""
+        return self._unbilled
+
+
+def _must_ask(
+    teacher: LLMTeacher,
+    instances: Sequence[Instance],
+    keys: Sequence[str],
+    store: LabelStore,
+    budget: Budget,
+    retry_failed: bool,
+) -> bool:
+    """Whether a label is missing and the budget allows a request about it:
+    nothing is loaded or trained otherwise."""
+    take_in(store)
+    found = store.get_many(list(dict.fromkeys(keys)))
+    known = {key for key, label in found.items() if label.status == "ok" or not retry_failed}
+    first = next((one for one, key in zip(instances, keys, strict=True) if key not in known), None)
+    if first is None:
+        return False
+    most = bound_of(teacher, first)
+    reservation = budget.reserve(most.tokens, most.usd)
+    if reservation is None:
+        return False
+    reservation.release()
+    return True
 
 
 def prepare(teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None) -> Cost:

@@ -19,8 +19,10 @@ from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LoraExample
 
-_JUDGED = 50  # held-out examples that an adapter is judged by, at most
-_DRAWN = 10  # times as many are drawn, as the recommender finds the target of some only
+_DRAWN = 10  # times as many are drawn, where the recommender must have found the target
+
+
+Drawn = list[tuple[int, int]]  # (session, position) of examples
 
 
 class ExampleRows(Protocol):
@@ -90,33 +92,55 @@ class LoraExamples:
     def drawn(self) -> list[LoraExample]:
         """Examples for the local LLM: prefixes of training sessions, with lists from recommenders that never
         saw the session."""
-        full = self._sessions
-        return self._examples(full, self._draw(full))
+        return self._chosen[1]
 
     def held_out(self) -> list[LoraExample]:
         """Examples that judge an adapter: no (history, target) of them is trained on, the recommender that
         never saw the session found the target itself, and they are of sessions that are not trained on,
         as far as there are such."""
+        wanted = self._rows.settings.lora_held_out
+        if not wanted:
+            return []
         full = self._sessions
-        trained = self._draw(full)
-        wanted = min(_JUDGED, max(_JUDGED // 5, self._rows.settings.lora_examples // 4))
+        trained = set(self._chosen[0])
         rng = np.random.default_rng(stage_seed(self._rows.dataset.config["seed"], "lora held out"))
         inside = sum(map(len, full))
         others = [
-            e
-            for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True)
-            if e not in set(trained)
+            e for e in prefix_examples(full, inside, rng, max_per_session=4, fewer=True) if e not in trained
         ]
         sessions = {session for session, _ in trained}
         others.sort(key=lambda example: example[0] in sessions)
-        return [e for e in self._examples(full, others[: _DRAWN * wanted]) if e.natural][:wanted]
+        return self.natural(others[: _DRAWN * wanted], wanted)[1]
 
-    def _draw(self, full: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-        """(session, position) of the LoRA examples."""
+    @cached_property
+    def _chosen(self) -> tuple[Drawn, list[LoraExample]]:
+        """(session, position) of the LoRA examples, and the examples."""
         wanted, given = self._rows.settings.lora_examples, self._rows.settings.lora.lora_examples
+        full = self._sessions
         rng = np.random.default_rng(stage_seed(self._rows.dataset.config["seed"], "lora examples"))
         most = max(4, -(-4 * wanted // len(full)))
-        return prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
+        if self._rows.settings.lora.lora_inserted:
+            drawn = prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
+            return drawn, self.of(drawn)
+        drawn = prefix_examples(full, sum(map(len, full)), rng, max_per_session=_DRAWN * most, fewer=True)
+        return self.natural(drawn, wanted)
+
+    def natural(self, drawn: Drawn, wanted: int) -> tuple[Drawn, list[LoraExample]]:
+        """The first ``wanted`` of the examples ``drawn`` (session, position) whose target the recommender
+        found itself.
+
+        What is left is looked at in parts, so that no more lists are made than are needed.
+        """
+        kept: Drawn = []
+        made: list[LoraExample] = []
+        for start in range(0, len(drawn), size := max(1000, _DRAWN * wanted)):
+            part = drawn[start : start + size]
+            found = [(pair, one) for pair, one in zip(part, self.of(part), strict=True) if one.natural]
+            kept += [pair for pair, _ in found]
+            made += [one for _, one in found]
+            if len(made) >= wanted:
+                break
+        return kept[:wanted], made[:wanted]
 
     def _lists(self, examples: Sequence[tuple[int, int]]) -> torch.Tensor:
         """(number of examples, llm_candidates) candidates, best first."""
@@ -128,7 +152,9 @@ class LoraExamples:
             self._sessions, examples, self._folds.fold_of_session, self._folds.views, size, length, self.shown
         )
 
-    def _examples(self, full: Sequence[np.ndarray], examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
+    def of(self, examples: Sequence[tuple[int, int]]) -> list[LoraExample]:
+        """The examples at (session, position)."""
+        full = self._sessions
         targets = torch.as_tensor([int(full[s][p]) for s, p in examples])
         candidates, natural = insert_target(self._lists(examples), targets)
         return [

@@ -17,7 +17,7 @@ from recbole_alkd.teacher.local.lora import kept_random_state
 
 logger = logging.getLogger(__name__)
 FOLDER = "examples"  # in the teacher's cache
-_FORM = 1  # of the file
+_FORM = 2  # of the file; 1 had fewer held-out examples
 
 Examples = tuple[tuple[LoraExample, ...], tuple[LoraExample, ...]]  # to train on, and held out
 

@@ -118,6 +118,8 @@ def model_card(report: Mapping[str, Any], settings: TeacherSettings) -> str:
         if report.get("ranks")
         else ""
     )
+    if report.get("better") is False:
+        ranks += f"\nA run does not use it: {why_unused(report)}.\n"
     what = (
         "imitating recorded rankings"
         if report["imitated"]
@@ -148,12 +150,32 @@ write texts. `{REPORT}` has all figures.
 
 def rank_words(ranks: Mapping[str, Any]) -> str:
     """What ``judging.judge`` found, in words."""
+    interval = ""
+    if "mrr_gain_interval" in ranks:  # not in reports of earlier versions
+        low, high = ranks["mrr_gain_interval"]
+        interval = f"; gain {ranks['mrr_gain']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
     return (
         f"held out, before -> after tuning: mean rank of the true next item {ranks['mean_rank_before']:.2f} "
         "-> "
         f"{ranks['mean_rank_after']:.2f} of {ranks['candidates']:g}, MRR {ranks['mrr_before']:.3f} -> "
         f"{ranks['mrr_after']:.3f} "
-        f"({ranks['examples']} sessions)"
+        f"({ranks['examples']} sessions{interval})"
+    )
+
+
+def why_unused(report: Mapping[str, Any]) -> str:
+    """Why an adapter is not used, in words."""
+    if not report["ranks"]:
+        return (
+            "there is no example to judge it by (the recommender found no true next item outside of "
+            "training), so labels are "
+            "the plain LLM's"
+        )
+    low, high = report["ranks"]["mrr_gain_interval"]
+    return (
+        "it does not beat the LLM without it on examples apart from training (MRR "
+        f"{report['ranks']['mrr_gain']:+.3f}, 95 % "
+        f"interval {low:+.3f} to {high:+.3f}), so labels are the plain LLM's"
     )
 
 

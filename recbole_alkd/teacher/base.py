@@ -162,6 +162,15 @@ class LLMTeacher:
         the prompt."""
         raise NotImplementedError
 
+    @property
+    def open_identity(self) -> bool:
+        """Whether ``identity`` is only known once ``prepare_with`` was called, as where an adapter is judged
+        before it is used.
+
+        Until then it is that of what is hoped for; labels that the store has under it are taken.
+        """
+        return False
+
     def can_label(self, sessions: Sequence[str]) -> list[bool]:
         """Which sessions this teacher has an answer for. All, unless the answers were recorded."""
         return [True] * len(sessions)
@@ -290,8 +299,8 @@ class LLMTeacher:
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
-        """``{examples, steps, loss_first, loss_last, seconds, adapter, natural, inserted, ranks}``,
-        or None without LoRA."""
+        """What ``lora.train_adapter`` says of the adapter, with ``adapter`` (its folder), ``used`` and
+        ``reused``; None without LoRA."""
         return None
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate, certificate_words
 from recbole_alkd.learner.table_rows import table_words
-from recbole_alkd.llm.adapters import rank_words
+from recbole_alkd.llm.adapters import rank_words, why_unused
 from recbole_alkd.model.baselines import KINDS
 
 STAGES = {
@@ -87,6 +87,8 @@ def bill_lines(
         )
     if lora and lora.get("ranks"):
         lines.append(f"LoRA: {rank_words(lora['ranks'])}")
+    if lora and not lora.get("used", True):
+        lines.append(f"LoRA: the adapter is not used: {why_unused(lora)}")
     if text:
         earlier = " (by an earlier run)" if text["reused"] else ""
         lines.append(

@@ -274,10 +274,17 @@ def all_cases() -> dict[str, Case]:
     }
     cases["teacher local"] = Case(local)
     cases["teacher local, by index"] = Case({**local, "llm_scoring": "index"})
-    cases["teacher local, LoRA"] = Case({**local, "lora": True, "lora_rank": 2, "lora_examples": 8})
-    cases["teacher local, LoRA on recordings"] = Case(
-        {**local, "lora": True, "lora_rank": 2, "lora_examples": 8, "lora_target": "replay"}
-    )
+    # as the first release trained adapters, and used them whatever held-out examples said
+    lora = {
+        **local,
+        "lora": True,
+        "lora_rank": 2,
+        "lora_examples": 8,
+        "lora_scale": "fixed",
+        "lora_use": "always",
+    }
+    cases["teacher local, LoRA"] = Case(lora)
+    cases["teacher local, LoRA on recordings"] = Case({**lora, "lora_target": "replay"})
     api = {"llm_teacher": "api", "llm_model": "m", "llm_hint_cases": 3, "budget_labels": 6}
     cases["teacher api with hints"] = Case(api, around=chat_server, needs="openai")
     cases["teacher api without hints"] = Case({**api, "llm_hints": False}, around=chat_server, needs="openai")

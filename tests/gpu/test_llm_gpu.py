@@ -88,7 +88,8 @@ def examples(count, seed=0):
 
 def tuned(model, folder, device, **values):
     values = {
-        "lora": True, "lora_examples": 160, "lora_batch_size": 4, "lora_learning_rate": 2e-2,
+        "lora": True, "lora_held_out": 0, "lora_scale": "fixed",
+        "lora_examples": 160, "lora_batch_size": 4, "lora_learning_rate": 2e-2,
         "llm_candidates": 6,
         "llm_top_n": 6, "llm_device": device, **values,
     }  # fmt: skip

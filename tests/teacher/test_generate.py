@@ -92,6 +92,8 @@ def test_lora_learns_to_begin_with_the_right_item(model, tmp_path):
         "llm_candidates": 6,
         "llm_top_n": 6,
         "lora": True,
+        "lora_held_out": 0,
+        "lora_scale": "fixed",
         "lora_examples": 48,
         "lora_learning_rate": 1e-2,
     }

@@ -89,6 +89,8 @@ def test_lora_learns_letters(model, tmp_path):
         "llm_top_n": 3,
         "lora": True,
         "lora_examples": 1,
+        "lora_held_out": 0,
+        "lora_scale": "fixed",
         "lora_epochs": 60,
         "lora_learning_rate": 1e-2,
     }

@@ -96,7 +96,7 @@ def test_asking(tmp_path, scoring, number, count):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_lora(tmp_path, count):
-    one = teacher(tmp_path, lora=True, lora_examples=32, llm_threads=count)
+    one = teacher(tmp_path, lora=True, lora_held_out=0, lora_examples=32, llm_threads=count)
     _, wall, cpu = timed(one.prepare)
     report = one.lora_report
     print(

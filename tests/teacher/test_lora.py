@@ -59,6 +59,8 @@ def teacher(model, tmp_path, made=16, wanted=16, log_metric=None, make=examples,
         "lora_learning_rate": 1e-2,
         "llm_candidates": 6,
         "llm_top_n": 6,
+        "lora_scale": "fixed",
+        "lora_held_out": len(held_out or ()),
         **values,
     }
     own = {"titles": ITEMS, "lora_key": "k", "log_metric": log_metric}
@@ -414,6 +416,8 @@ def killed_at(monkeypatch, step):
 @pytest.mark.parametrize(
     ("epochs", "step", "more"),
     [
+        (1, 7, {"lora_scale": "learnt", "held_out": examples(12, 9)}),
+        (2, 15, {"lora_scale": "learnt"}),
         (1, 7, {}),
         (3, 17, {}),
         (1, 7, {"make": recorded, "lora_target": "replay"}),
@@ -451,6 +455,7 @@ def test_a_killed_training_goes_on_with_the_same_losses(model, tmp_path, monkeyp
     assert all(torch.equal(a[name], b[name]) for name in a)
     seconds = again.lora_report.pop("seconds")
     assert 0 < seconds < 600
+    assert again.identity == whole.identity  # the same was decided
     for one in (whole, again):
         for key in ("seconds", "adapter"):
             one.lora_report.pop(key, None)
@@ -509,6 +514,167 @@ def test_the_loss_of_a_list_is_that_of_drawing_it(model, tmp_path):
         assert list_loss(torch.tensor(scores), torch.tensor(order)).item() == pytest.approx(expected)
     scores = torch.randn(5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda s: list_loss(s, torch.tensor([2, 0, 4])), scores)
+
+
+def test_a_scale_that_is_learnt_starts_where_the_loss_is_lowest_and_learns(model, tmp_path):
+    plain = teacher(model, tmp_path, lora=False)
+    values = {"made": 160, "wanted": 160, "lora_learning_rate": 2e-2, "lora_scale": "learnt"}
+    logged = []
+    one = teacher(model, tmp_path, **values, log_metric=lambda *entry: logged.append(entry[1]))
+    one.prepare()
+    report = one.lora_report
+    asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(32))]
+    answers = {instance.row: answer for instance, answer in plain.ask(asked)}
+
+    def mean_loss(scale):
+        return np.mean([loss_of(answers[k], e.target, scale) for k, e in enumerate(examples(32))])
+
+    tried = {times: mean_loss(8 * 2 ** (times / 2)) for times in range(-8, 5)}
+    assert report["loss_start"] == pytest.approx(min(tried.values()), abs=1e-3)
+    assert report["scale_start"] == pytest.approx(8 * 2 ** (min(tried, key=tried.get) / 2))
+    assert report["loss_start"] <= np.log(6) + 0.02 and logged[0] < np.log(6) + 0.3
+    assert report["scale"] < 0.9 * report["scale_start"]  # it grows sure of itself
+    held_out = examples(40, seed=9)
+    assert accuracy(one, held_out) > accuracy(plain, held_out) + 0.3
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_a_scale_changes_no_ranking_without_an_adapter(model, tmp_path, scale, monkeypatch):
+    """Zero-shot scores are the same whatever the loss divides them by."""
+    asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(6, seed=5))]
+    wanted = {i.row: a.raw for i, a in teacher(model, tmp_path, lora=False).ask(asked)}
+    monkeypatch.setattr(TitleScorer, "temperature", scale)
+    one = teacher(
+        model, tmp_path, made=4, wanted=4, lora_scale="learnt", lora_learning_rate=1e-12, lora_use="always"
+    )
+    found = {i.row: json.loads(a.raw) for i, a in one.ask(asked)}
+    assert found == {row: pytest.approx(json.loads(raw), abs=1e-3) for row, raw in wanted.items()}
+
+
+LEARNS = {"made": 160, "wanted": 160, "lora_learning_rate": 2e-2}
+LEARNS_NOTHING = {"made": 8, "wanted": 8, "lora_learning_rate": 1e-12}
+
+
+def natural(count, seed=9):
+    return [replace(e, natural=True) for e in examples(count, seed)]
+
+
+def labelled(one, path, count=5):
+    """Labels of ``count`` sessions from the store at ``path``, where an adapter may be decided on first."""
+    from recbole_alkd.labelling.collect import collect_labels
+    from recbole_alkd.labels import Budget, LabelStore
+
+    asked = [Instance(k, str(k), e.history, e.candidates) for k, e in enumerate(examples(count, seed=5))]
+    with LabelStore(path) as store:
+        return collect_labels(one, asked, store, Budget(labels=count), show_progress=False)
+
+
+def test_an_adapter_that_does_not_beat_the_plain_llm_is_not_used_and_labels_are_the_plain_ones(
+    model, tmp_path, caplog
+):
+    caplog.set_level("INFO")
+    store = tmp_path / "labels.sqlite"
+    refused = teacher(model, tmp_path, **LEARNS_NOTHING, held_out=natural(20))
+    assert refused.open_identity
+    made = labelled(refused, store)
+    report = refused.lora_report
+    assert (report["better"], report["used"]) == (False, False)
+    low, high = report["ranks"]["mrr_gain_interval"]
+    assert low <= report["ranks"]["mrr_gain"] <= high and low <= 0
+    assert "the adapter is not used: it does not beat the LLM without it" in caplog.text
+    plain = teacher(model, tmp_path, lora=False)
+    assert refused.identity == plain.identity and "adapter:none" in refused.identity
+    again = labelled(plain, store)  # the plain LLM's run finds them
+    assert (made.bill.asked, again.bill.asked, again.bill.reused) == (5, 0, 5)
+    assert {row: label.raw for row, label in again.labels.items()} == {
+        row: label.raw for row, label in made.labels.items()
+    }
+    # the next run knows, before it loads anything, and says what was decided
+    later = teacher(model, tmp_path, **LEARNS_NOTHING, held_out=natural(20))
+    assert not later.open_identity
+    assert labelled(later, store).bill.asked == 0
+    assert later.lora_report["used"] is False and later.lora_report["reused"] is True
+    # the same adapter, wanted all the same
+    always = teacher(model, tmp_path, **LEARNS_NOTHING, held_out=natural(20), lora_use="always")
+    assert labelled(always, store).bill.asked == 5
+    assert always.lora_report["used"] is True and "adapter:none" not in always.identity
+
+
+def test_an_adapter_that_beats_the_plain_llm_is_used(model, tmp_path):
+    store = tmp_path / "labels.sqlite"
+    one = teacher(model, tmp_path, **LEARNS, held_out=natural(40))
+    hoped = one.identity
+    made = labelled(one, store)
+    assert one.lora_report["better"] is True and one.lora_report["used"] is True
+    assert one.identity == hoped and "adapter:none" not in hoped
+    again = labelled(teacher(model, tmp_path, **LEARNS, held_out=natural(40)), store)
+    assert (made.bill.asked, again.bill.asked) == (5, 0)
+
+
+def test_where_the_store_has_all_labels_nothing_is_trained_to_decide(model, tmp_path):
+    import shutil
+
+    store = tmp_path / "labels.sqlite"
+    labelled(teacher(model, tmp_path, **LEARNS, held_out=natural(40)), store)
+    shutil.rmtree(tmp_path / "alkd_labels" / "adapters")  # a store that was copied without its adapters
+    one = teacher(model, tmp_path, **LEARNS, held_out=natural(40))
+    assert one.open_identity
+    assert labelled(one, store).bill.asked == 0
+    assert one.open_identity and one.lora_report is None
+
+
+def test_an_adapter_that_nothing_can_judge_is_not_used(model, tmp_path, caplog):
+    one = teacher(model, tmp_path, **LEARNS_NOTHING, lora_held_out=12)  # wanted, and none were found
+    one.prepare()
+    assert one.lora_report["ranks"] is None and one.lora_report["used"] is False
+    assert "there is no example to judge it by" in caplog.text
+    free = teacher(model, tmp_path, **LEARNS_NOTHING, lora_held_out=0)
+    free.prepare()
+    assert free.lora_report["better"] is None and free.lora_report["used"] is True
+
+
+def test_an_adapter_of_an_earlier_version_is_used_as_it_was(model, tmp_path):
+    made = teacher(model, tmp_path, lora_held_out=None, lora_use="always")
+    made.prepare()
+    file = Path(adapter_of(made)) / lora.REPORT
+    report = json.loads(file.read_text())
+    new = ("lora_scale", "lora_inserted", "lora_candidates", "lora_held_out", "lora_use")
+    report["settings"] = {key: value for key, value in report["settings"].items() if key not in new}
+    for key in ("better", "scale", "scale_start", "loss_start"):
+        del report[key]
+    file.write_text(json.dumps(report))
+    later = teacher(model, tmp_path, made=0, lora_scale="learnt", lora_held_out=None)
+    assert later.identity == made.identity
+    later.prepare()
+    assert later.lora_report["used"] is True and later.lora_report["reused"] is True
+    # one that this version trained with a fixed scale is another one than a learnt scale asks for
+    other = teacher(model, tmp_path / "other", lora_held_out=None, lora_use="always")
+    other.prepare()
+    assert (
+        teacher(model, tmp_path / "other", lora_scale="learnt", lora_held_out=None).identity != other.identity
+    )
+
+
+def test_the_gain_and_its_interval_are_those_of_the_same_sessions(model, tmp_path):
+    from recbole_alkd.statistics import paired_difference
+    from recbole_alkd.teacher.local.judging import compare
+
+    before, after = np.array([1.0, 2, 6, 4, 3]), np.array([1.0, 1, 3, 5, 12])
+    found = compare(before, after, [12] * 5)
+    assert found["mrr_gain"] == pytest.approx(np.mean(1 / after) - np.mean(1 / before))
+    assert found["mrr_gain_interval"] == list(paired_difference(1 / after, 1 / before)[1:3])
+    assert found["ndcg10_after"] == pytest.approx((2 + 1 / 2 + 1 / np.log2(6)) / 5)
+
+
+def test_a_loss_over_fewer_candidates_keeps_what_is_taught(model, tmp_path):
+    one = LoraExample(("h",), tuple("abcdef"), "e", True)
+    assert lora.shortened(one, None) is one
+    assert lora.shortened(one, 3).candidates == ("a", "b", "e")
+    assert lora.shortened(replace(one, target="a"), 2).candidates == ("a", "b")
+    assert lora.shortened(replace(one, ranking=("e", "f", "c"), target="e"), 2).candidates == ("c", "e", "f")
+    short = teacher(model, tmp_path, made=8, wanted=8, lora_candidates=3)
+    short.prepare()
+    assert short.identity != teacher(model, tmp_path, made=8, wanted=8).identity
 
 
 def test_recorded_rankings_are_imitated(model, tmp_path):

@@ -82,7 +82,8 @@ def test_a_model_that_sees_what_comes_is_no_causal_lm(tmp_path):
 def test_other_families_label_and_are_tuned(folders, tmp_path, family):
     targets = {"bloom": "query_key_value", "mamba": "in_proj", "gpt2": "c_attn"}
     values = {
-        "lora": True, "lora_examples": 16, "lora_learning_rate": 1e-2, "lora_targets": [targets[family]],
+        "lora": True, "lora_held_out": 0, "lora_scale": "fixed",
+        "lora_examples": 16, "lora_learning_rate": 1e-2, "lora_targets": [targets[family]],
         "llm_candidates": 6,
         "llm_top_n": 6,
     }  # fmt: skip
@@ -184,6 +185,8 @@ def test_lora_examples_are_cut_too(tmp_path, caplog, scoring):
     values = {
         "llm_scoring": scoring,
         "lora": True,
+        "lora_held_out": 0,
+        "lora_scale": "fixed",
         "lora_examples": 8,
         "lora_targets": ["c_attn"],
         "llm_candidates": 6,

@@ -156,7 +156,7 @@ def with_examples(teacher: Any, examples: Any = None, held_out: Any = None) -> A
     called where it needs them."""
     real = teacher.prepare
 
-    def prepare() -> None:
+    def prepare(_: Any = None) -> None:
         made = None if not examples or not teacher.needs() else tuple(examples())
         judges = None if not held_out else tuple(held_out())
         real(Materials(lora_examples=made, lora_held_out=judges))

@@ -61,6 +61,12 @@ class Settings:
         up to 1000."""
         return self.lora.lora_examples or min(self.selection.budget_labels, 1000)
 
+    @property
+    def lora_held_out(self) -> int:
+        """How many examples judge the adapter at most; by themselves half as many as train it, 10 to 200."""
+        given = self.lora.lora_held_out
+        return min(200, max(10, self.lora_examples // 2)) if given is None else given
+
     def flat(self) -> dict[str, Any]:
         """Every key with its value, as YAML has them."""
         return {key: value for group in vars(self).values() for key, value in group.flat().items()}

@@ -187,6 +187,27 @@ class LoraSettings(Group):
         help="Training examples, made from session prefixes. ~: as many as budget_labels, at most 1000, "
         "and what there is.",
     )
+    lora_inserted: bool = setting(
+        True,
+        bool,
+        help="Whether examples whose target the recommender had not found are trained on (it is inserted); "
+        "False: natural ones only.",
+    )
+    lora_candidates: int | None = setting(
+        None,
+        int,
+        check=at_least(2),
+        help="Candidates in the loss of an example: the recommender's best, and the target. ~: "
+        "llm_candidates.",
+    )
+    lora_scale: str = setting(
+        "learnt",
+        str,
+        choices=("learnt", "fixed"),
+        help="What scores are divided by in the loss: learnt (fitted to the first examples, "
+        "then trained with "
+        "with the adapter), or fixed, as in earlier versions.",
+    )
     lora_learning_rate: float = setting(5e-4, float, check=above(0), help="Learning rate of the adapter.")
     lora_epochs: int = setting(
         1,
@@ -212,6 +233,20 @@ class LoraSettings(Group):
         help="Gradient checkpointing: less memory, about a third more time.",
     )
     lora_batch_size: int = setting(4, int, check=at_least(1), help="Sessions a step.")
+    lora_held_out: int | None = setting(
+        None,
+        int,
+        check=at_least(0),
+        help="Examples apart from training, with a target that the recommender found itself, that judge "
+        "the adapter; each is read twice. ~: half of lora_examples, 10 to 200. 0: none.",
+    )
+    lora_use: str = setting(
+        "if_better",
+        str,
+        choices=("if_better", "always"),
+        help="if_better: labels are the plain LLM's unless the held-out MRR with the adapter is higher, "
+        "with a 95 % interval above 0. always: the adapter is used.",
+    )
     lora_folds: int = setting(
         2,
         int,

@@ -48,6 +48,11 @@ class GenerateScorer(Scorer):
     def case(self, instance: Instance) -> Case:
         return self._fitting(instance, partial(self._case, instance), self._answer_tokens(instance))
 
+    def judging_case(self, instance: Instance) -> Case:
+        """By the likelihood of each candidate as the first of the list: scores of what is written there are
+        none."""
+        return self.training_case(instance, 0)
+
     def _case(self, instance: Instance, history: int) -> Case:
         return Case((build_tree(self._chat(self._request(instance, history)), []),))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from recbole_alkd.model.scoring import mean_ranks
+from recbole_alkd.statistics import paired_difference
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 if TYPE_CHECKING:
@@ -24,33 +25,46 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
 
     Returns:
         ``examples`` (those that fit what the model reads), ``candidates`` (their mean number), and of the
-        targets' ranks ``mean_rank_before``, ``mean_rank_after``, ``mrr_before``, ``mrr_after``;
-        None without an example.
+        targets' ranks ``mean_rank_before``, ``mean_rank_after``, ``mrr_before``, ``mrr_after``,
+        ``ndcg10_before``, ``ndcg10_after``; ``mrr_gain`` and ``mrr_gain_interval``: after - before on the
+        same examples, with its 95 % bootstrap interval. None without an example.
     """
-    instances = [
-        Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)
-    ]
-    cases = [
-        (example, scorer.training_case(instance, 0))
-        for example, instance in zip(examples, instances, strict=True)
-    ]
-    cases = [(example, case) for example, case in cases if not case.problem]
-    if not cases:
+    before, after, kept = [], [], []
+    for row, example in enumerate(examples):
+        case = scorer.judging_case(Instance(row, str(row), example.history, example.candidates))
+        if case.problem:
+            continue
+        kept.append(example)
+        place = example.candidates.index(example.target)
+        for ranks, state in ((before, scorer.model.disable_adapter()), (after, contextlib.nullcontext())):
+            scorer.model.eval()
+            with torch.no_grad(), state:
+                ranks.append(candidate_rank(scorer.scores([case])[0].float(), place))
+    if not kept:
         return None
-    report: dict[str, Any] = {
-        "examples": len(cases),
-        "candidates": round(float(np.mean([len(example.candidates) for example, _ in cases])), 2),
-    }
-    scorer.model.eval()
-    for name, state in (("before", scorer.model.disable_adapter()), ("after", contextlib.nullcontext())):
-        with torch.no_grad(), state:
-            ranks = [
-                candidate_rank(scorer.scores([case])[0].float(), e.candidates.index(e.target))
-                for e, case in cases
-            ]
-        report[f"mean_rank_{name}"] = float(np.mean(ranks))
-        report[f"mrr_{name}"] = float(np.mean(1 / np.asarray(ranks)))
-    return report
+    return compare(np.asarray(before), np.asarray(after), [len(example.candidates) for example in kept])
+
+
+def compare(before: np.ndarray, after: np.ndarray, sizes: Sequence[int]) -> dict[str, Any]:
+    """What ``judge`` returns, of the ranks (n,) of the same targets among ``sizes`` candidates."""
+    found: dict[str, Any] = {"examples": len(before), "candidates": round(float(np.mean(sizes)), 2)}
+    for name, ranks in (("before", before), ("after", after)):
+        found[f"mean_rank_{name}"] = float(np.mean(ranks))
+        found[f"mrr_{name}"] = float(np.mean(1 / ranks))
+        found[f"ndcg10_{name}"] = float(np.mean(ndcg(ranks, 10)))
+    gain, low, high, _ = paired_difference(1 / after, 1 / before)
+    return {**found, "mrr_gain": gain, "mrr_gain_interval": [low, high]}
+
+
+def ndcg(ranks: np.ndarray, size: int) -> np.ndarray:
+    """NDCG@size of lists with one right item at ``ranks`` (n,), from 1."""
+    return np.where(ranks <= size, 1 / np.log2(1 + ranks), 0.0)
+
+
+def is_better(ranks: Mapping[str, Any] | None) -> bool:
+    """Whether ``judge`` has shown that the adapter beats the LLM without it:
+    the interval of the gain is above 0."""
+    return bool(ranks) and ranks["mrr_gain_interval"][0] > 0
 
 
 def candidate_rank(scores: torch.Tensor, place: int) -> float:

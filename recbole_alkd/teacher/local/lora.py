@@ -9,6 +9,9 @@ ranking, where training starts. LoRA is this package's addition to the paper, wh
 With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen
 for ``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on
 from its last checkpoint, with the same losses.
+
+An adapter is judged by examples apart from training (``judging``). One that is not shown to beat the LLM
+without it is kept, with its report, and not used: labels are then the plain LLM's, and are stored as such.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import logging
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +35,10 @@ from recbole_alkd.files import json_text, move_whole
 from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.llm.bundled import BUNDLED, quiet
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.groups import LoraSettings, Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
-from recbole_alkd.teacher.local.judging import expected, judge, seconds_of_one
+from recbole_alkd.teacher.local.judging import expected, is_better, judge, seconds_of_one
+from recbole_alkd.teacher.local.scale import fit_scale
 from recbole_alkd.teacher.records import LogMetric
 
 if TYPE_CHECKING:
@@ -57,8 +62,11 @@ def train_adapter(
 
     ``alkd_lora.json`` beside it is the report: examples (held-out ones too), held_out, epochs, steps,
     loss_first and loss_last (means over the first and the last quarter of the steps), loss_held_out (of each
-    epoch), seconds, natural and inserted (targets), ranks (of the targets of ``held_out``, before and after:
-    ``judging.judge``), settings.
+    epoch), seconds, natural and inserted (targets), scale_start and scale (what scores were divided by in the
+    loss, before training and at its end), loss_start (of the first examples, before training; None where the
+    scale was not fitted to them), ranks (of the targets of ``held_out``, before and after:
+    ``judging.judge``), better (whether these show that it beats the plain LLM;
+    None where it was not to be judged), settings.
 
     Returns:
         False when another process, which was waited for, has made the adapter meanwhile.
@@ -99,7 +107,12 @@ def _train(
     show_progress: bool,
     log_metric: LogMetric | None,
 ) -> None:
-    from recbole_alkd.teacher.local.lora_trainer import build_trainer, checked_report, last_checkpoint
+    from recbole_alkd.teacher.local.lora_trainer import (
+        build_trainer,
+        checked_report,
+        example_loss,
+        last_checkpoint,
+    )
 
     lora, seed = settings.lora, settings.teacher.llm_seed
     if len(examples) < (lora.lora_examples or 1):
@@ -108,7 +121,7 @@ def _train(
             f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; "
             f"allowed: at most {count}"
         )
-    examples = _that_fit(scorer, examples, settings)
+    examples = _that_fit(scorer, [shortened(example, lora.lora_candidates) for example in examples], settings)
     scorer.prepare({item for example in (*examples, *judges) for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
     with kept_random_state(), quiet():
@@ -122,12 +135,19 @@ def _train(
                 len(examples),
                 expected(seconds * len(examples) * lora.lora_epochs),
             )
+            scale, loss_start = scorer.temperature, None
+            if lora.lora_scale == "learnt":
+                scale, loss_start = fit_scale(scorer, examples, example_loss)
             trainer = build_trainer(
-                scorer, examples, settings, work / "checkpoints", show_progress, log_metric
+                scorer, examples, scale, settings, work / "checkpoints", show_progress, log_metric
             )
             trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
-            report = checked_report(trainer, examples, settings)
+            report = checked_report(trainer, examples, settings) | {
+                "scale_start": scale,
+                "loss_start": loss_start,
+            }
             report["ranks"] = judge(scorer, judges)
+            report["better"] = is_better(report["ranks"]) if settings.lora_held_out else None
             if report["ranks"]:
                 logger.info("LoRA: %s", rank_words(report["ranks"]))
             base = settings.teacher.llm_model
@@ -148,6 +168,26 @@ def _train(
         finally:
             scorer.model = scorer.model.unload().eval()
     shutil.rmtree(work, ignore_errors=True)
+
+
+def is_used(report: Mapping[str, Any], lora: LoraSettings) -> bool:
+    """Whether labels are those of the LLM with the adapter that ``report`` is of.
+
+    One of an earlier version, which nobody judged, is used as it was; so is one that imitates recorded
+    rankings, whose aim is not the true next item by which it is judged.
+    """
+    judged = report.get("better")
+    return lora.lora_use == "always" or lora.lora_target == "replay" or judged is None or bool(judged)
+
+
+def shortened(example: LoraExample, size: int | None) -> LoraExample:
+    """``example`` with its ``size`` first candidates, all that it teaches among them; None: as it is."""
+    taught = example.ranking or (example.target,)
+    if size is None or len(example.candidates) <= max(size, len(taught)):
+        return example
+    others = [item for item in example.candidates if item not in taught]
+    kept = {*taught, *others[: max(0, size - len(taught))]}
+    return replace(example, candidates=tuple(item for item in example.candidates if item in kept))
 
 
 _KEPT_DAYS = 3  # that an unfinished training of other settings is kept for

@@ -27,17 +27,34 @@ if TYPE_CHECKING:
 
 _WARMUP = 0.05  # share of the steps in which the learning rate rises
 _HELD_OUT = 0.1  # share of the examples, where there is more than one epoch
+_SCALE_RATE = 0.1  # learning rate of the logarithm of the scale, with the schedule of the adapter's
 _CHECKPOINTS = 20  # in an epoch, where there is only one
 
 
 class ListwiseTrainer(Trainer):
-    """A batch is the row numbers of examples; the loss is the mean of their ``list_loss``."""
+    """A batch is the row numbers of examples; the loss is the mean of their ``example_loss``.
 
-    def __init__(self, scorer: Scorer, examples: Sequence[LoraExample], **options: Any) -> None:
+    ``scale``: what scores are divided by; with ``learns_scale`` its logarithm is trained too. Its value after
+    every step is in the log, from which a training that is resumed takes it.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        examples: Sequence[LoraExample],
+        scale: float,
+        learns_scale: bool,
+        **options: Any,
+    ) -> None:
         super().__init__(
             model=scorer.model, data_collator=lambda rows: {"rows": torch.tensor(rows)}, **options
         )
-        self.scorer, self.examples = scorer, examples
+        self.scorer, self.examples, self.learns_scale = scorer, examples, learns_scale
+        device = next(scorer.model.parameters()).device
+        self.log_scale = torch.nn.Parameter(
+            torch.tensor(float(np.log(scale)), device=device), requires_grad=learns_scale
+        )
+        self._given = scale
         self._since = time.perf_counter()
 
     def compute_loss(
@@ -51,9 +68,8 @@ class ListwiseTrainer(Trainer):
             instance = Instance(row, str(row), example.history, example.candidates)
             cases.append(self.scorer.training_case(instance, epoch))
         for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
-            wanted = [example.candidates.index(item) for item in example.ranking or (example.target,)]
             losses.append(
-                list_loss(scores / self.scorer.temperature, torch.tensor(wanted, device=scores.device))
+                example_loss(scores / (self.log_scale.exp() if self.learns_scale else self._given), example)
             )
         loss: Tensor = torch.stack(losses).mean()
         if not torch.isfinite(loss):
@@ -63,14 +79,46 @@ class ListwiseTrainer(Trainer):
             )
         return (loss, {}) if return_outputs else loss
 
+    @property
+    def scale(self) -> float:
+        """What scores are divided by now."""
+        return float(self.log_scale.detach().exp()) if self.learns_scale else self._given
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        made = super().create_optimizer(*args, **kwargs)
+        if self.learns_scale:
+            self.optimizer.add_param_group(
+                {"params": [self.log_scale], "lr": _SCALE_RATE, "weight_decay": 0.0}
+            )
+        return made
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        self.log_scale.grad = None  # it is no part of the model, whose gradients the Trainer clears
+        return super().training_step(*args, **kwargs)
+
+    def take_scale(self, history: Sequence[dict[str, Any]]) -> None:
+        """Go on with the scale that the log of an earlier start ends with."""
+        found = [entry["log_scale"] for entry in history if "log_scale" in entry]
+        if found and self.learns_scale:
+            with torch.no_grad():
+                self.log_scale.fill_(found[-1])
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds the seconds of training so far, those before a kill included."""
+        """Adds the seconds of training so far, those before a kill included, and the scale."""
+        if self.learns_scale:
+            logs = {**logs, "log_scale": float(self.log_scale.detach())}
         before = next(
             (entry["seconds"] for entry in reversed(self.state.log_history) if "seconds" in entry), 0.0
         )
         now = time.perf_counter()
         super().log({**logs, "seconds": before + now - self._since}, *args, **kwargs)
         self._since = now
+
+
+def example_loss(scores: Tensor, example: LoraExample) -> Tensor:
+    """``list_loss`` of the list that ``example`` teaches: the true next item alone, or a recorded ranking."""
+    wanted = [example.candidates.index(item) for item in example.ranking or (example.target,)]
+    return list_loss(scores, torch.tensor(wanted, device=scores.device))
 
 
 def list_loss(scores: Tensor, wanted: Tensor) -> Tensor:
@@ -86,6 +134,16 @@ def list_loss(scores: Tensor, wanted: Tensor) -> Tensor:
     for rank in range(1, len(wanted)):
         left[rank:, wanted[rank - 1]] = False
     return cross_entropy(scores.expand_as(left).masked_fill(~left, -torch.inf), wanted)
+
+
+class ScaleOfEarlierStart(TrainerCallback):
+    """Gives a training that is resumed the scale that it had."""
+
+    def __init__(self, trainer: ListwiseTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.take_scale(state.log_history)
 
 
 class Progress(TrainerCallback):
@@ -130,12 +188,14 @@ def split_rows(count: int, settings: Settings) -> tuple[list[int], list[int]]:
 def build_trainer(
     scorer: Scorer,
     examples: Sequence[LoraExample],
+    scale: float,
     settings: Settings,
     checkpoints: Path,
     show_progress: bool,
     log_metric: LogMetric | None,
 ) -> ListwiseTrainer:
-    """The Trainer of ``scorer.model``, a PEFT model, on ``examples``."""
+    """The Trainer of ``scorer.model``, a PEFT model, on ``examples``. ``scale``: what scores are
+    divided by."""
     lora, seed = settings.lora, settings.teacher.llm_seed
     rows, held_out = split_rows(len(examples), settings)
     steps = -(-len(rows) // lora.lora_batch_size)
@@ -176,11 +236,14 @@ def build_trainer(
     trainer = ListwiseTrainer(
         scorer,
         examples,
+        scale,
+        lora.lora_scale == "learnt",
         args=arguments,
         train_dataset=rows,
         eval_dataset=held_out or None,
         callbacks=callbacks,
     )
+    trainer.add_callback(ScaleOfEarlierStart(trainer))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -244,4 +307,5 @@ def checked_report(
         "natural": sum(example.natural for example in examples),
         "inserted": sum(not example.natural for example in examples),
         "imitated": sum(bool(example.ranking) for example in examples),
+        "scale": trainer.scale,
     }

@@ -118,6 +118,10 @@ class Scorer:
         """The same for a training example, in one pass."""
         return self._fitting(instance, partial(self._training_case, instance, epoch))
 
+    def judging_case(self, instance: Instance) -> Case:
+        """What is scored to judge an adapter: the same as for a label, unless labels are written."""
+        return self.case(instance)
+
     def _case(self, instance: Instance, history: int) -> Case:
         """What is asked when the last ``history`` items of the session are shown."""
         raise NotImplementedError

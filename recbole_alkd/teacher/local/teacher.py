@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -22,6 +23,7 @@ import torch
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
+from recbole_alkd.llm.adapters import why_unused
 from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
@@ -51,7 +53,10 @@ from recbole_alkd.teacher.records import (
     TeacherContext,
 )
 
+logger = logging.getLogger(__name__)
 SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
+# settings of LoRA that earlier versions had not -> what these did
+_FIRST = {"lora_inserted": True, "lora_candidates": None, "lora_scale": "fixed", "lora_held_out": None}
 _TEMPLATE = 64  # tokens that a chat template may add
 # what of a prompt file decides the answers, apart from the hints
 _TEXTS = {
@@ -82,6 +87,8 @@ class LocalTeacher(LLMTeacher):
         self._scorer: Scorer | None = None
         self._plain: Scorer | None = None  # the LM without its adapter, where it wrote the hints
         self._report: dict[str, Any] | None = None
+        # whether labels are those of the LLM with its adapter; None: not known yet
+        self._used: bool | None = None
 
     @cached_property
     def _model(self) -> str:
@@ -97,7 +104,7 @@ class LocalTeacher(LLMTeacher):
             "index": f"title_tokens={s.llm_title_tokens}|orders={ORDERS}",
             "generate": f"hints={self.hint_key}",
         }[s.llm_scoring]
-        adapter = self._adapter_hash if self.context.settings.lora.lora else "none"
+        adapter = self._adapter_hash if self._adapter_decides else "none"
         settings = (
             f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
         )
@@ -114,28 +121,68 @@ class LocalTeacher(LLMTeacher):
             self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}"
         )
 
+    @property
+    def open_identity(self) -> bool:
+        """Whether an adapter must be trained and judged before it is known whose labels these are."""
+        settings = self.context.settings
+        if (
+            not settings.lora.lora
+            or settings.lora.lora_use == "always"
+            or settings.lora.lora_target == "replay"
+        ):
+            return False
+        return bool(settings.lora_held_out) and not self._adapter_folder.is_dir()
+
+    @property
+    def _adapter_decides(self) -> bool:
+        """Whether labels are those of the LLM with its adapter; where that is not trained yet,
+        they are taken to be."""
+        lora_settings = self.context.settings.lora
+        if not lora_settings.lora:
+            return False
+        if self._used is None and self._adapter_folder.is_dir():
+            with contextlib.suppress(AlkdError):  # raised where it is loaded
+                self._used = lora.is_used(lora.read_report(self._adapter_folder), lora_settings)
+        return self._used is not False
+
     @cached_property
     def _adapter_hash(self) -> str:
-        """Of everything that decides the adapter."""
-        s = self.settings
-        decides = {
-            "examples": self.context.lora_key,
-            "titles": sorted(self.context.titles.items()),
-            "lora": self.context.settings.lora.flat()
-            | {"lora_examples": self.context.settings.lora_examples},
-            "model": self._model,
-            "scoring": [
-                s.llm_scoring,
-                s.llm_title_tokens,
-                s.llm_history,
-                s.llm_seed,
-                s.llm_top_n,
-                self.hint_key,
-            ],
-            "weights": [s.llm_dtype, s.llm_quantize],
-            "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
-        }
-        return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:16]
+        """Of everything that decides the adapter. One that an earlier version trained with the same settings
+        is found again."""
+        scale = self.context.settings.lora.lora_scale
+        found = self._hash_of_adapter(scale)
+        if scale != _FIRST["lora_scale"] and not (self._adapters / found).is_dir():
+            earlier = self._hash_of_adapter(_FIRST["lora_scale"])
+            with contextlib.suppress(AlkdError):
+                if "lora_scale" not in lora.read_report(self._adapters / earlier)["settings"]:
+                    return earlier
+        return found
+
+    def _hash_of_adapter(self, scale: str) -> str:
+        s, given = self.settings, self.context.settings.lora.flat() | {"lora_scale": scale}
+        del given["lora_use"]
+        # settings that came later count where they are not what was done before
+        decides = {key: value for key, value in given.items() if key not in _FIRST or value != _FIRST[key]}
+        return hashlib.sha256(
+            json.dumps(
+                {
+                    "examples": self.context.lora_key,
+                    "titles": sorted(self.context.titles.items()),
+                    "lora": decides | {"lora_examples": self.context.settings.lora_examples},
+                    "model": self._model,
+                    "scoring": [
+                        s.llm_scoring,
+                        s.llm_title_tokens,
+                        s.llm_history,
+                        s.llm_seed,
+                        s.llm_top_n,
+                        self.hint_key,
+                    ],
+                    "weights": [s.llm_dtype, s.llm_quantize],
+                    "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
+                }
+            ).encode()
+        ).hexdigest()[:16]
 
     def prompt(self, instance: Instance) -> str:
         """Session and candidates as the LM reads them; titles uncut, because cutting needs the tokenizer."""
@@ -205,8 +252,12 @@ class LocalTeacher(LLMTeacher):
         return frozenset({"lora_examples", "lora_held_out"} if wanted else ())
 
     @property
+    def _adapters(self) -> Path:
+        return self.context.cache / "adapters"
+
+    @property
     def _adapter_folder(self) -> Path:
-        return self.context.cache / "adapters" / self._adapter_hash
+        return self._adapters / self._adapter_hash
 
     def _load(self) -> Scorer:
         """The LM without an adapter."""
@@ -244,9 +295,7 @@ class LocalTeacher(LLMTeacher):
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.needed(self.hint_key, materials.hints)
             elif self.settings.llm_hints:
-                logging.getLogger(__name__).info(
-                    "llm_hints: not used by llm_scoring %r", self.settings.llm_scoring
-                )
+                logger.info("llm_hints: not used by llm_scoring %r", self.settings.llm_scoring)
             if self.context.settings.lora.lora:
                 self._adapt(scorer, materials)
         self._scorer = scorer
@@ -274,8 +323,15 @@ class LocalTeacher(LLMTeacher):
                 show_progress=context.show_progress,
                 log_metric=context.log_metric,
             )
-        scorer.model = lora.load_adapter(model, folder)
-        self._report = {**lora.read_report(folder), "adapter": str(folder), "reused": not trained}
+        report = lora.read_report(folder)
+        adapted = lora.load_adapter(model, folder)  # also where it is not used: a damaged one is named
+        self._used = lora.is_used(report, context.settings.lora)
+        if self._used:
+            scorer.model = adapted
+        else:
+            scorer.model = adapted.unload().eval()
+            logger.warning("LoRA: the adapter is not used: %s (lora_use: always uses it)", why_unused(report))
+        self._report = {**report, "used": self._used, "adapter": str(folder), "reused": not trained}
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """Sessions of like length are asked together."""
@@ -317,6 +373,12 @@ class LocalTeacher(LLMTeacher):
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
+        """That of the adapter; also where all labels were in the store, and nothing was loaded."""
+        if self._report is None and self.context.settings.lora.lora and self._adapter_folder.is_dir():
+            with contextlib.suppress(AlkdError):  # a damaged one, which nobody needs
+                report = lora.read_report(self._adapter_folder)
+                used = lora.is_used(report, self.context.settings.lora)
+                return {**report, "used": used, "adapter": str(self._adapter_folder), "reused": True}
         return self._report
 
     def close(self) -> None:

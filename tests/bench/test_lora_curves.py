@@ -1,0 +1,118 @@
+"""Learning curves of LoRA: the file of examples, what a curve holds, and that a killed one goes on."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbole_alkd.bench.lora_cli import add_lora_command
+from recbole_alkd.bench.lora_control import control_study
+from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
+from recbole_alkd.bench.lora_file import read_study, write_study
+from recbole_alkd.settings.error import AlkdError
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "teacher"))
+from tiny_llm import tiny_llm
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return {"llm_model": str(tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")), "llm_dtype": "float32"}
+
+
+def parsed(*words):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_lora_command(parser.add_subparsers())
+    return parser.parse_args(["lora-curve", *words])
+
+
+def test_exactly_one_candidate_has_the_colour_and_it_is_another_kind():
+    study = control_study(30, 10)
+    assert (len(study.natural), len(study.held_out)) == (30, 10)
+    for one in (*study.natural, *study.held_out):
+        colours = [item.partition("-")[0] for item in one.candidates]
+        assert len(set(colours)) == len(colours) == 20
+        assert {item.partition("-")[0] for item in one.history} == {one.target.partition("-")[0]}
+        assert one.target in one.candidates and one.target not in one.history
+
+
+def test_a_file_holds_what_was_written(tmp_path):
+    study = replace(control_study(6, 3), drawn=9, found=4)
+    write_study(tmp_path / "study.json", study)
+    assert read_study(tmp_path / "study.json") == study
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"form": 2}', "[1]", '{"form": 1, "items": 3}'])
+def test_another_file_is_named(tmp_path, content):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(AlkdError, match=r"study\.json: no file that recbole-alkd lora-examples wrote"):
+        read_study(tmp_path / "study.json")
+    with pytest.raises(AlkdError, match="No such file"):
+        read_study(tmp_path / "none.json")
+
+
+def test_a_curve_has_its_controls_and_goes_on_where_it_ended(model, tmp_path):
+    study, out = control_study(16, 8, candidates=5), tmp_path / "out.jsonl"
+    variants = [model, {**model, "lora_rank": 2}]
+    steps = run_curve(study, out, [0, 8], ["natural"], variants, "cpu")
+    first = next(steps)
+    steps.close()  # killed after the first result
+    with out.open("a") as stream:
+        stream.write('{"half of a line')
+    rest = list(run_curve(study, out, [0, 8], ["natural"], variants, "cpu"))
+    assert len(rest) == 3 and read_lines(out) == [first, *rest]
+    assert list(run_curve(study, out, [0, 8], ["natural"], variants, "cpu")) == []
+    places = [one.candidates.index(one.target) + 1 for one in study.held_out]
+    assert first["mrr"]["recommender"] == pytest.approx(np.mean(1 / np.asarray(places)), abs=1e-4)
+    tuned = rest[0]
+    assert (tuned["count"], tuned["natural"], tuned["steps"]) == (8, 8, 2)
+    assert tuned["mrr"]["zero-shot"] == first["mrr"]["zero-shot"]
+    gain, low, high = tuned["gains"]["tuned - zero-shot"]["mrr"]
+    assert low <= gain <= high and gain == pytest.approx(
+        tuned["mrr"]["tuned"] - tuned["mrr"]["zero-shot"], abs=2e-4
+    )
+    assert "| control | 8 natural |" in table(read_lines(out))
+    assert not list(tmp_path.glob("alkd_lora_*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--set", "lora_rank=x"], "lora_rank: 'x'"),
+        (["--set", "epochs=3"], "--set: 'epochs=3' is not allowed"),
+        (["--set", "llm_candidates=3"], "--set llm_candidates: decided by the file"),
+        (["--examples", "2000"], "--examples: 2000 is more than the 1000 natural ones"),
+        (["--examples", "-1"], "--examples: -1 is not allowed"),
+    ],
+)
+def test_what_cannot_work_is_said_before_a_model_is_loaded(words, told, tmp_path):
+    args = parsed("control", "--out", str(tmp_path / "out.jsonl"), *words)
+    with pytest.raises(AlkdError, match=told):
+        args.run(args)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_examples_of_a_data_set_are_of_other_sessions_than_those_that_judge(tmp_path, monkeypatch):
+    from recbole_alkd.plugin import empty_argv
+    from recbole_alkd.quick_start import lora_study_examples
+    from recbole_alkd.testing.toy import TOY_SETTINGS, write_toy_data
+
+    monkeypatch.chdir(tmp_path)
+    data = write_toy_data(tmp_path / "data")
+    own = {"data_path": str(data), "checkpoint_dir": str(tmp_path / "saved"), "llm_teacher": "text"}
+    with empty_argv():
+        made = lora_study_examples(
+            "study.json", "toy", config_dict={**TOY_SETTINGS, **own}, examples=20, held_out=5
+        )
+    assert made == replace(read_study(Path("study.json")), settings=made.settings)
+    assert made.held_out and all(one.natural for one in (*made.held_out, *made.natural))
+    assert 0 < sum(one.natural for one in made.mixed) < len(made.mixed) <= 20
+    assert all(one.target in one.candidates and len(one.candidates) == 8 for one in made.mixed)
+    judged = {(one.history, one.target) for one in made.held_out}
+    assert not judged & {(one.history, one.target) for one in (*made.mixed, *made.natural)}
+    assert len(json.loads(Path("study.json").read_text())["titles"]) == 45
