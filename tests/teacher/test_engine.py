@@ -239,7 +239,7 @@ def test_examples_are_made_once_for_their_key(tmp_path: Path, store: LabelStore)
     "damage",
     [
         lambda content: {},
-        lambda content: {**content, "form": 2},
+        lambda content: {**content, "form": 3},
         lambda content: {**content, "examples": [{"history": []}]},
         lambda content: {**content, "examples": [{**content["examples"][0], "target": "not offered"}]},
         lambda content: {**content, "examples": [{**content["examples"][0], "candidates": "abc"}]},
