@@ -38,6 +38,7 @@ from recbole_alkd.model.scoring import gains, session_ranks
 from recbole_alkd.settings.groups import TextSettings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import settings_of
+from recbole_alkd.settings.text import read_yaml_file
 from recbole_alkd.teacher.base import ItemInstance, TeacherContext
 
 PLACES, CANDIDATES, QUESTIONS, NEIGHBOURS = 5, 20, 500, 10
@@ -272,15 +273,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--item-text", default=None, help="encoder of the table's title edges")
+    parser.add_argument(
+        "--settings", default=None, type=Path, help="YAML file of settings laid over the study's"
+    )
     parser.add_argument("--no-llm", action="store_true", help="simulated teachers only")
     args = parser.parse_args(argv)
+    given = read_yaml_file(args.settings, f"--settings {args.settings}") if args.settings else {}
     for seed in args.seeds:
-        settings = {
-            "item_text": args.item_text,
-            "label_store": str(args.out / "cache" / "labels.sqlite"),
-            "seed": seed,
-        }
-        settings |= {"checkpoint_dir": str(args.out / "cache")}
+        cache = args.out / "cache"
+        own = {"item_text": args.item_text, "label_store": str(cache / "labels.sqlite"), "seed": seed}
+        settings = {**own, "checkpoint_dir": str(cache), **given}
         run(args.dataset, args.data_path, seed, args.out, settings, not args.no_llm)
 
 
