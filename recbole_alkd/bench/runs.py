@@ -89,6 +89,7 @@ def run_key(task: Task, config: Any, data: str) -> str:
         config: RecBole's Config of the task (of any seed). data: ``data_fingerprint``.
     """
     from recbole_alkd.settings.reading import settings_of
+    from recbole_alkd.settings.rules import is_vector_file
     from recbole_alkd.teacher.prompt import load_prompt
 
     settings, stage = settings_of(config), task.arm.stage
@@ -97,6 +98,9 @@ def run_key(task: Task, config: Any, data: str) -> str:
         if values.get(key):
             name, _, part = values[key].partition("#")
             values[key] = [_file_hash(name), part]
+    if is_vector_file(values.get("item_text") or ""):
+        files = (Path(values["item_text"]), Path(values["item_text"]).with_suffix(".ids"))
+        values["item_text"] = [_file_hash(str(file)) for file in files if file.is_file()]
     if stage not in TRAINS and teachers.get(settings.teacher.llm_teacher).needs_titles:
         prompt = load_prompt(settings.teacher.llm_prompt, task.dataset, settings.selection.alkd_unit)
         values["llm_prompt"] = dict(prompt.texts)

@@ -18,7 +18,7 @@ from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.list_edges import edge_makers, without_effect
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.role_run import RoleRun
-from recbole_alkd.model.backbone import SessionRecommender
+from recbole_alkd.model.backbone import SessionRecommender, view_and_model
 from recbole_alkd.model.counted import CountedModel
 from recbole_alkd.model.edges import Edges
 from recbole_alkd.registry import learners, losses
@@ -48,8 +48,8 @@ def count_model(
     """
     edges = dict(edges or {})
     if model.text.item_text:
-        text = text if text and text.text == model.text else ItemText(model.text, train)
-        edges = {"text": text.edges, **edges}
+        text = text if text and text.text == model.text else ItemText(model.text, train, valid)
+        edges = {**text.edge_makers(), **edges}
     counted = model.count(train, valid, edges)
     logger.info(set_color(model.heading, "blue") + ": " + ", ".join(counted.words))
     return dict(counted.facts)
@@ -82,6 +82,16 @@ class CountingLearner(Learner):
                     f"{key}: has no effect with student_model {student!r}, which counts and has no steps; "
                     "leave it out"
                 )
+        edges = settings.text.item_text_edges
+        if (
+            settings.text.item_text
+            and edges != "titles"
+            and not getattr(view_and_model(student)[1], "has_table", False)
+        ):
+            raise AlkdError(
+                f"item_text_edges: {edges!r} borrows from a table of neighbours, which student_model "
+                f"{student!r} does not keep; allowed: titles"
+            )
         for key in ("item_text_loss", "serve_text_dim"):
             if getattr(settings.text, key) is not None:
                 raise AlkdError(

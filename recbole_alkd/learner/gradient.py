@@ -24,7 +24,7 @@ from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.registry import learners, losses
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.groups import FIELDS, Settings
 from recbole_alkd.settings.identity import stage_seed
 
 
@@ -51,6 +51,13 @@ class GradientLearner(Learner):
             raise AlkdError(
                 f"item_text: ~ is not allowed with {asked[0]}; allowed: an encoder of titles, such as tfidf"
             )
+        for key in ("item_text_map", "item_text_edges"):
+            if text.item_text and getattr(text, key) != FIELDS[key].default:
+                counting = ", ".join(backbones_of("counting"))
+                raise AlkdError(
+                    f"{key}: makes edges, which student_model {student!r} does not have; "
+                    f"allowed with: {counting}"
+                )
         used = asked or any("item_text" in losses.get(name).needs for name in wanted_losses(settings))
         if text.item_text and not used:
             raise AlkdError(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from recbole_alkd.files import write_npz
 from recbole_alkd.llm.bundled import BUNDLED
 from recbole_alkd.llm.model_kind import positions
 from recbole_alkd.llm.models import load_text_model, model_identity
+from recbole_alkd.llm.tuned_encoder import Encode, Tuning, tune
 from recbole_alkd.settings.error import AlkdError
 
 TFIDF = "tfidf"
@@ -34,17 +36,28 @@ _TITLES_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class TextVectors:
-    """Vectors (m, d) float32 of m texts; ``tokens`` a model read and ``seconds`` it took,
-    also when they are ``reused``."""
+    """Vectors (m, d) float32 of m texts; ``tokens`` a model read and ``seconds`` it took, also when they are
+    ``reused``.
+
+    Of a tuned encoder ``step`` is the one that was kept (0: the frozen encoder) and ``losses`` are those on
+    validation pairs.
+    """
 
     vectors: np.ndarray
     tokens: int
     seconds: float
     reused: bool = False
+    step: int | None = None
+    losses: tuple[float, ...] = ()
 
 
 def text_vectors(
-    texts: Sequence[str], encoder: str, layer: int | None, cache: Path, device: str = "cpu"
+    texts: Sequence[str],
+    encoder: str,
+    layer: int | None,
+    cache: Path,
+    device: str = "cpu",
+    tuning: Tuning | None = None,
 ) -> TextVectors:
     """The vectors of texts, from ``cache`` if they were made before.
 
@@ -54,7 +67,8 @@ def text_vectors(
         layer: hidden layer whose mean over the tokens is the vector, 0 are the embeddings. None:
             ``BUNDLED_LAYER`` for the bundled model, otherwise the last one, which is what sentence encoders
             are trained for.
-        cache: folder of the files; one file for the same texts, encoder and layer.
+        cache: folder of the files; one file for the same texts, encoder, layer and tuning.
+        tuning: pairs of ``texts`` that the encoder is tuned on before it makes the vectors.
 
     Raises:
         AlkdError: the encoder cannot be had; a layer that it does not have.
@@ -65,15 +79,24 @@ def text_vectors(
         layer = BUNDLED_LAYER
     different = sorted(set(texts))
     place = {text: k for k, text in enumerate(different)}
-    content = json.dumps([model_identity(encoder), layer, TFIDF_SIZE, MAX_TOKENS, different])
+    if tuning and encoder == TFIDF:
+        raise AlkdError(f"item_text_lora: {tuning.steps} has no meaning for item_text: {TFIDF}; leave it out")
+    facts = [model_identity(encoder), layer, TFIDF_SIZE, MAX_TOKENS, different]
+    if tuning:
+        at = np.array([place[text] for text in texts], dtype=np.int64)
+        tuning = replace(tuning, pairs=_places(at, tuning.pairs), valid=_places(at, tuning.valid))
+        facts.append(_identity(tuning))
+    content = json.dumps(facts)
     file = cache / f"text-{hashlib.sha256(content.encode()).hexdigest()[:16]}.npz"
     unique = _read(file, len(different))
     if unique is None:
         begin = time.perf_counter()
-        vectors, tokens = (
-            _tfidf(different) if encoder == TFIDF else _hidden_means(different, encoder, layer, device)
-        )
-        unique = TextVectors(vectors.astype(np.float32), tokens, round(time.perf_counter() - begin, 3))
+        if encoder == TFIDF:
+            vectors, tokens = _tfidf(different)
+            unique = TextVectors(vectors.astype(np.float32), tokens, 0.0)
+        else:
+            unique = _by_model(different, encoder, layer, device, tuning)
+        unique = replace(unique, seconds=round(time.perf_counter() - begin, 3))
         _write(file, unique)
     return replace(unique, vectors=unique.vectors[[place[text] for text in texts]])
 
@@ -95,30 +118,61 @@ def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
     return TruncatedSVD(TFIDF_SIZE, random_state=0).fit_transform(matrix), 0
 
 
-@torch.no_grad()
-def _hidden_means(texts: list[str], encoder: str, layer: int | None, device: str) -> tuple[np.ndarray, int]:
-    """Mean hidden state of every text at ``layer``, (m, d), and the number of tokens."""
+def _by_model(
+    texts: list[str], encoder: str, layer: int | None, device: str, tuning: Tuning | None
+) -> TextVectors:
+    """Mean hidden state of every text at ``layer``."""
     model, tokenizer = load_text_model(encoder, device, layer)
     if tokenizer.pad_token is None:  # whatever stands there is masked
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     longest = min(MAX_TOKENS, positions(model.config) or MAX_TOKENS)
     tokenizer.padding_side = "right"
-    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
-    means, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
-    for start in range(0, len(order), _TITLES_AT_ONCE):
-        part = order[start : start + _TITLES_AT_ONCE]
-        batch = tokenizer(
-            [texts[k] for k in part], return_tensors="pt", padding=True, truncation=True, max_length=longest
-        )
+
+    def encode(model: Any, some: Sequence[str]) -> tuple[torch.Tensor, int]:
+        batch = tokenizer(list(some), return_tensors="pt", padding=True, truncation=True, max_length=longest)
         mask = batch["attention_mask"].to(device)
         hidden = model(
             input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True
         ).hidden_states
         weight = mask.unsqueeze(2).float()
         mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
+        return mean, int(mask.sum())
+
+    vectors, tokens = _hidden_means(model, texts, encode)
+    if tuning is None:
+        return TextVectors(vectors, tokens, 0.0)
+    model, tuned = tune(model, texts, tuning, encode, torch.from_numpy(vectors.mean(0)).to(device))
+    if tuned.step:
+        vectors, again = _hidden_means(model, texts, encode)
+        tokens += again
+    return TextVectors(vectors, tokens + tuned.tokens, 0.0, step=tuned.step, losses=tuned.losses)
+
+
+@torch.no_grad()
+def _hidden_means(model: Any, texts: list[str], encode: Encode) -> tuple[np.ndarray, int]:
+    """Vectors of all texts, (m, d) float32, and the number of tokens."""
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
+    means, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
+    for start in range(0, len(order), _TITLES_AT_ONCE):
+        part = order[start : start + _TITLES_AT_ONCE]
+        mean, read = encode(model, [texts[k] for k in part])
         means[part] = mean.cpu().numpy()
-        tokens += int(mask.sum())
+        tokens += read
     return means, tokens
+
+
+def _places(at: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs among the different texts; those of one text twice say nothing and are left out."""
+    source, target = at[pairs[0]], at[pairs[1]]
+    kept = source != target
+    return source[kept], target[kept]
+
+
+def _identity(tuning: Tuning) -> list[Any]:
+    digest = hashlib.sha256()
+    for one in (*tuning.pairs, *tuning.valid):
+        digest.update(np.ascontiguousarray(one, dtype=np.int64).tobytes())
+    return [digest.hexdigest(), tuning.steps, tuning.seed]
 
 
 def _read(file: Path, count: int) -> TextVectors | None:
@@ -129,6 +183,8 @@ def _read(file: Path, count: int) -> TextVectors | None:
         with np.load(file, allow_pickle=False) as kept:
             vectors = kept["vectors"]
             cached = TextVectors(vectors, int(kept["tokens"]), float(kept["seconds"]), reused=True)
+            if "step" in kept:
+                cached = replace(cached, step=int(kept["step"]), losses=tuple(map(float, kept["losses"])))
         if (
             vectors.ndim == 2
             and len(vectors) == count
@@ -145,5 +201,11 @@ def _read(file: Path, count: int) -> TextVectors | None:
 def _write(file: Path, content: TextVectors) -> None:
     """Write a file that needs no pickle, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {"vectors": content.vectors, "tokens": content.tokens, "seconds": content.seconds}
+    arrays: dict[str, Any] = {
+        "vectors": content.vectors,
+        "tokens": content.tokens,
+        "seconds": content.seconds,
+    }
+    if content.step is not None:
+        arrays |= {"step": content.step, "losses": np.array(content.losses)}
     write_npz(file, arrays, compressed=False)

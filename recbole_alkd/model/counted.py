@@ -66,7 +66,8 @@ class CountedModel(SequentialRecommender):
     ``kd_loss`` and ``item_text`` reach it as edges (``count``).
 
     Attributes:
-        heading: what its line in the log begins with. text: the run's settings of titles.
+        heading: what its line in the log begins with. has_table: whether it gives its ``Weighing`` a table,
+            whose neighbours titles may borrow. text: the run's settings of titles.
         mask_session_items: whether items of the session are never recommended.
         free_sizes: names of one-dimensional parts of the state whose size is known only when they are counted
             or loaded.
@@ -89,6 +90,7 @@ class CountedModel(SequentialRecommender):
     view_class = CountedView
     heading: ClassVar[str] = "counting"
     free_sizes: ClassVar[tuple[str, ...]] = ()
+    has_table: ClassVar[bool] = False
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

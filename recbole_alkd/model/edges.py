@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.sparse import csr_array
 
-from recbole_alkd.model.neighbours import only, rows_of, weigh
+from recbole_alkd.model.neighbours import cut, only, rows_of, weigh
 
 _ROWS_AT_ONCE = 1024
 
@@ -24,7 +24,8 @@ class Weighing:
     """How a table weighs and sums its edges: popularities (n_items,), the two exponents of ``weigh``, decay,
     newest items.
 
-    As it stands, every item of a session counts alike and nothing is weighed by popularity.
+    As it stands, every item of a session counts alike and nothing is weighed by popularity. ``table`` holds
+    the table's own edges, before any others were added; None for a model that has none.
     """
 
     counts: np.ndarray
@@ -32,7 +33,9 @@ class Weighing:
     target_exponent: float = 0.0
     decay: float = 1.0
     last_items: int = sys.maxsize
+    table: csr_array | None = field(default=None, compare=False, repr=False)
     weighed: list[csr_array] = field(default_factory=list, compare=False, repr=False)
+    borrowed: list[tuple[csr_array, int]] = field(default_factory=list, compare=False, repr=False)
 
     def __call__(self, together: csr_array) -> csr_array:
         """``weigh`` under these exponents. ``weighed`` keeps what was given, for whoever weighs it with other
@@ -40,11 +43,20 @@ class Weighing:
         self.weighed.append(together)
         return weigh(together, self.counts, self.source_exponent, self.target_exponent)
 
-    def edges(self, make: EdgeMaker) -> tuple[csr_array, csr_array | None]:
-        """What ``make`` makes, and the same before it was weighed; None where it was not."""
-        own = replace(self, weighed=[])
-        edge_table = make(own)
-        return edge_table, own.weighed[0] if len(own.weighed) == 1 else None
+    def borrow(self, alike: csr_array, most: int) -> csr_array:
+        """``borrowed_edges`` of the table itself. ``borrowed`` keeps what was given, for whoever borrows from
+        another table.
+        """
+        assert self.table is not None
+        self.borrowed.append((alike, most))
+        return borrowed_edges(alike, self.table, most)
+
+    def edges(self, make: EdgeMaker) -> tuple[csr_array, Weighing]:
+        """What ``make`` makes, and what it was made of: ``weighed`` and ``borrowed`` of a ``Weighing`` of its
+        own.
+        """
+        own = replace(self, weighed=[], borrowed=[])
+        return make(own), own
 
 
 # Edges (n_items, n_items), made once it is known how the table weighs its own.
@@ -103,6 +115,27 @@ def nearest_edges(vectors: np.ndarray, neighbors: int, least: float) -> csr_arra
         cosine.append(value[at, place])
     weight = np.concatenate(cosine).astype(np.float32) ** 3
     return csr_array((weight, (np.concatenate(source), np.concatenate(target))), shape=(n_items, n_items))
+
+
+def borrowed_edges(alike: csr_array, table: csr_array, most: int) -> csr_array:
+    """Edges to the neighbours of like items: S W, S = ``alike`` with rows that sum to 1, W = ``table``
+    without its diagonal.
+
+    Args:
+        alike: (n_items, n_items) how like two items are, at least 0. table: (n_items, n_items) edges of a
+            table.
+        most: edges of an item that are kept, the largest.
+    """
+    total = np.asarray(alike.sum(1)).ravel()
+    row = rows_of(alike)
+    shares = csr_array((alike.data / total[row], alike.indices, alike.indptr), shape=alike.shape)
+    product = csr_array(shares @ only(table, rows_of(table) != table.indices))
+    product.sort_indices()
+    product = only(product, (rows_of(product) != product.indices) & (product.data > 0))
+    return cut(
+        csr_array((product.data.astype(np.float32), product.indices, product.indptr), shape=product.shape),
+        most,
+    )
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:

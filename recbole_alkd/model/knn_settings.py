@@ -9,8 +9,8 @@ from typing import Any
 from recbole_alkd.settings.field import NO_DEFAULT, Field, at_least, is_a, words
 
 
-def numbers(largest: float) -> Field:
-    """A number, or a list of numbers from which validation chooses."""
+def numbers(largest: float, null: bool = False) -> Field:
+    """A number, or a list of numbers from which validation chooses; ``null``: or ~."""
 
     def good(value: Any) -> bool:
         values = value if isinstance(value, list) else [value]
@@ -19,7 +19,9 @@ def numbers(largest: float) -> Field:
         )
 
     span = "of at least 0" if largest == math.inf else f"from 0 to {largest:g}"
-    return Field(NO_DEFAULT, (float, list), check=words(f"a number {span}, or a list of such numbers", good))
+    return Field(
+        NO_DEFAULT, (float, list), null=null, check=words(f"a number {span}, or a list of such numbers", good)
+    )
 
 
 SETTINGS = {
@@ -31,6 +33,7 @@ SETTINGS = {
     "knn_decay": numbers(math.inf),
     "knn_edge_weight": numbers(math.inf),
     "knn_last_items": Field(NO_DEFAULT, int, check=at_least(1)),
+    "knn_spread": numbers(2, null=True),
     "knn_refine_epochs": Field(NO_DEFAULT, int, check=at_least(0)),
 }
 

@@ -45,18 +45,27 @@ def in_halves(weights: np.ndarray) -> np.ndarray:
     return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
 
 
-def served(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
+def served(
+    table: csr_array, neighbors: int | None = None, size: int | None = None, use: np.ndarray | None = None
+) -> csr_array:
     """A table as it is kept: its weights rounded to float16, and ``cut``."""
-    return cut(
-        csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape), neighbors, size
-    )
+    kept = csr_array((rounded(table.data), table.indices, table.indptr), shape=table.shape)
+    return cut(kept, neighbors, size, use)
 
 
-def cut(table: csr_array, neighbors: int | None = None, size: int | None = None) -> csr_array:
+def cut(
+    table: csr_array, neighbors: int | None = None, size: int | None = None, use: np.ndarray | None = None
+) -> csr_array:
     """The table with each item's ``neighbors`` largest weights, or with as many edges as ``size`` bytes hold.
 
     For ``size`` every item keeps equally many, and the bytes that are left go to the largest of the next
     weights. Of equal weights the smaller item id is kept. Neither: the table itself.
+
+    Args:
+        use: (n_items,) above 0, what an edge of each item is worth beside its weight. As many edges are kept
+            as without it, those of the largest use * weight, wherever they stand: some items keep more, some
+            fewer. Of equal ones those that come earlier in their row, then those of smaller item ids, are
+            kept.
 
     Raises:
         AlkdError: ``size`` does not hold even an empty table.
@@ -65,7 +74,9 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
         return table
     place = places(table)
     if neighbors is not None:
-        return only(table, place < neighbors)
+        if use is None:
+            return only(table, place < neighbors)
+        return _most_useful(table, place, int((place < neighbors).sum()), use)
     assert size is not None
     room = (size - table_bytes(table.shape[0], 0)) // EDGE_BYTES
     if room < 0:
@@ -74,8 +85,17 @@ def cut(table: csr_array, neighbors: int | None = None, size: int | None = None)
             "allowed: at least "
             f"{table_bytes(table.shape[0], 0)}"
         )
+    if use is not None:
+        return _most_useful(table, place, room, use)
     kept = np.zeros(table.nnz, dtype=bool)
     kept[np.lexsort((-table.data, place))[:room]] = True
+    return only(table, kept)
+
+
+def _most_useful(table: csr_array, place: np.ndarray, room: int, use: np.ndarray) -> csr_array:
+    """The table with the ``room`` edges of the largest use * weight."""
+    kept = np.zeros(table.nnz, dtype=bool)
+    kept[np.lexsort((place, -table.data * use[rows_of(table)]))[:room]] = True
     return only(table, kept)
 
 

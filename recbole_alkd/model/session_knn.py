@@ -9,6 +9,8 @@ Item k nearest neighbours for sessions: Ludewig & Jannach (UMUAI 2018).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.choosing import Counting, Sessions, choice_words, edge_choice, fit_counts
 from recbole_alkd.model.counted import Counted, CountedModel, CountedView
 from recbole_alkd.model.edges import Edges, Weighing, added, like, variants_of
@@ -23,7 +26,7 @@ from recbole_alkd.model.knn_settings import SETTINGS, as_list
 from recbole_alkd.model.neighbours import PRIOR, served, table_bytes
 from recbole_alkd.model.refine import refined
 from recbole_alkd.model.sparse_ranks import table_ranks
-from recbole_alkd.model.table_made import EdgeSet, Made
+from recbole_alkd.model.table_made import EdgeSet, Made, uses
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import settings_of
@@ -43,9 +46,9 @@ class SessionKNN(CountedModel):
 
     Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``,
     ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a number, or a list from which validation
-    chooses), ``knn_last_items``, ``knn_refine_epochs``, ``student_neighbors``, ``student_bytes``,
-    ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone;
-    as ``teacher_model`` it keeps its whole table, without text.
+    chooses), ``knn_spread``, ``knn_last_items``, ``knn_refine_epochs``, ``student_neighbors``,
+    ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
+    ``teacher_model`` it keeps its whole table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts
     ``indptr`` (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one
@@ -57,6 +60,7 @@ class SessionKNN(CountedModel):
     own_settings = SETTINGS
     heading: ClassVar[str] = "neighbours"
     free_sizes: ClassVar[tuple[str, ...]] = ("indices", "weights")
+    has_table: ClassVar[bool] = True
     indptr: Tensor
     indices: Tensor
     counts: Tensor
@@ -73,6 +77,9 @@ class SessionKNN(CountedModel):
             value = before if config[f"knn_{name}"] is None else config[f"knn_{name}"]
             self.grid[name] = as_list(self._setting(f"knn_{name}", value))
         self.edge_weights = as_list(self._setting("knn_edge_weight", config["knn_edge_weight"]))
+        spread = self._setting("knn_spread", config["knn_spread"])
+        # a list stands beside equally many edges for every item; a number alone is taken as it is
+        self.spreads: list[float | None] = [None, *as_list(spread)] if isinstance(spread, list) else [spread]
         self.refine_epochs = self._setting("knn_refine_epochs", config["knn_refine_epochs"])
         self.seed = config["seed"]
         self.register_buffer("indptr", torch.zeros(self.n_items + 1, dtype=torch.int32))
@@ -99,6 +106,8 @@ class SessionKNN(CountedModel):
                 f"{count:,} edges of {name} at weight {weight:g}"
                 + ("" if weight else ", which is none at all")
             )
+        if "spread_gain" in chosen or "spread" in chosen:
+            words.append(spread_words(chosen))
         if "refined_epoch" in chosen:
             before, after = chosen["refined_before"], chosen["refined_after"]
             words.append(
@@ -130,9 +139,10 @@ class SessionKNN(CountedModel):
             ``over_plain`` and ``over_next``, what it gains over plain counting and over the best of the
             others, with the ends of their intervals (``..._low``, ``..._high``), all NaN without a choice;
             for each set of edges ``<name>_edges``, how many, and ``<name>_weight`` (and ``<name>_variant``,
-            which of several makers, from 0); with ``knn_refine_epochs`` and ``valid`` the epoch that was
-            kept, ``refined_epoch`` (0: the counted weights), and the gains ``refined_before`` and
-            ``refined_after``.
+            which of several makers, from 0); the ``spread`` that was taken (nothing for equally many edges an
+            item), and where there was a choice ``spread_gain``, what it gains over that with its interval;
+            with ``knn_refine_epochs`` and ``valid`` the epoch that was kept, ``refined_epoch`` (0: the
+            counted weights), and the gains ``refined_before`` and ``refined_after``.
         """
         choice = fit_counts(train, valid, self.grid, self.last_items, self.mask_session_items)
         sessions = (
@@ -142,20 +152,16 @@ class SessionKNN(CountedModel):
         )
         chosen: dict[str, Any] = {**choice.how._asdict(), **choice.facts()}
         how, counts, table = choice.how, choice.counts, choice.table
-        weighing = Weighing(counts, how.source_exponent, how.target_exponent, how.decay, self.last_items)
-        sets = []
-        for name, makers in (edges or {}).items():
-            made = [weighing.edges(make) for make in variants_of(makers)]
-            table, best, weight = self._add(
-                table, [added_edges for added_edges, _ in made], weighing, sessions
-            )
-            added_edges, together = made[best]
-            chosen[f"{name}_edges"] = added_edges.nnz
-            if len(made) > 1:
-                chosen[f"{name}_variant"] = best
-            chosen[f"{name}_weight"] = weight
-            sets.append(EdgeSet(name, added_edges, together, weight))
-        table = self._cut(table)
+        weighing = Weighing(
+            counts, how.source_exponent, how.target_exponent, how.decay, self.last_items, table
+        )
+        variants = [
+            [EdgeSet.of(name, *weighing.edges(make)) for make in variants_of(makers)]
+            for name, makers in (edges or {}).items()
+        ]
+        table, sets, facts = self._best(table, variants, weighing, sessions)
+        chosen |= facts
+        spread = facts.get("spread")
         if self.refine_epochs and sessions is not None:
             rows = train.inter_feat
             parts = tuple(rows[name].numpy() for name in (self.ITEM_SEQ, self.ITEM_SEQ_LEN, self.ITEM_ID))
@@ -168,30 +174,74 @@ class SessionKNN(CountedModel):
                 table, parts, how.decay, self.last_items, self.refine_epochs, gain, seed
             )  # type: ignore[arg-type]
             chosen.update(refined_epoch=epoch, refined_before=gains[0], refined_after=max(gains))
-        self.made = Made(how, tuple(sets), refined=bool(chosen.get("refined_epoch")))
+        self.made = Made(how, tuple(sets), bool(chosen.get("refined_epoch")), spread)
         self.set_table(table, counts, how.decay)
         return chosen
 
+    def _best(
+        self,
+        table: csr_array,
+        variants: Sequence[Sequence[EdgeSet]],
+        weighing: Weighing,
+        sessions: Sessions | None,
+    ) -> tuple[csr_array, list[EdgeSet], dict[str, float]]:
+        """The table as it is served under the spread that gains most, equally many edges for every item at
+        ties, with the variant and the weight of each set of edges that go with that spread; these sets; and
+        the facts of both choices.
+        """
+        tried: list[tuple[csr_array, list[EdgeSet], dict[str, float]]] = []
+        spreads = self.spreads if self.neighbors is not None or self.bytes is not None else [None]
+        for spread in spreads if sessions is not None else spreads[:1]:
+            grown, sets, facts = table, [], {}
+            for made in variants:
+                edges = [one.edges for one in made]
+                grown, variant, weight = self._add(grown, edges, weighing, sessions, spread)
+                taken = replace(made[variant], weight=weight)
+                sets.append(taken)
+                facts[f"{taken.name}_edges"] = taken.edges.nnz
+                if len(made) > 1:
+                    facts[f"{taken.name}_variant"] = variant
+                facts[f"{taken.name}_weight"] = weight
+            if spread is not None:
+                facts["spread"] = spread
+            tried.append((self._cut(grown, weighing.counts, spread), sets, facts))
+        if len(tried) == 1 or sessions is None:
+            return tried[0]
+        gains = [sessions.gains(kept, weighing.counts, weighing.decay) for kept, _, _ in tried]
+        best = int(np.argmax([gain.mean() for gain in gains]))
+        difference = sessions.by_session(gains[best] - gains[0])[:, None]
+        (low,), (high,) = paired_intervals(difference)
+        kept, sets, facts = tried[best]
+        facts |= {"spread_gain": float(difference.mean()), "spread_low": float(low)}
+        facts["spread_high"] = float(high)
+        return kept, sets, facts
+
     def _add(
-        self, table: csr_array, variants: list[csr_array], weighing: Weighing, sessions: Sessions | None
+        self,
+        table: csr_array,
+        variants: Sequence[csr_array],
+        weighing: Weighing,
+        sessions: Sessions | None,
+        spread: float | None,
     ) -> tuple[csr_array, int, float]:
         """The table with the edges at the weight that validation prefers (``edge_choice``), which edges,
         and that weight."""
-        variants = [like(edges, self._cut(table)) for edges in variants]
+        counts = weighing.counts
+        variants = [like(edges, self._cut(table, counts, spread)) for edges in variants]
         choices = sorted(self.edge_weights)
         best, weight = 0, choices[len(choices) // 2]
         if sessions is not None and (len(choices) > 1 or len(variants) > 1):
 
             def ranks_of(variant: int, choice: float) -> np.ndarray:
-                one = self._cut(added(table, variants[variant], choice))
-                return sessions.ranks(one, weighing.counts, weighing.decay)
+                one = self._cut(added(table, variants[variant], choice), counts, spread)
+                return sessions.ranks(one, counts, weighing.decay)
 
             best, weight = edge_choice(len(variants), choices, ranks_of, sessions)
         return added(table, variants[best], weight), best, weight
 
-    def _cut(self, table: csr_array) -> csr_array:
+    def _cut(self, table: csr_array, counts: np.ndarray, spread: float | None) -> csr_array:
         """The table as it is served."""
-        return served(table, self.neighbors, self.bytes)
+        return served(table, self.neighbors, self.bytes, uses(counts, spread))
 
     def set_table(self, table: csr_array, counts: np.ndarray, decay: float) -> None:
         """Take over a table (n_items, n_items), popularities (n_items,) and the decay."""
@@ -230,3 +280,16 @@ class SessionKNN(CountedModel):
         first = degree.cumsum(0) - degree
         place = torch.arange(len(slot), device=item.device) + (start - first)[slot]
         return row[slot], place, vote[slot]
+
+
+def spread_words(chosen: Mapping[str, float]) -> str:
+    """How the edges are spread over the items, and what that is worth on validation."""
+    words = (
+        f"cut by weight times use^{chosen['spread']:g}"
+        if "spread" in chosen
+        else "cut to equally many edges an item"
+    )
+    if "spread_gain" not in chosen:
+        return words
+    gain, low, high = (chosen[f"spread_{key}"] for key in ("gain", "low", "high"))
+    return f"{words} ({gain:+.4f} [{low:+.4f}, {high:+.4f}] on validation)"

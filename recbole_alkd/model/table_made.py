@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.model.choosing import Counting
 from recbole_alkd.model.counting import both_ways, with_repeats
-from recbole_alkd.model.edges import added, like
+from recbole_alkd.model.edges import Weighing, added, borrowed_edges, like
 from recbole_alkd.model.neighbours import rows_of, served, weigh
 
 
@@ -22,21 +22,62 @@ class EdgeSet:
         name: "text", or that of a loss. edges: (n_items, n_items) as they were made.
         together: the same before they were weighed with popularities; None where they were not weighed.
         weight: what they count, in the table's own scale; 0 for none at all.
+        most: of borrowed edges, how many an item keeps; ``together`` then holds how like the items are. 0 for
+            all others.
     """
 
     name: str
     edges: csr_array
     together: csr_array | None
     weight: float
+    most: int = 0
+
+    @classmethod
+    def of(cls, name: str, edges: csr_array, weighing: Weighing, weight: float = 0.0) -> EdgeSet:
+        """Edges, and the ``Weighing`` that says what they were made of (``Weighing.edges``)."""
+        if len(weighing.borrowed) == 1 and not weighing.weighed:
+            alike, most = weighing.borrowed[0]
+            return cls(name, edges, alike, weight, most)
+        together = weighing.weighed[0] if len(weighing.weighed) == 1 else None
+        return cls(name, edges, together, weight)
+
+    def again(self, table: csr_array, counts: np.ndarray, how: Counting) -> csr_array:
+        """The edges as another ``table`` with other ``counts`` has them; as they are where they came from
+        neither.
+        """
+        if self.together is None:
+            return self.edges
+        if self.most:
+            return borrowed_edges(self.together, table, self.most)
+        return weigh(self.together, counts, how.source_exponent, how.target_exponent)
 
 
 @dataclass(frozen=True)
 class Made:
-    """How a table was made. refined: whether its weights were refined by gradients after that."""
+    """How a table was made.
+
+    Attributes:
+        refined: whether its weights were refined by gradients after that. spread: the exponent by which items
+            that many sessions hold keep more edges (``uses``); None: every item keeps equally many.
+    """
 
     how: Counting
     sets: tuple[EdgeSet, ...] = ()
     refined: bool = False
+    spread: float | None = None
+
+    def served(
+        self, table: csr_array, counts: np.ndarray, neighbors: int | None, size: int | None
+    ) -> csr_array:
+        """``neighbours.served``, spread as the table is."""
+        return served(table, neighbors, size, uses(counts, self.spread))
+
+
+def uses(counts: np.ndarray, spread: float | None) -> np.ndarray | None:
+    """What an edge of each item is worth where a table is cut: (n_i + 1)^spread, (n_items,); None without a
+    spread.
+    """
+    return None if spread is None else (counts + 1.0) ** spread
 
 
 def steps(
@@ -46,7 +87,7 @@ def steps(
 
     Args:
         forward: F (n_items, n_items). counts: (n_items,) in how many sessions each item is.
-        made: the sets that were weighed are weighed anew.
+        made: the sets that were weighed are weighed anew, those that were borrowed are borrowed anew.
         neighbors, size: how the table is cut, as ``neighbours.cut`` has them; the scale of edges goes by it.
     """
     how = made.how
@@ -54,10 +95,9 @@ def steps(
     table = weigh(both, counts, how.source_exponent, how.target_exponent)
     tables = [with_repeats(table, how.repeat)]
     for one in made.sets:
-        edges = one.edges
-        if one.together is not None:
-            edges = weigh(one.together, counts, how.source_exponent, how.target_exponent)
-        tables.append(added(tables[-1], like(edges, served(tables[-1], neighbors, size)), one.weight))
+        edges = one.again(tables[0], counts, how)
+        cut = made.served(tables[-1], counts, neighbors, size)
+        tables.append(added(tables[-1], like(edges, cut), one.weight))
     return tables
 
 
@@ -93,4 +133,3 @@ def grown(table: csr_array, n_items: int) -> csr_array:
     """The same edges among more items."""
     start = np.concatenate([table.indptr, np.full(n_items + 1 - len(table.indptr), table.indptr[-1])])
     return csr_array((table.data, table.indices, start), shape=(n_items, n_items))
-

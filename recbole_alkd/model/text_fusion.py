@@ -18,6 +18,7 @@ from torch.nn.functional import embedding_bag
 
 from recbole_alkd.model.backbone import Backbone
 from recbole_alkd.model.session_model import item_weights
+from recbole_alkd.model.text_axes import principal_axes
 
 
 def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
@@ -31,8 +32,7 @@ def title_coordinates(vectors: np.ndarray, size: int) -> np.ndarray:
     if known.any():
         centred = vectors[known].astype(np.float64)
         centred -= centred.mean(0)
-        _, axes = np.linalg.eigh(centred.T @ centred)  # rising
-        reduced = centred @ axes[:, ::-1][:, : coordinates.shape[1]]
+        reduced = centred @ principal_axes(centred, coordinates.shape[1])
         length = np.linalg.norm(reduced, axis=1, keepdims=True)
         coordinates[known] = np.divide(
             reduced, length, out=np.zeros_like(reduced), where=length > 1e-6 * max(1e-30, float(length.max()))

@@ -18,14 +18,15 @@ from recbole_alkd.data.count_sessions import count_sessions
 from recbole_alkd.data.partial_counts import CountSettings, PartialCounts
 from recbole_alkd.model.counting import LONGEST_GAP, weighed_gaps
 from recbole_alkd.model.grid_tables import Counting
-from recbole_alkd.model.neighbours import rows_of, served
+from recbole_alkd.model.neighbours import rows_of
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.model.table_made import EdgeSet, Made, shares, steps
 from recbole_alkd.serving.manifest import COUNTS, PAIRS, REASONS
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.tensors import write_tensors
 
-TEXT = "text"  # the name of the edges that titles give
+# the names of the edges that titles give: to items of like titles, and to their neighbours
+TEXT, TEXT_NEIGHBORS = "text", "text_neighbors"
 # So many edges may differ from those that are served: tables of earlier versions were summed in another
 # order, in float32.
 _ROUNDED = 1e-3
@@ -100,15 +101,18 @@ class TableCounts:
     @cached_property
     def table(self) -> csr_array:
         """The table as it is served."""
-        return served(self.steps[-1], self.neighbors, self.size)
+        return self.made.served(self.steps[-1], self.counts, self.neighbors, self.size)
 
     def write(self, folder: Path) -> None:
         facts = {
             "how": self.made.how._asdict(), "n_items": self.n_items,
             "neighbors": self.neighbors, "size": self.size,
-            "fields": self.fields, "text": self.text,
+            "fields": self.fields, "text": self.text, "spread": self.made.spread,
             "sets": [
-                {"name": one.name, "weight": one.weight, "weighed": one.together is not None}
+                {
+                    "name": one.name, "weight": one.weight, "weighed": one.together is not None,
+                    "most": one.most,
+                }
                 for one in self.made.sets
             ],
         }  # fmt: skip
@@ -137,10 +141,12 @@ class TableCounts:
                 facts, sets = json.loads(arrays["facts"].tobytes()), []
                 for k, one in enumerate(facts["sets"]):
                     edges = _matrix(f"set_{k}", arrays)
+                    together = edges if one["weighed"] else None
+                    # bundles from before there were borrowed edges say nothing of them, nor of a spread
                     sets.append(
-                        EdgeSet(one["name"], edges, edges if one["weighed"] else None, float(one["weight"]))
+                        EdgeSet(one["name"], edges, together, float(one["weight"]), int(one.get("most", 0)))
                     )
-                made = Made(Counting(**facts["how"]), tuple(sets))
+                made = Made(Counting(**facts["how"]), tuple(sets), spread=facts.get("spread"))
                 cut = facts["neighbors"], facts["size"]
                 partial, number = PartialCounts.read(folder / PAIRS), arrays["number"]
                 if (
@@ -208,7 +214,7 @@ def write_reasons(folder: Path, counts: TableCounts) -> None:
         return
     of_kind: dict[str, np.ndarray] = {}
     for name, share in shares(counts.steps, counts.made, counts.table).items():
-        kind = "title" if name == TEXT else "llm"
+        kind = "title" if name in (TEXT, TEXT_NEIGHBORS) else "llm"
         of_kind[kind] = of_kind.get(kind, 0) + share
     write_tensors(folder / REASONS, {kind: share.astype(np.float16) for kind, share in of_kind.items()})
 
@@ -226,7 +232,7 @@ def _made(fitted: dict[str, Any]) -> Made | None:
         return None
     if any(value for key, value in fitted.items() if key.endswith("_weight")):
         return None  # the edges themselves are in no report
-    return Made(Counting(**{key: fitted[key] for key in Counting._fields}))
+    return Made(Counting(**{key: fitted[key] for key in Counting._fields}), spread=fitted.get("spread"))
 
 
 def _arrays(name: str, table: csr_array) -> dict[str, np.ndarray]:

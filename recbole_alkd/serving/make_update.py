@@ -23,19 +23,22 @@ from recbole_alkd.data.titles import read_titles
 from recbole_alkd.llm.text_vectors import text_vectors
 from recbole_alkd.model.edges import nearest_edges
 from recbole_alkd.model.table_made import EdgeSet, grown
+from recbole_alkd.model.text_axes import in_axes
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import write_items
-from recbole_alkd.serving.make_counts import TEXT, TableCounts, numbers, write_reasons
+from recbole_alkd.serving.make_counts import TEXT, TEXT_NEIGHBORS, TableCounts, numbers, write_reasons
 from recbole_alkd.serving.manifest import CARD, ONNX, STUDENT, read_manifest, write_bundle_folder
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.students import Table
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TextSettings
+from recbole_alkd.settings.rules import is_vector_file
 from recbole_alkd.tensors import write_tensors
 
 # settings of titles that are followed here, and the beginnings of those that have no part in edges
-_TEXT = {"item_text", "item_text_layer", "item_text_neighbors", "item_text_similarity"}
+_AXES = ("item_text_whiten", "item_text_dim")
+_TEXT = {"item_text", "item_text_layer", "item_text_neighbors", "item_text_similarity", *_AXES}
 _NOT_EDGES = ("serve_text", "item_text_loss", "item_text_config")
 
 
@@ -134,7 +137,7 @@ def added(
     for one in counts.made.sets:
         edges = grown(one.edges, n_items)
         together = None if one.together is None else grown(one.together, n_items)
-        sets.append(EdgeSet(one.name, edges, together, one.weight))
+        sets.append(EdgeSet(one.name, edges, together, one.weight, one.most))
     made = dataclasses.replace(counts.made, sets=tuple(sets))
     return dataclasses.replace(
         counts, partial=partial, number=numbers(partial, ids), n_items=n_items, made=made
@@ -214,7 +217,7 @@ def _new_titles(
 
 def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[str]) -> TableCounts:
     """The counts with edges between the titles of all items, where the table has edges of titles."""
-    if not any(one.name == TEXT and one.weight for one in counts.made.sets):
+    if not any(one.name in (TEXT, TEXT_NEIGHBORS) and one.weight for one in counts.made.sets):
         return counts
     text = counts.text
     usual = TextSettings().flat()
@@ -224,6 +227,8 @@ def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[st
     try:
         if other:
             raise AlkdError(f"{', '.join(other)} is not followed here")
+        if is_vector_file(text["item_text"]):
+            raise AlkdError(f"item_text: {text['item_text']} is not read here")
         named = [k for k, title in enumerate(titles, 1) if title]
         made = text_vectors(
             [titles[k - 1] for k in named], text["item_text"], text["item_text_layer"], Path(folder)
@@ -235,6 +240,7 @@ def _with_title_edges(counts: TableCounts, titles: Sequence[str], notes: list[st
         shutil.rmtree(folder, ignore_errors=True)
     vectors = np.zeros((len(titles) + 1, made.vectors.shape[1]), dtype=np.float32)
     vectors[named] = made.vectors
+    vectors = in_axes(vectors, TextSettings(**{key: text[key] for key in _AXES if key in text}))
     edges = nearest_edges(vectors, text["item_text_neighbors"], text["item_text_similarity"])
     sets = tuple(
         dataclasses.replace(one, edges=edges) if one.name == TEXT else one for one in counts.made.sets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
+from recbole_alkd.settings.rules import is_vector_file
 
 
 def check_together(settings: Settings) -> None:
@@ -19,6 +20,11 @@ def check_together(settings: Settings) -> None:
             "student_bytes: not allowed beside student_neighbors, which decides the size too; "
             "give one of the two"
         )
+    text = settings.text
+    for key in ("item_text_lora", "item_text_layer"):
+        value = getattr(text, key)
+        if value and (text.item_text == "tfidf" or is_vector_file(text.item_text or "")):
+            raise AlkdError(f"{key}: {value} has no meaning for item_text: {text.item_text}; leave it out")
     if teacher.label_engine == "ray":
         raise AlkdError(
             "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, "

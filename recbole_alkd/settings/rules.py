@@ -7,6 +7,11 @@ from typing import Any
 from recbole_alkd.settings.field import is_a, words
 
 
+def is_vector_file(item_text: str) -> bool:
+    """Whether ``item_text`` names a file with vectors of the user's own, and no encoder."""
+    return item_text.endswith(".npy")
+
+
 def _is_ratio(value: Any) -> bool:
     if value == "pilot":
         return True

@@ -98,9 +98,10 @@ class Run:
                 "student_tune: settings are chosen on validation and this run has none; allowed: 0"
             )
         part.check_catalogue()
-        text = ItemText(settings.text, part) if settings.text.item_text else None
+        valid_part = valid_data._dataset if valid_data else None
+        text = ItemText(settings.text, part, valid_part) if settings.text.item_text else None
         if text:
-            _ = text.titles  # what is wrong with them is said before anything is trained
+            text.check()  # what is wrong with them is said before anything is trained
         rows = TrainingRows(train_data, settings)
         check_recordings_of(config, settings, rows)
         folder = _open_folder(trainer, settings, rows, text)

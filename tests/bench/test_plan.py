@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import recbole
 import yaml
@@ -402,6 +403,19 @@ def test_a_key_says_what_decides_a_run_and_nothing_else(key, tmp_path):
     other = tmp_path / "elsewhere.json"
     other.write_bytes((tmp_path / "picks.json").read_bytes())
     assert first == key("policy:listed", alkd_picks=f"{other}#a")
+
+
+def test_other_vectors_in_a_file_of_the_same_name_are_another_run(write, tmp_path):
+    own = {**TINY, "item_text": str(tmp_path / "own.npy"), "item_text_loss": "text_pairs"}
+
+    def key(value, ids="i1\n"):
+        np.save(tmp_path / "own.npy", np.full((1, 2), value))
+        (tmp_path / "own.ids").write_text(ids)
+        plan = read_plan(write(settings=own, arms=["student"]))
+        return run_key(next(plan.tasks()), next(iter(arm_configs(plan).values())), "data")
+
+    assert key(1.0) == key(1.0) != key(2.0)
+    assert key(1.0) != key(1.0, "i2\n")
 
 
 def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monkeypatch):

@@ -19,7 +19,11 @@ def makers():
     ]
     for one in raw:
         one.eliminate_zeros()
-    return {"text": lambda weighing: raw[0], "pairwise": lambda weighing: weighing(raw[1])}
+    return {
+        "text": lambda weighing: raw[0],
+        "text_neighbors": lambda weighing: weighing.borrow(raw[0], 5),
+        "pairwise": lambda weighing: weighing(raw[1]),
+    }
 
 
 def fitted(tiny_path, **settings):
@@ -35,15 +39,19 @@ def fitted(tiny_path, **settings):
 OTHERWISE = {"knn_gap_decay": 0.6, "knn_backward": 0.2, "knn_repeat": 8}
 
 
-@pytest.mark.parametrize("how", [{}, {"student_neighbors": 4}, {"student_bytes": 700}, OTHERWISE], ids=str)
+SPREAD = [{**cut, "knn_spread": 0.7} for cut in ({"student_neighbors": 3}, {"student_bytes": 600})]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"student_neighbors": 4}, {"student_bytes": 700}, OTHERWISE, *SPREAD], ids=str
+)
 def test_the_same_table(tiny_path, how):
     model, train = fitted(tiny_path, **how)
     flat, offsets = training_sessions(train)
     (forward,) = forward_counts(flat, offsets, train.item_num, [model.made.how.gap_decay])
     counts = session_counts(flat, offsets, train.item_num)
-    table = served(
-        steps(forward, counts, model.made, model.neighbors, model.bytes)[-1], model.neighbors, model.bytes
-    )
+    whole = steps(forward, counts, model.made, model.neighbors, model.bytes)[-1]
+    table = model.made.served(whole, counts, model.neighbors, model.bytes)
     np.testing.assert_array_equal(table.indptr, model.indptr.numpy())
     np.testing.assert_array_equal(table.indices, model.indices.numpy())
     np.testing.assert_array_equal(table.data.astype(np.float16), model.weights.numpy())
@@ -57,7 +65,7 @@ def test_shares_say_which_edges_came_from_where(tiny_path):
     tables = steps(forward, counts, model.made, None, None)
     whole, table = tables[-1], served(tables[-1])
     by_kind = shares(tables, model.made, table)
-    assert by_kind.keys() == {"text", "pairwise"}
+    assert by_kind.keys() == {"text", "text_neighbors", "pairwise"}
     text, lists = by_kind["text"], by_kind["pairwise"]
     assert (text >= 0).all() and (lists >= 0).all() and (text + lists <= 1 + 1e-6).all()
     for name, share in by_kind.items():

@@ -66,8 +66,14 @@ def at_once(folder, sessions, **settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"item_text": "tfidf"}, {"student_neighbors": 3}, {"mask_session_items": True}],
-    ids=["all neighbours", "titles", "three neighbours", "masked"],
+    [
+        {},
+        {"item_text": "tfidf"},
+        {"student_neighbors": 3},
+        {"mask_session_items": True},
+        {"item_text": "tfidf", "item_text_whiten": 0.5, "item_text_dim": 8},
+    ],
+    ids=["all neighbours", "titles", "three neighbours", "masked", "whitened titles"],
 )
 def test_it_is_the_table_of_all_sessions_at_once(tmp_path, settings):
     # by the item's id: numbers come in order of appearance, and the test items stand between old and new ones
@@ -105,8 +111,9 @@ def test_it_is_the_table_of_all_sessions_at_once(tmp_path, settings):
     assert {one.item for one in new.recommend(["new1", "i3"], 34)} == set(ids) - {"new1", "i3"}
 
 
+@pytest.mark.parametrize("spread", [None, 0.5])
 @pytest.mark.parametrize("cut", [(None, None), (4, None), (None, 900)], ids=str)
-def test_lists_of_an_llm_are_weighed_with_the_new_popularities(cut):
+def test_lists_and_borrowed_neighbours_follow_the_new_popularities(cut, spread):
     rng = np.random.default_rng(0)
     sizes = rng.integers(2, 9, size=80)
     flat, offsets = rng.integers(1, 25, size=sizes.sum()), np.concatenate([[0], np.cumsum(sizes)])
@@ -115,9 +122,10 @@ def test_lists_of_an_llm_are_weighed_with_the_new_popularities(cut):
     ]
     sets = (
         EdgeSet("text", csr_array(raw[0]), None, 0.3),
+        EdgeSet("text_neighbors", csr_array(raw[0]), csr_array(raw[0]), 0.5, most=4),
         EdgeSet("pairwise", csr_array(raw[1]), csr_array(raw[1]), 1.0),
     )
-    made = Made(Counting(4.0, 0.5, 0.9, 0.5, 0.5, 0.2), sets)
+    made = Made(Counting(4.0, 0.5, 0.9, 0.5, 0.5, 0.2), sets, spread=spread)
     whole = TableCounts.of(flat, offsets, 25, made, *cut)
     part = TableCounts.of(flat[: offsets[60]], offsets[:61], 25, made, *cut)
     rest = [flat[begin:end].tolist() for begin, end in pairwise(offsets[60:])]
@@ -205,17 +213,23 @@ def test_damaged_counts_are_refused(tmp_path):
         TableCounts.read(tmp_path)
 
 
-def test_titles_that_cannot_be_encoded_again_are_said_and_make_no_edges(tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"item_text_permuted": True}, "item_text_permuted is not followed here"),
+        ({"item_text_map": 8}, "item_text_map is not followed here"),
+        ({"item_text": "own.npy"}, "item_text: own.npy is not read here"),
+    ],
+)
+def test_titles_that_cannot_be_encoded_again_are_said_and_make_no_edges(tmp_path, changed, words):
     served = serve(
         tmp_path / "old", "SessionKNN", item_text="tfidf", student_config={**FIXED, "item_text": "tfidf"}
     )
     counts = TableCounts.read(served.bundle)
     notes = []
-    text = {**counts.text, "item_text_permuted": True}
+    text = {**counts.text, **changed}
     kept = _with_title_edges(dataclasses.replace(counts, text=text), ["a film"] * 30, notes)
-    assert kept.made is counts.made and notes == [
-        "titles of new items made no edges: item_text_permuted is not followed here"
-    ]
+    assert kept.made is counts.made and notes == [f"titles of new items made no edges: {words}"]
 
 
 def test_the_command_says_what_was_added(tmp_path, capsys):

@@ -118,8 +118,8 @@ class TextSettings(Group):
     item_text: str | None = setting(
         None,
         str,
-        help="Encoder of titles: tfidf, minilm, smollm2-135m-instruct, or a Hugging Face id or folder. ~: "
-        "titles are not used by the student.",
+        help="Encoder of titles: tfidf, minilm, smollm2-135m-instruct, or a Hugging Face id or folder; or "
+        "FILE.npy with vectors of one's own, and FILE.ids. ~: titles are not used by the student.",
     )
     item_text_layer: int | None = setting(
         None,
@@ -141,6 +141,47 @@ class TextSettings(Group):
         help="Neighbours have a centred cosine above this.",
     )
     item_text_permuted: bool = setting(False, bool, help="Control: every item has the title of another one.")
+    item_text_whiten: float = setting(
+        0.0,
+        float,
+        check=between(0, 1),
+        help="Power of the spectrum that is taken out of the vectors, 0: as they are, 1: full whitening.",
+    )
+    item_text_dim: int | None = setting(
+        None,
+        int,
+        check=at_least(1),
+        help="Principal axes that are kept. ~: 128 with item_text_whiten or item_text_graph, else the "
+        "vectors as they are.",
+    )
+    item_text_graph: float = setting(
+        0.0,
+        float,
+        check=between(0, 1),
+        help="What the agreement of items that sessions hold together counts in the choice of axes, 0: plain "
+        "PCA.",
+    )
+    item_text_map: int | None = setting(
+        None,
+        int,
+        check=at_least(1),
+        help="Coordinates of a linear map, learnt from items that sessions hold together; those that most "
+        "probably go with an item become its edges. Such as 128. ~: none.",
+    )
+    item_text_lora: int = setting(
+        0,
+        int,
+        check=at_least(0),
+        help="Steps, at most, of a LoRA adapter on the encoder, trained on consecutive items. 0: the frozen "
+        "encoder.",
+    )
+    item_text_edges: str = setting(
+        "titles",
+        str,
+        choices=("titles", "neighbors", "both"),
+        help="Edges of a table that counts: to items with like titles, to the counted neighbours of these, "
+        "or both.",
+    )
     item_text_loss: Any = setting(
         None,
         str,
