@@ -70,8 +70,8 @@ class ItemPairs:
         """Pairs of places of one session with different items: the earlier item, the later one, the places
         between them."""
         pairs = count_pairs(*self._sessions, self._train.item_num, LONGEST_GAP)
-        source = np.repeat(np.arange(len(pairs.start) - 1), np.diff(pairs.start))
-        source, target, gap = (np.repeat(one, pairs.count) for one in (source, pairs.target, pairs.gap))
+        entries = (pairs.source(), pairs.target, pairs.gap)
+        source, target, gap = (np.repeat(one, pairs.count) for one in entries)
         return source, target.astype(np.int64), gap
 
 
