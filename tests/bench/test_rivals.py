@@ -13,6 +13,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.bench.arms import RIVALS, find_arm, llm_free
 from recbole_alkd.bench.before import check_runs
 from recbole_alkd.bench.report import best_llm_free, make_tables, write_report
+from recbole_alkd.bench.runs import run_plan
 from recbole_alkd.model.scoring import gains
 
 KNOWN = [
@@ -119,3 +120,25 @@ def test_rivals_can_be_arms_of_a_plan(tmp_path):
     arms = ["student", *(arm.name for arm in RIVALS), "table_teacher"]
     plan = plan_of(tmp_path, datasets=["tiny"], settings={**settings, "data_path": str(data)}, arms=arms)
     check_runs(plan)
+
+
+@pytest.mark.slow
+def test_every_rival_runs_in_a_benchmark(tmp_path, monkeypatch):
+    from tiny import write_benchmark
+
+    data = write_benchmark(tmp_path)
+    settings = {
+        "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
+        "ITEM_ID_FIELD": "item_id", "load_col": {"inter": ["session_id", "item_id_list", "item_id"]},
+        "alias_of_item_id": ["item_id_list"], "llm_teacher": "recommender", "alkd_policy": "random",
+        "budget_labels": 5, "llm_candidates": 8, "llm_top_n": 4, "epochs": 1, "use_gpu": False, "topk": [5],
+        "valid_metric": "NDCG@5", "data_path": str(data),
+    }  # fmt: skip
+    arms = ["item_knn", *(arm.name for arm in RIVALS), "table_teacher"]
+    plan = plan_of(tmp_path, datasets=["tiny"], settings=settings, arms=arms, seeds=[1], reference="item_knn")
+    monkeypatch.chdir(tmp_path)
+    outcome = run_plan(plan, tmp_path / "out")
+    assert not outcome.failed
+    (table,) = make_tables(plan, outcome.results)
+    assert table.best in arms and all(row.labels == row.tokens == 0 for row in table.rows)
+    assert {row.name: row.parameters for row in table.rows}["slist"] == 31**2
