@@ -81,10 +81,11 @@ class TensorFile:
                 f"{self.file}: the array {name!r} is missing; the {self.whole} is damaged"
             ) from None
 
-    def texts(self, name: str, begins: list[int], ends: list[int]) -> list[bytes]:
-        """Pieces of an array of bytes."""
+    def texts(self, name: str, begins: np.ndarray, ends: np.ndarray) -> list[bytes]:
+        """Pieces of an array of bytes. begins, ends: (N,) integers."""
         mapped, start = self._mapped, self.places[name][0]
-        return [mapped[start + begin : start + end] for begin, end in zip(begins, ends, strict=True)]
+        places = zip((begins + start).tolist(), (ends + start).tolist(), strict=True)
+        return [mapped[begin:end] for begin, end in places]
 
     def find(self, name: str, pattern: bytes, start: int = 0) -> int:
         """Where ``pattern`` stands in an array of bytes, at ``start`` or later; -1 where it does not."""

@@ -282,7 +282,7 @@ class _Job:
             self.numbers.clear()
         missing = list({one for one in ids if one not in self.numbers})
         if missing:
-            self.numbers.update(zip(missing, self.recommender.items.numbers(missing), strict=True))
+            self.numbers.update(zip(missing, self.recommender.items.numbers(missing).tolist(), strict=True))
         return self.numbers
 
     def _name(self, numbers: list[int]) -> None:

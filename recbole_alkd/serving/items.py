@@ -92,20 +92,20 @@ class Items:
         at = int(self._hashes.searchsorted(np.uint32(code)))
         while at < len(self._hashes) and self._hashes[at] == code:
             number = int(self._hashed[at])
-            begin, end = self._id_ends[number : number + 2].tolist()
-            if self._file.texts("ids", [begin], [end])[0] == key:
+            ends = self._id_ends[number : number + 2]
+            if self._file.texts("ids", ends[:1], ends[1:])[0] == key:
                 return number
             at += 1
         return None
 
-    def numbers(self, items: Sequence[str]) -> list[int]:
-        """``number`` of every item, 0 for an unknown one; faster for a whole session."""
+    def numbers(self, items: Sequence[str]) -> np.ndarray:
+        """``number`` of every item, (L,) int64, 0 for an unknown one; faster for a whole session."""
+        if not items:
+            return np.zeros(0, dtype=np.int64)
         keys = [item.encode("utf-8", "replace") for item in items]
         places = self._hashes.searchsorted(np.array([*map(zlib.crc32, keys)], dtype=np.uint32))
-        numbers = self._hashed.take(places, mode="clip")
-        begins, ends = self._id_ends[numbers].tolist(), self._id_ends[numbers + 1].tolist()
-        exact = numbers.tolist()
-        known = self._file.texts("ids", begins, ends)
+        exact = self._hashed.take(places, mode="clip").astype(np.int64)
+        known = self._file.texts("ids", self._id_ends[exact], self._id_ends[exact + 1])
         if known != keys:  # some are unknown, or stand behind others with the same hash
             for k, key in enumerate(keys):
                 if known[k] != key:
@@ -134,8 +134,11 @@ class Items:
         ]
 
     def _texts(self, name: str, ends: np.ndarray, numbers: np.ndarray) -> list[str]:
-        encoded = self._file.texts(name, ends[numbers].tolist(), ends[numbers + 1].tolist())
-        return [text.decode("utf-8", "replace") for text in encoded]
+        encoded = self._file.texts(name, ends[numbers], ends[numbers + 1])
+        try:
+            return [*map(bytes.decode, encoded)]
+        except UnicodeDecodeError:  # not written by us
+            return [str(text, "utf-8", "replace") for text in encoded]
 
     def _holding(self, pattern: str, limit: int, known: Iterable[int]) -> list[int]:
         """The most popular other items whose folded title, with a line feed before it, holds the pattern."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ class Recommendation(NamedTuple):
     item: str
     title: str
     score: float
+
+
+_RECOMMENDATION = partial(tuple.__new__, Recommendation)  # what the class does, without a frame for each item
 
 
 class Reason(NamedTuple):
@@ -122,11 +126,13 @@ class Recommender:
             raise AlkdError(f"unknown: {unknown!r} is not allowed; allowed: ignore | error")
         only = None if allowed is None else np.unique(self._known("allowed", allowed))
         never = _NOBODY if blocked is None else self._known("blocked", blocked)
-        many = _is_list(history) and len(history) > 0 and all(_is_list(one) for one in history)
+        many = _is_list(history) and len(history) > 0 and _is_list(history[0]) and all(map(_is_list, history))
         lists = []
         for one in history if many else [history]:
             numbers = self.numbers(one, unknown)
-            banned = np.concatenate([never, numbers]) if exclude_history else never
+            banned = (
+                never if not exclude_history else np.concatenate([never, numbers]) if len(never) else numbers
+            )
             lists.append(self._shown(*self.top(numbers, limit, banned, only)))
         return lists if many else lists[0]
 
@@ -141,18 +147,16 @@ class Recommender:
                 f"history: {short(history)} is not allowed; allowed: a list of item ids, oldest first"
             )
         ids = [one if type(one) is str else item_id("history", one) for one in history]
-        if not ids:
-            return _NOBODY
         numbers = self.items.numbers(ids)
-        if 0 in numbers:
+        if np.count_nonzero(numbers) < len(ids):
             if unknown == "error":
-                missing = ids[numbers.index(0)]
+                missing = ids[int((numbers == 0).argmax())]
                 raise AlkdError(
                     f"history: {short(missing)} is not in the catalogue of {self.items.n_items - 1:,} items"
                 )
-            self.ignored += numbers.count(0)
-            numbers = [one for one in numbers if one]
-        return np.array(numbers, dtype=np.int64)
+            numbers = numbers[numbers > 0]
+            self.ignored += len(ids) - len(numbers)
+        return numbers
 
     def top(
         self, numbers: np.ndarray, k: int, banned: np.ndarray, allowed: np.ndarray | None = None
@@ -212,13 +216,18 @@ class Recommender:
         return self.items.find(text, at_least_one(limit, "limit"))
 
     def _shown(self, items: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        return list(map(Recommendation, self.items.ids(items), self.items.titles(items), scores.tolist()))
+        return list(
+            map(
+                _RECOMMENDATION,
+                zip(self.items.ids(items), self.items.titles(items), scores.tolist(), strict=True),
+            )
+        )
 
     def _known(self, name: str, items: Iterable[Any]) -> np.ndarray:
         if isinstance(items, (str, bytes, dict)) or not isinstance(items, Iterable):
             raise AlkdError(f"{name}: {short(items)} is not allowed; allowed: item ids")
         ids = [item_id(name, one) for one in items]
-        numbers = np.array(self.items.numbers(ids), dtype=np.int64) if ids else _NOBODY
+        numbers = self.items.numbers(ids)
         return numbers[numbers > 0]
 
 

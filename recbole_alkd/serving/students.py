@@ -24,6 +24,7 @@ PRIOR = np.float32(1e-7)
 # where there are so few items for each edge of a session, adding to all of them takes less than sorting the
 # edges
 _DENSE = 4
+_TRUE = np.ones(1, dtype=bool)
 
 
 class Part(NamedTuple):
@@ -107,6 +108,9 @@ class Table(Student):
             self.file[name] for name in ("indptr", "indices", "weights")
         )
         self.recency = self.file["recency"]
+        self._begins, self._ends = self.starts[:-1], self.starts[1:]
+        self._oldest_first = self.recency[::-1].copy()
+        self._prior = PRIOR * self.counts.astype(np.float32)
         self.reasons = folder / REASONS
         edges = len(self.neighbours)
         good = (
@@ -127,7 +131,7 @@ class Table(Student):
 
     def scores(self, session: np.ndarray) -> np.ndarray:
         items, votes = self._votes(session)
-        scores = PRIOR * self.counts.astype(np.float32)
+        scores = self._prior.copy()
         np.add.at(scores, items, votes)
         return scores
 
@@ -136,21 +140,20 @@ class Table(Student):
     ) -> tuple[np.ndarray, np.ndarray]:
         items, votes = self._votes(session)
         if self.n_items < _DENSE * len(items):
-            scores = PRIOR * self.counts.astype(np.float32)
+            scores = self._prior.copy()
             np.add.at(scores, items, votes)
             return self._best_of_all(scores, k, banned, allowed)
         # no other item can stand above the best of those that no neighbour speaks for
         others = self.popular[: k + len(banned)] if allowed is None else allowed
-        unique_items, place = _distinct(np.concatenate([items, others]))
-        scores = PRIOR * self.counts[unique_items].astype(np.float32)
-        np.add.at(scores, place[: len(items)], votes)
+        items, place = _distinct(np.concatenate([items, others, banned.astype(items.dtype)]))
+        scores = self._prior[items]
+        np.add.at(scores, place[: len(votes)], votes)
         if len(banned):
-            at = unique_items.searchsorted(banned)
-            scores[at[unique_items.take(at, mode="clip") == banned]] = -np.inf
+            scores[place[-len(banned) :]] = -np.inf
         if allowed is not None:
-            at = allowed.searchsorted(unique_items)
-            scores[allowed.take(at, mode="clip") != unique_items] = -np.inf
-        return best(unique_items, scores, k)
+            at = allowed.searchsorted(items)
+            scores[allowed.take(at, mode="clip") != items] = -np.inf
+        return best(items, scores, k)
 
     def top_many(
         self, sessions: Sequence[np.ndarray], k: int, banned: Sequence[np.ndarray]
@@ -171,7 +174,7 @@ class Table(Student):
             [rows * self.n_items + self.neighbours[edges], (every[:, None] * self.n_items + others).ravel()]
         )
         unique_keys, place = distinct(keys)
-        scores = PRIOR * self.counts[unique_keys % self.n_items].astype(np.float32)
+        scores = self._prior[unique_keys % self.n_items]
         np.add.at(scores, place[: len(votes)], votes)
         wrong = every.repeat(widths) * self.n_items + never
         at = unique_keys.searchsorted(wrong)
@@ -209,11 +212,14 @@ class Table(Student):
         """The neighbours of a session's items, and what each of them adds; an item may be there several
         times."""
         session = session[-len(self.recency) :]
-        begins, ends = self.starts[session], self.starts[session + 1]
-        rows = [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
-        weights = np.concatenate([self.weights[row] for row in rows]).astype(np.float32)
-        weights *= self.recency[len(session) - 1 :: -1].repeat(ends - begins)
-        return np.concatenate([self.neighbours[row] for row in rows]), weights
+        begins = self._begins[session]
+        degrees = self._ends[session] - begins
+        ends = degrees.cumsum()
+        edges = (begins - ends + degrees).repeat(degrees)
+        edges = edges + np.arange(len(edges))
+        # float16 times float32 is float32
+        votes = self.weights[edges] * self._oldest_first[-len(session) :].repeat(degrees)
+        return self.neighbours[edges], votes
 
     def _shares(self) -> Mapping[str, np.ndarray]:
         """What of each edge came from elsewhere than counting: kind -> (E,) in [0, 1]."""
@@ -323,11 +329,14 @@ class Encoder(Student):
 def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` items with the largest scores, best first; of equal scores the item that stands first. -inf
     never comes."""
-    least = np.partition(scores, len(scores) - k)[len(scores) - k] if len(scores) > k else -np.inf
-    some = np.flatnonzero(scores >= least if least > -np.inf else scores > -np.inf)
-    items, scores = items[some], scores[some]
-    order = np.argsort(-scores, kind="stable")[:k]
-    return items[order], scores[order]
+    falling, least = -scores, np.float32(np.inf)
+    if len(falling) > k:
+        kept = falling.copy()
+        kept.partition(k - 1)
+        least = kept[k - 1]
+    some = (falling <= least if least < np.inf else falling < np.inf).nonzero()[0]
+    places = some[falling[some].argsort(kind="stable")[:k]]
+    return items[places], scores[places]
 
 
 def _distinct(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -335,9 +344,7 @@ def _distinct(items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for others."""
     order = items.argsort()
     rising = items[order]
-    first = np.empty(len(items), dtype=bool)
-    first[:1] = True
-    np.not_equal(rising[1:], rising[:-1], out=first[1:])
+    first = np.concatenate([_TRUE, rising[1:] != rising[:-1]])
     place = np.empty(len(items), dtype=np.intp)
     place[order] = first.cumsum() - 1
     return rising[first], place

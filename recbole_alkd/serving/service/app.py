@@ -282,9 +282,7 @@ _JSON = [(b"content-type", b"application/json"), _NO_SNIFFING]
 
 def _numbers(student: Recommender, items: list[str | int]) -> np.ndarray:
     """The number of every item, 0 for an unknown one."""
-    if not items:
-        return _NOBODY
-    return np.array(student.items.numbers([text_id(one) for one in items]), dtype=np.int64)
+    return student.items.numbers([text_id(one) for one in items])
 
 
 def _known(student: Recommender, items: list[str | int]) -> np.ndarray:
