@@ -15,6 +15,8 @@ ROOMS = [
 ]  # fmt: skip
 SEE_EVERYTHING = {
     "__init__",
+    "late",
+    "whole",
     "moved",
     "checks",
     "api_reference",

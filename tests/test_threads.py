@@ -32,7 +32,7 @@ sys.meta_path.insert(0, Look())
 def test_torch_finds_that_threads_wait_passively(first, own, seen):
     env = {name: value for name, value in os.environ.items() if name not in PASSIVE}
     done = subprocess.run(
-        [sys.executable, "-c", _LOOK + first],
+        [sys.executable, "-c", f"{_LOOK}{first}; import torch"],
         cwd=ROOT,
         env={**env, **own},
         capture_output=True,
