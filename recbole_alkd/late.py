@@ -1,11 +1,13 @@
-"""What needs RecBole and torch is loaded when it is first asked for, and then all of it, in one order (``whole.py``).
+"""What needs RecBole and torch is loaded when it is first asked for, and then all of it, in one order
+(``whole.py``).
 
-A finder of modules looks at every import of RecBole and of this package. The first that needs more than serving loads
-``whole.py`` before it goes on, so that RecBole knows our models before anyone can ask for one, and nobody sees it without
-what ``compat`` cures.
+A finder of modules looks at every import of RecBole and of this package. The first that needs more than
+serving loads ``whole.py`` before it goes on, so that RecBole knows our models before anyone can ask for one,
+and nobody sees it without what ``compat`` cures.
 
-Two threads that are the first to need it at the same moment can meet in each other's import locks, as with any modules that
-import each other; Python then raises in one of them. Programs with such threads call ``load()`` before they start them.
+Two threads that are the first to need it at the same moment can meet in each other's import locks, as with
+any modules that import each other; Python then raises in one of them. Programs with such threads call
+``load()`` before they start them.
 """
 
 from __future__ import annotations

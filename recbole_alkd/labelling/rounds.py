@@ -24,6 +24,7 @@ from recbole_alkd.labelling.supplies import Supplies
 from recbole_alkd.labelling.training_rows import Rows
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.labels.cost import Cost, total
+from recbole_alkd.labels.hints import get_hints
 from recbole_alkd.labels.ledger import Ledger
 from recbole_alkd.labels.side import take_in
 from recbole_alkd.model.backbone import Backbone
@@ -105,6 +106,16 @@ class LabelRounds:
     @property
     def pool_size(self) -> int:
         return len(self.pool_rows)
+
+    def hints(self) -> tuple[str, ...]:
+        """The rules that stand in the prompts of the labels; none without hints, or where the label store has
+        gone."""
+        path = Path(self.settings.teacher.label_store).expanduser()
+        if self.llm.hint_key == "none" or not path.is_file():
+            return ()
+        with LabelStore(path) as store:
+            kept = get_hints(store, self.llm.hint_key)
+        return kept.rules if kept else ()
 
     def rankings(self) -> Mapping[int, Sequence[str]]:
         """Row -> ranking, in the order in which the labels came in."""

@@ -83,7 +83,7 @@ class CountedModel(SequentialRecommender):
         minlength=self.n_items).float()
         ...         return Counted(words=(f"{int(self.times.sum()):,} rows",))
         ...     def scores(self, item_seq, item_seq_len):
-        ...         return self.times.repeat(len(item_seq), 1)
+        ...         return self.times.repeat(item_seq.shape[0], 1)
     """
 
     input_type = InputType.POINTWISE

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.files import json_text
-from recbole_alkd.serving.labelled import COLUMNS, labelled_session
+from recbole_alkd.serving.labelled import COLUMNS, hints, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.named_item import read_item
 from recbole_alkd.serving.recommender import Recommender
@@ -64,6 +64,9 @@ def add_serving_commands(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="with --file: where to; started again after a kill, it resumes",
+    )
+    recommend.add_argument(
+        "--titles", action="store_true", help="with --file: what is no id may be a whole title"
     )
     recommend.add_argument("-k", type=int, default=10, help="how many (default: %(default)s)")
     recommend.add_argument("--repeats", action="store_true", help="items of the session may come again")
@@ -212,6 +215,8 @@ def _recommend(args: argparse.Namespace) -> None:
         raise AlkdError("--out: it goes with --file, and --file needs it")
     if args.file and args.json:
         raise AlkdError("--json: not allowed beside --file, which writes JSON lines anyway")
+    if args.titles and not args.file:
+        raise AlkdError("--titles: it goes with --file; --history takes titles as it is")
     recommender = Recommender.load(args.bundle, verify=args.verify)
     if args.file:
         _recommend_file(recommender, args)
@@ -242,7 +247,7 @@ def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
             speed = (at.done - at.resumed) / (now - begin)
             print(f"{at.done:,} sessions, {at.bytes / at.size:.0%}, {speed:,.0f} a second", file=sys.stderr)
 
-    progress = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell)
+    progress = recommend_file(recommender, args.file, args.out, args.k, not args.repeats, tell, args.titles)
     resumed = f" ({progress.resumed:,} of them by an earlier start)" if progress.resumed else ""
     unknown = (
         f"; {progress.unknown:,} ids are not in the catalogue and were ignored" if progress.unknown else ""
@@ -253,7 +258,8 @@ def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
 def _explain(args: argparse.Namespace) -> None:
     recommender = Recommender.load(args.bundle, verify=args.verify)
     if args.session is not None:
-        _side_by_side(recommender, labelled_session(args.bundle, args.session), args.json)
+        labelled, rules = labelled_session(args.bundle, args.session), hints(args.bundle)
+        _side_by_side(recommender, {**labelled, "hints": rules} if rules else labelled, args.json)
         return
     history = read_history(recommender, args.history)
     if args.item is None:
@@ -293,6 +299,8 @@ def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: b
         ]
         rows.append((str(place + 1), *names))
     _print_rows(["", *COLUMNS.values()], rows)
+    if rules := labelled.get("hints"):
+        print("hints in the prompt:", *(f"{k}. {shown(one)}" for k, one in enumerate(rules, 1)), sep="\n")
 
 
 def _short_title(recommender: Recommender, item: str, target: str) -> str:

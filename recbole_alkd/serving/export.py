@@ -14,10 +14,11 @@ from typing import BinaryIO
 import numpy as np
 
 from recbole_alkd.files import PART, json_text, move_whole, whole_file
+from recbole_alkd.serving.graphs import Encoder, Scorer
 from recbole_alkd.serving.manifest import ENCODER, ITEMS, LOOKUP, ONNX, STUDENT
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import Recommender
-from recbole_alkd.serving.students import Embeddings, Encoder, Table
+from recbole_alkd.serving.students import Embeddings, Table
 from recbole_alkd.settings.error import AlkdError
 
 _AT_ONCE = 10_000  # items
@@ -46,9 +47,11 @@ def export_vectors(recommender: Recommender, out: Path) -> Path:
     student = recommender.student
     if not isinstance(student, (Embeddings, Encoder)):
         name = recommender.manifest["student"]["backbone"]
-        raise AlkdError(
-            f"format vectors: {name} is a table and has none; allowed for it: bundle | onnx | redis | triton"
-        )
+        if isinstance(student, Table):
+            what = "is a table and has none; allowed for it: bundle | onnx | redis | triton"
+        else:
+            what = "has only scores; allowed for it: bundle | onnx | triton"
+        raise AlkdError(f"format vectors: {name} {what}")
 
     def fill(folder: Path) -> None:
         np.save(folder / "items.npy", student.output[1:])
@@ -79,7 +82,8 @@ def export_redis(recommender: Recommender, out: Path, prefix: str = "alkd:") -> 
     student = recommender.student
     if not isinstance(student, Table):
         name = recommender.manifest["student"]["backbone"]
-        raise AlkdError(f"format redis: {name} is no table; allowed for it: bundle | onnx | vectors | triton")
+        vectors = "" if isinstance(student, Scorer) else "vectors | "
+        raise AlkdError(f"format redis: {name} is no table; allowed for it: bundle | onnx | {vectors}triton")
     if os.path.lexists(out):
         raise AlkdError(f"{out} is there already; allowed: a file that is not there")
     facts = {
@@ -134,7 +138,7 @@ def _put_model(recommender: Recommender, folder: Path) -> None:
     if (recommender.path / ONNX).exists():
         shutil.copyfile(recommender.path / ONNX, folder / ONNX)
         return
-    if isinstance(recommender.student, Encoder):
+    if isinstance(recommender.student, (Encoder, Scorer)):
         shutil.copyfile(recommender.path / ENCODER, folder / ENCODER)
     write_onnx(folder, recommender.manifest["student"], recommender.items.n_items)
     (folder / ENCODER).unlink(missing_ok=True)

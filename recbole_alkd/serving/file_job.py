@@ -59,6 +59,7 @@ def recommend_file(
     k: int = 10,
     exclude_history: bool = True,
     tell: Callable[[Progress], None] = lambda _: None,
+    titles: bool = False,
 ) -> Progress:
     """Write the ``k`` best items for every session of a file.
 
@@ -66,7 +67,8 @@ def recommend_file(
         file: JSON lines, each a list of item ids (oldest first) or an object with ``history`` and, if it
             likes, ``session``, which is anything to know it by. out: a file that is not there; of every
             session a line with ``items`` and ``scores``, and its ``session``, in the same order.
-            tell: is called after every batch.
+        tell: is called after every batch. titles: what is no id may be a title, whole and in any case; of
+            items with the same title the most popular is taken.
 
     Raises:
         AlkdError: a line that is none of these, which is named (what was done before it is kept: correct it
@@ -78,7 +80,8 @@ def recommend_file(
         raise AlkdError(f"{out}: there is such a file; allowed: one that is not there")
     part = out.with_name(out.name + PART)
     with open(file, "rb") as source, _only_one(part) as target:
-        job = _Job(recommender, file, source, target, part.with_name(part.name + ".json"), k, exclude_history)
+        state = part.with_name(part.name + ".json")
+        job = _Job(recommender, file, source, target, state, k, exclude_history, titles)
         job.resume()
         progress = job.run(tell)
         target.flush()
@@ -101,6 +104,7 @@ class _Job:
         state: Path,
         k: int,
         exclude_history: bool,
+        titles: bool,
     ) -> None:
         self.recommender, self.file, self.source, self.target, self.state = (
             recommender,
@@ -109,10 +113,11 @@ class _Job:
             target,
             state,
         )
-        self.k, self.exclude_history = k, exclude_history
+        self.k, self.exclude_history, self.titles = k, exclude_history, titles
         self.options = {
             "k": k,
             "exclude_history": exclude_history,
+            "titles": titles,
             "bundle": digest(recommender.path / MANIFEST),
         }
         self.size = os.fstat(source.fileno()).st_size
@@ -139,7 +144,9 @@ class _Job:
             ) from None
         lines, read, done, unknown, written = numbers
         point = _Point(lines, read, done, unknown, written, hashlib.sha256())
-        other = [name for name, value in self.options.items() if options.get(name) != value]
+        # what an earlier version does not say is off
+        names = dict.fromkeys([*self.options, *options])
+        other = [name for name in names if options.get(name, False) != self.options.get(name, False)]
         if other:
             what = "another bundle" if "bundle" in other else f"another {other[0]}"
             raise AlkdError(f"{self.target.name}: begun with {what}; use that one, or remove it")
@@ -277,12 +284,17 @@ class _Job:
         return "".join(lines).encode("utf-8", "replace"), unknown
 
     def _look_up(self, ids: list[str]) -> dict[str, int]:
-        """The number of every id, 0 for an unknown one."""
+        """The number of every id (or title), 0 for an unknown one."""
         if len(self.numbers) > _KEPT:
             self.numbers.clear()
         missing = list({one for one in ids if one not in self.numbers})
         if missing:
-            self.numbers.update(zip(missing, self.recommender.items.numbers(missing).tolist(), strict=True))
+            items = self.recommender.items
+            numbers = items.numbers(missing)
+            if self.titles and not numbers.all():
+                unknown = np.flatnonzero(numbers == 0)
+                numbers[unknown] = items.titled([missing[place] for place in unknown.tolist()])
+            self.numbers.update(zip(missing, numbers.tolist(), strict=True))
         return self.numbers
 
     def _name(self, numbers: list[int]) -> None:

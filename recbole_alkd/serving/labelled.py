@@ -10,6 +10,7 @@ from typing import Any
 from recbole_alkd.settings.error import AlkdError
 
 LABELLED = "labelled.jsonl"  # in a run folder
+HINTS = "hints.json"  # beside it: the rules of the LLM that stood in every prompt, a list of lines
 # key in a line -> what a reader calls it, in the order of the table
 COLUMNS = {
     "llm": "LLM",
@@ -41,6 +42,25 @@ def labelled_sessions(run: Path) -> Iterator[dict[str, Any]]:
                     f"{file}, line {number}: not a labelled session; the file is damaged"
                 ) from None
             yield record
+
+
+def hints(run: Path) -> list[str]:
+    """The rules that stood in the prompts of a run's labels; none where it had none, or is of an earlier
+    version.
+
+    Raises:
+        AlkdError: the file is damaged.
+    """
+    file = run / HINTS
+    try:
+        lines = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, RecursionError):
+        lines = None
+    if not isinstance(lines, list) or not all(isinstance(one, str) for one in lines):
+        raise AlkdError(f"{file}: no list of lines; the file is damaged")
+    return lines
 
 
 def labelled_session(run: Path, session: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from recbole.utils import set_color
 
 from recbole_alkd.data.titles import NoTitlesError, clean_title, titles_of
+from recbole_alkd.files import write_json
 from recbole_alkd.model.backbone import Backbone, view_and_model
 from recbole_alkd.model.counting import session_counts, training_sessions
 from recbole_alkd.model.scoring import METRICS, RANKS, gains
@@ -24,6 +25,7 @@ from recbole_alkd.model.session_fpmc import SessionFPMC
 from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import Items, write_items
+from recbole_alkd.serving.labelled import HINTS
 from recbole_alkd.serving.make_counts import counts_of, write_reasons
 from recbole_alkd.serving.make_labelled import write_labelled
 from recbole_alkd.serving.make_onnx import write_encoder
@@ -59,6 +61,7 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
         # the distilled student last: the model keeps the state that it is given last
         stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
         write_labelled(run.folder, run.train if run.part is None else run.part, run.labels, stages, run.names)
+        write_json(run.folder / HINTS, list(run.hints()))
     out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
     without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
     log.info(set_color("bundle", "blue") + f": {out}{without}")
@@ -182,9 +185,8 @@ def shown_titles(train: Any, ids: list[str]) -> list[str]:
         titles = titles_of(train.config, train.iid_field, ids)
     except NoTitlesError:
         return [""] * len(ids)
-    except (
-        AlkdError
-    ) as error:  # a run that needs no titles ends well beside a file of other titles, and so does this
+    except AlkdError as error:
+        # a run that needs no titles ends well beside a file of other titles, and so does this
         logging.getLogger().warning(f"the bundle has no titles: {error}")
         return [""] * len(ids)
     return ["" if titles[item] == clean_title(f"item {item}") else titles[item] for item in ids]
@@ -217,6 +219,10 @@ def _write_student(folder: Path, view: Backbone, titles: np.ndarray | None, widt
             "last_items": model.last_items,
             "decay": float(model.decay),
         }
+    if not view.has_vectors:
+        write_encoder(folder / ENCODER, view, None, width)
+        write_tensors(folder / STUDENT, {"items": np.array([int(model.n_items)])})
+        return {"kind": "scores"}
     with torch.no_grad():
         output = view.item_table().detach().cpu().float().numpy()
     output = output if titles is None else np.concatenate([output, titles], axis=1)

@@ -1,5 +1,5 @@
-"""Taking a session encoder out of torch: an ONNX graph from a session's items to its vector, proved on
-sessions of its own."""
+"""Taking a recommender out of torch: an ONNX graph from a session's items to its vector, or to the scores of
+all items where there are no vectors, proved on sessions of its own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from recbole_alkd.settings.error import AlkdError
 OPSET = 18
 _PROVED = 64  # random sessions on which the graph has to give the vectors of the model
 _CLOSE = 1e-4
+# what the author of a model without vectors can do
+_HOW = "; `scores` has to compute with torch alone and take sizes from `item_seq.shape`, not `len(item_seq)`"
 # Known without trying; what else cannot be exported is found by the proof.
 _NEVER = {
     "FEARec": "ONNX has no operator for its Fourier transform",
@@ -28,10 +30,10 @@ _NEVER = {
 
 def write_encoder(file: Path, view: Backbone, titles: np.ndarray | None, width: int) -> Path:
     """Write the graph ``items`` (B, width) int64, ``length`` (B,) int64 (if the model asks) -> ``session``
-    (B, d) float32.
+    (B, d) float32; of a backbone without vectors ``session`` is (B, n_items), the scores.
 
     Args:
-        view: a backbone with vectors. titles: (n_items, d) that late fusion serves beside it, or None.
+        view: a backbone. titles: (n_items, d) that late fusion serves beside it, or None.
         width: how long the sessions of training were at most.
 
     Raises:
@@ -67,11 +69,13 @@ def write_encoder(file: Path, view: Backbone, titles: np.ndarray | None, width: 
         wanted = (
             wrapped(torch.from_numpy(items).to(device), torch.from_numpy(length).to(device)).cpu().numpy()
         )
-    _prove(file, name, items, length, wanted)
+    _prove(file, name, items, length, wanted, "" if view.has_vectors else _HOW)
     return file
 
 
-def _prove(file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted: np.ndarray) -> None:
+def _prove(
+    file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted: np.ndarray, how: str
+) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -81,13 +85,13 @@ def _prove(file: Path, name: str, items: np.ndarray, length: np.ndarray, wanted:
         given = {"items": items, "length": length}
         computed = graph.run(["session"], {one.name: given[one.name] for one in graph.get_inputs()})[0]
     except Exception as error:
-        raise AlkdError(f"{name} cannot be exported to ONNX: {str(error).splitlines()[0][:200]}") from None
+        words = str(error).splitlines()[0][:200]
+        raise AlkdError(f"{name} cannot be exported to ONNX: {words}{how}") from None
     off = float(np.abs(computed - wanted).max()) if computed.shape == wanted.shape else np.inf
     if not off <= _CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise AlkdError(
             f"{name} cannot be exported to ONNX: its graph is off by {off:.2g} on other sessions than those "
-            "it "
-            "was made from, as it is where a model computes with numpy"
+            f"it was made from, as it is where a model computes with numpy{how}"
         )
 
 
@@ -106,6 +110,8 @@ def _wrapped(view: Backbone, titles: np.ndarray | None, width: int) -> Any:
             )
 
         def forward(self, items: Any, length: Any) -> Any:
+            if not view.has_vectors:
+                return view.scores(items, length)
             session = view.encode(items, length)
             if self.titles is None:
                 return session

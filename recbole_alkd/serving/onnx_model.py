@@ -43,7 +43,7 @@ def write_onnx(folder: Path, facts: Mapping[str, Any], n_items: int) -> Path:
     except ImportError:
         raise AlkdError("model.onnx needs the package onnx: pip install 'recbole-alkd[onnx]'") from None
     nodes = Nodes(folder)
-    add = {"table": _table, "embeddings": _embeddings, "encoder": _encoder}[facts["kind"]]
+    add = {"table": _table, "embeddings": _embeddings, "encoder": _encoder, "scores": _scorer}[facts["kind"]]
     session = _Session(nodes)
     items, scores = add(nodes, session, facts, n_items)
     nodes.output("top_items", items, "INT64", ["batch", "top"])
@@ -155,7 +155,15 @@ def _embeddings(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_ite
 
 
 def _encoder(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items: int) -> tuple[str, str]:
-    """The graph of ``encoder.onnx``, before it the cut to its width, behind it the inner product."""
+    return _inner_product(nodes, session, _encoded(nodes, session, facts))
+
+
+def _scorer(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items: int) -> tuple[str, str]:
+    return _best_of_all(nodes, session, _encoded(nodes, session, facts))
+
+
+def _encoded(nodes: Nodes, session: _Session, facts: Mapping[str, Any]) -> str:
+    """The graph of ``encoder.onnx``, before it the cut to its width."""
     import onnx
 
     add, number, width = nodes.add, nodes.number, facts["max_length"]
@@ -171,13 +179,18 @@ def _encoder(nodes: Nodes, session: _Session, facts: Mapping[str, Any], n_items:
         if f"encoder/{name}" in asked:
             nodes.rename(value, f"encoder/{name}")
     nodes.take(encoder.graph)
-    return _inner_product(nodes, session, "encoder/session")
+    return "encoder/session"
 
 
 def _inner_product(nodes: Nodes, session: _Session, vectors: str) -> tuple[str, str]:
     """The best items by the inner product of session vectors (B, d) and all items, (B, n_items)."""
+    return _best_of_all(nodes, session, nodes.add("Gemm", vectors, nodes.stored(STUDENT, "output"), transB=1))
+
+
+def _best_of_all(nodes: Nodes, session: _Session, scores: str) -> tuple[str, str]:
+    """The best items by the scores of all, (B, n_items); by popularity where nothing is known of a
+    session."""
     add, number = nodes.add, nodes.number
-    scores = add("Gemm", vectors, nodes.stored(STUDENT, "output"), transB=1)
     every = add("Cast", nodes.stored(LOOKUP, "counts"), to=1)
     prior = add("Mul", every, number(PRIOR, np.float32))
     scores = add("Where", add("Greater", session.length, number(0)), scores, prior)

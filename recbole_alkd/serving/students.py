@@ -1,5 +1,5 @@
-"""The students of a bundle, as functions from a session to scores: tables, embeddings, and encoders that ONNX
-Runtime runs.
+"""The students of a bundle, as functions from a session to scores: tables and embeddings; ``graphs.py`` has
+those that ONNX Runtime runs.
 
 Numbers are computed in float32 and in the order in which the trainer's evaluation adds them, so that ranks
 are the same.
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from recbole_alkd.serving.manifest import ENCODER, MANIFEST, REASONS, STUDENT
+from recbole_alkd.serving.manifest import MANIFEST, REASONS, STUDENT
 from recbole_alkd.serving.many import best_of_rows, distinct
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.tensors import TensorFile
@@ -273,59 +273,6 @@ class Embeddings(Student):
         return weight / weight.sum()
 
 
-class Encoder(Student):
-    """A backbone whose session vectors ONNX Runtime computes: a fixed width, padded with 0 on the right, and
-    an inner product."""
-
-    def __init__(
-        self, folder: Path, counts: np.ndarray, popular: np.ndarray, width: int, threads: int
-    ) -> None:
-        super().__init__(counts, popular)
-        self.output, self.width = TensorFile(folder / STUDENT)["output"], width
-        try:
-            import onnxruntime
-        except ImportError:
-            raise AlkdError(f"{folder}: its backbone runs in ONNX Runtime: pip install onnxruntime") from None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.log_severity_level = 4
-        try:
-            graph = onnxruntime.InferenceSession(
-                str(folder / ENCODER), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # of many types, none of which is public
-            raise AlkdError(
-                f"{folder / ENCODER}: ONNX Runtime cannot read it ({str(error).splitlines()[0]})"
-            ) from None
-        self._run, self._inputs = graph.run, {one.name for one in graph.get_inputs()}
-        if self.output.ndim != 2 or len(self.output) != self.n_items:
-            raise AlkdError(
-                f"{folder / STUDENT}: its vectors are not of {self.n_items} items; the bundle is damaged"
-            )
-
-    def scores(self, session: np.ndarray) -> np.ndarray:
-        return self.output @ self._vectors([session])[0]
-
-    def parts(self, session: np.ndarray, item: int) -> list[Part]:
-        """What the score loses without each item of the session, and what is left of it, which no single one
-        gives."""
-        without = [np.delete(session, place) for place in range(len(session))]
-        vectors = self._vectors([session, *(one for one in without if len(one))])
-        scores = (vectors.astype(np.float64) @ self.output[item].astype(np.float64)).tolist()
-        if len(session) == 1:
-            return [Part(0, "learned", scores[0])]
-        parts = [Part(place, "learned", scores[0] - less) for place, less in enumerate(scores[1:])]
-        return [*parts, Part(None, "together", scores[0] - sum(part.weight for part in parts))]
-
-    def _vectors(self, sessions: list[np.ndarray]) -> np.ndarray:
-        padded = np.zeros((len(sessions), self.width), dtype=np.int64)
-        for row, session in zip(padded, sessions, strict=True):
-            row[: len(session)] = session
-        lengths = np.array([len(session) for session in sessions], dtype=np.int64)
-        given = {"items": padded, "length": lengths}
-        return self._run(["session"], {name: given[name] for name in self._inputs})[0]
-
-
 def best(items: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` items with the largest scores, best first; of equal scores the item that stands first. -inf
     never comes."""
@@ -377,6 +324,9 @@ def read_student(
                 f"{place}: item_decay {decay!r}, title_size {title_size!r}; the bundle is damaged"
             )
         return Embeddings(folder, counts, popular, float(decay), title_size)
-    if kind == "encoder":
-        return Encoder(folder, counts, popular, facts["max_length"], threads)
-    raise AlkdError(f"{place}: a student of kind {kind!r}; allowed: table | embeddings | encoder")
+    if kind in ("encoder", "scores"):
+        from recbole_alkd.serving.graphs import Encoder, Scorer
+
+        graph = Encoder if kind == "encoder" else Scorer
+        return graph(folder, counts, popular, facts["max_length"], threads)
+    raise AlkdError(f"{place}: a student of kind {kind!r}; allowed: table | embeddings | encoder | scores")

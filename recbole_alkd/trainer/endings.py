@@ -3,7 +3,7 @@ make a run fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import Logger
 from pathlib import Path
@@ -21,6 +21,7 @@ class FinishedRun:
         stages: stage -> its model and the state that was evaluated. labels: row -> its usable label.
         part, names: the data set of these rows (the training part, or items), and what each row is called;
             None: the training part, by its sessions.
+        hints: the rules in the prompts of the labels, made when they are asked for.
     """
 
     model: Any
@@ -32,6 +33,7 @@ class FinishedRun:
     labels: Mapping[int, Any] = field(default_factory=dict)
     part: Any = None
     names: Any = None
+    hints: Callable[[], Sequence[str]] = tuple
 
 
 Ending = Callable[[FinishedRun, Logger], None]

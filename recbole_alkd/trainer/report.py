@@ -192,6 +192,7 @@ class Report:
             run.labels.rounds.labels,
             run.labels.rounds.rows.part,
             run.labels.rounds.rows.sessions,
+            run.labels.rounds.hints,
         )
         finish(FinishedRun(*ended), logger)
         file = run.folder.write_json(RESULT, report)

@@ -1,4 +1,5 @@
-"""RecBole and torch are loaded by what needs them: a bundle is served without, and RecBole knows our models whoever comes first."""
+"""RecBole and torch are loaded by what needs them: a bundle is served without, and RecBole knows our models
+whoever comes first."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from served import serve
 
 from recbole_alkd.late import ALONE
 
-HEAVY = "print('heavy:', *sorted({'torch', 'recbole', 'pandas', 'scipy', 'yaml', 'transformers'} & set(sys.modules)))"
+HEAVY = """
+names = {"torch", "recbole", "pandas", "scipy", "yaml", "transformers"}
+print("heavy:", *sorted(names & set(sys.modules)))
+"""
 KNOWN = """
 from recbole.config import Config
 from recbole.utils import get_model, get_trainer
@@ -23,10 +27,11 @@ print("known")
 """
 SAME = """
 import sys, recbole, recbole_alkd.late
-assert not any(isinstance(one, recbole_alkd.late._First) for one in sys.meta_path), "nothing looks at imports any more"
+late = recbole_alkd.late
+assert not any(isinstance(one, late._First) for one in sys.meta_path), "nothing looks at imports any more"
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] in ("recbole", "recbole_alkd") and module.__name__ == name:
-        assert module.__spec__.name == name and not isinstance(module.__spec__.loader, recbole_alkd.late._AfterAll), name
+        assert module.__spec__.name == name and not isinstance(module.__spec__.loader, late._AfterAll), name
 """
 
 
@@ -50,7 +55,8 @@ def test_a_bundle_is_used_without_loading_recbole_and_torch(tmp_path, first):
     code = "import recbole_alkd.serving as serving\n"
     code += f"serving.Recommender.load({bundle!r}).recommend(['i3'])\n"
     if first:
-        code = f"from recbole_alkd.cli import main\ntry: main({words[first]!r})\nexcept SystemExit as end: assert not end.code\n"
+        code = f"from recbole_alkd.cli import main\ntry: main({words[first]!r})\n"
+        code += "except SystemExit as end: assert not end.code\n"
     assert fresh(code + HEAVY, tmp_path).splitlines()[-1] == "heavy:"
 
 
@@ -84,7 +90,8 @@ def test_what_is_imported_alone_imports_nothing_that_needs_the_rest():
     """Else a module could be asked for while it is still being loaded."""
     package = ROOT / "recbole_alkd"
     for name in ALONE:
-        files = [package / f"{name}.py"] if (package / f"{name}.py").exists() else sorted((package / name).rglob("*.py"))
+        file = package / f"{name}.py"
+        files = [file] if file.exists() else sorted((package / name).rglob("*.py"))
         for file in files:
             if name == "serving" and file.name.startswith("make"):
                 continue
@@ -92,7 +99,7 @@ def test_what_is_imported_alone_imports_nothing_that_needs_the_rest():
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else names
                 for one in names:
-                    room = (one.split(".") + [""])[1]
+                    room = [*one.split("."), ""][1]
                     assert not one.startswith("recbole_alkd.") or room in ALONE, f"{file} imports {one}"
                     assert not one.startswith("recbole_alkd.serving.make"), f"{file} imports {one}"
                     assert one.split(".")[0] not in ("recbole", "torch"), f"{file} imports {one}"
