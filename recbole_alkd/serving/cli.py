@@ -17,7 +17,7 @@ from recbole_alkd.files import json_text
 from recbole_alkd.serving.labelled import COLUMNS, hints, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.named_item import read_item
-from recbole_alkd.serving.recommender import Recommender
+from recbole_alkd.serving.recommender import Recommender, find_teacher
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
 
@@ -115,7 +115,7 @@ def add_serving_commands(commands: Any) -> None:
         "--teacher",
         type=Path,
         metavar="FOLDER",
-        help="a teacher recommender's bundle, shown beside the student",
+        help="a teacher recommender's bundle, shown beside the student (default: that of the run)",
     )
     serve.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s; 0.0.0.0 for all)"
@@ -188,6 +188,8 @@ def _add(
 def _add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle",
+        "--run",
+        dest="bundle",
         required=True,
         type=Path,
         metavar="FOLDER",
@@ -328,7 +330,8 @@ def _serve(args: argparse.Namespace) -> int:
         if not value > 0:
             raise AlkdError(f"{name}: {value} is not allowed; allowed: a number above 0")
     limits = Limits(**given)
-    return serve(Job(args.bundle, args.teacher, args.host, args.port, args.workers, args.verify, limits))
+    teacher = args.teacher or find_teacher(args.bundle)
+    return serve(Job(args.bundle, teacher, args.host, args.port, args.workers, args.verify, limits))
 
 
 def _mcp(args: argparse.Namespace) -> None:

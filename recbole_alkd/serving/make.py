@@ -26,7 +26,7 @@ from recbole_alkd.model.session_knn import SessionKNN
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import Items, write_items
 from recbole_alkd.serving.labelled import HINTS
-from recbole_alkd.serving.make_counts import counts_of, write_reasons
+from recbole_alkd.serving.make_counts import TableCounts, counts_of, write_reasons
 from recbole_alkd.serving.make_labelled import write_labelled
 from recbole_alkd.serving.make_onnx import write_encoder
 from recbole_alkd.serving.manifest import (
@@ -39,7 +39,7 @@ from recbole_alkd.serving.manifest import (
     write_bundle_folder,
 )
 from recbole_alkd.serving.onnx_model import write_onnx
-from recbole_alkd.serving.recommender import BUNDLE
+from recbole_alkd.serving.recommender import BUNDLE, TEACHER_BUNDLE
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.tensors import write_tensors
 from recbole_alkd.trainer.endings import FinishedRun
@@ -53,8 +53,8 @@ _PLACES = {
 
 
 def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
-    """Write ``labelled.jsonl`` and, where ``save_bundle`` asks for it, ``bundle/`` into the folder of a
-    finished run."""
+    """Where ``save_bundle`` asks for it, write ``labelled.jsonl``, ``bundle/`` and ``teacher-bundle/``, the
+    teacher recommender that the page shows beside the student, into the folder of a finished run."""
     if not run.settings.report.save_bundle:
         return
     if run.labels:
@@ -62,11 +62,25 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
         stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
         write_labelled(run.folder, run.train if run.part is None else run.part, run.labels, stages, run.names)
         write_json(run.folder / HINTS, list(run.hints()))
+    if "teacher" in run.stages:
+        _teacher_bundle(run, log)
     out = make_bundle(run.model, run.train, run.folder / BUNDLE, run.report, _ranks(run.folder), replace=True)
     without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
     log.info(set_color("bundle", "blue") + f": {out}{without}")
     lines = "\n".join(f"    {line}" for line in commands(run.folder, out))
     log.info(set_color("use it", "blue") + f"\n\n{lines}\n")
+
+
+def _teacher_bundle(run: FinishedRun, log: logging.Logger) -> None:
+    """Write ``teacher-bundle/``; a teacher recommender that cannot be taken out of torch is not shown, and
+    that is all."""
+    model, state = run.stages["teacher"]
+    model.load_state_dict(state, strict=False)
+    model.eval()
+    try:
+        make_bundle(model, run.train, run.folder / TEACHER_BUNDLE, replace=True)
+    except AlkdError as error:
+        log.info(set_color("bundle", "blue") + f": without the teacher recommender: {error}")
 
 
 def commands(folder: Path, bundle: Path) -> list[str]:
@@ -104,7 +118,8 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     """
     run, out = Path(run_folder), Path(out)
     if run.is_file():
-        return make_bundle(*_loaded(run), out)
+        model, train, valid = _loaded(run)
+        return make_bundle(model, train, out, valid=valid)
     if not run.is_dir():
         raise AlkdError(f"{run}: no such folder; allowed: the folder of a finished run")
     if (run / BUNDLE / MANIFEST).exists():
@@ -116,19 +131,20 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
             f"{run}: no bundle and no {checkpoint.name} in it; run it again with saved=True or "
             "save_bundle: True"
         )
-    return make_bundle(*_loaded(checkpoint), out, report, _ranks(run))
+    model, train, _ = _loaded(checkpoint)
+    return make_bundle(model, train, out, report, _ranks(run))
 
 
-def _loaded(checkpoint: Path) -> tuple[Any, Any]:
-    """The model of a checkpoint of RecBole's, and the training part that it was trained on."""
+def _loaded(checkpoint: Path) -> tuple[Any, Any, Any]:
+    """The model of a checkpoint of RecBole's, and the training and validation parts that it came from."""
     from recbole.quick_start import load_data_and_model
 
     before, sys.argv = sys.argv, sys.argv[:1]  # RecBole reads it whenever it makes a Config
     try:
-        _, model, _, train, _, _ = load_data_and_model(str(checkpoint))
+        _, model, _, train, valid, _ = load_data_and_model(str(checkpoint))
     finally:
         sys.argv = before
-    return model, train._dataset
+    return model, train._dataset, valid._dataset if valid else None
 
 
 def make_bundle(
@@ -138,6 +154,7 @@ def make_bundle(
     report: Mapping[str, Any] | None = None,
     ranks: np.ndarray | None = None,
     replace: bool = False,
+    valid: Any = None,
 ) -> Path:
     """Write the bundle of a trained model.
 
@@ -147,6 +164,7 @@ def make_bundle(
         out: the folder. report: what ``result.json`` holds, where there is a report. ranks: (sessions,) of
             the test targets.
         replace: whether a bundle that is there is replaced.
+        valid: the part that a table was chosen on which was trained alone: it is counted again, for updates.
 
     Raises:
         AlkdError: ``out`` is there, or the backbone cannot be taken out of torch, which names it.
@@ -166,10 +184,12 @@ def make_bundle(
         facts.update(_write_student(folder, view, titles, width))
         if isinstance(view.model, SessionKNN):
             fitted = dict((report or {}).get("stages", {}).get("distilled", {}).get("fitted") or {})
-            kept = counts_of(view.model, train, flat, offsets, fitted)
-            if kept is not None:
+            kept = counts_of(view.model, train, flat, offsets, fitted, valid)
+            if isinstance(kept, TableCounts):
                 kept.write(folder)
                 write_reasons(folder, kept)
+            else:
+                facts["no_counts"] = kept
         write_items(folder, ids, shown_titles(train, ids), counts)
         if find_spec("onnx"):
             write_onnx(folder, facts, train.item_num)

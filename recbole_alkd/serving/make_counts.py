@@ -4,7 +4,9 @@ the second says how it was weighed."""
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +18,7 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.data.count_sessions import count_sessions
 from recbole_alkd.data.partial_counts import CountSettings, PartialCounts
+from recbole_alkd.learner.counting import count_model
 from recbole_alkd.model.counting import LONGEST_GAP, weighed_gaps
 from recbole_alkd.model.grid_tables import Counting
 from recbole_alkd.model.neighbours import rows_of
@@ -123,14 +126,13 @@ class TableCounts:
         np.savez(folder / COUNTS, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def read(cls, folder: Path) -> TableCounts:
-        """What ``write`` wrote; AlkdError where there is nothing, or something else."""
+    def read(cls, folder: Path, reason: str = "export its run again") -> TableCounts:
+        """What ``write`` wrote; AlkdError where there is nothing, with the reason that the bundle gives, or
+        something else."""
         file = folder / COUNTS
         if not file.is_file():
-            raise AlkdError(
-                f"{folder}: no {COUNTS} in it, so that nothing can be added to its table; "
-                "export its run again"
-            )
+            words = f"no {COUNTS} in it, so that nothing can be added to its table: {reason}"
+            raise AlkdError(f"{folder}: {words}")
         try:
             with np.load(file, allow_pickle=False) as arrays:
                 if "forward_data" in arrays:
@@ -165,17 +167,32 @@ class TableCounts:
 
 
 def counts_of(
-    model: SessionKNN, train: Any, flat: np.ndarray, offsets: np.ndarray, fitted: dict[str, Any]
-) -> TableCounts | None:
-    """The counts of a fitted table; None where the table cannot be made of them again.
+    model: SessionKNN,
+    train: Any,
+    flat: np.ndarray,
+    offsets: np.ndarray,
+    fitted: dict[str, Any],
+    valid: Any = None,
+) -> TableCounts | str:
+    """The counts of a fitted table, or why there are none.
 
     Args:
         model: the table. train: the part that it was fitted on. flat, offsets: its sessions.
         fitted: what the report says was chosen, for a table that was loaded; {} where nothing does.
+        valid: the part that a table was chosen on which was trained alone; it is counted again.
     """
     made = model.made or _made(fitted)
-    if made is None or made.refined:
-        return None
+    if made is None and valid is not None:
+        again = copy.deepcopy(model)
+        count_model(again, train, valid, logging.getLogger())
+        made = again.made
+    if fitted.get("refined_epoch") or (made is not None and made.refined):
+        return "its weights were refined by gradients (knn_refine_epochs), which counts do not give again"
+    if made is None:
+        return (
+            "it was loaded, and the lists or titles among its edges are not kept beside it; start the run "
+            "anew (another checkpoint_dir), and its bundle has them"
+        )
     config, text = train.config, model.text.flat() if model.text.item_text else {}
     cut = not config["benchmark_filename"]  # rows of benchmark files are sessions already
     fields = {
@@ -203,9 +220,10 @@ def counts_of(
         str(config["dataset"]),
     )
     table, weights = counts.table, model.weights.detach().cpu().numpy()
-    if len(table.data) != len(weights) or not np.array_equal(table.indices, model.indices.cpu().numpy()):
-        return None
-    return counts if (table.data.astype(np.float16) != weights).mean() <= _ROUNDED else None
+    same = len(table.data) == len(weights) and np.array_equal(table.indices, model.indices.cpu().numpy())
+    if not same or (table.data.astype(np.float16) != weights).mean() > _ROUNDED:
+        return "counting its sessions again gives another table: the data set or a setting is another one now"
+    return counts
 
 
 def write_reasons(folder: Path, counts: TableCounts) -> None:

@@ -7,6 +7,7 @@ It stays in the run folder, since it holds sessions of users; a bundle has none.
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def write_labelled(
         ranked = []
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             batch = train.inter_feat[torch.from_numpy(rows[start : start + _ROWS_AT_ONCE])]
-            batch = batch.to(next(model.parameters()).device)
+            batch = batch.to(next(itertools.chain(model.parameters(), model.buffers())).device)
             with torch.no_grad():
                 scores = model.full_sort_predict(batch).view(len(batch), -1)
             scores[:, 0] = -torch.inf  # the padding

@@ -68,7 +68,7 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
             "only a table takes new sessions without "
             "training"
         )
-    counts = TableCounts.read(place)
+    counts = TableCounts.read(place, str(manifest["student"].get("no_counts", "export its run again")))
     known = recommender.items.ids(np.arange(1, student.n_items))
     number = {item: k for k, item in enumerate(known, 1)}
     keys, sessions = read_keyed_sessions(source, counts.fields)

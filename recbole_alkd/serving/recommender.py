@@ -15,7 +15,7 @@ from recbole_alkd.serving.manifest import MANIFEST, read_manifest
 from recbole_alkd.serving.students import Student, read_student
 from recbole_alkd.settings.error import AlkdError
 
-BUNDLE = "bundle"  # the folder in a run folder
+BUNDLE, TEACHER_BUNDLE = "bundle", "teacher-bundle"  # folders in a run folder
 _NOBODY = np.zeros(0, dtype=np.int64)
 
 
@@ -239,6 +239,15 @@ def find_bundle(path: str | Path) -> Path:
         raise AlkdError(f"{folder}: no such folder; allowed: a bundle or a finished run's folder")
     inner = folder / BUNDLE
     return inner if not (folder / MANIFEST).exists() and (inner / MANIFEST).exists() else folder
+
+
+def find_teacher(path: str | Path) -> Path | None:
+    """The bundle of the teacher recommender in a run's folder, given that or the bundle in it; None without
+    one."""
+    folder = Path(path)
+    run = folder.parent if folder.name == BUNDLE and (folder / MANIFEST).exists() else folder
+    teacher = run / TEACHER_BUNDLE
+    return teacher if (teacher / MANIFEST).exists() else None
 
 
 def _is_list(value: Any) -> bool:

@@ -21,12 +21,14 @@ SETTINGS = {"AttMix": {"student_config": {"heads": 1, "last_k": 3}}}
 
 
 class Served(NamedTuple):
-    """A model, the bundle that was made of it, the loader of test sessions, and item tokens by number."""
+    """A model, the bundle that was made of it, the loader of test sessions, item tokens by number, and the
+    training part."""
 
     model: Any
     bundle: Path
     test: Any
     tokens: np.ndarray
+    train: Any
 
     def evaluated(self) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
         """Sessions of the test part, their targets, and the trainer's scores (sessions, n_items)."""
@@ -69,7 +71,7 @@ def serve(
     if fusion:
         model.titles.set(rng.normal(size=(model.n_items, 4)).astype(np.float32))
     bundle = make_bundle(model, train._dataset, folder / f"bundle-{name}-{fusion}-{edges}-{len(settings)}")
-    return Served(model, bundle, test, train._dataset.field2id_token["item_id"])
+    return Served(model, bundle, test, train._dataset.field2id_token["item_id"], train._dataset)
 
 
 def edge_maker(rng: np.random.Generator) -> Any:

@@ -54,6 +54,25 @@ def table_bundle(
     return write_bundle_folder(out, content | {"comparison": comparison}, fill, replace)
 
 
+def named_table(out: Path, ids: list[str], titles: list[str] | None = None) -> Path:
+    """A random table of items with these ids."""
+    rng, count = np.random.default_rng(0), len(ids)
+
+    def fill(folder: Path) -> None:
+        rows = [np.sort(rng.choice(np.arange(1, count + 1), 3, replace=False)) for _ in ids]
+        table = {
+            "indptr": np.concatenate([[0, 0], np.arange(1, count + 1) * 3]).astype(np.int32),
+            "indices": np.concatenate(rows).astype(np.int32),
+            "weights": rng.random(3 * count).astype(np.float16),
+            "recency": np.ones(3, dtype=np.float32),
+        }
+        write_tensors(folder / STUDENT, table)
+        write_items(folder, ids, titles or ids, np.arange(count + 1))
+
+    student = {"kind": "table", "backbone": "SessionKNN", "items": count, "max_length": 9, "last_items": 3}
+    return write_bundle_folder(out, {"student": student, "dataset": {"name": "names"}}, fill)
+
+
 class Server:
     """A running ``recbole-alkd serve``; ``lines`` are what it has printed until it was ready."""
 

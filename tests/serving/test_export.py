@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import tempfile
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from served import serve
+from service_process import named_table, until
 
 from recbole_alkd import AlkdError
 from recbole_alkd.cli import main
@@ -180,6 +184,59 @@ def test_a_redis_file_holds_the_table(tmp_path):
             scores[name] = scores.get(name, 0) + weight * facts["recency"][age]
     for item, title, score in recommender.recommend(session, 5, exclude_history=False):
         assert scores[item] == pytest.approx(score, rel=1e-5) and title
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+def test_a_redis_server_takes_the_file(tmp_path):
+    """``redis-cli --pipe`` sends it, and items are read back from the server, whatever their ids hold."""
+    ids = ["plain", "two words", 'quo"te', "line\nfeed", "ünï \U0001f600", "$5\r\n", "{tag}*"]
+    bundle = named_table(tmp_path / "bundle", ids)
+    recommender = Recommender.load(bundle)
+    file = FORMATS["redis"](recommender, tmp_path / "table.resp")
+    place = tempfile.mkdtemp()  # a short path: the socket's may have 108 characters
+    words = ["redis-server", "--port", "0", "--unixsocket", f"{place}/r", "--save", "", "--dir", place]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: ask_redis(place, "PING") == b"PONG\n")
+        with open(file, "rb") as stream:
+            pipe = ["redis-cli", "-s", f"{place}/r", "--pipe"]
+            said = subprocess.run(pipe, stdin=stream, capture_output=True, text=True, timeout=60)
+        assert said.returncode == 0 and f"errors: 0, replies: {1 + 2 * len(ids)}" in said.stdout, said
+        table = recommender.student
+        for number, item in enumerate(ids, 1):
+            row = slice(int(table.starts[number]), int(table.starts[number + 1]))
+            packed = ask_redis(place, "GET", f"alkd:n:{item}")[:-1]
+            count = len(packed) // 6
+            assert np.frombuffer(packed[: 4 * count], "<i4").tolist() == table.neighbours[row].tolist()
+            assert np.frombuffer(packed[4 * count :], "<f2").tolist() == table.weights[row].tolist()
+            assert ask_redis(place, "GET", f"alkd:i:{number}")[:-1] == item.encode()
+        assert json.loads(ask_redis(place, "GET", "alkd:table"))["items"] == len(ids)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        shutil.rmtree(place)
+
+
+def ask_redis(place, *words):
+    return subprocess.run(["redis-cli", "-s", f"{place}/r", *words], capture_output=True, timeout=30).stdout
+
+
+def test_the_configuration_for_triton_names_what_the_graph_has(tmp_path):
+    """Every name, type and number of dimensions is that of the graph beside it."""
+    recommender = Recommender.load(serve(tmp_path, "SessionKNN").bundle)
+    folder = next(FORMATS["triton"](recommender, tmp_path / "models").iterdir())
+    text = (folder / "config.pbtxt").read_text()
+    assert f'name: "{folder.name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: 0\n' in text
+    told = {}
+    for name, kind, dims in re.findall(r'name: "(\w+)" data_type: TYPE_(\w+) dims: \[ ([-\d, ]+) \]', text):
+        told[name] = kind, [int(one) for one in dims.split(",")]
+    graph = session_of(folder / "1" / "model.onnx")
+    names = {"tensor(int64)": "INT64", "tensor(bool)": "BOOL", "tensor(float)": "FP32"}
+    found = {
+        one.name: (names[one.type], [size if isinstance(size, int) else -1 for size in one.shape])
+        for one in (*graph.get_inputs(), *graph.get_outputs())
+    }
+    assert told == found
 
 
 def test_a_format_that_does_not_fit_is_refused_by_name(tmp_path):

@@ -17,6 +17,7 @@ from test_serving_alone import ALONE
 
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving.file_job import recommend_file
+from recbole_alkd.serving.items import Items, write_items
 from recbole_alkd.serving.many import _sorted, best_of_rows, distinct
 from recbole_alkd.serving.students import best
 from recbole_alkd.settings.error import AlkdError
@@ -151,6 +152,7 @@ def test_another_job_is_not_resumed(bundle, tmp_path):
         recommend_file(here, file, out, tell=stop)
     for change, words in (
         (lambda: recommend_file(here, file, out, 11), "begun with another k"),
+        (lambda: recommend_file(here, file, out, titles=True), "begun with another titles"),
         (
             lambda: recommend_file(here, file, out, exclude_history=False),
             "begun with another exclude_history",
@@ -271,3 +273,30 @@ def test_ctrl_c_is_resumed(bundle, tmp_path):
     done = alone(command, tmp_path)
     assert done.returncode == 0 and "of them by an earlier start" in done.stdout
     assert len(read(tmp_path / "out")) == 30_000
+
+
+def test_titles_in_place_of_ids(bundle, tmp_path):
+    """Whole, in any case; an id is an id first, and of items with one title the most popular is taken."""
+    here = Recommender.load(bundle)
+    assert here.items.title(3) == "The 3. film" and "<b>" in here.items.title(7)
+    rows = [["the 3.  FILM", "4"], [here.items.title(7)], ["The 3. fil", "5"], ["", " ", "\n"], ["3", "4"]]
+    file = write(tmp_path / "in", rows)
+    done = recommend_file(here, file, tmp_path / "out", 5, titles=True)
+    lines = read(tmp_path / "out")
+    for line, ids in zip(lines, (["3", "4"], ["7"], ["5"], [], ["3", "4"]), strict=True):
+        same(line, here.recommend(ids, 5))
+    assert done.unknown == 4
+    plain = recommend_file(here, file, tmp_path / "plain", 5)
+    assert plain.unknown == 6 and read(tmp_path / "plain")[0]["items"] != lines[0]["items"]
+    command = ["recommend", "--bundle", str(bundle), "--file", "in", "--out", "said", "-k", "5", "--titles"]
+    assert alone(command, tmp_path).returncode == 0
+    assert (tmp_path / "said").read_bytes() == (tmp_path / "out").read_bytes()
+    said = alone(["recommend", "--bundle", str(bundle), "--history", "3", "--titles"], tmp_path)
+    assert said.returncode == 2 and "--titles: it goes with --file" in said.stderr
+
+
+def test_of_items_with_one_title_the_most_popular_is_named(tmp_path):
+    titles = ["Emma", "emma ", "", "Ëmma", "Other"]
+    write_items(tmp_path, ["a", "b", "c", "d", "e"], titles, np.array([0, 1, 5, 9, 7, 5]))
+    items = Items.read(tmp_path)
+    assert items.titled(["EMMA", "Other", "", "Emm", "a"]).tolist() == [4, 5, 0, 0, 0]

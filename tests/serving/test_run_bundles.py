@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shlex
@@ -12,12 +13,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from served import titles_file
+from served import serve, titles_file
 from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, run_recbole_alkd
 from recbole_alkd.cli import main
 from recbole_alkd.serving import Recommender, make, write_bundle
+from recbole_alkd.serving.make import make_bundle
 
 BASE = {
     "data_path": "data", "benchmark_filename": ["train", "valid", "test"], "USER_ID_FIELD": "session_id",
@@ -194,6 +196,58 @@ def test_a_backbone_that_was_trained_alone_is_exported_from_its_checkpoint(
     assert code == 0, err
     served = Recommender.load(tmp_path / "out")
     assert served.manifest["student"]["backbone"] == model and len(served.recommend(["i3", "i4"], 5)) == 5
+    assert (tmp_path / "out" / "counts.npz").exists() == (model == "SessionKNN")
+    if model == "SessionKNN":  # it is counted again, so that it takes new sessions
+        words = ["update", "--bundle", "out", "--inter", "data/tiny/tiny.test.inter", "--out", "new"]
+        code, out, err = command(words, capsys)
+        assert (code, err) == (0, "") and "with 12 more sessions and 0 new items" in out
+
+
+def test_a_table_without_counts_says_why_and_how_to_get_them(tmp_path, capsys):
+    served = serve(tmp_path, "SessionKNN", edges=True)
+    table, train = served.model.recommender, served.train
+    table.made = dataclasses.replace(table.made, refined=True)
+    make_bundle(served.model, train, tmp_path / "refined")
+    table.made = None  # as a checkpoint brings it
+    make_bundle(served.model, train, tmp_path / "loaded")
+    for name, words in (
+        ("refined", "its weights were refined by gradients (knn_refine_epochs)"),
+        ("loaded", "it was loaded, and the lists or titles among its edges are not kept beside it"),
+    ):
+        assert not (tmp_path / name / "counts.npz").exists()
+        told = Recommender.load(tmp_path / name).manifest["student"]["no_counts"]
+        assert told.startswith(words)
+        inter = str(tmp_path / "data" / "tiny" / "tiny.test.inter")
+        words = ["update", "--bundle", str(tmp_path / name), "--inter", inter, "--out", str(tmp_path / "new")]
+        code, _, err = command(words, capsys)
+        assert code == 2 and err.endswith(f"nothing can be added to its table: {told}\n")
+
+
+def test_the_teacher_recommender_is_served_from_the_folder_of_a_run(finished, tmp_path, monkeypatch):
+    from recbole_alkd.serving import cli
+    from recbole_alkd.serving.service.app import Served
+    from recbole_alkd.serving.service.workers import Job
+
+    folder, _ = finished
+    teacher = Recommender.load(folder / "teacher-bundle", verify=True)
+    lines = [json.loads(line) for line in (folder / "labelled.jsonl").read_text().splitlines()]
+    for line in lines:  # the lists of the run, from the bundle
+        mine = [one.item for one in teacher.recommend(line["history"], 10, exclude_history=False)]
+        assert mine == line["teacher"]
+    jobs: list[Job] = []
+    monkeypatch.setattr("recbole_alkd.serving.service.workers.serve", lambda job: jobs.append(job) or 0)
+    alone, other = tmp_path / "bundle", tmp_path / "other"
+    shutil.copytree(folder / "bundle", alone)
+    for words in (
+        ["--run", folder], ["--bundle", folder / "bundle"], ["--bundle", alone],
+        ["--bundle", folder, "--teacher", other],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main(["serve", *map(str, words)])
+    where = folder / "teacher-bundle"
+    assert [job.teacher for job in jobs] == [where, where, None, other]
+    assert Served.load(jobs[0].bundle, jobs[0].teacher).recommenders == ("student", "popularity", "teacher")
+    assert cli.find_teacher(tmp_path / "nowhere") is None
 
 
 def test_titles_of_other_items_leave_the_bundle_without_titles(tmp_path, monkeypatch, caplog):
@@ -288,6 +342,18 @@ def test_a_run_keeps_what_the_llm_and_its_recommenders_list_for_labelled_session
     assert all(served.items.title(served.items.number(item))[:20] in out for item in lines[0]["llm"])
     code, out, _ = command([*words, "--json"], capsys)
     assert json.loads(out) == lines[0]
+    assert "hints" not in out and json.loads((folder / "hints.json").read_text()) == []
+    try:  # the rules of an LLM that gave some
+        (folder / "hints.json").write_text(json.dumps(["They like \x1b[2Jfilms.", "<b>Old</b> first"]))
+        assert command([*words, "--json"], capsys)[1].count("They like") == 1
+        assert command(words, capsys)[1].splitlines()[-3:] == [
+            "hints in the prompt:", "1. They like  [2Jfilms.", "2. <b>Old</b> first",
+        ]  # fmt: skip
+        (folder / "hints.json").write_text("{}")
+        code, _, err = command(words, capsys)
+        assert code == 2 and "hints.json: no list of lines; the file is damaged" in err
+    finally:
+        (folder / "hints.json").write_text("[]")
     code, _, err = command(["explain", "--bundle", str(folder), "--session", "nobody"], capsys)
     assert code == 2 and "'nobody' is not one of the 12 labelled sessions; such as: " in err
     code, _, err = command(["explain", "--bundle", str(folder / "bundle"), "--session", "s1"], capsys)
