@@ -52,11 +52,12 @@ _PLACES = {
 }  # fmt: skip
 
 
-def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
+def bundle_of_run(run: FinishedRun, log: logging.Logger) -> str | None:
     """Where ``save_bundle`` asks for it, write ``labelled.jsonl``, ``bundle/`` and ``teacher-bundle/``, the
-    teacher recommender that the page shows beside the student, into the folder of a finished run."""
+    teacher recommender that the page shows beside the student, into the folder of a finished run; gives the
+    commands that use it."""
     if not run.settings.report.save_bundle:
-        return
+        return None
     if run.labels:
         # the distilled student last: the model keeps the state that it is given last
         stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
@@ -68,7 +69,7 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> None:
     without = "" if (out / ONNX).exists() else f", without {ONNX}, for which the package onnx is missing"
     log.info(set_color("bundle", "blue") + f": {out}{without}")
     lines = "\n".join(f"    {line}" for line in commands(run.folder, out))
-    log.info(set_color("use it", "blue") + f"\n\n{lines}\n")
+    return set_color("use it", "blue") + f"\n\n{lines}\n"
 
 
 def _teacher_bundle(run: FinishedRun, log: logging.Logger) -> None:

@@ -36,7 +36,7 @@ class FinishedRun:
     hints: Callable[[], Sequence[str]] = tuple
 
 
-Ending = Callable[[FinishedRun, Logger], None]
+Ending = Callable[[FinishedRun, Logger], str | None]  # gives what stands at the very end of the log
 _endings: dict[str, Ending] = {}
 
 
@@ -45,11 +45,15 @@ def at_end(name: str, ending: Ending) -> None:
     _endings[name] = ending
 
 
-def finish(run: FinishedRun, logger: Logger) -> None:
-    """Call what was registered. What goes wrong there is a warning: the run has its result."""
+def finish(run: FinishedRun, logger: Logger) -> list[str]:
+    """Call what was registered; gives the last words of the log. What goes wrong there is a warning: the run
+    has its result."""
+    last = []
     for name, ending in _endings.items():
         try:
-            ending(run, logger)
+            if words := ending(run, logger):
+                last.append(words)
         except Exception as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             logger.warning(f"{name}: {words}")
+    return last

@@ -194,7 +194,9 @@ class Report:
             run.labels.rounds.rows.sessions,
             run.labels.rounds.hints,
         )
-        finish(FinishedRun(*ended), logger)
+        last = finish(FinishedRun(*ended), logger)
         file = run.folder.write_json(RESULT, report)
         run.folder.close()
         logger.info(set_color("result file", "blue") + f": {file}")
+        for words in last:
+            logger.info(words)

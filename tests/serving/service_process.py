@@ -103,14 +103,18 @@ class Server:
         return [int(one) for one in children]
 
 
+def serving(bundle: Path, *words: str) -> contextlib.AbstractContextManager[Server]:
+    return run_server(["serve", "--bundle", str(bundle), "--port", "0", *words], bundle.parent)
+
+
 @contextlib.contextmanager
-def serving(bundle: Path, *words: str) -> Iterator[Server]:
-    command = ["serve", "--bundle", str(bundle), "--port", "0", *words]
+def run_server(command: list[str], cwd: Path, start: list[str] | None = None) -> Iterator[Server]:
+    """A ``serve`` command in a process of its own. start: how it is started; as in the slim image without."""
     code = ALONE + f"from recbole_alkd.cli import main; main({command!r})"
-    where = environment(PYTHONPATH=str(ROOT))
+    where = environment(PYTHONPATH="" if start else str(ROOT))
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=bundle.parent,
+        [*start, *command] if start else [sys.executable, "-c", code],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

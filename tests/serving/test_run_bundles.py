@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shlex
 import shutil
 import sys
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from served import serve, titles_file
+from service_process import alone, run_server
 from tiny import write_benchmark
 
 from recbole_alkd import AlkdError, run_recbole_alkd
@@ -74,8 +76,8 @@ def test_the_last_lines_of_a_run_are_commands_that_work(finished, monkeypatch, c
         model=None, train=None, folder=folder, report={}, settings=settings, labels={}, stages={}
     )
     with caplog.at_level(logging.INFO):
-        make.bundle_of_run(run, logging.getLogger("a run"))
-    lines = [shlex.split(line) for line in caplog.messages[-1].splitlines() if line.startswith("    ")]
+        last = make.bundle_of_run(run, logging.getLogger("a run"))
+    lines = [shlex.split(line) for line in last.splitlines() if line.startswith("    ")]
     assert [line[:2] for line in lines] == [
         ["recbole-alkd", name] for name in ("recommend", "explain", "serve")
     ]
@@ -83,6 +85,35 @@ def test_the_last_lines_of_a_run_are_commands_that_work(finished, monkeypatch, c
         code, out, err = command(line[1:], capsys)
         assert code == 0 and len(out.splitlines()) > 2, err
     assert Path(lines[2][lines[2].index("--bundle") + 1]).samefile(folder)
+
+
+def test_a_run_ends_with_the_table_the_bill_and_three_commands_that_work_as_they_stand(finished, tmp_path):
+    """From the log of a run, typed where it ran, as in the slim image."""
+    folder, _ = finished
+    home = folder.parents[1]
+    log = next((home / "log").rglob(f"{folder.name}.log")).read_text(encoding="utf-8")
+    lines = [line for line in re.sub(r"\x1b\[\d+(;\d+)*m", "", log).splitlines() if line.strip()]
+    order = [
+        next(k for k, line in enumerate(lines) if re.search(pattern, line))
+        for pattern in (
+            r"^ *test +parameters ", r"^student, distilled, against ", r"^labels: 12 asked",
+            r"INFO +bundle: ", r"INFO +result file: ", r"INFO +use it$",
+        )
+    ]  # fmt: skip
+    assert order == sorted(order) and order[-1] == len(lines) - 4
+    commands = [shlex.split(line) for line in lines[-3:]]
+    assert [words[:3] for words in commands] == [
+        ["recbole-alkd", name, "--bundle"] for name in ("recommend", "explain", "serve")
+    ]
+    assert {words[3] for words in commands} == {f"saved/{folder.name}"}
+    for words in (*commands[:2], ["", "export", "--run", commands[0][3], "--out", str(tmp_path / "mine")]):
+        done = alone(words[1:], home)
+        assert done.returncode == 0 and not done.stderr and done.stdout, done
+    with run_server([*commands[2][1:], "--port", "0"], home) as server:
+        assert server.ask("/health")[1]["recommenders"] == ["student", "popularity", "teacher"]
+        for by in ("student", "teacher"):
+            status, content = server.ask("/recommend", {"history": ["i3", "i4"], "k": 3, "by": by})
+            assert status == 200 and len(content["items"]) == 3
 
 
 def test_its_card_has_the_head_of_a_model_card(finished):

@@ -87,30 +87,41 @@ def test_the_commands_say_what_to_install(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_bare_environment_with_the_wheel_and_two_packages(source, tmp_path):  # noqa: F811
+def test_a_bare_environment_with_the_wheel_and_few_packages(source, tmp_path):  # noqa: F811
+    """Two packages recommend; four more serve."""
+    from service_process import run_server
+
     served = serve(tmp_path, "SessionKNN")
+    bundle = str(served.bundle)
     wheel = build(source, tmp_path, "wheel")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "bare")], check=True, timeout=120)
-    python = str(tmp_path / "bare" / "bin" / "python")
-    for words in (["--no-deps", str(wheel)], ["-c", str(ROOT / "constraints.txt"), "numpy", "safetensors"]):
+    python, console = (str(tmp_path / "bare" / "bin" / name) for name in ("python", "recbole-alkd"))
+
+    def install(*words):
         subprocess.run([python, "-m", "pip", "install", "-q", *words], check=True, timeout=300)
-    out, _ = go(
-        python,
-        "import sys, json\n" + USE.replace("BUNDLE", repr(str(served.bundle))),
-        tmp_path,
-        PYTHONPATH="",
-    )
+
+    def ask(*words):
+        env = environment(PYTHONPATH="")
+        return subprocess.run([console, *words], capture_output=True, text=True, timeout=60, env=env)
+
+    install("--no-deps", str(wheel))
+    install("-c", str(ROOT / "constraints.txt"), "numpy", "safetensors")
+    code = "import sys, json\n" + USE.replace("BUNDLE", repr(bundle))
+    out, _ = go(python, code, tmp_path, PYTHONPATH="")
     here = Recommender.load(served.bundle)
-    assert json.loads(out) == json.loads(
-        json.dumps([here.recommend(["i3", "i4"], 5), here.explain(["i3", "i4"], "i9")])
-    )
-    command = [
-        str(tmp_path / "bare" / "bin" / "recbole-alkd"),
-        "recommend",
-        "--bundle",
-        str(served.bundle),
-        "--history",
-        "i3",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment(PYTHONPATH=""))
+    best = here.recommend(["i3", "i4"], 5)
+    assert json.loads(out) == json.loads(json.dumps([best, here.explain(["i3", "i4"], "i9")]))
+    done = ask("recommend", "--bundle", bundle, "--history", "i3")
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 12, done.stderr
+    done = ask("serve", "--bundle", bundle)
+    assert done.returncode == 2 and "serve needs the package " in done.stderr
+    packages = ["msgspec", "uvicorn", "httptools", "prometheus-client"]
+    install("-c", str(ROOT / "constraints.txt"), *packages)
+    with run_server(["serve", "--bundle", bundle, "--port", "0"], tmp_path, [console]) as server:
+        status, content = server.ask("/recommend", {"history": ["i3", "i4"], "k": 5})
+        assert status == 200
+        assert [(one["item"], one["title"]) for one in content["items"]] == [one[:2] for one in best]
+        assert server.ask("/items?q=film")[0] == 200 == server.ask("/")[0]
+        assert server.ask("/explain", {"history": ["i3", "i4"], "item": "i9"})[0] == 200
+        assert "alkd_requests" in server.ask("/metrics")[1]
+        assert server.stop()[0] == 0
