@@ -15,12 +15,12 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.door import leave
 from recbole_alkd.files import whole_path, write_json
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.serving.labelled import labelled_sessions
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="the label store (default: that of the run's settings)")
     args = parser.parse_args()
 
-    def command() -> None:
+    try:
         if args.run.suffix == ".json":
             facts = json.loads(args.run.read_text(encoding="utf-8"))
         else:
@@ -142,8 +142,9 @@ def main() -> None:
             write_json(args.out, facts)
         else:
             draw(facts, args.out)
-
-    leave(command)
+    except (AlkdError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from recbole_alkd.files import json_text
 from recbole_alkd.serving.labelled import COLUMNS, hints, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.named_item import read_item
-from recbole_alkd.serving.recommender import Recommender, find_teacher
+from recbole_alkd.serving.recommender import Recommender, find_teacher, run_of
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
 
@@ -260,7 +260,8 @@ def _recommend_file(recommender: Recommender, args: argparse.Namespace) -> None:
 def _explain(args: argparse.Namespace) -> None:
     recommender = Recommender.load(args.bundle, verify=args.verify)
     if args.session is not None:
-        labelled, rules = labelled_session(args.bundle, args.session), hints(args.bundle)
+        run = run_of(args.bundle)
+        labelled, rules = labelled_session(run, args.session), hints(run)
         _side_by_side(recommender, {**labelled, "hints": rules} if rules else labelled, args.json)
         return
     history = read_history(recommender, args.history)

@@ -23,6 +23,7 @@ from recbole_alkd.tensors import TensorFile, write_tensors
 
 _COMPARED = 200  # titles that a misspelt one is compared with
 _ALIKE = 0.6
+_WORDS = 6  # of a misspelt title that are looked for, the longest
 _AT_ONCE = 10_000  # titles
 
 
@@ -190,7 +191,7 @@ class Items:
         """Items whose title looks like a misspelt one: of those that share the beginning of a word with it,
         the nearest."""
         likely: dict[int, None] = {}
-        for word in sorted(wanted.split(), key=len, reverse=True):
+        for word in sorted(wanted.split(), key=len, reverse=True)[:_WORDS]:
             for length in range(min(len(word), 8), 2, -1):
                 more = self._holding(f" {word[:length]}", _COMPARED, likely) + self._holding(
                     f"\n{word[:length]}", _COMPARED, likely

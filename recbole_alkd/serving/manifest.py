@@ -127,6 +127,8 @@ def copy_bundle(bundle: Path, out: Path) -> Path:
     def fill(folder: Path) -> None:
         for name in manifest["files"]:
             shutil.copyfile(bundle / name, folder / name)
+            if digest(folder / name) != manifest["files"][name].get("sha256"):
+                raise AlkdError(f"{bundle / name}: it was changed while it was copied; try again")
 
     content = {key: value for key, value in manifest.items() if key not in ("format", "version", "files")}
     return write_bundle_folder(out, content, fill)

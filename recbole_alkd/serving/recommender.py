@@ -17,6 +17,7 @@ from recbole_alkd.settings.error import AlkdError
 
 BUNDLE, TEACHER_BUNDLE = "bundle", "teacher-bundle"  # folders in a run folder
 _NOBODY = np.zeros(0, dtype=np.int64)
+_LARGEST = 10**100  # an integer that is taken for an id is smaller
 
 
 class Recommendation(NamedTuple):
@@ -241,12 +242,16 @@ def find_bundle(path: str | Path) -> Path:
     return inner if not (folder / MANIFEST).exists() and (inner / MANIFEST).exists() else folder
 
 
+def run_of(path: str | Path) -> Path:
+    """The folder of a run, given that or the bundle in it."""
+    folder = Path(path)
+    return folder.parent if folder.name == BUNDLE and (folder / MANIFEST).exists() else folder
+
+
 def find_teacher(path: str | Path) -> Path | None:
     """The bundle of the teacher recommender in a run's folder, given that or the bundle in it; None without
     one."""
-    folder = Path(path)
-    run = folder.parent if folder.name == BUNDLE and (folder / MANIFEST).exists() else folder
-    teacher = run / TEACHER_BUNDLE
+    teacher = run_of(path) / TEACHER_BUNDLE
     return teacher if (teacher / MANIFEST).exists() else None
 
 
@@ -257,7 +262,7 @@ def _is_list(value: Any) -> bool:
 def item_id(name: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and abs(int(value)) < _LARGEST:
         return str(int(value))
     raise AlkdError(f"{name}: {short(value)} is no item id; allowed: text or an integer")
 
@@ -274,5 +279,8 @@ def at_least_one(value: Any, name: str = "k") -> int:
 
 def short(value: Any) -> str:
     """A value as an error shows it, whatever its size."""
-    words = repr(value[:50] if isinstance(value, (str, bytes, list, tuple, np.ndarray)) else value)
+    try:
+        words = repr(value[:50] if isinstance(value, (str, bytes, list, tuple, np.ndarray)) else value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        words = f"a value of type {type(value).__name__} that is too large"
     return words if len(words) <= 80 else f"{words[:77]}..."

@@ -143,6 +143,8 @@ class Table(Student):
             scores = self._prior.copy()
             np.add.at(scores, items, votes)
             return self._best_of_all(scores, k, banned, allowed)
+        if allowed is not None and not len(allowed):
+            return allowed, np.zeros(0, dtype=np.float32)
         # no other item can stand above the best of those that no neighbour speaks for
         others = self.popular[: k + len(banned)] if allowed is None else allowed
         items, place = _distinct(np.concatenate([items, others, banned.astype(items.dtype)]))

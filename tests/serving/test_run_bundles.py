@@ -89,9 +89,9 @@ def test_the_last_lines_of_a_run_are_commands_that_work(finished, monkeypatch, c
 
 def test_a_run_ends_with_the_table_the_bill_and_three_commands_that_work_as_they_stand(finished, tmp_path):
     """From the log of a run, typed where it ran, as in the slim image."""
-    folder, _ = finished
+    folder, result = finished
     home = folder.parents[1]
-    log = next((home / "log").rglob(f"{folder.name}.log")).read_text(encoding="utf-8")
+    log = (home / result["log"]).read_text(encoding="utf-8")
     lines = [line for line in re.sub(r"\x1b\[\d+(;\d+)*m", "", log).splitlines() if line.strip()]
     order = [
         next(k for k, line in enumerate(lines) if re.search(pattern, line))
@@ -113,7 +113,7 @@ def test_a_run_ends_with_the_table_the_bill_and_three_commands_that_work_as_they
         assert server.ask("/health")[1]["recommenders"] == ["student", "popularity", "teacher"]
         for by in ("student", "teacher"):
             status, content = server.ask("/recommend", {"history": ["i3", "i4"], "k": 3, "by": by})
-            assert status == 200 and len(content["items"]) == 3
+            assert status == 200 and len(content["recommendations"]) == 3
 
 
 def test_its_card_has_the_head_of_a_model_card(finished):
@@ -387,7 +387,10 @@ def test_a_run_keeps_what_the_llm_and_its_recommenders_list_for_labelled_session
         (folder / "hints.json").write_text("[]")
     code, _, err = command(["explain", "--bundle", str(folder), "--session", "nobody"], capsys)
     assert code == 2 and "'nobody' is not one of the 12 labelled sessions; such as: " in err
-    code, _, err = command(["explain", "--bundle", str(folder / "bundle"), "--session", "s1"], capsys)
+    code, inner, _ = command([*words[:2], str(folder / "bundle"), *words[3:], "--json"], capsys)
+    assert code == 0 and inner == out
+    lone = shutil.copytree(folder / "bundle", folder.parent / "lone")
+    code, _, err = command(["explain", "--bundle", str(lone), "--session", "s1"], capsys)
     assert code == 2 and "no labelled.jsonl in it; allowed: the folder of a finished run" in err
 
 
