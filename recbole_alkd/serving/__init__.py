@@ -9,14 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from recbole_alkd.serving.items import Found
-from recbole_alkd.serving.recommender import Reason, Recommendation, Recommender
+from recbole_alkd.serving.manifest import MANIFEST, copy_bundle
+from recbole_alkd.serving.recommender import BUNDLE, Reason, Recommendation, Recommender
 
 __all__ = ["Found", "Reason", "Recommendation", "Recommender", "update", "write_bundle"]
 
 
 def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
-    """Write the bundle of a finished run into the new folder ``out`` (``serving/make.py``); needs RecBole and
-    torch.
+    """Write the bundle of a finished run into the new folder ``out`` (``serving/make.py``); needs
+    RecBole and torch where the run has no ``bundle/``.
 
     Raises:
         AlkdError: no finished run, a backbone that cannot be taken out of torch, or ``out`` is there.
@@ -24,6 +25,9 @@ def write_bundle(run_folder: str | Path, out: str | Path) -> Path:
     Example:
         >>> write_bundle("saved/ALKDRec-ml-100k-...", "bundle")
     """
+    inner = Path(run_folder) / BUNDLE
+    if (inner / MANIFEST).exists():  # which needs nothing else
+        return copy_bundle(inner, Path(out))
     from recbole_alkd.serving.make import write_bundle as write
 
     return write(run_folder, out)

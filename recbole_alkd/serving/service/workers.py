@@ -73,7 +73,7 @@ class _Watch:
         self.places: dict[int, int] = {}  # process -> which socket it answers on
         self.due: dict[int, float] = {}  # socket -> when a worker for it is to be started
         self.delay = 0.1
-        self.stopping = False
+        self.stopping = self.served = False
         self.signals: list[int] = []
         # workers stop where the other end of this pipe closes, however this process ends
         self.life, self.alive = os.pipe()
@@ -167,7 +167,7 @@ class _Watch:
         try:
             _answer(self.job, self.sockets[place], lambda: os.write(self.tell, b"1"), self.life)
         except (AlkdError, OSError) as error:
-            if place == 0 or len(self.places) == 0:  # once, not by every worker
+            if self.served or _first_to_say():
                 print(f"error: {error}", file=sys.stderr)
             return _UNREADABLE
         return 0
@@ -188,6 +188,7 @@ class _Watch:
         return ended
 
     def _welcome(self) -> None:
+        self.served = True
         host, port = self.sockets[0].getsockname()[:2]
         host = f"[{host}]" if ":" in host else host
         several = f", {len(self.sockets)} workers" if len(self.sockets) > 1 else ""
@@ -196,6 +197,15 @@ class _Watch:
             "Ctrl-C ends it)",
             flush=True,
         )
+
+
+def _first_to_say() -> bool:
+    """Whether no other worker has said yet why nothing can be served: whoever ends first ends them all."""
+    try:
+        os.close(os.open(Path(os.environ[_SHARED]) / "said", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        return False
+    return True
 
 
 def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int | None = None) -> None:
