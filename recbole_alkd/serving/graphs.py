@@ -9,8 +9,8 @@ import numpy as np
 
 from recbole_alkd.serving.manifest import ENCODER, STUDENT
 from recbole_alkd.serving.students import Part, Student
-from recbole_alkd.serving.tensors import TensorFile
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.tensors import TensorFile
 
 
 class Graph:

@@ -12,7 +12,8 @@ import numpy as np
 
 from recbole_alkd.serving.items import Found, Items
 from recbole_alkd.serving.manifest import MANIFEST, read_manifest
-from recbole_alkd.serving.students import Student, read_student
+from recbole_alkd.serving.student_kinds import read_student
+from recbole_alkd.serving.students import Student
 from recbole_alkd.settings.error import AlkdError
 
 BUNDLE, TEACHER_BUNDLE = "bundle", "teacher-bundle"  # folders in a run folder

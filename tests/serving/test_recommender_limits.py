@@ -11,7 +11,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.serving import Recommender
 from recbole_alkd.serving.items import write_items
 from recbole_alkd.serving.manifest import STUDENT, copy_bundle, write_bundle_folder
-from recbole_alkd.serving.tensors import write_tensors
+from recbole_alkd.tensors import write_tensors
 
 ITEMS = 3_000
 
