@@ -96,7 +96,8 @@ def count_blocks(
         if not total:
             return None
         part = Part(name, str(prints), clicks, total)
-        file = out / f"{name[:80]}-{part.fingerprint[:12]}{ENDING}"
+        stem = name.encode()[:80].decode(errors="ignore")
+        file = out / f"{stem}-{part.fingerprint[:12]}{ENDING}"
         same = sorted(out.glob(f"*-{part.fingerprint[:12]}{ENDING}"))
         if same and again:
             return same[0]

@@ -53,7 +53,8 @@ def count_spark(
         import pyarrow as pa
         from pyspark import TaskContext
 
-        items, name = Items(), f"task-{TaskContext.get().partitionId():05}"
+        task = TaskContext.get()
+        items, name = Items(), f"task-{task.partitionId() if task else 0:05}"
         blocks = (arrow_block(batch, columns, items, f"{inter}, {name}") for batch in batches)
         file = count_blocks(blocks, items, name, out, settings, again=True)
         yield pa.RecordBatch.from_pydict(

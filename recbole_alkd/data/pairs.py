@@ -38,7 +38,7 @@ class PairCounts(NamedTuple):
     start: np.ndarray
     target: np.ndarray
     gap: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # tuples have a method of this name
 
     @property
     def n_items(self) -> int:

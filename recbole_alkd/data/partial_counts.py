@@ -196,7 +196,7 @@ class CountsWriter:
                 for stream in writer._streams.values():
                     stream.close()
             texts = [one.encode("utf-8") for one in ids]
-            arrays = {
+            arrays: dict[str, np.ndarray] = {
                 "id_ends": np.cumsum([0, *map(len, texts)], dtype=np.int64),
                 "sessions": np.asarray(sessions, dtype=np.int64),
                 "start": np.append(0, np.cumsum(writer._rows)).astype(np.int64),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -43,16 +42,16 @@ class Sum:
                 seen[part.fingerprint] = name
         self.settings = counts[0].settings
         self.parts = tuple(part for one in counts for part in one.parts)
-        self.ids = sorted(reduce(set.union, (set(one.ids) for one in counts)))
+        self.ids = sorted(set[str]().union(*(one.ids for one in counts)))
         number = {item: k for k, item in enumerate(self.ids)}
         self.how = Keys(len(self.ids), self.settings.longest)
         self.how.check()
         self.sessions = np.zeros(len(self.ids), dtype=np.int64)
         self._sources: list[Source] = []
         for one in counts:
-            mine = np.fromiter((number[item] for item in one.ids), dtype=np.int64, count=len(one.ids))
-            self.sessions[mine] += one.sessions
-            self._sources.append(Numbered(one, mine, len(self.ids)))
+            numbers = np.fromiter((number[item] for item in one.ids), dtype=np.int64, count=len(one.ids))
+            self.sessions[numbers] += one.sessions
+            self._sources.append(Numbered(one, numbers, len(self.ids)))
 
     def write(self, file: Path, at_once: int = AT_ONCE) -> Path:
         """Make the sum as a file, in the memory of ``at_once`` entries."""

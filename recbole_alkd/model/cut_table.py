@@ -72,7 +72,8 @@ def _row_ends(pairs: PairCounts, at_once: int) -> list[int]:
     both = np.diff(pairs.start)
     for begin in range(0, len(pairs.target), AT_ONCE):
         both = both + np.bincount(pairs.target[begin : begin + AT_ONCE], minlength=pairs.n_items)
-    total, ends = np.cumsum(both), []
+    total = np.cumsum(both)
+    ends: list[int] = []
     while not ends or ends[-1] < pairs.n_items:
         begin = ends[-1] if ends else 0
         before = total[begin - 1] if begin else 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from known_games import KNOWN, exact_value, games
 
-from recbole_alkd.active.max_min import solve_max_min, worst_case_gain
+from recbole_alkd.active.max_min import solve_max_min, stable_order, worst_case_gain
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -79,3 +79,14 @@ def test_the_papers_setting():
     solution = solve_max_min(-10 * np.log(np.arange(1, 12_055)), 1205, 6027, 4822)
     assert solution.cutoff == 11_271
     assert (np.diff(solution.log_p[:11_271]) > 0).all()
+
+
+@pytest.mark.parametrize("values", ["distinct", "ties", "all equal", "zeros of both signs", "one", "none"])
+def test_the_quick_order_is_the_stable_one(values):
+    rng = np.random.default_rng(0)
+    numbers = {
+        "distinct": rng.normal(size=5000), "ties": -60 * np.log(rng.integers(1, 50, size=5000)),
+        "all equal": np.full(300, 2.5), "zeros of both signs": rng.choice([0.0, -0.0, 1.0], size=300),
+        "one": np.ones(1), "none": np.zeros(0),
+    }[values]  # fmt: skip
+    np.testing.assert_array_equal(stable_order(numbers), np.argsort(numbers, kind="stable"))
