@@ -4,11 +4,13 @@ labels of sessions."""
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_llm import tiny_llm
 
 import recbole_alkd.active.policy.max_min as max_min_policy
 import recbole_alkd.labelling.collect as collect
@@ -17,6 +19,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.active.difficulty import item_difficulty
 from recbole_alkd.labelling.item_neighbours import merged
 from recbole_alkd.labels import LabelStore
+from recbole_alkd.labels.transfer import export_labels, import_labels
 from recbole_alkd.testing import run_toy
 from recbole_alkd.testing.learners import inside
 from recbole_alkd.testing.toy import TOY_SETTINGS, write_toy_data
@@ -197,3 +200,74 @@ def test_select_and_label_commands_speak_of_items(tmp_path: Path) -> None:
             **{**ITEM, "llm_teacher": "replay", "llm_replay_file": "items.jsonl", "alkd_policy": "random"},
         )
     assert replayed["labels"]["asked"] == 10
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_llm(tmp_path_factory.mktemp("llm") / "tiny"))
+
+
+def local(model: str, **settings: Any) -> dict[str, Any]:
+    return {
+        "llm_teacher": "local",
+        "llm_model": model,
+        "llm_dtype": "float32",
+        "budget_labels": 4,
+        **settings,
+    }
+
+
+@pytest.mark.parametrize("scoring", ["title", "index"])
+def test_a_tuned_local_llm_answers_about_items(scoring: str, tiny_model: str, tmp_path: Path) -> None:
+    report = toy(tmp_path, **local(tiny_model, llm_scoring=scoring, lora=True, lora_examples=6))
+    assert report["labels"]["asked"] == 4 and report["labels"]["failed"] == 0
+    (file,) = (tmp_path / "examples").glob("*.json")
+    examples = json.loads(file.read_text())["examples"]
+    assert len(examples) == 6 and all(len(one["history"]) == 1 for one in examples)
+    clicks = [
+        line.split("\t") for line in (tmp_path / "data/toy/toy.train.inter").read_text().splitlines()[1:]
+    ]
+    followed = {pair for _, history, target in clicks for pair in pairwise([*history.split(), target])}
+    assert all((one["history"][0], one["target"]) in followed for one in examples)
+
+
+def test_prompts_of_items_are_shown_and_have_words_of_their_own(tiny_model: str, tmp_path: Path) -> None:
+    from recbole_alkd.quick_start import label_instances
+
+    write_toy_data(tmp_path / "data")
+    own = {
+        **TOY_SETTINGS,
+        **ITEM,
+        "data_path": str(tmp_path / "data"),
+        "label_store": str(tmp_path / "labels.sqlite"),
+    }
+    own |= {"checkpoint_dir": str(tmp_path / "saved"), **local(tiny_model, llm_scoring="generate")}
+    with inside(tmp_path):
+        shown = label_instances("toy", config_dict=own, show=2)
+    assert len(shown["prompts"]) == 2 and shown["lines"][0].startswith("=== item i")
+    for one in shown["prompts"]:
+        assert "who chose this one:\n<ID" + one["item"] + ">" in one["prompt"]
+    assert not (tmp_path / "labels.sqlite").exists()
+
+
+def test_an_api_is_asked_about_items_and_nothing_is_paid_for_twice(tmp_path: Path) -> None:
+    pytest.importorskip("openai", reason="needs the extra `api`")
+    from chat_server import ChatServer
+
+    with ChatServer() as server:
+        own = {"llm_teacher": "api", "llm_model": "m", "llm_base_url": server.url, "llm_hints": False}
+        first = toy(tmp_path, **own)
+        assert first["labels"]["asked"] == 10 == len(server.requests)
+        assert all("who chose this one:" in body["messages"][1]["content"] for body in server.requests)
+        again = toy(tmp_path, **own, kd_lists="permuted")
+        assert again["labels"]["reused"] == 10 == len(server.requests)
+
+
+def test_labels_of_items_go_out_of_a_store_and_into_another(ran: Any, tmp_path: Path) -> None:
+    folder, _ = ran
+    with LabelStore(folder / "labels.sqlite") as store:
+        assert export_labels(store, tmp_path / "labels.jsonl") == 10
+    with LabelStore(tmp_path / "other.sqlite") as store:
+        assert import_labels(store, tmp_path / "labels.jsonl") == (10, 10)
+    copied = toy(folder, label_store=str(tmp_path / "other.sqlite"), kd_lists="permuted")
+    assert (copied["labels"]["asked"], copied["labels"]["reused"]) == (0, 10)
