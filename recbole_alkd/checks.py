@@ -139,6 +139,10 @@ def check_machine(settings: Settings) -> None:
     """The LLM teacher's own ``check``, unless inside of ``asking_nobody``.
     Called once RecBole has set CUDA_VISIBLE_DEVICES."""
     if _asks.get():
+        if settings.teacher.label_engine == "ray":
+            from recbole_alkd.labelling.ray_workers import check_ray
+
+            check_ray()
         teachers.get(settings.teacher.llm_teacher).check(settings)
 
 

@@ -17,7 +17,7 @@ from recbole_alkd.labelling.hints import hints_of
 from recbole_alkd.labelling.item_answers import kind_of
 from recbole_alkd.labelling.rankings import keys_of, questions_of, ranking_questions
 from recbole_alkd.labelling.supplies import Supplies
-from recbole_alkd.labelling.workers import OwnProcess
+from recbole_alkd.labelling.workers import OwnProcess, Prepared
 from recbole_alkd.labels.budget import Budget
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.label import Label
@@ -77,12 +77,12 @@ def collect_labels(
     """
     left = budget.left.labels
     asked = list(instances) if left is None else list(instances[:left])
-    preparation = Preparation(teacher, store, budget, supplies)
+    workers = workers_of(teacher)
+    preparation = Preparation(teacher, store, budget, supplies, workers)
     keys = keys_of(teacher, asked)
     if teacher.open_identity and _must_ask(teacher, asked, keys, store, budget, retry_failed):
         preparation.do()
         keys = keys_of(teacher, asked)  # of whoever it has turned out to be
-    workers = OwnProcess(teacher)
     engine = Engine(
         kind_of(teacher, asked),
         ranking_questions(keys, asked),
@@ -101,19 +101,36 @@ def collect_labels(
             len(_labels(engine, asked, keys)), store.path, engine.bill.asked,
         )  # fmt: skip
         raise
+    finally:
+        workers.close()
     engine.bill += Bill(cost=dataclasses.replace(preparation.left, seconds=0.0))
     if not workers.instant:
         engine.check_store()
     return _labelling(engine, instances, asked, keys)
 
 
+def workers_of(teacher: LLMTeacher) -> Prepared:
+    """Who answers: ``teacher``, or the actors of a Ray cluster (``label_engine``)."""
+    settings = teacher.context.settings.teacher
+    if settings.label_engine == "ray":
+        from recbole_alkd.labelling.ray_workers import RayWorkers
+
+        return RayWorkers(teacher, settings.ray_address)
+    return OwnProcess(teacher)
+
+
 class Preparation:
     """What comes before a teacher's first ranking: done once, and on the bill once."""
 
     def __init__(
-        self, teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None
+        self,
+        teacher: LLMTeacher,
+        store: LabelStore,
+        budget: Budget,
+        supplies: Supplies | None,
+        workers: Prepared,
     ) -> None:
-        self._made = (teacher, store, budget, supplies)
+        self._made = (teacher, store, budget, supplies, workers)
         self._done = False
         self._unbilled = Cost()
 
@@ -158,12 +175,21 @@ def _must_ask(
     return True
 
 
-def prepare(teacher: LLMTeacher, store: LabelStore, budget: Budget, supplies: Supplies | None) -> Cost:
+def prepare(
+    teacher: LLMTeacher,
+    store: LabelStore,
+    budget: Budget,
+    supplies: Supplies | None,
+    workers: Prepared | None = None,
+) -> Cost:
     """Make what ``teacher`` needs before its first ranking, and let it load and train;
-    what that took of an LLM."""
+    what that took of an LLM. ``workers`` are told."""
     hints, cost = hints_of(teacher, store, budget, supplies)
     materials = supplies.materials(teacher, hints) if supplies else Materials(hints)
-    return cost + teacher.prepare_with(materials, budget, store)
+    cost = cost + teacher.prepare_with(materials, budget, store)
+    if workers:
+        workers.ready(materials)
+    return cost
 
 
 def _labels(engine: Engine[Label], asked: Sequence[Instance], keys: Sequence[str]) -> dict[int, Label]:

@@ -9,7 +9,7 @@ from typing import Protocol
 from recbole_alkd.labelling.question import Question
 from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.teacher.base import Answer, Asking, Instance, LLMTeacher
+from recbole_alkd.teacher.base import Answer, Asking, Instance, LLMTeacher, Materials
 
 Answered = list[tuple[Question, Answer]]
 
@@ -54,6 +54,18 @@ class Workers(Protocol):
         ...
 
 
+class Prepared(Workers, Protocol):
+    """Workers that know when the teacher of this process is prepared, and that are ended."""
+
+    def ready(self, materials: Materials) -> None:
+        """Called once, before the first question: the teacher here was prepared, with ``materials``."""
+        ...
+
+    def close(self) -> None:
+        """Give processes back. It can be called at any time; the teacher here is not closed."""
+        ...
+
+
 class OwnProcess:
     """``Workers`` that are one teacher, with what threads or event loop it has, in this process."""
 
@@ -70,6 +82,12 @@ class OwnProcess:
 
     def stop(self) -> bool:
         return self.teacher.stop()
+
+    def ready(self, materials: Materials) -> None:
+        """The teacher itself answers."""
+
+    def close(self) -> None:
+        """There is nothing but the teacher."""
 
     def answers(
         self,

@@ -17,7 +17,8 @@ import uuid
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-from recbole_alkd.labels.file import LabelStoreError
+from recbole_alkd.labels.file import LabelStoreError, StoreFile
+from recbole_alkd.labels.network import machines, network_file_system
 from recbole_alkd.labels.owner import is_alive, this_process
 from recbole_alkd.labels.store import LabelStore
 
@@ -40,6 +41,11 @@ class Claims:
         self._owner = f"{this_process()}.{uuid.uuid4().hex}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="label-claims", daemon=True)
+        try:
+            _refuse_other_machines(self._file, self._owner)
+        except LabelStoreError:
+            self._file.close()
+            raise
         _living.add(self._owner)
 
     def take(self, keys: Iterable[str], limit: int) -> list[str]:
@@ -148,3 +154,17 @@ def _words(owner: str) -> str:
     if len(parts) == 3 and is_alive(owner.rpartition(".")[0]):
         return f"another process ({parts[1]})"
     return "another process (in another container or on another machine)"
+
+
+def _refuse_other_machines(file: StoreFile, own: str) -> None:
+    """LabelStoreError where the store is on a network file system and another machine labels into it now."""
+    kind = network_file_system(file.path)
+    if kind is None:
+        return
+    rows = file.read("SELECT DISTINCT owner FROM claims WHERE until > ?", [time.time()])
+    if machines(owner for (owner,) in rows) - machines([own]):
+        raise LabelStoreError(
+            f"label_store: {str(file.path)!r} is on a network file system ({kind}), and another machine is "
+            "labelling into it; SQLite's locks do not hold there. Label from one machine at a time, or let "
+            "one machine drive others (label_engine: ray)"
+        )

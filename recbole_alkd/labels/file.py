@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recbole_alkd.labels.network import WORKER, network_file_system
 from recbole_alkd.settings.error import AlkdError
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,12 @@ class StoreFile:
             example = str(path / "labels.sqlite")
             raise LabelStoreError(
                 f"label_store: {str(path)!r} is a folder; give the name of a file, e.g. {example!r}"
+            )
+        kind = network_file_system(path) if os.environ.get(WORKER) else None
+        if kind:
+            raise LabelStoreError(
+                f"label_store: {str(path)!r} is on a network file system ({kind}); a worker of another "
+                "process does not open it, because SQLite's locks do not hold there: only the driver does"
             )
         try:
             self.readonly = path.exists() and not (

@@ -25,12 +25,13 @@ def check_together(settings: Settings) -> None:
         value = getattr(text, key)
         if value and (text.item_text == "tfidf" or is_vector_file(text.item_text or "")):
             raise AlkdError(f"{key}: {value} has no meaning for item_text: {text.item_text}; leave it out")
-    if teacher.label_engine == "ray":
+    if teacher.label_engine == "ray" and teacher.llm_teacher != "local":
         raise AlkdError(
-            "label_engine: 'ray' is not in this release; allowed: local. To label in parallel, "
-            "raise llm_concurrency (api), or "
-            "start `recbole-alkd label` several times on one label_store: no label is asked for twice"
+            f"label_engine: 'ray' is for the LLM teacher local, not for {teacher.llm_teacher!r}; "
+            "for api give several servers (llm_base_url: a list)"
         )
+    if teacher.ray_address and teacher.label_engine != "ray":
+        raise AlkdError("ray_address: only used with label_engine: ray")
     if selection.alkd_ratio == "pilot" and selection.alkd_pilot >= selection.budget_labels:
         raise AlkdError(
             f"alkd_pilot: {selection.alkd_pilot} leaves nothing of budget_labels "

@@ -16,7 +16,7 @@ from recbole_alkd.settings.nearest import nearest
 # What a key of ours starts with. RecBole and its models have no key with these beginnings.
 PREFIXES = (
     "alkd_", "llm_", "lora_", "kd_", "budget_", "student_", "teacher_", "label_store", "label_engine",
-    "session_", "softmax_",
+    "ray_address", "session_", "softmax_",
     "item_text", "serve_text", "report_",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recbole_alkd.settings.field import above, at_least, between, setting
+from recbole_alkd.settings.field import FILLED, above, at_least, between, setting
 from recbole_alkd.settings.groups.group import Group
 from recbole_alkd.settings.rules import NAMES
 from recbole_alkd.settings.secrets import environment_name, web_addresses
@@ -156,7 +156,15 @@ class TeacherSettings(Group):
         "local",
         str,
         choices=("local", "ray"),
-        help="local. (ray is not in this release: several processes may label into one store.)",
+        help="Where a local LLM answers: local (this process), or ray (actors of a Ray cluster; Python 3.12 "
+        "and later).",
+    )
+    ray_address: str | None = setting(
+        None,
+        str,
+        check=FILLED,
+        decides=False,
+        help="The cluster of label_engine: ray, such as auto or HOST:6379. ~: one of this machine alone.",
     )
 
 
