@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import socket
 import sys
 import time
 from collections import Counter, deque
@@ -254,6 +255,8 @@ class RayWorkers:
         if self._connected:
             return
         if not ray.is_initialized():
+            if self._address:
+                _look_for(self._address)
             own: dict[str, Any] = {} if self._address else {"include_dashboard": False}
             try:
                 ray.init(
@@ -287,6 +290,18 @@ class RayWorkers:
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                 ).remote(self._material)  # fmt: skip
                 self._workers.append(_Worker(node, actor, actor.load.remote()))
+
+
+def _look_for(address: str) -> None:
+    """AlkdError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
+            pass
+    except OSError as error:
+        raise AlkdError(f"ray_address: {address!r}: no cluster there: {error.strerror or error}") from None
 
 
 class _LostError(Exception):

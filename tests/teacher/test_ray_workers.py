@@ -214,5 +214,6 @@ def test_a_cluster_without_room_is_given_up(
 @needs_ray
 def test_an_address_without_a_cluster_is_named(model: Path, tmp_path: Path) -> None:
     teacher = teacher_of(model, tmp_path, "ray", "127.0.0.1:9")
-    with LabelStore(tmp_path / "labels.sqlite") as store, pytest.raises(AlkdError, match="ray_address"):
+    words = r"ray_address: '127\.0\.0\.1:9': no cluster there"
+    with LabelStore(tmp_path / "labels.sqlite") as store, pytest.raises(AlkdError, match=words):
         collect_labels(teacher, questions(2), store, Budget(2), show_progress=False)
