@@ -140,7 +140,7 @@ def check_machine(settings: Settings) -> None:
     Called once RecBole has set CUDA_VISIBLE_DEVICES."""
     if _asks.get():
         if settings.teacher.label_engine == "ray":
-            from recbole_alkd.labelling.ray_workers import check_ray
+            from recbole_alkd.labelling.ray_cluster import check_ray
 
             check_ray()
         teachers.get(settings.teacher.llm_teacher).check(settings)

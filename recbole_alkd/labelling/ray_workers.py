@@ -8,10 +8,7 @@ cluster has a place for it, and the questions that it had not answered are asked
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import socket
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +17,7 @@ from typing import Any
 
 from recbole_alkd.labelling.question import Question
 from recbole_alkd.labelling.ray_actor import RayActor, actor_material
+from recbole_alkd.labelling.ray_cluster import check_ray, look_for
 from recbole_alkd.labelling.workers import Answered
 from recbole_alkd.labels.budget import Reservation
 from recbole_alkd.settings.error import AlkdError
@@ -27,33 +25,9 @@ from recbole_alkd.teacher.base import LLMTeacher, Materials
 
 logger = logging.getLogger(__name__)
 
-OLDEST = (2, 49)
-OLDEST_PYTHON = (3, 12)
 PATIENCE = 1800.0  # seconds without any actor that is ready, after which the cluster is given up
 TRIES = 3  # actors that may die over the same questions
 CHUNK = 512  # questions that are handed over at once
-
-
-def check_ray(python: tuple[int, ...] = sys.version_info[:3]) -> None:
-    """Whether Ray can be used here.
-
-    Raises:
-        AlkdError: Python or Ray is too old, or Ray is not installed.
-    """
-    if python[:2] < OLDEST_PYTHON:
-        raise AlkdError(
-            f"label_engine: 'ray' needs Python 3.12 or later, this is {'.'.join(map(str, python))}: below it "
-            "RecBole 1.2.1 keeps Ray at 2.6.3 or older; allowed here: local"
-        )
-    if importlib.util.find_spec("ray") is None:
-        raise AlkdError("label_engine: 'ray' needs the ray package: pip install 'recbole_alkd[ray]'")
-    import ray
-
-    version = ray.__version__
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        raise AlkdError(
-            f"label_engine: 'ray' needs Ray 2.49 or later, this is {version}: pip install 'recbole_alkd[ray]'"
-        )
 
 
 @dataclass(eq=False)
@@ -256,7 +230,7 @@ class RayWorkers:
             return
         if not ray.is_initialized():
             if self._address:
-                _look_for(self._address)
+                look_for(self._address)
             own: dict[str, Any] = {} if self._address else {"include_dashboard": False}
             try:
                 ray.init(
@@ -283,25 +257,14 @@ class RayWorkers:
             cpus = int(resources.get("CPU", 0))
             room = int(resources.get("GPU", 0)) if gpu else (cpus // threads if threads else min(1, cpus))
             for _ in range(room - there[node]):
-                actor = ray.remote(RayActor).options(
+                kind: Any = ray.remote(RayActor)
+                actor = kind.options(
                     num_cpus=0 if gpu else (threads or 1),
                     num_gpus=1 if gpu else 0,
                     max_restarts=0,
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                 ).remote(self._material)  # fmt: skip
                 self._workers.append(_Worker(node, actor, actor.load.remote()))
-
-
-def _look_for(address: str) -> None:
-    """AlkdError where nobody listens at HOST:PORT: Ray itself would try for minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=10):
-            pass
-    except OSError as error:
-        raise AlkdError(f"ray_address: {address!r}: no cluster there: {error.strerror or error}") from None
 
 
 class _LostError(Exception):

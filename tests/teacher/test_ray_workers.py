@@ -19,7 +19,7 @@ from tiny_llm import context, tiny_llm
 
 from recbole_alkd.labelling import ray_workers
 from recbole_alkd.labelling.collect import collect_labels
-from recbole_alkd.labelling.ray_workers import check_ray
+from recbole_alkd.labelling.ray_cluster import check_ray
 from recbole_alkd.labels import Budget, Label, LabelStore
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
