@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,10 +17,9 @@ from typing import Any
 from recbole_alkd.active.difficulty import check_difficulty
 from recbole_alkd.data.columns import check_fields
 from recbole_alkd.data.own_settings import check_dataset_name
-from recbole_alkd.distill.combined import check_losses, wanted_losses
-from recbole_alkd.labels.store import check_label_store
-from recbole_alkd.model.backbone import view_and_model
-from recbole_alkd.registry import backbones, losses, policies, teachers
+from recbole_alkd.distill.combined import check_losses
+from recbole_alkd.file_checks import asks, check_files, check_folder, check_vectors
+from recbole_alkd.registry import backbones, policies, teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS, Settings
 from recbole_alkd.settings.keys import known_keys, model_names
@@ -32,7 +29,6 @@ from recbole_alkd.settings.stock import SPECS, gpu_text
 from recbole_alkd.settings.stock_checks import check_values
 from recbole_alkd.teacher.base import check_teacher
 
-_asks: ContextVar[bool] = ContextVar("asks", default=True)
 _own_command: ContextVar[bool] = ContextVar("own_command", default=False)
 
 
@@ -40,11 +36,11 @@ _own_command: ContextVar[bool] = ContextVar("own_command", default=False)
 def asking_nobody() -> Iterator[None]:
     """Inside of this no LLM is needed: neither its device nor its key is looked for (``select``,
     ``label --dry-run``)."""
-    token = _asks.set(False)
+    token = asks.set(False)
     try:
         yield
     finally:
-        _asks.reset(token)
+        asks.reset(token)
 
 
 @contextlib.contextmanager
@@ -86,11 +82,11 @@ def check_names(settings: Settings) -> None:
     _check_unit(settings)
     _check_role_settings(settings)
     check_losses(settings)
-    _check_vectors(settings)
+    check_vectors(settings)
     from recbole_alkd.learner.search_space import check_search
 
     check_search(settings)
-    _check_files(settings)
+    check_files(settings)
 
 
 # settings that speak of sessions -> what they may be where items are labelled
@@ -138,90 +134,12 @@ def _check_role_settings(settings: Settings) -> None:
 def check_machine(settings: Settings) -> None:
     """The LLM teacher's own ``check``, unless inside of ``asking_nobody``.
     Called once RecBole has set CUDA_VISIBLE_DEVICES."""
-    if _asks.get():
+    if asks.get():
         if settings.teacher.label_engine == "ray":
             from recbole_alkd.labelling.ray_cluster import check_ray
 
             check_ray()
         teachers.get(settings.teacher.llm_teacher).check(settings)
-
-
-def _check_files(settings: Settings) -> None:
-    """AlkdError where a file that a setting names cannot be read, or does not hold what it should."""
-    from recbole_alkd.active.policy.listed import read_picks
-    from recbole_alkd.llm.prices import read_prices
-    from recbole_alkd.teacher.prompt import load_prompt
-    from recbole_alkd.teacher.replay import read_recordings
-
-    teacher = settings.teacher
-    check_label_store(teacher.label_store)
-    if settings.selection.alkd_policy == "listed":
-        read_picks(settings.selection.alkd_picks)
-    if teacher.llm_prompt:
-        load_prompt(teacher.llm_prompt, "")
-    if teacher.llm_price_file:
-        read_prices(Path(teacher.llm_price_file))
-    check_places(settings)
-    if teacher.llm_replay_file:
-        read_recordings(teacher, Path(), "", settings.selection.alkd_unit)
-
-
-def check_places(settings: Settings) -> None:
-    """AlkdError where labels or shared stages cannot be written."""
-    if _asks.get():
-        store = Path(settings.teacher.label_store).expanduser()
-        if store.is_dir():
-            raise AlkdError(f"label_store: {str(store)!r} is a folder; allowed: the path of a file")
-        check_folder("label_store", store.parent)
-    if isinstance(settings.backbone.stage_cache, str):
-        check_folder("stage_cache", Path(settings.backbone.stage_cache))
-
-
-def check_folder(setting: str, folder: Path) -> None:
-    """AlkdError where ``folder`` is not there and cannot be made, or cannot be written to."""
-    there = next(
-        (place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place)),
-        Path("/"),
-    )
-    if not there.is_dir():
-        raise AlkdError(f"{setting}: {str(folder)!r} cannot be made, because {str(there)!r} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise AlkdError(
-            f"{setting}: {str(folder)!r} cannot be written to, because {str(there)!r} is read-only here"
-        )
-    try:  # what access does not tell: root may write everywhere, and yet not in /proc or on a full disk
-        os.rmdir(tempfile.mkdtemp(prefix=".alkd-", dir=there))
-    except OSError as error:
-        raise AlkdError(
-            f"{setting}: {str(folder)!r} cannot be written to: {error.strerror} in {str(there)!r}"
-        ) from None
-
-
-def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:
-    """AlkdError where a file that belongs beside the data set's is needed and not there."""
-    from recbole_alkd.teacher.replay import read_recordings
-
-    lora = settings.lora
-    imitates = settings.teacher.llm_teacher == "local" and lora.lora and lora.lora_target == "replay"
-    if _asks.get() and (settings.teacher.llm_teacher == "replay" or imitates):
-        read_recordings(settings.teacher, data_path, dataset, settings.selection.alkd_unit)
-
-
-def _check_vectors(settings: Settings) -> None:
-    """AlkdError where a backbone without vectors stands in a place that needs them."""
-    from recbole_alkd.learner.base import learner_class
-
-    learner_class(settings.backbone.student_model).check(settings)
-    teacher, needs = settings.backbone.teacher_model, {"teacher_scores", "teacher_vectors"}
-    for name in wanted_losses(settings):
-        missing = losses.get(name).needs & needs - view_and_model(teacher)[0].teaches()
-        if missing:
-            can = [model for model in backbones if not missing - view_and_model(model)[0].teaches()]
-            raise AlkdError(
-                f"kd_loss: {name!r} needs {' and '.join(sorted(missing))}, which teacher_model {teacher!r} "
-                "does not have; "
-                f"allowed teacher_model: {', '.join(can)}"
-            )
 
 
 # RecBole's settings

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.checks import (
-    check_data_files,
     check_keys,
     check_machine,
     check_model_and_dataset,
@@ -30,6 +29,7 @@ from recbole_alkd.checks import (
 )
 from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
+from recbole_alkd.file_checks import check_data_files
 from recbole_alkd.files import properties
 from recbole_alkd.files import properties as properties_dir  # noqa: F401  (its name in earlier versions)
 from recbole_alkd.model.backbone import model_defaults, view_and_model

@@ -19,6 +19,7 @@ SEE_EVERYTHING = {
     "whole",
     "moved",
     "checks",
+    "file_checks",
     "api_reference",
     "doctor",
     "door",

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from recbole_alkd.bench.lora_file import KEPT, StudyExamples
-from recbole_alkd.llm.models import load_causal_lm, threads
+from recbole_alkd.llm.devices import threads
+from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.reading import read_settings

@@ -15,7 +15,7 @@ from recbole_alkd.model.scoring import GROUPS, gains
 if TYPE_CHECKING:
     from recbole_alkd.bench.columns import Sheet
     from recbole_alkd.bench.plan import Plan
-    from recbole_alkd.bench.runs import Result
+    from recbole_alkd.bench.results import Result
     from recbole_alkd.bench.tables import Table
 
 

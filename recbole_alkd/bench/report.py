@@ -22,7 +22,8 @@ from recbole_alkd.bench.figures import draw_figures
 from recbole_alkd.bench.page import page
 from recbole_alkd.bench.plain import csv_text, markdown
 from recbole_alkd.bench.plan import Plan, Task
-from recbole_alkd.bench.runs import Outcome, Result, cause
+from recbole_alkd.bench.results import Result
+from recbole_alkd.bench.runs import Outcome, cause
 from recbole_alkd.bench.statistics import compare, holm
 from recbole_alkd.bench.tables import Row, Table
 from recbole_alkd.bench.target_groups import MEANING, group_sizes, parts, size_words

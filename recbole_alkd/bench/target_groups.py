@@ -13,7 +13,7 @@ from recbole_alkd.model.scoring import GROUPS, gains
 from recbole_alkd.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
-    from recbole_alkd.bench.runs import Result
+    from recbole_alkd.bench.results import Result
 
 WORDS = {"warm": "warm", "input_only": "input-only", "cold": "cold"}
 MEANING = (

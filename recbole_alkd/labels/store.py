@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from recbole_alkd.labels.file import LOCKED_SECONDS, LabelStoreError, StoreFile
 from recbole_alkd.labels.label import STATUSES, Label, from_row, label_key, to_row
+from recbole_alkd.labels.label_rows import SELECT_LABEL, insert_label
 
 __all__ = ["STATUSES", "Label", "LabelStore", "LabelStoreError", "label_key"]
 
@@ -55,11 +56,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             usd REAL, time REAL)""",
     ),
 )
-
-_JOINED = "labels JOIN answers ON answers.id = labels.id JOIN teachers ON teachers.id = labels.teacher"
-_SELECT = f"""SELECT key, ranking, candidates, raw, repairs, prompt_tokens, completion_tokens, seconds, usd,
-    status,
-    teachers.name, time, labels.id FROM {_JOINED}"""
 
 
 class LabelStore:
@@ -201,7 +197,7 @@ class LabelStore:
         labels = {}
         for start in range(0, len(keys), _PAGE):
             page = list(keys[start : start + _PAGE])
-            for row in self.query(f"{_SELECT} WHERE key IN ({', '.join('?' * len(page))})", page):
+            for row in self.query(f"{SELECT_LABEL} WHERE key IN ({', '.join('?' * len(page))})", page):
                 labels[row[0]] = self._read(row)
         return labels
 
@@ -233,7 +229,7 @@ class LabelStore:
             db.executemany(
                 "INSERT OR IGNORE INTO teachers (name) VALUES (?)", {(row[0][2],) for _, row in rows}
             )
-            return sum(_insert(db, label, row) for label, row in rows)
+            return sum(insert_label(db, label, row) for label, row in rows)
 
         return self.write(insert)
 
@@ -248,7 +244,9 @@ class LabelStore:
         """All labels in the order in which they were stored; labels that arrive meanwhile are included."""
         # by pages: an open cursor would keep the write-ahead log from being folded back into the file
         last = 0
-        while page := self.query(f"{_SELECT} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]):
+        while page := self.query(
+            f"{SELECT_LABEL} WHERE labels.id > ? ORDER BY labels.id LIMIT {_PAGE}", [last]
+        ):
             yield from map(self._read, page)
             last = page[-1][-1]
 
@@ -296,30 +294,3 @@ def check_label_store(path: str | os.PathLike[str]) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         what = "cannot be written" if folder.is_dir() else "is no folder"
         raise LabelStoreError(f"label_store: {str(file)!r} cannot be made: {str(folder)!r} {what}")
-
-
-def _insert(db: sqlite3.Connection, label: Label, row: tuple[tuple[Any, ...], tuple[Any, ...]]) -> bool:
-    if label.status == "ok":
-        # where the key has a failed label, it moves aside
-        moved = db.execute(
-            """INSERT INTO failures
-            SELECT key, teacher, prompt_tokens, completion_tokens, seconds, usd, time, raw
-            FROM labels JOIN answers ON answers.id = labels.id WHERE key = ? AND status = 'failed'""",
-            [label.key],
-        )
-        if moved.rowcount:
-            db.execute("DELETE FROM answers WHERE id = (SELECT id FROM labels WHERE key = ?)", [label.key])
-            db.execute("DELETE FROM labels WHERE key = ?", [label.key])
-    numbers, texts = row
-    inserted = db.execute(
-        """INSERT INTO labels (key, status, teacher, prompt_tokens, completion_tokens, seconds, usd, time)
-        VALUES (?, ?, (SELECT id FROM teachers WHERE name = ?), ?, ?, ?, ?, ?)
-        ON CONFLICT (key) DO NOTHING""",
-        numbers,
-    )
-    if inserted.rowcount:
-        # the raw answer comes as bytes: an LLM's JSON can hold half of a surrogate pair,
-        # which is no valid UTF-8
-        db.execute("INSERT INTO answers VALUES (?, ?, ?, ?, CAST(? AS TEXT))", (inserted.lastrowid, *texts))
-    db.execute("DELETE FROM claims WHERE key = ?", [label.key])
-    return inserted.rowcount == 1

@@ -6,11 +6,8 @@ by name.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +16,7 @@ import torch
 
 from recbole_alkd.llm.adapters import CONFIG, base_of, find_adapter, first_line, merge_adapter
 from recbole_alkd.llm.bundled import BUNDLED, MINILM, bundled_folder, minilm_folder, quiet
+from recbole_alkd.llm.devices import best_dtype, check_device
 from recbole_alkd.llm.model_kind import check_causal, check_path, check_tokenizer, check_weights, read_config
 from recbole_alkd.settings.error import AlkdError
 
@@ -59,23 +57,6 @@ def look_at_causal_lm(name: str, trusted: str | None = None) -> tuple[Any, Any]:
     """What ``load_causal_lm`` gives, with the same errors, without the values of the weights:
     on torch's device "meta"."""
     return _causal_lm(name, {"dtype": torch.float32, **_META}, trusted)
-
-
-def check_device(device: str, quantize: str | None) -> None:
-    """AlkdError where this machine has no such device, or lacks what a way of loading needs."""
-    try:
-        torch.empty(0, device="cpu" if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        raise AlkdError(
-            f"llm_device: {device!r} cannot be used here ({first_line(error)}); "
-            "allowed: auto, cpu, cuda or cuda:N, "
-            "counted among the GPUs that gpu_id lets RecBole see"
-        ) from None
-    if device == "auto":
-        _need("accelerate", "llm_device: 'auto'", "'recbole_alkd[local]'")
-    if quantize:
-        _need("bitsandbytes", f"llm_quantize: {quantize!r}", "bitsandbytes")
-        _need("accelerate", f"llm_quantize: {quantize!r}", "'recbole_alkd[local]'")
 
 
 def load_text_model(name: str, device: str = "cpu", layer: int | None = None) -> tuple[Any, Any]:
@@ -225,11 +206,6 @@ def _tokenizer(folder: str, trust: bool, **options: Any) -> Any:
     )
 
 
-def _need(package: str, setting: str, pip: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise AlkdError(f"{setting} needs {package}, not installed here; install with: pip install {pip}")
-
-
 def _packing(quantize: str, dtype: torch.dtype) -> dict[str, Any]:
     """How transformers is told to quantize weights to "4bit" or "8bit"."""
     from transformers import BitsAndBytesConfig
@@ -252,26 +228,6 @@ def _hub_in_reach() -> bool:
     except OSError:
         return False
     return True
-
-
-def best_dtype(device: str) -> torch.dtype:
-    """bfloat16 where the processor computes in it (it halves time and memory and keeps the ranking),
-    else float32.
-
-    A CPU without bfloat16 instructions emulates them, which is several times slower than float32.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if torch.device(device).type == "cpu":
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return (
-            torch.bfloat16
-            if any(on for name, on in capabilities.items() if "bf16" in name)
-            else torch.float32
-        )
-    return torch.float32
 
 
 def model_identity(name: str, code: bool = False) -> str:
@@ -300,13 +256,3 @@ def model_identity(name: str, code: bool = False) -> str:
     return f"{folder.resolve().name}:{digest.hexdigest()[:16]}"
 
 
-@contextlib.contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """``count`` CPU threads for torch inside the block (None: as they are), the former number afterwards."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

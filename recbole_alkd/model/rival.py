@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from recbole_alkd.model.choosing import TARGETS, How, Sessions, choice_words, differences, settle
+from recbole_alkd.model.choosing import How, Sessions, choice_words, differences, settle
 from recbole_alkd.model.counted import Counted, CountedModel
 from recbole_alkd.model.counting import session_counts, training_sessions
 from recbole_alkd.model.edges import Edges, Weighing, variants_of
 from recbole_alkd.model.knn_settings import as_list
+from recbole_alkd.model.valid_sessions import TARGETS
 from recbole_alkd.settings.field import Field
 
 

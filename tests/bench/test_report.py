@@ -21,7 +21,8 @@ from recbole_alkd.bench.drawing import draw_numbered, new_figure, place_numbers,
 from recbole_alkd.bench.names import spreadsheet_cell
 from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.report import failures, make_tables, write_report
-from recbole_alkd.bench.runs import Outcome, Result
+from recbole_alkd.bench.results import Result
+from recbole_alkd.bench.runs import Outcome
 from recbole_alkd.learner.distillation import spoiled_lists
 
 STUDY = {"setting": "budget_labels", "values": [50, 100, 250], "arms": ["alkdrec", "random"]}

@@ -19,7 +19,8 @@ import pandas as pd
 import pytest
 from process import ROOT, run
 
-from recbole_alkd.data.importers import Layout, import_alkdrec
+from recbole_alkd.data.importers import import_alkdrec
+from recbole_alkd.data.recorded_tables import Layout
 from recbole_alkd.data.titles import load_titles
 from recbole_alkd.settings.error import AlkdError
 

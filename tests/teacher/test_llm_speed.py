@@ -12,7 +12,7 @@ import recbole
 import torch
 from tiny_llm import context, with_examples
 
-from recbole_alkd.llm.models import threads
+from recbole_alkd.llm.devices import threads
 from recbole_alkd.registry import teachers
 from recbole_alkd.teacher.base import Instance, LoraExample
 

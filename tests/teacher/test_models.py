@@ -13,7 +13,8 @@ from tiny_llm import tiny_llm
 
 from recbole_alkd.llm import bundled
 from recbole_alkd.llm.bundled import BUNDLED, new_folder
-from recbole_alkd.llm.models import best_dtype, load_causal_lm, model_identity, threads
+from recbole_alkd.llm.devices import threads
+from recbole_alkd.llm.models import best_dtype, load_causal_lm, model_identity
 from recbole_alkd.settings.error import AlkdError
 
 

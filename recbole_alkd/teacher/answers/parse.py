@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
 from recbole_alkd.llm.answers.thoughts import without_thoughts
-from recbole_alkd.teacher.answers.blocks import CLOSED, LINES, MOST, PROSE, Block, id_blocks, title_blocks
+from recbole_alkd.teacher.answers.blocks import MOST, PROSE, Block, id_blocks, title_blocks
+from recbole_alkd.teacher.answers.drafts import _order, cut_echo, folded_lists
 from recbole_alkd.teacher.answers.mentions import LONG_ID, Ids, id_mentions
 from recbole_alkd.teacher.answers.places import Lists, Mention, normal
 from recbole_alkd.teacher.answers.rows import in_order
@@ -100,8 +101,6 @@ def read_ranking(
         return ParsedRanking((), {"unreadable": 1})
 
 
-# this many candidates in the order in which they were shown are no ranking, even if more were shown
-_LAZY = 10
 _NUMBERED = re.compile(r"^[ \t]*(\d{1,4})[ \t]+\S+[ \t]*$", re.MULTILINE)  # "1 318", line by line
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
@@ -121,7 +120,7 @@ def _names(mentions: Iterable[Mention]) -> set[str]:
 def _last_list(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
     """The list that is the answer: the last that is as good as those before it. Parts of one list go on."""
     for some in ([block for block in blocks if not block.is_offered], blocks):
-        last = _folded(some, shown, top_n)
+        last = folded_lists(some, shown, top_n)
         if last:
             return last
     return []
@@ -191,76 +190,6 @@ def _has_words(text: str) -> bool:
     return any(not _ANNOUNCES.fullmatch(word) for word in _WORD.findall(text))
 
 
-def _folded(blocks: Sequence[Block], shown: tuple[str, ...], top_n: int) -> list[Mention]:
-    chosen: list[Mention] = []
-    names: set[str] = set()
-    level, changed = 0, False
-    for whole in blocks:
-        block = _without_echo(whole, shown)
-        new = set(block.names)
-        if not new:
-            if chosen and block.level >= level and block.mentions:
-                chosen += block.mentions  # ids that were not offered, at the end of a list
-            continue
-        # the candidates, one by one
-        if changed and len(names) == len(shown) >= 3 and _order(chosen) == shown:
-            chosen, names, level = [], set(), 0
-        changed = False
-        if not chosen or _replaces(block, new, names, level, top_n):
-            chosen, names, level, changed = list(block.mentions), new, block.level, True
-        elif _goes_on(block, level) and (level < CLOSED or not new & names):
-            chosen += block.mentions
-            names, changed = names | new, not new <= names
-    return _cut_echo(chosen, shown)
-
-
-def _goes_on(block: Block, level: int) -> bool:
-    """Whether ``block`` is as much a list as what stood before it;
-    one item in brackets goes with other brackets."""
-    return block.level == level or (level == CLOSED and block.mentions[0].inside >= 0)
-
-
-def _replaces(block: Block, new: set[str], names: set[str], level: int, top_n: int) -> bool:
-    """Whether ``block`` is the list, and not what stood before it."""
-    kept = min(len(names), top_n)
-    common = len(new & names)
-    if block.is_answer and (len(new) > 1 or kept == 1) and block.level >= min(level, LINES):
-        return True
-    if block.level > level:
-        return 2 * len(new) >= kept
-    if block.level < level:
-        return len(new) > 2 * len(names) or (block.level > PROSE and bool(common) and len(new) >= kept)
-    if level == PROSE or not common or 2 * len(new) < kept:
-        return False
-    return level == CLOSED or (len(new) > 1 and 2 * common >= len(new))
-
-
-def _order(mentions: Iterable[Mention]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(mention.tokens[0] for mention in mentions if mention.tokens))
-
-
-def _without_echo(block: Block, shown: tuple[str, ...]) -> Block:
-    return replace(block, mentions=_cut_echo(block.mentions, shown))
-
-
-def _cut_echo(mentions: list[Mention], shown: tuple[str, ...]) -> list[Mention]:
-    """``mentions`` without the candidates in shown order at their beginning, once or several times."""
-    end, seen = 0, set[str]()
-    for place, mention in enumerate(mentions if len(shown) >= 3 else []):
-        token = mention.tokens[0] if mention.tokens else None
-        if token is None or token in seen:
-            continue
-        if token != shown[len(seen)]:
-            break
-        seen.add(token)
-        if len(seen) == len(shown):
-            end = place + 1
-            seen.clear()
-    rest = mentions[end:]
-    order = _order(rest)
-    return [] if _LAZY <= len(order) < len(shown) and order == shown[: len(order)] else rest
-
-
 def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> list[Mention]:
     """Ids in running text, where there is no list: those that cannot be numbers of prose,
     or lines of nothing but ids."""
@@ -274,7 +203,7 @@ def _in_prose(text: str, ids: Ids, brackets: Lists, shown: tuple[str, ...]) -> l
     sure = [m for m in mentions if not m.tokens[0].isdecimal() or _is_named(m, text)]
     long = [m for m in mentions if len(m.tokens[0]) >= LONG_ID]
     chosen = lines if len(_names(lines)) > 1 else sure or (long if len(_names(long)) > 1 else [])
-    return _cut_echo(chosen, shown)
+    return cut_echo(chosen, shown)
 
 
 def _in_line_of_ids(mention: Mention, text: str) -> bool:

@@ -24,7 +24,8 @@ from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
 from recbole_alkd.llm.adapters import why_unused
-from recbole_alkd.llm.models import load_causal_lm, model_identity, threads
+from recbole_alkd.llm.devices import threads
+from recbole_alkd.llm.models import load_causal_lm, model_identity
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings, TeacherSettings

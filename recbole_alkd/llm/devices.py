@@ -1,0 +1,67 @@
+"""Where a local LLM runs: its device, its type of numbers, its threads."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from recbole_alkd.llm.adapters import first_line
+from recbole_alkd.settings.error import AlkdError
+
+
+def check_device(device: str, quantize: str | None) -> None:
+    """AlkdError where this machine has no such device, or lacks what a way of loading needs."""
+    try:
+        torch.empty(0, device="cpu" if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:
+        raise AlkdError(
+            f"llm_device: {device!r} cannot be used here ({first_line(error)}); "
+            "allowed: auto, cpu, cuda or cuda:N, "
+            "counted among the GPUs that gpu_id lets RecBole see"
+        ) from None
+    if device == "auto":
+        _need("accelerate", "llm_device: 'auto'", "'recbole_alkd[local]'")
+    if quantize:
+        _need("bitsandbytes", f"llm_quantize: {quantize!r}", "bitsandbytes")
+        _need("accelerate", f"llm_quantize: {quantize!r}", "'recbole_alkd[local]'")
+
+
+def _need(package: str, setting: str, pip: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise AlkdError(f"{setting} needs {package}, not installed here; install with: pip install {pip}")
+
+
+def best_dtype(device: str) -> torch.dtype:
+    """bfloat16 where the processor computes in it (it halves time and memory and keeps the ranking),
+    else float32.
+
+    A CPU without bfloat16 instructions emulates them, which is several times slower than float32.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(device).type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if torch.device(device).type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return (
+            torch.bfloat16
+            if any(on for name, on in capabilities.items() if "bf16" in name)
+            else torch.float32
+        )
+    return torch.float32
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """``count`` CPU threads for torch inside the block (None: as they are), the former number afterwards."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
