@@ -89,3 +89,38 @@ def test_commands_can_be_split_by_a_shell():
 def test_an_anchor_is_made_as_renderers_make_it():
     assert anchor("How to read the tables") == "how-to-read-the-tables"
     assert anchor(" `alkd_unit`: sessions, or items?") == "alkd_unit-sessions-or-items"
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def prose(text):
+    """The sentences of a page, without blocks, tables and headings."""
+    lines = [line for line in FENCE.sub("", text).splitlines() if not re.match(r"    |\||#|!", line)]
+    for paragraph in re.split(r"\n\s*\n|\n- ", "\n".join(lines)):
+        plain = re.sub(r"\]\([^)]*\)|`[^`]*`", "x", paragraph)
+        yield from (sentence for sentence in re.split(r"(?<=[.!?:])\s+", " ".join(plain.split())) if sentence)
+
+
+def test_no_sentence_of_readme_has_over_30_words():
+    long = [sentence for sentence in prose(README) if len(sentence.split()) > 30]
+    assert not long, long
+
+
+def test_the_policy_of_readme_runs(tmp_path):
+    code = re.search(r"```python\n# my_policy\.py\n(.*?)```", README, re.DOTALL)[1]
+    (tmp_path / "my_policy.py").write_text(code, encoding="utf-8")
+    run_it = (
+        "from pathlib import Path\nfrom recbole_alkd.testing import run_toy\n"
+        "if __name__ == '__main__':\n"
+        "    result = run_toy(Path.cwd(), alkd_plugins=['my_policy'], alkd_policy='newest')\n"
+        "    print(len(result['policy']['picks']))\n"
+    )
+    (tmp_path / "use.py").write_text(run_it, encoding="utf-8")
+    done = run([str(tmp_path / "use.py")], tmp_path)
+    assert done.returncode == 0 and int(done.stdout.split()[-1]) > 0, done.stderr
+
+
+def test_readme_names_files_of_the_license_and_citation():
+    for name in ("CITATION.cff", "NOTICE", "LICENSE"):
+        assert (ROOT / name).is_file()
