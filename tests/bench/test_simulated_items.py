@@ -21,7 +21,9 @@ from recbole_alkd.bench.simulated_items import (
     simulated_list,
     true_neighbours,
 )
+from recbole_alkd.bench.simulated_page import draw, page, read_points
 from recbole_alkd.model.edges import Weighing
+from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.testing import write_toy_data
 from recbole_alkd.testing.learners import inside
 
@@ -95,3 +97,32 @@ def test_a_study_writes_what_it_has(tmp_path: Path) -> None:
     assert shares == sorted(shares) and shares[-1] > shares[0]
     with np.load(tmp_path / "out" / "toy-7.npz") as kept:
         assert set(kept) == set(names) and all(len(kept[name]) == 24 for name in names)
+
+
+def test_the_curve_is_read_over_seeds_and_drawn(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for seed in (1, 2):
+        half = rng.random(200).astype(np.float32)
+        kept = {
+            "half": half,
+            "random, 1": half + np.float32(0.1),
+            "random, LLM": half,
+            "all sessions": half * 2,
+        }
+        rows = [{"name": name, "weight": 0.3 if name == "random, 1" else 0.0} for name in kept]
+        rows[1] |= {"true": 1.0}
+        rows[2] |= {"true": 0.3, "tokens": 100, "seconds": 2.0}
+        facts = {"dataset": "toy", "seed": seed, "questions": {"random": 500}, "rows": rows}
+        (tmp_path / f"toy-{seed}.json").write_text(json.dumps(facts))
+        np.savez(tmp_path / f"toy-{seed}.npz", **kept)
+    points = {point.name: point for point in read_points(tmp_path)}
+    right = points["random, 1"]
+    assert right.gain == pytest.approx(0.1, abs=1e-6) and right.low == pytest.approx(0.1, abs=1e-6)
+    assert (right.seeds, right.questions, right.weights) == (2, 500, (0.3, 0.3))
+    assert points["random, LLM"].gain == 0 and points["random, LLM"].tokens == 100
+    assert "| random, 1 | 1.00 | +" in page(list(points.values())) and "2 of 2" in page([right])
+    pytest.importorskip("matplotlib", reason="needs the extra `bench`")
+    draw(list(points.values()), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+    with pytest.raises(AlkdError, match="no study"):
+        read_points(tmp_path / "nothing")
