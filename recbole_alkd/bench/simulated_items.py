@@ -25,7 +25,7 @@ import torch
 from scipy.sparse import csr_array
 
 from recbole_alkd.files import write_npz, write_whole
-from recbole_alkd.labelling.item_neighbours import ItemNeighbours, merged
+from recbole_alkd.labelling.item_neighbours import ItemNeighbours
 from recbole_alkd.labelling.item_rows import ItemRows
 from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.learner.counting import count_model
@@ -34,7 +34,7 @@ from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
 from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles, table_bytes
-from recbole_alkd.model.scoring import gains, session_ranks
+from recbole_alkd.model.scoring import gains, in_batches, session_ranks
 from recbole_alkd.settings.groups import TextSettings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import settings_of
@@ -43,6 +43,7 @@ from recbole_alkd.teacher.base import ItemInstance, TeacherContext
 
 PLACES, CANDIDATES, QUESTIONS, NEIGHBOURS = 5, 20, 500, 10
 GAP = 0.8  # what an item counts for every other item between it and X
+CHOICES = ("random", "most clicked", "hardest", "all")  # of the items that are asked about
 ACCURACIES = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # from chance (5 places of 20) to always right
 POSITION = 3.0  # the weight of each of the first five places, as kd_position_weight has it
 METRIC = "ndcg@10"
@@ -172,18 +173,28 @@ class Study:
         model.eval()
         return gains(session_ranks(model, self.test, config["device"]), METRIC), dict(facts)
 
-    def candidates(self, rows: np.ndarray) -> dict[int, list[int]]:
-        """Row -> the true neighbours and, beside them, the usual candidates; ``CANDIDATES`` of them."""
+    def candidates(self, rows: np.ndarray) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Row -> the true neighbours and, beside them, the usual candidates, ``CANDIDATES`` of them; and the
+        best ``PLACES`` of these by the whole table of the half, which is what counting answers."""
         config = self.make_config(student_bytes=None, student_neighbors=None, item_text=None)
         model = SessionRecommender(config, self.half, settings_of(config), "teacher").to(config["device"])
         count_model(model.recommender, self.half, self.valid._dataset, logger)
-        asked = self.rows.instances(rows, model.eval().view, config["device"])
-        ids = self.half.field2token_id[self.half.iid_field]
-        usual = {one.row: [int(ids[token]) for token in one.candidates] for one in asked}
-        return {
-            row: list(dict.fromkeys([*self.truth[row], *merged([usual[row]], CANDIDATES)]))[:CANDIDATES]
-            for row in usual
-        }
+        view, device = model.eval().view, config["device"]
+        ids, found = self.half.field2token_id[self.half.iid_field], {}
+        for one in self.rows.instances(rows, view, device):
+            usual = [int(ids[token]) for token in one.candidates]
+            found[one.row] = list(dict.fromkeys([*self.truth[one.row], *usual]))[:CANDIDATES]
+        listed = torch.tensor(list(found.values()), device=device)
+        index = torch.as_tensor(np.fromiter(found, int))
+
+        def best(seq: torch.Tensor, length: torch.Tensor, batch: slice) -> torch.Tensor:
+            own = listed[batch]
+            order = view.scores(seq, length).gather(1, own).argsort(dim=1, descending=True, stable=True)
+            return own.gather(1, order[:, :PLACES])
+
+        seq, length = self.rows.item_seq[index].to(device), self.rows.item_seq_len[index].to(device)
+        counted = in_batches(view, seq, length, best).tolist()
+        return found, dict(zip(found, counted, strict=True))
 
     def ask(
         self, rows: np.ndarray, candidates: dict[int, list[int]], cache: Path
@@ -222,7 +233,14 @@ def share_true(lists: Sequence[Sequence[int]], truth: Sequence[Sequence[int]]) -
 
 
 def run(
-    dataset: str, data_path: str | None, seed: int, out: Path, settings: dict[str, Any], llm: bool
+    dataset: str,
+    data_path: str | None,
+    seed: int,
+    out: Path,
+    settings: dict[str, Any],
+    llm: bool,
+    choices: Sequence[str] = CHOICES,
+    accuracies: Sequence[float] = ACCURACIES,
 ) -> None:
     """One data set and seed; ``out`` holds ``DATASET-SEED.json`` and ``.npz`` (gains of every test
     session), written as they come."""
@@ -242,15 +260,20 @@ def run(
 
     out.mkdir(parents=True, exist_ok=True)
     note("half", *study.table(study.half))
-    candidates = study.candidates(study.questions()["all"])
-    for name, picked in study.questions().items():
+    note("all sessions", *study.table(study.whole))
+    candidates, counted = study.candidates(study.questions()["all"])
+    for name in choices:
+        picked = study.questions()[name]
         items, truth = study.rows.items[picked].tolist(), [study.truth[int(row)] for row in picked]
         edges = partial(answers_as_edges, study.n_items, items)
+        lists = [counted[int(row)] for row in picked]
+        more = {"true": share_true(lists, truth)}
+        note(f"{name}, counted order", *study.table(study.half, {"items": edges(lists)}), **more)
         if llm and name != "all":
             lists, tokens, seconds = study.ask(picked, candidates, out / "cache")
             more = {"true": share_true(lists, truth), "tokens": tokens, "seconds": round(seconds, 2)}
             note(f"{name}, LLM", *study.table(study.half, {"items": edges(lists)}), **more)
-        for accuracy in ACCURACIES:
+        for accuracy in accuracies:
             rng = np.random.default_rng(stage_seed(seed, name, accuracy))
             lists = [
                 simulated_list(right, candidates[int(row)], accuracy, rng)
@@ -258,7 +281,6 @@ def run(
             ]
             more = {"accuracy": accuracy, "true": share_true(lists, truth)}
             note(f"{name}, {accuracy:g}", *study.table(study.half, {"items": edges(lists)}), **more)
-    note("all sessions", *study.table(study.whole))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -283,7 +305,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cache = args.out / "cache"
         own = {"item_text": args.item_text, "label_store": str(cache / "labels.sqlite"), "seed": seed}
         settings = {**own, "checkpoint_dir": str(cache), **given}
-        run(args.dataset, args.data_path, seed, args.out, settings, not args.no_llm)
+        asked = (args.questions, args.accuracies)
+        run(args.dataset, args.data_path, seed, args.out, settings, not args.no_llm, *asked)
 
 
 if __name__ == "__main__":

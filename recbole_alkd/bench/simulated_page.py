@@ -18,7 +18,8 @@ from recbole_alkd.bench.simulated_items import METRIC
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.statistics import bootstrap_interval
 
-REFERENCE, WHOLE = "half", "all sessions"
+REFERENCE = "half"
+OTHERS = ("LLM", "counted order")  # ends of the names of rows that no simulated teacher answered
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def draw(points: Sequence[Point], file: Path) -> None:
             for colour, choice in zip(COLOURS, asked, strict=False):
                 of = [point for point in mine if point.name.rpartition(", ")[0] == choice]
                 line = sorted(
-                    (point for point in of if not point.name.endswith("LLM")), key=lambda p: p.true or 0
+                    (point for point in of if not point.name.endswith(OTHERS)), key=lambda p: p.true or 0
                 )
                 xs, ys = [point.true for point in line], [100 * point.share for point in line]
                 panel.plot(xs, ys, color=colour, marker="o", markersize=4, label=choice)
@@ -162,13 +163,19 @@ def draw(points: Sequence[Point], file: Path) -> None:
                 ends = [np.array(end) * 100 / line[0].reference for end in (lows, highs)]
                 panel.fill_between(xs, *ends, color=colour, alpha=0.12, linewidth=0)
                 for point in of:
-                    if point.name.endswith("LLM"):
-                        panel.plot(point.true, 100 * point.share, "x", color=colour, markersize=8)
+                    if point.name.endswith(OTHERS):
+                        mark = "x" if point.name.endswith("LLM") else "s"
+                        panel.plot(
+                            point.true, 100 * point.share, mark, color=colour, markersize=6, mfc="none"
+                        )
             panel.axhline(0, color="#8a8a8a", linewidth=0.8)
             panel.set_title(dataset)
             panel.set_xlabel("share of named items that are true")
         panels[0].set_ylabel(f"gain in {METRIC}, %")
-        panels[0].legend(frameon=False, title="500 items asked (all: every one)\ncross: the bundled LLM")
+        panels[0].legend(
+            frameon=False,
+            title="500 items asked (all: every one)\ncross: the bundled LLM, square: counted order",
+        )
         figure.savefig(file, dpi=110)
 
 
