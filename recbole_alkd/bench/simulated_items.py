@@ -242,45 +242,54 @@ def run(
     choices: Sequence[str] = CHOICES,
     accuracies: Sequence[float] = ACCURACIES,
 ) -> None:
-    """One data set and seed; ``out`` holds ``DATASET-SEED.json`` and ``.npz`` (gains of every test
-    session), written as they come."""
+    """One data set and seed. ``out`` holds ``DATASET-SEED.json`` and ``.npz`` (gains of every test session),
+    written as rows come; rows that are there are not made again."""
     study = Study(dataset, data_path, seed, settings)
-    rows: list[dict[str, Any]] = []
-    kept: dict[str, np.ndarray] = {}
+    file = out / f"{dataset}-{seed}.json"
+    rows, kept = read_rows(file)
+    asked = {name: len(picked) for name, picked in study.questions().items()}
 
-    def note(name: str, gain: np.ndarray, facts: dict[str, Any], **more: Any) -> None:
+    def note(name: str, part: Any, edges: EdgeMaker | None = None, **more: Any) -> None:
+        if name in kept:
+            return
+        gain, facts = study.table(part, {"items": edges} if edges else None)
         kept[name] = gain.astype(np.float32)
-        weight, edges = facts.get("items_weight"), facts.get("items_edges")
-        rows.append({"name": name, METRIC: float(gain.mean()), "weight": weight, "edges": edges, **more})
+        weight, count = facts.get("items_weight"), facts.get("items_edges")
+        rows.append({"name": name, METRIC: float(gain.mean()), "weight": weight, "edges": count, **more})
         print(dataset, seed, rows[-1], flush=True)
-        write_npz(out / f"{dataset}-{seed}.npz", kept)
-        asked = {name: len(picked) for name, picked in study.questions().items()}
+        write_npz(file.with_suffix(".npz"), kept)
         content = {"dataset": dataset, "seed": seed, "bytes": study.bytes, "questions": asked, "rows": rows}
-        write_whole(out / f"{dataset}-{seed}.json", json.dumps(content, indent=1))
+        write_whole(file, json.dumps(content, indent=1))
 
     out.mkdir(parents=True, exist_ok=True)
-    note("half", *study.table(study.half))
-    note("all sessions", *study.table(study.whole))
+    note("half", study.half)
+    note("all sessions", study.whole)
     candidates, counted = study.candidates(study.questions()["all"])
     for name in choices:
         picked = study.questions()[name]
         items, truth = study.rows.items[picked].tolist(), [study.truth[int(row)] for row in picked]
         edges = partial(answers_as_edges, study.n_items, items)
         lists = [counted[int(row)] for row in picked]
-        more = {"true": share_true(lists, truth)}
-        note(f"{name}, counted order", *study.table(study.half, {"items": edges(lists)}), **more)
-        if llm and name != "all":
+        note(f"{name}, counted order", study.half, edges(lists), true=share_true(lists, truth))
+        if llm and name != "all" and f"{name}, LLM" not in kept:
             lists, tokens, seconds = study.ask(picked, candidates, out / "cache")
             more = {"true": share_true(lists, truth), "tokens": tokens, "seconds": round(seconds, 2)}
-            note(f"{name}, LLM", *study.table(study.half, {"items": edges(lists)}), **more)
+            note(f"{name}, LLM", study.half, edges(lists), **more)
         for accuracy in accuracies:
             rng = np.random.default_rng(stage_seed(seed, name, accuracy))
-            lists = [
-                simulated_list(right, candidates[int(row)], accuracy, rng)
-                for row, right in zip(picked, truth, strict=True)
-            ]
+            pairs = zip(picked, truth, strict=True)
+            lists = [simulated_list(right, candidates[int(row)], accuracy, rng) for row, right in pairs]
             more = {"accuracy": accuracy, "true": share_true(lists, truth)}
-            note(f"{name}, {accuracy:g}", *study.table(study.half, {"items": edges(lists)}), **more)
+            note(f"{name}, {accuracy:g}", study.half, edges(lists), **more)
+
+
+def read_rows(file: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """The rows of a study, and the gains of the test sessions by their names; nothing where there is none."""
+    if not file.is_file():
+        return [], {}
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    with np.load(file.with_suffix(".npz"), allow_pickle=False) as arrays:
+        return rows, {row["name"]: arrays[row["name"]] for row in rows}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -298,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--settings", default=None, type=Path, help="YAML file of settings laid over the study's"
     )
+    parser.add_argument("--questions", nargs="+", default=CHOICES, choices=CHOICES, help="items asked about")
+    parser.add_argument("--accuracies", nargs="+", default=ACCURACIES, type=float, help="of the simulated")
     parser.add_argument("--no-llm", action="store_true", help="simulated teachers only")
     args = parser.parse_args(argv)
     given = read_yaml_file(args.settings, f"--settings {args.settings}") if args.settings else {}

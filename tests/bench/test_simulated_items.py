@@ -89,7 +89,12 @@ def test_a_study_writes_what_it_has(tmp_path: Path) -> None:
     write_toy_data(tmp_path / "data")
     with inside(tmp_path):
         settings = {**SETTINGS, "label_store": str(tmp_path / "labels.sqlite")}
-        run("toy", str(tmp_path / "data"), 7, tmp_path / "out", settings, llm=False)
+        own = ("toy", str(tmp_path / "data"), 7, tmp_path / "out", settings, False)
+        run(*own, ("all",), ACCURACIES)
+        half = (tmp_path / "out" / "toy-7.npz").read_bytes()
+        run(*own, ("all",), ACCURACIES)  # nothing is made again
+        assert (tmp_path / "out" / "toy-7.npz").read_bytes() == half
+        run(*own)
     report = json.loads((tmp_path / "out" / "toy-7.json").read_text())
     names = [row["name"] for row in report["rows"]]
     assert names[:2] == ["half", "all sessions"] and len(names) == 2 + 4 * (1 + len(ACCURACIES))
