@@ -22,8 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 
+from recbole_alkd.bench.simulated_answers import (
+    PLACES,
+    answers_as_edges,
+    halves,
+    share_true,
+    simulated_list,
+    true_neighbours,
+)
 from recbole_alkd.files import write_npz, write_whole
 from recbole_alkd.labelling.item_neighbours import ItemNeighbours
 from recbole_alkd.labelling.item_rows import ItemRows
@@ -31,9 +38,9 @@ from recbole_alkd.labelling.training_rows import TrainingRows
 from recbole_alkd.learner.counting import count_model
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.model.backbone import SessionRecommender
-from recbole_alkd.model.counting import forward_counts, session_counts, training_sessions
-from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
-from recbole_alkd.model.neighbours import profiles, table_bytes
+from recbole_alkd.model.counting import training_sessions
+from recbole_alkd.model.edges import EdgeMaker
+from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.scoring import gains, in_batches, session_ranks
 from recbole_alkd.settings.groups import TextSettings
 from recbole_alkd.settings.identity import stage_seed
@@ -41,71 +48,11 @@ from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.settings.text import read_yaml_file
 from recbole_alkd.teacher.base import ItemInstance, TeacherContext
 
-PLACES, CANDIDATES, QUESTIONS, NEIGHBOURS = 5, 20, 500, 10
-GAP = 0.8  # what an item counts for every other item between it and X
+CANDIDATES, QUESTIONS, NEIGHBOURS = 20, 500, 10
 CHOICES = ("random", "most clicked", "hardest", "all")  # of the items that are asked about
 ACCURACIES = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # from chance (5 places of 20) to always right
-POSITION = 3.0  # the weight of each of the first five places, as kd_position_weight has it
 METRIC = "ndcg@10"
 logger = logging.getLogger(__name__)
-
-
-def halves(sessions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Which of the distinct sessions are in the second half, (S,) bool: a random half of them."""
-    second = np.zeros(len(sessions), dtype=bool)
-    second[rng.permutation(len(sessions))[: len(sessions) // 2]] = True
-    return second
-
-
-def true_neighbours(
-    flat: np.ndarray, offsets: np.ndarray, n_items: int, most: int = PLACES
-) -> dict[int, list[int]]:
-    """Item -> the items that come after it most often, best first; an item g places later counts ``GAP``^(g
-    - 1).
-
-    Args:
-        flat, offsets: sessions, as ``counting.training_sessions`` gives them.
-        most: neighbours of an item. Ties are decided by how many sessions hold a neighbour, then by its id.
-    """
-    (later,) = forward_counts(flat, offsets, n_items, [GAP])
-    times, found = session_counts(flat, offsets, n_items), {}
-    for item in np.flatnonzero(np.diff(later.indptr)):
-        part = slice(later.indptr[item], later.indptr[item + 1])
-        others, weight = later.indices[part], later.data[part]
-        found[int(item)] = others[np.lexsort((others, -times[others], -weight))][:most].tolist()
-    return found
-
-
-def simulated_list(
-    truth: Sequence[int], candidates: Sequence[int], accuracy: float, rng: np.random.Generator
-) -> list[int]:
-    """``PLACES`` different candidates: at each place the best true one not yet named, with probability
-    ``accuracy``, else a random one that is not true. Where one kind has run out, it is of the other.
-    """
-    known = set(truth)
-    right = list(truth)
-    wrong = [int(one) for one in rng.permutation([one for one in candidates if one not in known])]
-    named = []
-    for _ in range(min(PLACES, len(right) + len(wrong))):
-        hit = rng.random() < accuracy
-        named.append((right if (hit and right) or not wrong else wrong).pop(0))
-    return named
-
-
-def answers_as_edges(n_items: int, items: Sequence[int], lists: Sequence[Sequence[int]]) -> EdgeMaker:
-    """Edges from each item to those that were named for it, made and weighed as labels of a run are
-    (``learner.list_edges``)."""
-    table = np.zeros((len(items), PLACES), dtype=np.int64)
-    for row, named in enumerate(lists):
-        table[row, : len(named)] = named[:PLACES]
-    sequence = np.asarray(items, dtype=np.int64)[:, None]
-
-    def make(weighing: Weighing) -> csr_array:
-        one = np.ones(len(items), dtype=np.int64)
-        profile = profiles(sequence, one, weighing.decay, weighing.last_items, n_items)
-        return weighing(list_edges(profile, table, np.full(PLACES, POSITION)))
-
-    return make
 
 
 class Study:
@@ -226,12 +173,6 @@ def _config(config: Any, empty_argv: Any, dataset: str, values: dict[str, Any]) 
         return config(model="ALKDRec", dataset=dataset, config_dict=values)
 
 
-def share_true(lists: Sequence[Sequence[int]], truth: Sequence[Sequence[int]]) -> float:
-    """The share of named items that are true."""
-    named = sum(len(one) for one in lists)
-    return sum(len(set(one) & set(right)) for one, right in zip(lists, truth, strict=True)) / max(1, named)
-
-
 def run(
     dataset: str,
     data_path: str | None,
@@ -283,6 +224,29 @@ def run(
             note(f"{name}, {accuracy:g}", study.half, edges(lists), **more)
 
 
+def ask_some(
+    dataset: str, data_path: str | None, seed: int, out: Path, settings: dict[str, Any], count: int
+) -> dict[str, Any]:
+    """How often the LLM is right about ``count`` random items, and how often counting is; no table is made.
+    Also written to ``DATASET-SEED-llm.json``."""
+    study = Study(dataset, data_path, seed, settings)
+    rng = np.random.default_rng(stage_seed(seed, "asked"))
+    rows = rng.permutation(study.questions()["random"])[:count]
+    candidates, counted = study.candidates(rows)
+    out.mkdir(parents=True, exist_ok=True)
+    lists, tokens, seconds = study.ask(rows, candidates, out / "cache")
+    truth = [study.truth[int(row)] for row in rows]
+    chance = sum(map(len, truth)) / sum(len(candidates[int(row)]) for row in rows)
+    shares = {
+        "llm": share_true(lists, truth),
+        "counted": share_true([counted[int(row)] for row in rows], truth),
+    }
+    facts = {"dataset": dataset, "seed": seed, "asked": len(rows), "true": {**shares, "chance": chance}}
+    facts |= {"tokens": tokens, "seconds": round(seconds, 2)}
+    write_whole(out / f"{dataset}-{seed}-llm.json", json.dumps(facts, indent=1))
+    return facts
+
+
 def read_rows(file: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The rows of a study, and the gains of the test sessions by their names; nothing where there is none."""
     if not file.is_file():
@@ -309,6 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--questions", nargs="+", default=CHOICES, choices=CHOICES, help="items asked about")
     parser.add_argument("--accuracies", nargs="+", default=ACCURACIES, type=float, help="of the simulated")
+    parser.add_argument("--ask", type=int, default=0, metavar="N", help="only say how often the LLM is right")
     parser.add_argument("--no-llm", action="store_true", help="simulated teachers only")
     args = parser.parse_args(argv)
     given = read_yaml_file(args.settings, f"--settings {args.settings}") if args.settings else {}
@@ -316,6 +281,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cache = args.out / "cache"
         own = {"item_text": args.item_text, "label_store": str(cache / "labels.sqlite"), "seed": seed}
         settings = {**own, "checkpoint_dir": str(cache), **given}
+        if args.ask:
+            print(ask_some(args.dataset, args.data_path, seed, args.out, settings, args.ask))
+            continue
         asked = (args.questions, args.accuracies)
         run(args.dataset, args.data_path, seed, args.out, settings, not args.no_llm, *asked)
 

@@ -9,18 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_alkd.bench.simulated_items import (
-    ACCURACIES,
-    CANDIDATES,
+from recbole_alkd.bench.simulated_answers import (
     PLACES,
-    Study,
     answers_as_edges,
     halves,
-    run,
     share_true,
     simulated_list,
     true_neighbours,
 )
+from recbole_alkd.bench.simulated_items import ACCURACIES, CANDIDATES, Study, run
 from recbole_alkd.bench.simulated_page import draw, page, read_points
 from recbole_alkd.model.edges import Weighing
 from recbole_alkd.settings.error import AlkdError
