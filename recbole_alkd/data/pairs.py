@@ -234,8 +234,9 @@ def distinct(keys: np.ndarray) -> np.ndarray:
 
 def unpacked(keys: np.ndarray, how: Keys) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """i, j and d of keys: int64, int32, uint8."""
-    pair, gap = np.divmod(keys, how.longest)
-    source, target = np.divmod(pair, how.n_items)
+    pair = keys // how.longest  # np.divmod takes more than a division and a product
+    source = pair // how.n_items
+    gap, target = keys - pair * how.longest, pair - source * how.n_items
     return source, target.astype(np.int32), gap.astype(np.uint8)
 
 

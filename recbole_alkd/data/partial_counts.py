@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from recbole_alkd.data.pairs import Keys, PairCounts, added, narrowed, unpacked
+from recbole_alkd.data.pairs import Keys, PairCounts, narrowed, unpacked
 from recbole_alkd.files import PART, whole_file
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.tensors import TensorFile
@@ -103,9 +103,7 @@ class PartialCounts:
     def write(self, file: Path) -> Path:
         """Write it, whole or not at all."""
         with CountsWriter.open(file, self.ids, self.sessions, self.settings, self.parts) as writer:
-            source = Numbered(self, np.arange(len(self.ids)))
-            for begin, end, keys, counts in added([source], self.how):
-                writer.add(begin, end, keys, counts)
+            writer.put(self.pairs)
         return file
 
     @classmethod
@@ -208,7 +206,16 @@ class CountsWriter:
         """A range of items, as ``pairs.added`` yields it; ranges come one after the other."""
         source, target, gap = unpacked(keys, self._how)
         self._rows[begin:end] = np.bincount(source - begin, minlength=end - begin)
-        for name, array in (("target", target), ("count", narrowed(counts)), ("gap", gap)):
+        self._write(target, narrowed(counts), gap)
+
+    def put(self, pairs: PairCounts) -> None:
+        """The counts of all items."""
+        self._rows[:] = np.diff(pairs.start)
+        for begin in range(0, len(pairs.target), _BLOCK):
+            self._write(*(one[begin : begin + _BLOCK] for one in (pairs.target, pairs.count, pairs.gap)))
+
+    def _write(self, target: np.ndarray, count: np.ndarray, gap: np.ndarray) -> None:
+        for name, array in (("target", target), ("count", count), ("gap", gap)):
             content = array.tobytes()
             self._sums[name] = zlib.crc32(content, self._sums[name])
             self.sizes[name] += len(content)
