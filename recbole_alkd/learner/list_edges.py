@@ -60,8 +60,8 @@ def edge_makers(
                 partial(_item_edges, listed, weighed, term.context, device) for listed, weighed in ways
             ]
         else:
-            rows = given if "lists" in loss.needs else everything
-            found[name] = partial(_edges, loss, term, *rows, device)
+            where, rows = given if "lists" in loss.needs else everything
+            found[name] = partial(_edges, loss, term, where, rows, device)
     return found
 
 
