@@ -71,7 +71,7 @@ def at_once(folder, sessions, **settings):
         {"item_text": "tfidf"},
         {"student_neighbors": 3},
         {"mask_session_items": True},
-        {"item_text": "tfidf", "item_text_whiten": 0.5, "item_text_dim": 8},
+        {"item_text": "tfidf", "item_text_whiten": 0.5},
     ],
     ids=["all neighbours", "titles", "three neighbours", "masked", "whitened titles"],
 )
@@ -98,16 +98,15 @@ def test_it_is_the_table_of_all_sessions_at_once(tmp_path, settings):
         row = slice(table.starts[number], table.starts[number + 1])
         their_row = slice(other.starts[their], other.starts[their + 1])
         weights = sorted(table.weights[row].tolist())
-        assert weights == sorted(other.weights[their_row].tolist())
+        # axes of vectors are the same but for the last bits where items stand in another order
+        spare = 1e-3 if "item_text_whiten" in settings else 0
+        assert weights == pytest.approx(sorted(other.weights[their_row].tolist()), rel=spare, abs=0)
         if settings.get("student_neighbors") is None:  # of equal weights the smaller number is kept
             mine = dict(zip(new.items.ids(table.neighbours[row]), table.weights[row].tolist(), strict=True))
-            assert mine == dict(
-                zip(
-                    whole.items.ids(other.neighbours[their_row]),
-                    other.weights[their_row].tolist(),
-                    strict=True,
-                )
+            theirs_of = zip(
+                whole.items.ids(other.neighbours[their_row]), other.weights[their_row].tolist(), strict=True
             )
+            assert mine == pytest.approx(dict(theirs_of), rel=spare, abs=0)
     assert {one.item for one in new.recommend(["new1", "i3"], 34)} == set(ids) - {"new1", "i3"}
 
 
