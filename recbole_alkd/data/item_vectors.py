@@ -38,7 +38,7 @@ def read_item_vectors(name: str, items: Sequence[str]) -> np.ndarray:
             f"item_text: {ids_path} has {len(ids):,} ids, and {path} has {len(vectors):,} rows; "
             "allowed: one id a row"
         )
-    row = {}
+    row: dict[str, int] = {}
     for line, item in enumerate(ids, 1):
         if not item:
             raise AlkdError(f"item_text: {ids_path}, line {line}: no id")

@@ -90,13 +90,13 @@ def learnt_map(vectors: np.ndarray, pairs: Pairs, valid: Pairs | None, size: int
         pairs: of training sessions. valid: of validation sessions; without any, one round is learnt.
         size: coordinates of the map; d where that is less.
     """
-    known = vectors.any(1)
+    known = np.asarray(vectors.any(1))
     source, target = _with_vectors(pairs, known)
     unit = normalize(torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), dim=1)
     start = torch.eye(unit.shape[1])[:, :size]
     maps = [start.clone().requires_grad_(True) for _ in range(2)]
     log_scale = torch.tensor(-np.log(TEMPERATURE), dtype=torch.float32, requires_grad=True)
-    log_q = log_shares(target, len(vectors))
+    log_q = log_shares(target.numpy(), len(vectors))
     checked = None if valid is None else _with_vectors(valid, known)
     if checked is not None and not len(checked[0]):
         checked = None

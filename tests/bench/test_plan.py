@@ -405,17 +405,17 @@ def test_a_key_says_what_decides_a_run_and_nothing_else(key, tmp_path):
     assert first == key("policy:listed", alkd_picks=f"{other}#a")
 
 
-def test_other_vectors_in_a_file_of_the_same_name_are_another_run(write, tmp_path):
-    own = {**TINY, "item_text": str(tmp_path / "own.npy"), "item_text_loss": "text_pairs"}
-
-    def key(value, ids="i1\n"):
-        np.save(tmp_path / "own.npy", np.full((1, 2), value))
-        (tmp_path / "own.ids").write_text(ids)
-        plan = read_plan(write(settings=own, arms=["student"]))
+def test_vectors_in_a_file_count_by_their_content(write, tmp_path):
+    def key(folder, value, ids="i1\n"):
+        (tmp_path / folder).mkdir()
+        np.save(tmp_path / folder / "own.npy", np.full((1, 2), value))
+        (tmp_path / folder / "own.ids").write_text(ids)
+        own = {"item_text": str(tmp_path / folder / "own.npy"), "item_text_loss": "text_pairs"}
+        plan = read_plan(write(settings={**TINY, **own}, arms=["student"]))
         return run_key(next(plan.tasks()), next(iter(arm_configs(plan).values())), "data")
 
-    assert key(1.0) == key(1.0) != key(2.0)
-    assert key(1.0) != key(1.0, "i2\n")
+    assert key("one", 1.0) == key("the same elsewhere", 1.0) != key("another", 2.0)
+    assert len({key("ids", 3.0), key("other ids", 3.0, "i2\n")}) == 2
 
 
 def test_files_are_looked_for_here_and_below_the_data_path(write, tmp_path, monkeypatch):
