@@ -117,7 +117,8 @@ def _signature(name: str, thing: Any) -> Iterator[str]:
 
 def _part(part: inspect.Parameter) -> str:
     """A parameter as it stands in the source."""
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(part.kind, "")
+    kinds: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    stars = kinds.get(part.kind, "")
     kind = part.annotation
     text = f"{stars}{part.name}"
     if kind is not inspect.Parameter.empty:

@@ -207,9 +207,9 @@ def add_doctor_command(commands: Any) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    found = []
+    states = []
     for finding in findings(Path.cwd()):
         print(finding, flush=True)
-        found.append(finding.state)
-    print(f"{found.count(GOOD)} ok, {found.count(NOTE)} notes, {found.count(BAD)} missing")
-    return 1 if BAD in found else 0
+        states.append(finding.state)
+    print(f"{states.count(GOOD)} ok, {states.count(NOTE)} notes, {states.count(BAD)} missing")
+    return 1 if BAD in states else 0

@@ -70,14 +70,14 @@ def cells(row: Row, metric: str) -> list[Cell]:
 
 def _against_best(row: Row, metric: str) -> Cell:
     """The difference from the best arm without LLM and titles, with its interval; empty for that arm."""
-    found = row.against_best.get(metric)
-    if found is None:
+    comparison = row.against_best.get(metric)
+    if comparison is None:
         return Cell("", NAN)
-    interval = f"[{signed(found.low)}, {signed(found.high)}]"
+    interval = f"[{signed(comparison.low)}, {signed(comparison.high)}]"
     return Cell(
-        f"{signed(found.difference)}{share(found)} {interval}",
-        found.difference,
-        found.direction if found.apart else "",
+        f"{signed(comparison.difference)}{share(comparison)} {interval}",
+        comparison.difference,
+        comparison.direction if comparison.apart else "",
     )
 
 

@@ -225,13 +225,13 @@ def run_curve(
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
     """The results in ``file``; a last line that a kill has cut is left out."""
-    found = []
+    lines_read = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
-            found.append(json.loads(line))
+            lines_read.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return lines_read
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:

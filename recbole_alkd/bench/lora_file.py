@@ -17,7 +17,6 @@ import numpy as np
 
 from recbole_alkd.files import write_whole
 from recbole_alkd.labelling.candidates import prefix_examples
-from recbole_alkd.labelling.examples import LoraExamples
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import stage_seed
@@ -64,7 +63,7 @@ def draw_study(rounds: LabelRounds, titles: Mapping[str, str], count: int, held_
     The sessions are divided at random: a fifth for judging, the others for training. All candidates are of
     the recommender that never saw the session (cross-fitted).
     """
-    rows, made = rounds.rows, LoraExamples(rounds.rows, rounds.folds)
+    rows, made = rounds.rows, rounds.rows.examples(rounds.folds)
     sessions = [rows.dataset.session_items(session) for session in rounds.folds.sessions]
     rng = np.random.default_rng(stage_seed(rounds.seed, "lora study"))
     judging = rng.random(len(sessions)) < _HELD_OUT
@@ -72,10 +71,10 @@ def draw_study(rounds: LabelRounds, titles: Mapping[str, str], count: int, held_
     for_training = [pair for pair in every if not judging[pair[0]]]
     for_judging = [pair for pair in every if judging[pair[0]]]
     judges = made.natural(for_judging, held_out)[1]
-    mixed, natural, looked, found = [], [], 0, 0
+    mixed, natural, looked, natural_ones = [], [], 0, 0
     for start in range(0, len(for_training), size := max(2000, count)):
         part = made.of(for_training[start : start + size])
-        looked, found = looked + len(part), found + sum(one.natural for one in part)
+        looked, natural_ones = looked + len(part), natural_ones + sum(one.natural for one in part)
         mixed += part
         natural += [one for one in part if one.natural]
         if len(natural) >= count:
@@ -90,7 +89,7 @@ def draw_study(rounds: LabelRounds, titles: Mapping[str, str], count: int, held_
         tuple(natural[:count]),
         tuple(judges),
         looked,
-        found,
+        natural_ones,
     )
 
 

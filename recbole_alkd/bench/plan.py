@@ -177,7 +177,8 @@ def read_plan(source: Path, data_path: str | None = None, seeds: Iterable[int] |
     settings = mapping(content.get("settings"), "settings")
     import_plugins(settings)  # whose names arms and backbones may take
     path = data_path or content.get("data_path") or settings.get("data_path")
-    if ENTRIES["data_path"].checked("data_path", path):
+    ENTRIES["data_path"].checked("data_path", path)
+    if path:
         settings["data_path"] = str(Path(path).resolve())
     resolve_files(settings, path)
     arms = tuple(_arm(entry, path) for entry in ENTRIES["arms"].checked("arms", content.get("arms")))

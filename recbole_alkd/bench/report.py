@@ -146,11 +146,11 @@ def make_tables(plan: Plan, results: Sequence[Result]) -> list[Table]:
 def best_llm_free(plan: Plan, of_arm: Mapping[str, Mapping[int, Result]]) -> str | None:
     """The arm without LLM and titles with the highest mean of the first metric over its seeds, on
     validation."""
-    found = {}
+    validated = {}
     for name, runs in of_arm.items():
         if runs and all(llm_free(run.task.arm.stage, run.task.settings) for run in runs.values()):
-            found[name] = np.mean([gains(run.valid, plan.metrics[0]).mean() for run in runs.values()])
-    return max(found, key=lambda name: found[name], default=None)
+            validated[name] = np.mean([gains(run.valid, plan.metrics[0]).mean() for run in runs.values()])
+    return max(validated, key=lambda name: validated[name], default=None)
 
 
 def _row(plan: Plan, arm: Arm, of_arm: dict[str, dict[int, Result]], best: str | None) -> Row:

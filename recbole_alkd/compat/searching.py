@@ -35,7 +35,7 @@ class _Numpy:
     class random:  # noqa: N801
         RandomState = staticmethod(np.random.default_rng)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: Any) -> Any:
         return getattr(np, name)
 
 

@@ -116,8 +116,8 @@ def files_of_clicks(path: Path) -> list[Path]:
         if not path.is_file():
             raise AlkdError(f"{path}: no such file or folder of clicks")
         return [path]
-    found = [one for one in sorted(path.rglob("*")) if one.is_file() and not one.name.startswith((".", "_"))]
-    known = [one for one in found if _kind(one) in (*TEXT, *PARQUET)]
+    files = [one for one in sorted(path.rglob("*")) if one.is_file() and not one.name.startswith((".", "_"))]
+    known = [one for one in files if _kind(one) in (*TEXT, *PARQUET)]
     if not known:
         raise AlkdError(
             f"{path}: no clicks in it; allowed: files that end in {', '.join((*TEXT, *PARQUET))} "
@@ -160,8 +160,8 @@ def _text(file: Path, columns: ClickColumns, items: Items) -> Iterator[Block]:
 
 def _tokens(texts: list[str], rows: list[tuple[int, list[str]]], file: Path) -> tuple[np.ndarray, list[str]]:
     """(N,) codes, and the tokens behind them."""
-    code, found = pd.factorize(np.array(texts, dtype=object))
-    tokens = [clean_id(text) for text in found]
+    code, distinct = pd.factorize(np.array(texts, dtype=object))
+    tokens = [clean_id(text) for text in distinct]
     for k, token in enumerate(tokens):
         if len(token) > MAX_ID:
             checked_id(token, file, rows[int(np.flatnonzero(code == k)[0])][0])
@@ -177,10 +177,10 @@ def _times(
             return np.array([int(text) * factor for text in texts], dtype=np.int64)
         except (ValueError, OverflowError):
             pass
-    found = np.zeros(len(texts), dtype=np.int64)
+    times = np.zeros(len(texts), dtype=np.int64)
     for k in np.flatnonzero(there).tolist():
-        found[k] = exact_time(texts[k], columns.time_unit, f"{file}, line {rows[k][0]}: {columns.time}")
-    return found
+        times[k] = exact_time(texts[k], columns.time_unit, f"{file}, line {rows[k][0]}: {columns.time}")
+    return times
 
 
 def _block(
@@ -252,10 +252,10 @@ def _arrow_times(column: Any, there: np.ndarray, columns: ClickColumns, where: s
     kind, factor = column.type, 1 if columns.time_unit is None else TIME_UNITS[columns.time_unit]
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         texts = column.to_pylist()
-        found = [
+        times = [
             exact_time(texts[k] or "", columns.time_unit, where) if there[k] else 0 for k in range(len(texts))
         ]
-        return np.array(found, dtype=np.int64)
+        return np.array(times, dtype=np.int64)
     if pa.types.is_timestamp(
         kind
     ):  # seconds, or nanoseconds where numbers have a unit: what text gives for the same times

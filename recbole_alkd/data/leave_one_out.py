@@ -69,9 +69,12 @@ def import_recbole_gnn(
     item, time = clicks.item[kept], clicks.time[kept]
     counts = {"sessions": int(session.max()) + 1, "items": len(np.unique(item)), "clicks": len(item)}
     if counts != PUBLISHED and not partly:
-        found, wanted = (", ".join(f"{n:,} {name}" for name, n in one.items()) for one in (counts, PUBLISHED))
+        counted, wanted = (
+            ", ".join(f"{n:,} {name}" for name, n in one.items()) for one in (counts, PUBLISHED)
+        )
         raise AlkdError(
-            f"{inter}: of sessions and items with {LEAST} clicks it has {found}, and RecBole-GNN's table was "
+            f"{inter}: of sessions and items with {LEAST} clicks it has {counted}, "
+            "and RecBole-GNN's table was "
             f"made with {wanted}: "
             "this is not its diginetica-not-merged; --partly writes it all the same"
         )

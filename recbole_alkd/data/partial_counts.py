@@ -126,38 +126,38 @@ class PartialCounts:
         try:
             parts = tuple(Part(**one) for one in facts["parts"])
             settings, sums = CountSettings(**facts["settings"]), facts["crc32"]
-            found = {name: arrays[name] for name in _DTYPES if not name.startswith("facts")}
+            by_name = {name: arrays[name] for name in _DTYPES if not name.startswith("facts")}
         except (KeyError, TypeError, ValueError):
             raise damaged from None
-        if any(array.dtype != _NUMPY[_DTYPES[name]] or array.ndim != 1 for name, array in found.items()):
+        if any(array.dtype != _NUMPY[_DTYPES[name]] or array.ndim != 1 for name, array in by_name.items()):
             raise damaged
-        items, entries = len(found["sessions"]), len(found["target"])
+        items, entries = len(by_name["sessions"]), len(by_name["target"])
         sizes = {"id_ends": items + 1, "start": items + 1, "gap": entries, "count": entries}
-        if any(len(found[name]) != size for name, size in sizes.items()) or not settings.longest <= 256:
+        if any(len(by_name[name]) != size for name, size in sizes.items()) or not settings.longest <= 256:
             raise damaged
-        for name, top in (("start", entries), ("id_ends", len(found["ids"]))):
-            ends = found[name]
+        for name, top in (("start", entries), ("id_ends", len(by_name["ids"]))):
+            ends = by_name[name]
             if ends[0] != 0 or ends[-1] != top or (np.diff(ends) < 0).any():
                 raise damaged
         if verify:
-            for name, array in found.items():
+            for name, array in by_name.items():
                 if zlib.crc32(array.data) != sums.get(name):
                     raise AlkdError(
                         f"{file}: the checksum of {name!r} is another; the {WHOLE} is damaged or was changed"
                     )
             for begin in range(0, entries, _BLOCK):
-                target, gap = (found[name][begin : begin + _BLOCK] for name in ("target", "gap"))
+                target, gap = (by_name[name][begin : begin + _BLOCK] for name in ("target", "gap"))
                 if target.min() < 0 or target.max() >= items or gap.max() >= settings.longest:
                     raise damaged
-        text, ends = found["ids"].tobytes(), found["id_ends"].tolist()
+        text, ends = by_name["ids"].tobytes(), by_name["id_ends"].tolist()
         try:
             ids = [text[a:b].decode("utf-8") for a, b in pairwise(ends)]
         except UnicodeDecodeError:
             raise damaged from None
         if any(a >= b for a, b in pairwise(ids)):
             raise damaged
-        pairs = PairCounts(found["start"], found["target"], found["gap"], found["count"])
-        return cls(ids, found["sessions"], pairs, settings, parts, file)
+        pairs = PairCounts(by_name["start"], by_name["target"], by_name["gap"], by_name["count"])
+        return cls(ids, by_name["sessions"], pairs, settings, parts, file)
 
 
 class CountsWriter:

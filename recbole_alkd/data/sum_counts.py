@@ -68,15 +68,15 @@ class Sum:
 
 def files_of_counts(paths: Iterable[Path]) -> list[Path]:
     """The files of counts among paths; a folder stands for those in it. AlkdError for one without any."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         inside = sorted(path.glob(f"*{ENDING}")) if path.is_dir() else [path]
         if not inside:
             raise AlkdError(
                 f"{path}: no *{ENDING} in it; allowed: a file of counts, or a folder of such files"
             )
-        found += inside
-    return found
+        files += inside
+    return files
 
 
 def _name(counts: PartialCounts) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -68,7 +69,7 @@ class ItemKnowledge(DistillationLoss):
         weighed = self.options["weighed"]
         for temperature in self.temperatures:
             for kind in dict.fromkeys(weighed if isinstance(weighed, list) else [weighed]):
-                yield (lambda items, at=temperature: self.shares(items, at)), kind
+                yield partial(self.shares, temperature=temperature), kind
 
     @torch.no_grad()
     def shares(self, items: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -89,7 +90,7 @@ class ItemKnowledge(DistillationLoss):
         return place.masked_fill(share <= 0, 0), share
 
     def forward(self, batch: DistillBatch) -> Tensor:
-        items = batch.target.unique()
+        items = torch.unique(batch.target)
         place, share = self.shares(items, self.temperatures[0])
         student = self.context.student
         own = student.encode(*self.context.one_item_sessions(items)) @ batch.student_items.T

@@ -75,7 +75,7 @@ class TextProjection(DistillationLoss):
         model = self.context.student.model
         training = model.training
         model.eval()
-        parts = [self._vectors(items) for items in self.items.split(_ITEMS_AT_ONCE)]
+        parts = [self._vectors(items) for items in torch.split(self.items, _ITEMS_AT_ONCE)]
         model.train(training)
         output, session = (torch.cat(part) for part in zip(*parts, strict=True))
         titles = self.titles.to(output)

@@ -162,8 +162,8 @@ def _must_ask(
     """Whether a label is missing and the budget allows a request about it:
     nothing is loaded or trained otherwise."""
     take_in(store)
-    found = store.get_many(list(dict.fromkeys(keys)))
-    known = {key for key, label in found.items() if label.status == "ok" or not retry_failed}
+    stored = store.get_many(list(dict.fromkeys(keys)))
+    known = {key for key, label in stored.items() if label.status == "ok" or not retry_failed}
     first = next((one for one, key in zip(instances, keys, strict=True) if key not in known), None)
     if first is None:
         return False

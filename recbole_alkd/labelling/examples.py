@@ -135,9 +135,9 @@ class LoraExamples:
         made: list[LoraExample] = []
         for start in range(0, len(drawn), size := max(1000, _DRAWN * wanted)):
             part = drawn[start : start + size]
-            found = [(pair, one) for pair, one in zip(part, self.of(part), strict=True) if one.natural]
-            kept += [pair for pair, _ in found]
-            made += [one for _, one in found]
+            naturals = [(pair, one) for pair, one in zip(part, self.of(part), strict=True) if one.natural]
+            kept += [pair for pair, _ in naturals]
+            made += [one for _, one in naturals]
             if len(made) >= wanted:
                 break
         return kept[:wanted], made[:wanted]

@@ -47,14 +47,14 @@ class ItemNeighbours:
 def merged(lists: list[list[int]], size: int) -> list[int]:
     """The first ``size`` different entries of the lists, taken in turn: the best of each, the second of
     each, and so on."""
-    found: dict[int, None] = {}
+    in_order: dict[int, None] = {}
     for place in range(max(map(len, lists), default=0)):
         for one in lists:
             if place < len(one):
-                found.setdefault(one[place])
-                if len(found) == size:
-                    return list(found)
-    return list(found)
+                in_order.setdefault(one[place])
+                if len(in_order) == size:
+                    return list(in_order)
+    return list(in_order)
 
 
 def _best(table: csr_array, item: int, size: int) -> list[int]:
@@ -70,5 +70,5 @@ def _agreement(counted: csr_array, unit: np.ndarray) -> np.ndarray:
         near[part] = np.einsum("ed,ed->e", unit[source[part]], unit[counted.indices[part]])
     n_items = counted.shape[0]
     total = np.bincount(source, counted.data, minlength=n_items)
-    found = np.bincount(source, counted.data * np.clip(near, 0, 1), minlength=n_items)
-    return np.divide(found, total, out=np.zeros(n_items), where=total > 0)
+    overlap = np.bincount(source, counted.data * np.clip(near, 0, 1), minlength=n_items)
+    return np.divide(overlap, total, out=np.zeros(n_items), where=total > 0)

@@ -160,8 +160,10 @@ class ItemRows(Rows):
                 merged([*self.neighbours.best(i, size), best], size)
                 for i, best in zip(own, recommended, strict=True)
             ]
-            found = torch.tensor(lists, device=scores.device)
-            return found.gather(1, scores.gather(1, found).argsort(dim=1, descending=True, stable=True))
+            candidates = torch.tensor(lists, device=scores.device)
+            return candidates.gather(
+                1, scores.gather(1, candidates).argsort(dim=1, descending=True, stable=True)
+            )
 
         index = torch.as_tensor(rows, dtype=torch.long)
         if not len(rows):

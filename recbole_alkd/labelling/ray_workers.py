@@ -118,13 +118,13 @@ class RayWorkers:
                 worker = flying[answer]
                 asked, worker.sent = worker.sent, []
                 try:
-                    found = self._got(answer)
+                    answered = self._got(answer)
                 except _LostError as why:
                     self._lose(worker, str(why))
                     waiting.extendleft(reversed(self._again(asked, str(why))))
                 else:
                     by_number = {question.number: question for question in asked}
-                    yield [(by_number[number], one) for number, one in found]
+                    yield [(by_number[number], one) for number, one in answered]
 
     def _send(
         self,

@@ -238,9 +238,9 @@ class Rows(ABC):
             if len(mine):
                 recommender[mine] = self._ranks(view, index[mine])
         ends = [int(end) for end, _ in self.settings.distill.kd_position_weight]
-        found = classify(llm, recommender, ends)
-        found[self.target[torch.as_tensor(index)].numpy() == 0] = KINDS.index("incorrect")
-        return found
+        kinds = classify(llm, recommender, ends)
+        kinds[self.target[torch.as_tensor(index)].numpy() == 0] = KINDS.index("incorrect")
+        return kinds
 
     def _ranks(self, view: Backbone, rows: np.ndarray) -> np.ndarray:
         """``mean_ranks`` of the rows' targets among the items outside of their sessions, (m,)."""

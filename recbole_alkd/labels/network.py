@@ -31,7 +31,7 @@ def network_file_system(path: Path, mounts: Path = MOUNTS) -> str | None:
         if len(fields) < 3:
             continue
         # spaces and the like stand there as octal numbers
-        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[1])
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[1])
         inside = place == point or place.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= best:  # of two mounts at one place the later one is seen
             best, kind = len(point), fields[2]

@@ -11,13 +11,14 @@ from recbole.utils import calculate_valid_score, set_color
 
 from recbole_alkd.distill.base import ItemListing, Listing
 from recbole_alkd.distill.combined import wanted_losses
-from recbole_alkd.learner.base import Learner, Lesson, StageTask
+from recbole_alkd.learner.base import Learner, Lesson
 from recbole_alkd.learner.batches import row_loader, seed_stage
 from recbole_alkd.learner.distillation import distillation_term
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.list_edges import edge_makers, without_effect
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.model.backbone import SessionRecommender, view_and_model
 from recbole_alkd.model.counted import CountedModel
 from recbole_alkd.model.edges import Edges

@@ -13,13 +13,14 @@ import numpy as np
 from recbole.utils import init_seed
 
 from recbole_alkd.distill.combined import build_item_loss, wanted_losses
-from recbole_alkd.learner.base import Learner, Lesson, StageTask, Workshop, backbones_of
+from recbole_alkd.learner.base import Learner, Lesson, Workshop, backbones_of
 from recbole_alkd.learner.batches import CycledBatches, part_loader, row_loader, seed_stage
 from recbole_alkd.learner.descent import Descent
 from recbole_alkd.learner.distillation import ItemTerm, distill_context, distillation_term
 from recbole_alkd.learner.late_fusion import LateFusion
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.registry import learners, losses

@@ -52,17 +52,17 @@ def edge_makers(
             raise without_effect(weight, name)
     everything = (dataset, np.arange(len(dataset)))
     given = (dataset if part is None else part, np.asarray(labelled))
-    found: dict[str, EdgeMaker | list[EdgeMaker]] = {}
+    makers: dict[str, EdgeMaker | list[EdgeMaker]] = {}
     for name, loss in zip(names, term.loss.losses, strict=True):
         if isinstance(loss, ItemListing):
             ways = loss.item_lists()
-            found[name] = [
+            makers[name] = [
                 partial(_item_edges, listed, weighed, term.context, device) for listed, weighed in ways
             ]
         else:
             where, rows = given if "lists" in loss.needs else everything
-            found[name] = partial(_edges, loss, term, where, rows, device)
-    return found
+            makers[name] = partial(_edges, loss, term, where, rows, device)
+    return makers
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def _item_edges(
     left out."""
     n_items = context.n_items
     source, target, value = [], [], []
-    for items in torch.arange(1, n_items).split(rows_at_once(_ROWS_AT_ONCE, n_items)):
+    for items in torch.split(torch.arange(1, n_items), rows_at_once(_ROWS_AT_ONCE, n_items)):
         place, share = (part.cpu().numpy() for part in listed(items.to(device)))
         row, column = np.nonzero((place > 0) & (share > share.max(1, keepdims=True) / 100))
         source.append(items.numpy()[row])

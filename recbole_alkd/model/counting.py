@@ -78,11 +78,11 @@ def weighed_gaps(
             n_items: all items, where they are of some rows.
     """
     start, target, values = gap_edges(pairs, gap_decays)
-    found = []
+    tables = []
     for data in values:
         whole = csr_array((data, target, start), shape=(pairs.n_items, n_items or pairs.n_items))
-        found.append(whole if data.all() else only(whole, data > 0))
-    return found
+        tables.append(whole if data.all() else only(whole, data > 0))
+    return tables
 
 
 def gap_edges(

@@ -197,14 +197,14 @@ class SharedScores:
         if self._votes[0] != decay:
             data = np.append(self._profile(decay).data, np.float32(0))
             self._votes = decay, [data[block.speaker] for block in self._blocks]
-        weights, found = np.append(weights, np.float32(0)), [np.zeros(0)]
+        weights, ranks = np.append(weights, np.float32(0)), [np.zeros(0)]
         for block, vote in zip(self._blocks, self._votes[1], strict=True):
             scores = (
                 csr_array((vote, block.edge, block.start), shape=(len(block.items), len(weights))) @ weights
             )
             scores[block.hidden] = -np.inf
-            found.append(self._ranks(block, scores, cutoff))
-        return np.concatenate(found)
+            ranks.append(self._ranks(block, scores, cutoff))
+        return np.concatenate(ranks)
 
     def _ranks(self, block: Block, scores: np.ndarray, cutoff: int) -> np.ndarray:
         """Only scores that can stand at or above the target's are looked at: the others lack more than any
@@ -221,11 +221,11 @@ class SharedScores:
         some = above < cutoff  # the others are behind it, whatever popularity adds
         kept = near[some[row]]
         indptr = np.append(0, np.cumsum(np.diff(begin)[some]))
-        found = np.full(len(own), np.inf)
-        found[some] = ranks_of(
+        ranks = np.full(len(own), np.inf)
+        ranks[some] = ranks_of(
             indptr, block.items[kept], scores[kept], self._prior, self._by_prior, block.target[some]
         )
-        return found
+        return ranks
 
     def _profile(self, decay: float) -> csr_array:
         return profiles(self._item_seq, self._length, decay, self._last, self._tables.n_items)

@@ -61,9 +61,9 @@ def _around(
     the k-th at exp(-k / decay)."""
     row = np.repeat(place, count)
     k = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    found = csr_array((np.exp(-k / decay), (row, flat[row + first + step * k])), shape=shape)
-    found.sum_duplicates()
-    return found
+    weighed = csr_array((np.exp(-k / decay), (row, flat[row + first + step * k])), shape=shape)
+    weighed.sum_duplicates()
+    return weighed
 
 
 def normalised(rows: csr_array) -> csr_array:

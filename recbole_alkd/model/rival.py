@@ -90,10 +90,10 @@ class Rival(CountedModel):
         """The edges to learn, name -> the sets of which one is to be chosen; items of a session
         count alike."""
         weighing = Weighing(counts)
-        found = {}
+        edges_of = {}
         for name, makers in (edges or {}).items():
-            found[name] = [make(replace(weighing, weighed=[])) for make in variants_of(makers)]
-        return found
+            edges_of[name] = [make(replace(weighing, weighed=[])) for make in variants_of(makers)]
+        return edges_of
 
     def words(self, chosen: Chosen) -> list[str]:
         """What the log says of the choice."""

@@ -66,12 +66,12 @@ class SessionMemory:
         """(n_items, sessions): 1 / sqrt(distinct items of the session) where the item is in it."""
         size = np.diff(self.start)
         session = np.repeat(np.arange(self.sessions), size)
-        found = csr_array(
+        matrix = csr_array(
             ((1 / np.sqrt(size[session])).astype(np.float32), (self.item, session)),
             shape=(self.n_items, self.sessions),
         )
-        found.sort_indices()
-        return found
+        matrix.sort_indices()
+        return matrix
 
     def scores(self, how: Vstan, item_seq: np.ndarray, length: np.ndarray) -> csr_array:
         """Scores (B, n_items), float32, of items that a neighbour has. item_seq (B, L), length (B,)."""
@@ -116,11 +116,11 @@ class SessionMemory:
         value = np.repeat(weight, size) * decayed(
             np.abs(its_place - np.repeat(last_common, size)), how.distance
         )
-        found = csr_array((value, (np.repeat(neighbour_row, size), its_item)), shape=shape)
-        found.sum_duplicates()
+        block = csr_array((value, (np.repeat(neighbour_row, size), its_item)), shape=shape)
+        block.sum_duplicates()
         idf = np.log(max(1, self.sessions) / np.maximum(self.counts, 1))
-        data = (found.data * (1 + how.idf * idf[found.indices])).astype(np.float32)
-        return csr_array((data, found.indices, found.indptr), shape=shape)
+        data = (block.data * (1 + how.idf * idf[block.indices])).astype(np.float32)
+        return csr_array((data, block.indices, block.indptr), shape=shape)
 
     def _neighbours(
         self, how: Vstan, row: np.ndarray, item: np.ndarray, age: np.ndarray, rows: int
@@ -130,13 +130,13 @@ class SessionMemory:
         weight = decayed(age, how.position)
         norm = np.sqrt(np.bincount(row, weight**2, minlength=rows))
         query = csr_array((weight / norm[row], (row, item)), shape=(rows, self.n_items))
-        found = csr_array(query @ self.by_item)
-        its_row = np.repeat(np.arange(rows), np.diff(found.indptr))
-        later = (self.sessions - 1 - found.indices) / max(1, self.sessions)
-        similarity = found.data * decayed(later, how.recency)
-        order = np.lexsort((-found.indices, -similarity, its_row))
-        kept = order[np.arange(len(order)) - found.indptr[its_row] < how.neighbors]
-        return its_row[kept], found.indices[kept].astype(np.int64), similarity[kept]
+        likeness = csr_array(query @ self.by_item)
+        its_row = np.repeat(np.arange(rows), np.diff(likeness.indptr))
+        later = (self.sessions - 1 - likeness.indices) / max(1, self.sessions)
+        similarity = likeness.data * decayed(later, how.recency)
+        order = np.lexsort((-likeness.indices, -similarity, its_row))
+        kept = order[np.arange(len(order)) - likeness.indptr[its_row] < how.neighbors]
+        return its_row[kept], likeness.indices[kept].astype(np.int64), similarity[kept]
 
 
 def newest(item_seq: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -105,7 +105,7 @@ class SLIST(Rival):
             return _ranks(rows, solve(how), how.predict_decay)
 
         chosen = self.choose(rows, ranks_of)
-        found, factors = solve(chosen.how), solve.factor
+        solution, factors = solve(chosen.how), solve.factor
         weights: dict[str, float] = {}
         for name, variants in self.edge_sets(edges, counts).items():
             taught = [torch.cholesky_solve(_dense(one, device), factors) for one in variants]
@@ -113,13 +113,13 @@ class SLIST(Rival):
             best, weight = 0, choices[len(choices) // 2]
             if rows is not None and (len(choices) > 1 or len(taught) > 1):
                 best, weight = edge_choice(
-                    len(taught), choices, _with(found, taught, rows, chosen.how.predict_decay), rows
+                    len(taught), choices, _with(solution, taught, rows, chosen.how.predict_decay), rows
                 )
-            found = found + weight * taught[best]
+            solution = solution + weight * taught[best]
             weights |= {f"{name}_edges": variants[best].nnz, f"{name}_weight": weight}
             if len(taught) > 1:
                 weights[f"{name}_variant"] = best
-        self.weights = nn.Parameter(found.reshape(-1), requires_grad=False)
+        self.weights = nn.Parameter(solution.reshape(-1), requires_grad=False)
         self.decay = torch.tensor(chosen.how.predict_decay, dtype=torch.float64, device=device)
         return self.result(chosen, weights, f"{self.n_items:,}^2 numbers, {4 * self.n_items**2:,} bytes")
 
@@ -158,14 +158,14 @@ def _dense(edges: Any, device: torch.device) -> Tensor:
 
 
 def _with(
-    found: Tensor, taught: list[Tensor], rows: Sessions, decay: float
+    weights: Tensor, taught: list[Tensor], rows: Sessions, decay: float
 ) -> Callable[[int, float], np.ndarray]:
-    return lambda variant, weight: _ranks(rows, found + weight * taught[variant], decay)
+    return lambda variant, weight: _ranks(rows, weights + weight * taught[variant], decay)
 
 
 def _ranks(rows: Sessions, weights: Tensor, decay: float) -> np.ndarray:
     """Ranks of the targets, (rows,)."""
-    found = [np.zeros(0)]
+    ranks = [np.zeros(0)]
     for start in range(0, len(rows.target), _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
         item_seq, length, target = (
@@ -175,5 +175,5 @@ def _ranks(rows: Sessions, weights: Tensor, decay: float) -> np.ndarray:
         scores = linear_scores(weights, item_seq, length, decay)
         if rows.masked:
             scores.scatter_(1, item_seq, -torch.inf)
-        found.append(mean_ranks(scores, target).cpu().numpy())
-    return np.concatenate(found)
+        ranks.append(mean_ranks(scores, target).cpu().numpy())
+    return np.concatenate(ranks)

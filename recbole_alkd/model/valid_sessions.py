@@ -94,16 +94,16 @@ class Sessions:
     def ranks_of(self, scored: Scored, counts: np.ndarray) -> np.ndarray:
         """``score_ranks`` of all sessions, (rows,), from what ``scored`` gives items above their
         popularity."""
-        found = [np.zeros(0)]
+        ranks = [np.zeros(0)]
         for start in range(0, len(self.target), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             excluded = present(self.item_seq[part], self.n_items) if self.masked else None
-            found.append(
+            ranks.append(
                 score_ranks(
                     scored(self.item_seq[part], self.length[part]), counts, self.target[part], excluded
                 )
             )
-        return np.concatenate(found)
+        return np.concatenate(ranks)
 
     def gains(self, table: csr_array, counts: np.ndarray, decay: float) -> np.ndarray:
         """What each row adds to the metric, whose value is the mean, (rows,)."""

@@ -46,13 +46,13 @@ class VSTANView(CountedView):
 
     def target_ranks(self, item_seq: Tensor, item_seq_len: Tensor, target: Tensor, masked: bool) -> Tensor:
         sessions, length, items = (part.cpu().numpy() for part in (item_seq, item_seq_len, target))
-        found = [np.zeros(0)]
+        ranks = [np.zeros(0)]
         for start in range(0, len(items), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             excluded = present(sessions[rows], self.model.n_items) if masked else None
             scores = self.model.spoken(sessions[rows], length[rows])
-            found.append(score_ranks(scores, self.model.popularity, items[rows], excluded))
-        return torch.from_numpy(np.concatenate(found)).to(target.device)
+            ranks.append(score_ranks(scores, self.model.popularity, items[rows], excluded))
+        return torch.from_numpy(np.concatenate(ranks)).to(target.device)
 
 
 @backbones.register("VSTAN")
@@ -154,8 +154,8 @@ class VSTAN(Rival):
     @property
     def popularity(self) -> np.ndarray:
         """(n_items,) float32."""
-        found: np.ndarray = self.counts.cpu().numpy().astype(np.float32)
-        return found
+        popularity: np.ndarray = self.counts.cpu().numpy().astype(np.float32)
+        return popularity
 
     @property
     def memory(self) -> SessionMemory:
@@ -172,8 +172,8 @@ class VSTAN(Rival):
         return _spoken(self.memory, Vstan(int(first), *rest), edges, item_seq, length)
 
     def scores(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
-        found = self.spoken(item_seq.cpu().numpy(), item_seq_len.cpu().numpy()).toarray()
-        return torch.from_numpy(found + PRIOR * self.popularity).to(item_seq.device)
+        votes = self.spoken(item_seq.cpu().numpy(), item_seq_len.cpu().numpy()).toarray()
+        return torch.from_numpy(votes + PRIOR * self.popularity).to(item_seq.device)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

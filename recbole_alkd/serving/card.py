@@ -90,8 +90,8 @@ def verdict_words(comparison: Any) -> str:
     rival = (
         "the same student trained as long without labels" if against == "student_longer" else _text(against)
     )
-    found = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**numbers)
-    return f"Against {rival}: {metric} {found}: {verdict} on {sessions:,} test sessions."
+    measured = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**numbers)
+    return f"Against {rival}: {metric} {measured}: {verdict} on {sessions:,} test sessions."
 
 
 def _verdict(comparison: Any) -> list[str]:

@@ -83,18 +83,18 @@ class TableCounts:
     @cached_property
     def counts(self) -> np.ndarray:
         """In how many sessions each item is, (n_items,)."""
-        found = np.zeros(self.n_items, dtype=np.int64)
-        found[self.number] = self.partial.sessions
-        return found
+        counts = np.zeros(self.n_items, dtype=np.int64)
+        counts[self.number] = self.partial.sessions
+        return counts
 
     @cached_property
     def forward(self) -> csr_array:
         """F (n_items, n_items), ``counting.py``, under the gap decay of ``made``."""
-        (found,) = weighed_gaps(self.partial.pairs, [self.made.how.gap_decay])
-        places = (self.number[rows_of(found)], self.number[found.indices])
-        found = csr_array((found.data, places), shape=(self.n_items, self.n_items))
-        found.sort_indices()
-        return found
+        (table,) = weighed_gaps(self.partial.pairs, [self.made.how.gap_decay])
+        places = (self.number[rows_of(table)], self.number[table.indices])
+        table = csr_array((table.data, places), shape=(self.n_items, self.n_items))
+        table.sort_indices()
+        return table
 
     @cached_property
     def steps(self) -> list[csr_array]:

@@ -99,15 +99,15 @@ def load_prompt(name: str | None, dataset: str, unit: str = "session") -> Prompt
         fits = (
             p for p in prompts if any(fnmatch.fnmatchcase(dataset.lower(), pattern) for pattern in p.datasets)
         )
-        found = next(fits, None) or read_prompt(shipped["neutral"])
+        prompt = next(fits, None) or read_prompt(shipped["neutral"])
     elif name in shipped:
-        found = read_prompt(shipped[name])
+        prompt = read_prompt(shipped[name])
     elif Path(name).is_file():
-        found = read_prompt(Path(name))
+        prompt = read_prompt(Path(name))
     else:
         known = f"{hint(name, shipped)}; allowed: {' | '.join(shipped)} or a YAML file"
         raise AlkdError(f"llm_prompt: {name!r} is neither a prompt nor a file{known}")
-    return found if unit == "session" else found.about_items(read_prompt(shipped["neutral"]))
+    return prompt if unit == "session" else prompt.about_items(read_prompt(shipped["neutral"]))
 
 
 def read_prompt(file: Path) -> Prompt:

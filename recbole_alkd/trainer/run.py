@@ -15,11 +15,12 @@ import torch
 from recbole.utils import get_local_time, init_seed, set_color
 
 from recbole_alkd.labelling.training_rows import TrainingRows
-from recbole_alkd.learner.base import Learner, StageTask, Workshop, learner_class
+from recbole_alkd.learner.base import Learner, Workshop, learner_class
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.learner.stage_folder import StageFolder, shared_stage
+from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone

@@ -76,10 +76,12 @@ def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
         panel.set_visible(False)
     shown = [trial for trial in trials if _score(trial) is not None]
     done = [trial for trial in shown if trial.state.name == "COMPLETE"]
-    best, top = [], None
+    best: list[float] = []
+    top: float | None = None
     for trial in done:
-        better = top is None or (trial.value > top if plan.bigger else trial.value < top)
-        top = trial.value if better else top
+        value = float(trial.value or 0.0)
+        if top is None or (value > top if plan.bigger else value < top):
+            top = value
         best.append(top)
     panels[0].step(
         [trial.number + 1 for trial in done],

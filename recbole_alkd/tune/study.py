@@ -121,8 +121,8 @@ def values_of(space: Mapping[str, Axis], params: Mapping[str, Any]) -> dict[str,
     """The settings of a trial: what the search calls a value, turned into the value."""
     values = {}
     for key, axis in space.items():
-        found = params[key]
-        values[key] = axis.values[axis.labels.index(found)] if isinstance(axis, Choice) else found
+        value = params[key]
+        values[key] = axis.values[axis.labels.index(value)] if isinstance(axis, Choice) else value
     return values
 
 

@@ -29,7 +29,9 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
         ``ndcg10_before``, ``ndcg10_after``; ``mrr_gain`` and ``mrr_gain_interval``: after - before on the
         same examples, with its 95 % bootstrap interval. None without an example.
     """
-    before, after, kept = [], [], []
+    before: list[float] = []
+    after: list[float] = []
+    kept = []
     for row, example in enumerate(examples):
         case = scorer.judging_case(Instance(row, str(row), example.history, example.candidates))
         if case.problem:
@@ -47,13 +49,13 @@ def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | N
 
 def compare(before: np.ndarray, after: np.ndarray, sizes: Sequence[int]) -> dict[str, Any]:
     """What ``judge`` returns, of the ranks (n,) of the same targets among ``sizes`` candidates."""
-    found: dict[str, Any] = {"examples": len(before), "candidates": round(float(np.mean(sizes)), 2)}
+    facts: dict[str, Any] = {"examples": len(before), "candidates": round(float(np.mean(sizes)), 2)}
     for name, ranks in (("before", before), ("after", after)):
-        found[f"mean_rank_{name}"] = float(np.mean(ranks))
-        found[f"mrr_{name}"] = float(np.mean(1 / ranks))
-        found[f"ndcg10_{name}"] = float(np.mean(ndcg(ranks, 10)))
+        facts[f"mean_rank_{name}"] = float(np.mean(ranks))
+        facts[f"mrr_{name}"] = float(np.mean(1 / ranks))
+        facts[f"ndcg10_{name}"] = float(np.mean(ndcg(ranks, 10)))
     gain, low, high, _ = paired_difference(1 / after, 1 / before)
-    return {**found, "mrr_gain": gain, "mrr_gain_interval": [low, high]}
+    return {**facts, "mrr_gain": gain, "mrr_gain_interval": [low, high]}
 
 
 def ndcg(ranks: np.ndarray, size: int) -> np.ndarray:
@@ -64,7 +66,7 @@ def ndcg(ranks: np.ndarray, size: int) -> np.ndarray:
 def is_better(ranks: Mapping[str, Any] | None) -> bool:
     """Whether ``judge`` has shown that the adapter beats the LLM without it:
     the interval of the gain is above 0."""
-    return bool(ranks) and ranks["mrr_gain_interval"][0] > 0
+    return ranks is not None and ranks["mrr_gain_interval"][0] > 0
 
 
 def candidate_rank(scores: torch.Tensor, place: int) -> float:

@@ -87,7 +87,7 @@ class ListwiseTrainer(Trainer):
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         made = super().create_optimizer(*args, **kwargs)
         if self.learns_scale:
-            self.optimizer.add_param_group(
+            made.add_param_group(
                 {"params": [self.log_scale], "lr": _SCALE_RATE, "weight_decay": 0.0}
             )
         return made
@@ -98,10 +98,10 @@ class ListwiseTrainer(Trainer):
 
     def take_scale(self, history: Sequence[dict[str, Any]]) -> None:
         """Go on with the scale that the log of an earlier start ends with."""
-        found = [entry["log_scale"] for entry in history if "log_scale" in entry]
-        if found and self.learns_scale:
+        scales = [entry["log_scale"] for entry in history if "log_scale" in entry]
+        if scales and self.learns_scale:
             with torch.no_grad():
-                self.log_scale.fill_(found[-1])
+                self.log_scale.fill_(scales[-1])
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Adds the seconds of training so far, those before a kill included, and the scale."""

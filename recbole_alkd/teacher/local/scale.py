@@ -39,16 +39,16 @@ def fit_scale(scorer: Scorer, examples: Sequence[LoraExample], loss: Loss) -> tu
         to within a few hundredths.
     """
     scorer.model.eval()
-    found = []
+    scored = []
     with torch.no_grad():
         for row, example in enumerate(examples[:SHOWN]):
             instance = Instance(row, str(row), example.history, example.candidates)
             (scores,) = scorer.scores([scorer.training_case(instance, 0)])
-            found.append((scores.float(), example))
+            scored.append((scores.float(), example))
     means = [
         float(
             np.mean(
-                [float(loss(scores / (times * scorer.temperature), example)) for scores, example in found]
+                [float(loss(scores / (times * scorer.temperature), example)) for scores, example in scored]
             )
         )
         for times in GRID

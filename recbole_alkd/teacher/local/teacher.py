@@ -151,15 +151,15 @@ class LocalTeacher(LLMTeacher):
         """Of everything that decides the adapter. One that an earlier version trained with the same settings
         is found again."""
         scale = self.context.settings.lora.lora_scale
-        found = self._hash_of_adapter(scale)
-        if scale != _FIRST["lora_scale"] and not (self._adapters / found).is_dir():
+        own = self._hash_of_adapter(scale)
+        if scale != _FIRST["lora_scale"] and not (self._adapters / own).is_dir():
             earlier = self._hash_of_adapter(_FIRST["lora_scale"])
             with contextlib.suppress(AlkdError):
                 if "lora_scale" not in lora.read_report(self._adapters / earlier)["settings"]:
                     return earlier
-        return found
+        return own
 
-    def _hash_of_adapter(self, scale: str) -> str:
+    def _hash_of_adapter(self, scale: Any) -> str:
         s, given = self.settings, self.context.settings.lora.flat() | {"lora_scale": scale}
         del given["lora_use"]
         # settings that came later count where they are not what was done before
