@@ -51,11 +51,12 @@ def measure_local(
     read = sum(case.tokens for case in cases) / len(tried)
     all_tokens = round(sum(tokens) + len(instances) * (hints + written))
     count, epochs = settings.lora_examples, settings.lora.lora_epochs
+    judging = 2 * settings.lora_held_out * seconds / len(tried)  # without the adapter and with it
     return Measured(
         tokens=all_tokens,
         seconds=once + seconds / len(tried) * all_tokens / max(1.0, read + written),
         tried=len(tried),
-        preparation_seconds=one * count * epochs,
+        preparation_seconds=one * count * epochs + judging if tune else 0.0,
         preparation=f"LoRA on {count} examples, and {settings.lora.lora_folds} recommenders trained for them"
         if tune
         else "",
