@@ -17,7 +17,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # a command as a reader would copy it: from a block that is indented, or in a block of a shell
-COMMAND = re.compile(r"^(?:    |)(?:[A-Z_]+=\S+ )*recbole-alkd ([a-z]+)((?:[^\n#`|]|\|\s)*)", re.MULTILINE)
+COMMAND = re.compile(
+    r"^(?:    |)(?:[A-Z_]+=\S+ )*recbole-alkd ([a-z]+(?:-[a-z]+)*)((?:[^\n#`|]|\|\s)*)", re.MULTILINE
+)
 
 
 def anchor(heading):
