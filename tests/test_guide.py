@@ -63,7 +63,8 @@ def help_of(command):
 def commands():
     for page in PAGES:
         if page.parent.name != "reference":
-            for match in COMMAND.finditer(page.read_text(encoding="utf-8")):
+            text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))  # a line that goes on
+            for match in COMMAND.finditer(text):
                 yield page.relative_to(ROOT), match[1], match[2]
 
 
