@@ -25,6 +25,8 @@ _NEVER = {
     "FEARec": "ONNX has no operator for its Fourier transform",
     "SRGNN": "it builds the graph of a session with numpy",
     "GCSAN": "it builds the graph of a session with numpy",
+    "SLIST": "its sum over weighted rows of a matrix becomes a loop that ONNX refuses",
+    "VSTAN": "it compares a session with all training sessions, in numpy",
 }
 
 

@@ -2,6 +2,7 @@
 what the grid finds in sessions that have an order."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_sessions_that_cannot_gain_are_left_out_and_no_others(sessions, masked):
     tables = choosing.Tables(*flattened(sessions), N, [1.0, 0.0])
     seq = rng.integers(1, N, size=(20, 3))
     rows = some_rows(seq, rng.integers(1, 4, size=20), rng.integers(1, N, size=20), masked)
-    rows = choosing.replace(
+    rows = replace(
         rows, item_seq=np.where(np.arange(3) < rows.length[:, None], seq, 0), metric="MRR@2"
     )
     moving = rows.undecided(tables.widest(), tables.counts)
