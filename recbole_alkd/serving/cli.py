@@ -13,17 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.files import json_text
-from recbole_alkd.serving.labelled import COLUMNS, hints, labelled_session
+from recbole_alkd.serving.labelled import hints, labelled_session
 from recbole_alkd.serving.manifest import MANIFEST
-from recbole_alkd.serving.named_item import read_item
+from recbole_alkd.serving.named_item import HISTORY, read_history, read_item
+from recbole_alkd.serving.printed import named, print_json, print_rows, print_side_by_side, title_of
 from recbole_alkd.serving.recommender import Recommender, find_teacher, run_of
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.settings.error import AlkdError
-
-_HISTORY = 'item ids between spaces ("50 181 174"), or ids and titles between semicolons ("Fargo; Star Wars")'
-
-_WIDTH = 26  # characters of a title in lists that stand side by side
 
 
 def add_serving_commands(commands: Any) -> None:
@@ -55,7 +51,7 @@ def add_serving_commands(commands: Any) -> None:
     recommend = _add(commands, "recommend", _recommend, "recommend items for a session")
     _add_bundle(recommend)
     what = recommend.add_mutually_exclusive_group(required=True)
-    what.add_argument("--history", metavar="ITEMS", help=_HISTORY)
+    what.add_argument("--history", metavar="ITEMS", help=HISTORY)
     what.add_argument(
         "--file", type=Path, metavar="FILE", help='JSON lines: [ids] or {"session": any, "history": [ids]}'
     )
@@ -75,7 +71,7 @@ def add_serving_commands(commands: Any) -> None:
     explain = _add(commands, "explain", _explain, "show what the score of an item is made of")
     _add_bundle(explain)
     asked = explain.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--history", metavar="ITEMS", help=_HISTORY)
+    asked.add_argument("--history", metavar="ITEMS", help=HISTORY)
     labelled = (
         "id of a labelled session: what the LLM and the recommenders of the run list for it (needs a run's "
         "folder)"
@@ -150,31 +146,6 @@ def add_serving_commands(commands: Any) -> None:
     )
 
 
-def read_history(recommender: Recommender, text: str) -> list[str]:
-    """The item ids that somebody typed: ids between spaces, or ids and titles between semicolons.
-
-    Raises:
-        AlkdError: nothing there, or something that is neither an id nor the title of one item;
-            it shows near ones.
-    """
-    words = text.split()
-    if not words:
-        raise AlkdError(f"--history: empty; allowed: {_HISTORY}")
-    if ";" not in text:
-        known = [recommender.items.number(word) for word in words]
-        if all(known):
-            return words
-        if any(known):
-            return [read_item(recommender, word, "--history") for word in words]
-    return [read_item(recommender, part.strip(), "--history") for part in text.split(";") if part.strip()]
-
-
-def shown(text: str) -> str:
-    """Somebody else's text on a terminal: without control characters, which could move the cursor or rename
-    the window."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def _add(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str
 ) -> argparse.ArgumentParser:
@@ -226,10 +197,10 @@ def _recommend(args: argparse.Namespace) -> None:
     history = read_history(recommender, args.history)
     recommendations = recommender.recommend(history, args.k, exclude_history=not args.repeats)
     if args.json:
-        _print_json(recommendations)
+        print_json(recommendations)
         return
-    print(f"after {_named(recommender, history)}:")
-    _print_rows(
+    print(f"after {named(recommender, history)}:")
+    print_rows(
         ["", "item", "title", "score"],
         [(k, one.item, one.title, f"{one.score:.6g}") for k, one in enumerate(recommendations, 1)],
     )
@@ -262,7 +233,7 @@ def _explain(args: argparse.Namespace) -> None:
     if args.session is not None:
         run = run_of(args.bundle)
         labelled, rules = labelled_session(run, args.session), hints(run)
-        _side_by_side(recommender, {**labelled, "hints": rules} if rules else labelled, args.json)
+        print_side_by_side(recommender, {**labelled, "hints": rules} if rules else labelled, args.json)
         return
     history = read_history(recommender, args.history)
     if args.item is None:
@@ -274,41 +245,17 @@ def _explain(args: argparse.Namespace) -> None:
         item = read_item(recommender, args.item, "--item")
     reasons = recommender.explain(history, item)
     if args.json:
-        _print_json(reasons)
+        print_json(reasons)
         return
-    print(f"{_named(recommender, [item])} after {_named(recommender, history)}:")
+    print(f"{named(recommender, [item])} after {named(recommender, history)}:")
     rows = [
-        (one.source or "-", _title(recommender, one.source), one.kind, f"{one.weight:.6g}") for one in reasons
+        (one.source or "-", title_of(recommender, one.source), one.kind, f"{one.weight:.6g}")
+        for one in reasons
     ]
-    _print_rows(
+    print_rows(
         ["from", "title", "kind", "weight"],
         [*rows, ("", "", "sum", f"{sum(one.weight for one in reasons):.6g}")],
     )
-
-
-def _side_by_side(recommender: Recommender, labelled: dict[str, Any], as_json: bool) -> None:
-    """The LLM's ranking of a labelled session and the lists of the run's recommenders; * is the target."""
-    if as_json:
-        print(json_text(labelled))
-        return
-    print(f"session {shown(labelled['session'])}: {_named(recommender, labelled['history'])}")
-    print(f"target: {_named(recommender, [labelled['target']])}; label: {labelled['key']}")
-    lists = [labelled.get(name, []) for name in COLUMNS]
-    rows = []
-    for place in range(max(map(len, lists))):
-        items = [one[place] if place < len(one) else None for one in lists]
-        names = [
-            "" if item is None else _short_title(recommender, item, labelled["target"]) for item in items
-        ]
-        rows.append((str(place + 1), *names))
-    _print_rows(["", *COLUMNS.values()], rows)
-    if rules := labelled.get("hints"):
-        print("hints in the prompt:", *(f"{k}. {shown(one)}" for k, one in enumerate(rules, 1)), sep="\n")
-
-
-def _short_title(recommender: Recommender, item: str, target: str) -> str:
-    name = _title(recommender, item) or item
-    return ("* " if item == target else "") + (name if len(name) <= _WIDTH else f"{name[: _WIDTH - 3]}...")
 
 
 def _update(args: argparse.Namespace) -> None:
@@ -339,26 +286,3 @@ def _mcp(args: argparse.Namespace) -> None:
     from recbole_alkd.serving.mcp_server import serve_mcp
 
     serve_mcp(args.bundle, args.verify)
-
-
-def _title(recommender: Recommender, item: str | None) -> str:
-    number = None if item is None else recommender.items.number(item)
-    return recommender.items.title(number) if number else ""
-
-
-def _named(recommender: Recommender, items: list[str]) -> str:
-    return ", ".join(shown(_title(recommender, item) or item) for item in items)
-
-
-def _print_json(rows: Any) -> None:
-    for row in rows:
-        print(json_text(row._asdict()))
-
-
-def _print_rows(head: list[str], rows: list[tuple[Any, ...]]) -> None:
-    """A table in columns; the last one is of numbers."""
-    cells = [head, *([shown(str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(head))]
-    for row in cells:
-        last = row[-1].rjust(widths[-1])
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)), last]))

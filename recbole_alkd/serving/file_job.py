@@ -16,16 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from recbole_alkd.files import PART, sync, write_json
 from recbole_alkd.serving.manifest import MANIFEST, digest
-from recbole_alkd.serving.recommender import Recommender, at_least_one, item_id, short
+from recbole_alkd.serving.recommender import Recommender, at_least_one
+from recbole_alkd.serving.session_lines import LONGEST, SessionLines
 from recbole_alkd.settings.error import AlkdError
 
 _BATCH = 256  # sessions that are scored together
-_LONGEST = 1 << 24  # bytes of a line
-_KEPT = 1 << 19  # ids and numbers whose look-up is remembered
 _SAVED = 2.0  # seconds between two notes of how far it has come
 
 
@@ -81,7 +78,8 @@ def recommend_file(
     part = out.with_name(out.name + PART)
     with open(file, "rb") as source, _only_one(part) as target:
         state = part.with_name(part.name + ".json")
-        job = _Job(recommender, file, source, target, state, k, exclude_history, titles)
+        lines = SessionLines(recommender, file, k, exclude_history, titles)
+        job = _Job(lines, source, target, state)
         job.resume()
         progress = job.run(tell)
         target.flush()
@@ -95,36 +93,17 @@ def recommend_file(
 class _Job:
     """One start of it."""
 
-    def __init__(
-        self,
-        recommender: Recommender,
-        file: Path,
-        source: BinaryIO,
-        target: BinaryIO,
-        state: Path,
-        k: int,
-        exclude_history: bool,
-        titles: bool,
-    ) -> None:
-        self.recommender, self.file, self.source, self.target, self.state = (
-            recommender,
-            file,
-            source,
-            target,
-            state,
-        )
-        self.k, self.exclude_history, self.titles = k, exclude_history, titles
+    def __init__(self, lines: SessionLines, source: BinaryIO, target: BinaryIO, state: Path) -> None:
+        self.lines, self.source, self.target, self.state = lines, source, target, state
         self.options = {
-            "k": k,
-            "exclude_history": exclude_history,
-            "titles": titles,
-            "bundle": digest(recommender.path / MANIFEST),
+            "k": lines.k,
+            "exclude_history": lines.exclude_history,
+            "titles": lines.titles,
+            "bundle": digest(lines.recommender.path / MANIFEST),
         }
         self.size = os.fstat(source.fileno()).st_size
         self.point = _Point(0, 0, 0, 0, 0, hashlib.sha256())
         self.resumed = 0
-        self.numbers: dict[str, int] = {}
-        self.names: dict[int, str] = {}
 
     def resume(self) -> None:
         """Go to where the last start was; AlkdError where it was another job."""
@@ -158,7 +137,7 @@ class _Job:
             left -= len(piece)
         if point.hash.hexdigest() != saved.get("sha256"):
             raise AlkdError(
-                f"{self.file}: its first {point.lines:,} lines are not those of {self.target.name}; "
+                f"{self.lines.file}: its first {point.lines:,} lines are not those of {self.target.name}; "
                 "remove that"
             )
         self.point, self.resumed = point, point.done
@@ -169,7 +148,7 @@ class _Job:
         saved = time.monotonic()
         try:
             for sessions, lines, raw in self._batches():
-                answers, unknown = self._answers(sessions)
+                answers, unknown = self.lines.answers(sessions)
                 self.target.write(answers)
                 old, read = self.point, self.point.hash.copy()
                 read.update(raw)
@@ -207,9 +186,9 @@ class _Job:
         while error is None:
             sessions: list[tuple[str | None, list[str]]] = []
             raw: list[bytes] = []
-            while len(sessions) < _BATCH and (line := self.source.readline(_LONGEST + 1)):
+            while len(sessions) < _BATCH and (line := self.source.readline(LONGEST + 1)):
                 try:
-                    session = self._session(line, lines + 1)
+                    session = self.lines.session(line, lines + 1)
                 except AlkdError as refused:  # what stands before it is done first
                     error = refused
                     break
@@ -222,89 +201,6 @@ class _Job:
             yield sessions, lines, b"".join(raw)
         if error is not None:
             raise error
-
-    def _session(self, line: bytes, number: int) -> tuple[str | None, list[str]] | None:
-        if line.isspace():
-            return None
-        place = f"{self.file}:{number}"
-        if len(line) > _LONGEST:
-            raise AlkdError(f"{place}: more than {_LONGEST >> 20} MiB in one line")
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise AlkdError(f"{place}: {short(line.decode('utf-8', 'replace'))} is no JSON") from None
-        name = None
-        if isinstance(record, dict):
-            other = record.keys() - {"history", "session"}
-            if other or "history" not in record:
-                wrong = f"{short(min(other))} is not understood" if other else "no history"
-                raise AlkdError(f"{place}: {wrong}; allowed: history, session")
-            if "session" in record:
-                name = json.dumps(record["session"], ensure_ascii=False)
-            record = record["history"]
-        if not isinstance(record, list):
-            raise AlkdError(
-                f"{place}: {short(record)} is not allowed; allowed: a list of item ids, oldest first"
-            )
-        return name, [one if type(one) is str else item_id(place, one) for one in record]
-
-    def _answers(self, sessions: list[tuple[str | None, list[str]]]) -> tuple[bytes, int]:
-        """The lines of sessions, and how many of their ids are unknown."""
-        recommender, student = self.recommender, self.recommender.student
-        look_up = self._look_up([one for _, ids in sessions for one in ids])
-        known = [[number for number in map(look_up.__getitem__, ids) if number] for _, ids in sessions]
-        unknown = sum(len(ids) for _, ids in sessions) - sum(map(len, known))
-        places = [place for place, numbers in enumerate(known) if numbers]
-        nobody = np.zeros(0, dtype=np.int64)
-        ranked: list[tuple[list[int], list[float]]] = [([], [])] * len(sessions)
-        if places:
-            every = [np.array(known[place], dtype=np.int64) for place in places]
-            banned = every if self.exclude_history else [nobody] * len(every)
-            items, scores, many = student.top_many(
-                [one[-recommender.max_length :] for one in every], self.k, banned
-            )
-            names, values, end = items.tolist(), scores.tolist(), 0
-            for place, count in zip(places, many.tolist(), strict=True):
-                begin, end = end, end + count
-                ranked[place] = names[begin:end], values[begin:end]
-        if len(places) < len(sessions):
-            items, scores = student.top_popular(self.k, nobody)
-            popular = items.tolist(), scores.tolist()
-            ranked = [one if numbers else popular for one, numbers in zip(ranked, known, strict=True)]
-        self._name([number for numbers, _ in ranked for number in numbers])
-        names_of = self.names.__getitem__
-        lines = []
-        for (name, _), (numbers, values) in zip(sessions, ranked, strict=True):
-            head = "" if name is None else f'"session": {name}, '
-            shown = ", ".join(map(names_of, numbers))
-            lines.append(
-                f'{{{head}"items": [{shown}], "scores": '
-                f"[{', '.join([f'{value:.7g}' for value in values])}]}}\n"
-            )
-        return "".join(lines).encode("utf-8", "replace"), unknown
-
-    def _look_up(self, ids: list[str]) -> dict[str, int]:
-        """The number of every id (or title), 0 for an unknown one."""
-        if len(self.numbers) > _KEPT:
-            self.numbers.clear()
-        missing = list({one for one in ids if one not in self.numbers})
-        if missing:
-            items = self.recommender.items
-            numbers = items.numbers(missing)
-            if self.titles and not numbers.all():
-                unknown = np.flatnonzero(numbers == 0)
-                numbers[unknown] = items.titled([missing[place] for place in unknown.tolist()])
-            self.numbers.update(zip(missing, numbers.tolist(), strict=True))
-        return self.numbers
-
-    def _name(self, numbers: list[int]) -> None:
-        """Have the ids of items at hand, as JSON."""
-        if len(self.names) > _KEPT:
-            self.names.clear()
-        missing = list({one for one in numbers if one not in self.names})
-        if missing:
-            ids = self.recommender.items.ids(np.array(missing))
-            self.names.update(zip(missing, (json.dumps(one, ensure_ascii=False) for one in ids), strict=True))
 
 
 @contextlib.contextmanager

@@ -353,8 +353,8 @@ def refused(*words, cwd):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_port_that_is_taken(bundle, tmp_path, workers):
-    from recbole_alkd.serving.service.workers import Job, _sockets
+def test_a_port_that_is_taken(workers):
+    from recbole_alkd.serving.service.sockets import listening_sockets
     from recbole_alkd.settings.error import AlkdError
 
     with socket.socket() as taken:
@@ -362,10 +362,10 @@ def test_a_port_that_is_taken(bundle, tmp_path, workers):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(AlkdError, match=f"--port {port}: .*; allowed: a free port"):
-            _sockets(Job(bundle, port=port, workers=int(workers)))
+            listening_sockets("127.0.0.1", port, int(workers))
     for host, port in (("203.0.113.7", 0), ("127.0.0.1", 70_000), ("127.0.0.1", -1)):
         with pytest.raises(AlkdError, match="allowed: a free port of this machine"):
-            _sockets(Job(bundle, host=host, port=port, workers=int(workers)))
+            listening_sockets(host, port, int(workers))
 
 
 def test_what_cannot_be_served_is_said_before_anything_starts(bundle, tmp_path):

@@ -11,8 +11,6 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +19,6 @@ import numpy as np
 
 import recbole_alkd
 from recbole_alkd.serving.card import verdict_words
-from recbole_alkd.serving.manifest import MANIFEST
 from recbole_alkd.serving.recommender import Recommender
 from recbole_alkd.serving.service.limits import Limits
 from recbole_alkd.serving.service.measures import TYPE, Measures
@@ -40,34 +37,16 @@ from recbole_alkd.serving.service.messages import (
     whole_number,
 )  # fmt: skip
 from recbole_alkd.serving.service.page import PAGE, PAGE_HEADERS
+from recbole_alkd.serving.service.served import POPULARITY, TEACHER, Served
 from recbole_alkd.settings.error import AlkdError
 
-STUDENT, POPULARITY, TEACHER = "student", "popularity", "teacher"
 # bytes of a body that is too large which are still taken, so that its sender reads why it is refused
 _DRAINED = 1 << 28
-_TRIES, _PAUSE = 20, 0.1  # a bundle that is just being replaced is opened again
 _NOBODY = np.zeros(0, dtype=np.int64)
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served at one time: the student's bundle and, where there is one, the teacher recommender's."""
-
-    student: Recommender
-    teacher: Recommender | None = None
-
-    @classmethod
-    def load(cls, bundle: Path, teacher: Path | None = None, verify: bool = False) -> Served:
-        """Open the bundles. AlkdError as ``Recommender.load``."""
-        return cls(_steady(bundle, verify), None if teacher is None else _steady(teacher, verify))
-
-    @property
-    def recommenders(self) -> tuple[str, ...]:
-        return (STUDENT, POPULARITY) if self.teacher is None else (STUDENT, POPULARITY, TEACHER)
 
 
 class Service:
@@ -288,30 +267,3 @@ def _numbers(student: Recommender, items: list[str | int]) -> np.ndarray:
 def _known(student: Recommender, items: list[str | int]) -> np.ndarray:
     numbers = _numbers(student, items)
     return numbers[numbers > 0]
-
-
-def _steady(folder: Path, verify: bool) -> Recommender:
-    """Open a bundle; again, where another took its place in the meantime, which would mix the
-    files of both."""
-    for k in range(_TRIES):
-        before = _identity(folder)
-        try:
-            recommender = Recommender.load(folder, verify=verify)
-        except (AlkdError, OSError):
-            if k == _TRIES - 1 or before == _identity(folder) is not None:
-                raise
-        else:
-            if before == _identity(recommender.path) is not None or before == _identity(folder) is not None:
-                return recommender
-        time.sleep(_PAUSE)
-    raise AlkdError(f"{folder}: it is replaced again and again while it is opened")
-
-
-def _identity(folder: Path) -> tuple[int, int, int] | None:
-    for file in (folder / MANIFEST, folder / "bundle" / MANIFEST):
-        try:
-            status = file.stat()
-        except OSError:
-            continue
-        return status.st_dev, status.st_ino, status.st_mtime_ns
-    return None

@@ -27,6 +27,7 @@ from typing import Any
 from recbole_alkd.serving.manifest import read_manifest
 from recbole_alkd.serving.recommender import find_bundle
 from recbole_alkd.serving.service.limits import Limits
+from recbole_alkd.serving.service.sockets import listening_sockets
 from recbole_alkd.settings.error import AlkdError
 
 _SHARED = "PROMETHEUS_MULTIPROC_DIR"
@@ -58,7 +59,7 @@ def serve(job: Job) -> int:
     for folder in filter(None, (job.bundle, job.teacher)):
         read_manifest(find_bundle(folder))  # what can be seen at once is said before anything starts
     if not hasattr(os, "fork"):  # Windows: one process, which neither watches nor reloads
-        _answer(job, _sockets(job)[0], lambda: None)
+        _answer(job, listening_sockets(job.host, job.port, job.workers)[0], lambda: None)
         return 0
     return _Watch(job).run()
 
@@ -69,7 +70,7 @@ class _Watch:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.sockets = _sockets(job)
+        self.sockets = listening_sockets(job.host, job.port, job.workers)
         self.places: dict[int, int] = {}  # process -> which socket it answers on
         self.due: dict[int, float] = {}  # socket -> when a worker for it is to be started
         self.delay = 0.1
@@ -212,8 +213,9 @@ def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int |
     """Serve in this process until told to stop."""
     import uvicorn
 
-    from recbole_alkd.serving.service.app import Served, Service
+    from recbole_alkd.serving.service.app import Service
     from recbole_alkd.serving.service.connection import Connection
+    from recbole_alkd.serving.service.served import Served
 
     service = Service(Served.load(job.bundle, job.teacher, job.verify), job.limits)
     config = uvicorn.Config(
@@ -245,7 +247,7 @@ def _answer(job: Job, sock: socket.socket, ready: Callable[[], Any], life: int |
 
 
 async def _reload(job: Job, service: Any) -> None:
-    from recbole_alkd.serving.service.app import Served
+    from recbole_alkd.serving.service.served import Served
 
     try:
         service.replace(await asyncio.to_thread(Served.load, job.bundle, job.teacher, job.verify))
@@ -255,44 +257,6 @@ async def _reload(job: Job, service: Any) -> None:
     else:
         service.measures.reloads.labels("done").inc()
         print(f"reloaded: {job.bundle} (worker {os.getpid()})", flush=True)
-
-
-def _sockets(job: Job) -> list[socket.socket]:
-    """A listening socket for every worker, all of one address: the kernel gives each an equal share of the
-    connections."""
-    try:
-        if not 0 <= job.port < 1 << 16:
-            raise OverflowError("not the number of a port")
-        resolved = socket.getaddrinfo(job.host, job.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        family, address = resolved[0], resolved[4]
-        # an address that another program has is refused, also to a share of it
-        probe = _bound(family, address, share=False)
-        if job.workers == 1:
-            return [probe]
-        if not hasattr(socket, "SO_REUSEPORT"):
-            return [probe, *(probe.dup() for _ in range(job.workers - 1))]
-        address = (address[0], probe.getsockname()[1], *address[2:])
-        probe.close()
-        return [_bound(family, address, share=True) for _ in range(job.workers)]
-    except (OSError, OverflowError) as error:
-        words = getattr(error, "strerror", None) or error
-        raise AlkdError(
-            f"--host {job.host} --port {job.port}: {words}; allowed: a free port of this machine, 0 for any"
-        ) from None
-
-
-def _bound(family: int, address: Any, share: bool) -> socket.socket:
-    sock = socket.socket(family)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if share:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(address)
-        sock.listen(2048)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 def _check_packages() -> None:
