@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_array
 
-from recbole_alkd.model.counting import forward_counts, session_counts
+from recbole_alkd.model.counting import both_ways, forward_counts, session_counts
 from recbole_alkd.model.edges import EdgeMaker, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles
 
@@ -58,9 +58,11 @@ def simulated_list(
     return named
 
 
-def answers_as_edges(n_items: int, items: Sequence[int], lists: Sequence[Sequence[int]]) -> EdgeMaker:
+def answers_as_edges(
+    n_items: int, items: Sequence[int], lists: Sequence[Sequence[int]], backward: float = 0.0
+) -> EdgeMaker:
     """Edges from each item to those that were named for it, made and weighed as labels of a run are
-    (``learner.list_edges``)."""
+    (``learner.list_edges``); ``backward`` is what they count the other way round."""
     table = np.zeros((len(items), PLACES), dtype=np.int64)
     for row, named in enumerate(lists):
         table[row, : len(named)] = named[:PLACES]
@@ -69,7 +71,7 @@ def answers_as_edges(n_items: int, items: Sequence[int], lists: Sequence[Sequenc
     def make(weighing: Weighing) -> csr_array:
         one = np.ones(len(items), dtype=np.int64)
         profile = profiles(sequence, one, weighing.decay, weighing.last_items, n_items)
-        return weighing(list_edges(profile, table, np.full(PLACES, POSITION)))
+        return weighing(both_ways(list_edges(profile, table, np.full(PLACES, POSITION)), backward))
 
     return make
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,15 +110,23 @@ class Study:
         }
 
     def table(
-        self, part: Any, edges: dict[str, EdgeMaker] | None = None
+        self, part: Any, answers: Callable[[float], EdgeMaker] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """(test sessions,) gains of the table of a part with these edges, and what validation chose."""
+        """(test sessions,) gains of the table of a part with answers as edges, and what validation chose.
+
+        Args:
+            answers: what makes the edges, from what they count the other way round (``knn_list_backward``).
+        """
         config = self.make_config(student_bytes=self.bytes)
         model = SessionRecommender(config, part, settings_of(config), "student").to(config["device"])
         text = ItemText(self.text, self.whole) if self.text.item_text else None
-        facts = count_model(model.recommender, part, self.valid._dataset, logger, edges, text)
+        backward = model.recommender.list_backward
+        edges = {"items": [answers(back) for back in backward]} if answers else None
+        facts = dict(count_model(model.recommender, part, self.valid._dataset, logger, edges, text))
+        if answers:
+            facts["items_backward"] = backward[facts.get("items_variant", 0)]
         model.eval()
-        return gains(session_ranks(model, self.test, config["device"]), METRIC), dict(facts)
+        return gains(session_ranks(model, self.test, config["device"]), METRIC), facts
 
     def candidates(self, rows: np.ndarray) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """Row -> the true neighbours and, beside them, the usual candidates, ``CANDIDATES`` of them; and the
@@ -190,13 +198,13 @@ def run(
     rows, kept = read_rows(file)
     asked = {name: len(picked) for name, picked in study.questions().items()}
 
-    def note(name: str, part: Any, edges: EdgeMaker | None = None, **more: Any) -> None:
+    def note(name: str, part: Any, answers: Callable[[float], EdgeMaker] | None = None, **more: Any) -> None:
         if name in kept:
             return
-        gain, facts = study.table(part, {"items": edges} if edges else None)
+        gain, facts = study.table(part, answers)
         kept[name] = gain.astype(np.float32)
-        weight, count = facts.get("items_weight"), facts.get("items_edges")
-        rows.append({"name": name, METRIC: float(gain.mean()), "weight": weight, "edges": count, **more})
+        chosen = {key: facts.get(f"items_{key}") for key in ("weight", "edges", "backward")}
+        rows.append({"name": name, METRIC: float(gain.mean()), **chosen, **more})
         print(dataset, seed, rows[-1], flush=True)
         write_npz(file.with_suffix(".npz"), kept)
         content = {"dataset": dataset, "seed": seed, "bytes": study.bytes, "questions": asked, "rows": rows}
@@ -209,7 +217,10 @@ def run(
     for name in choices:
         picked = study.questions()[name]
         items, truth = study.rows.items[picked].tolist(), [study.truth[int(row)] for row in picked]
-        edges = partial(answers_as_edges, study.n_items, items)
+
+        def edges(lists: list[list[int]], items: list[int] = items) -> Callable[[float], EdgeMaker]:
+            return partial(answers_as_edges, study.n_items, items, lists)
+
         lists = [counted[int(row)] for row in picked]
         note(f"{name}, counted order", study.half, edges(lists), true=share_true(lists, truth))
         if llm and name != "all" and f"{name}, LLM" not in kept:

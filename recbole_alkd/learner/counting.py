@@ -124,7 +124,8 @@ class CountingLearner(Learner):
     ) -> StageOutcome:
         term = distillation_term(self.workshop, task.name, model, run, lesson)
         part, device = run.train_data._dataset, self.workshop.config["device"]
-        edges = edge_makers(term, part, lesson.labelled, device, lesson.part)
+        back = model.recommender.list_backward
+        edges = edge_makers(term, part, lesson.labelled, device, lesson.part, back)
         return self._count(task, model, run, run.train_data, edges)
 
     def _count(

@@ -14,6 +14,7 @@ from recbole_alkd.distill.base import DistillContext, ItemListing, Listing
 from recbole_alkd.distill.combined import wanted_losses
 from recbole_alkd.learner.distillation import DistillationTerm
 from recbole_alkd.memory import rows_at_once
+from recbole_alkd.model.counting import both_ways
 from recbole_alkd.model.edges import EdgeMaker, Edges, Weighing, list_edges
 from recbole_alkd.model.neighbours import profiles
 from recbole_alkd.settings.error import AlkdError
@@ -30,7 +31,12 @@ def without_effect(weight: float, name: str) -> AlkdError:
 
 
 def edge_makers(
-    term: DistillationTerm, dataset: Any, labelled: Sequence[int], device: torch.device, part: Any = None
+    term: DistillationTerm,
+    dataset: Any,
+    labelled: Sequence[int],
+    device: torch.device,
+    part: Any = None,
+    backward: Sequence[float] = (0.0,),
 ) -> Edges:
     """One set of edges for every loss of ``kd_loss``; how much a set counts is the student's to choose.
 
@@ -42,6 +48,7 @@ def edge_makers(
     Args:
         term: the losses and the lists. dataset: the training part. labelled: rows of ``part`` with a label; a
             loss without lists goes over all training rows. part: what is labelled; None: the training part.
+        backward: what edges of labels count the other way round; of several numbers, the student chooses.
 
     Raises:
         AlkdError: a factor other than 1 in ``kd_loss`` or ``kd_config``, which would have no effect.
@@ -61,7 +68,11 @@ def edge_makers(
             ]
         else:
             where, rows = given if "lists" in loss.needs else everything
-            makers[name] = partial(_edges, loss, term, where, rows, device)
+            ways = [
+                partial(_edges, loss, term, where, rows, device, back)
+                for back in (backward if "lists" in loss.needs else (0.0,))
+            ]
+            makers[name] = ways if len(ways) > 1 else ways[0]
     return makers
 
 
@@ -96,6 +107,7 @@ def _edges(
     dataset: Any,
     rows: np.ndarray,
     device: torch.device,
+    backward: float,
     weighing: Weighing,
 ) -> csr_array:
     context, lists, weights = term.context, [], []
@@ -108,4 +120,5 @@ def _edges(
     mine = dataset.inter_feat[torch.as_tensor(rows)]
     item_seq, length = mine[context.item_seq_field].numpy(), mine[context.item_seq_len_field].numpy()
     profile = profiles(item_seq, length, weighing.decay, weighing.last_items, context.n_items)
-    return weighing(list_edges(profile, np.concatenate(lists), np.concatenate(weights)))
+    listed = list_edges(profile, np.concatenate(lists), np.concatenate(weights))
+    return weighing(both_ways(listed, backward))

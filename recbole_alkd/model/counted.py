@@ -67,7 +67,8 @@ class CountedModel(SequentialRecommender):
 
     Attributes:
         heading: what its line in the log begins with. has_table: whether it gives its ``Weighing`` a table,
-            whose neighbours titles may borrow. text: the run's settings of titles.
+            whose neighbours titles may borrow. list_backward: what edges from rankings may count the other
+            way round; of several, the model chooses. text: the run's settings of titles.
         mask_session_items: whether items of the session are never recommended.
         free_sizes: names of one-dimensional parts of the state whose size is known only when they are counted
             or loaded.
@@ -91,6 +92,7 @@ class CountedModel(SequentialRecommender):
     heading: ClassVar[str] = "counting"
     free_sizes: ClassVar[tuple[str, ...]] = ()
     has_table: ClassVar[bool] = False
+    list_backward: tuple[float, ...] = (0.0,)
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -32,6 +32,7 @@ SETTINGS = {
     "knn_target_exponent": numbers(math.inf),
     "knn_decay": numbers(math.inf),
     "knn_edge_weight": numbers(math.inf),
+    "knn_list_backward": numbers(1),
     "knn_last_items": Field(NO_DEFAULT, int, check=at_least(1)),
     "knn_spread": numbers(2, null=True),
     "knn_refine_epochs": Field(NO_DEFAULT, int, check=at_least(0)),

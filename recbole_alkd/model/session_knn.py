@@ -45,9 +45,9 @@ class SessionKNN(CountedModel):
     weights are float16 numbers.
 
     Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``,
-    ``knn_target_exponent``, ``knn_decay`` and ``knn_edge_weight`` (a number, or a list from which validation
-    chooses), ``knn_spread``, ``knn_last_items``, ``knn_refine_epochs``, ``student_neighbors``,
-    ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
+    ``knn_target_exponent``, ``knn_decay``, ``knn_edge_weight`` and ``knn_list_backward`` (a number, or a list
+    from which validation chooses), ``knn_spread``, ``knn_last_items``, ``knn_refine_epochs``,
+    ``student_neighbors``, ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
     ``teacher_model`` it keeps its whole table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts
@@ -77,6 +77,8 @@ class SessionKNN(CountedModel):
             value = before if config[f"knn_{name}"] is None else config[f"knn_{name}"]
             self.grid[name] = as_list(self._setting(f"knn_{name}", value))
         self.edge_weights = as_list(self._setting("knn_edge_weight", config["knn_edge_weight"]))
+        back = config["knn_list_backward"]  # checkpoints from before there was one have none
+        self.list_backward = tuple(as_list(self._setting("knn_list_backward", 0.0 if back is None else back)))
         spread = self._setting("knn_spread", config["knn_spread"])
         # a list stands beside equally many edges for every item; a number alone is taken as it is
         self.spreads: list[float | None] = [None, *as_list(spread)] if isinstance(spread, list) else [spread]

@@ -58,6 +58,8 @@ def test_answers_are_weighed_as_labels_of_a_run_are() -> None:
     edges = answers_as_edges(5, [1, 2], [[2, 4], [4]])(Weighing(counts, 0.5, 0.0))
     dense = edges.toarray()
     assert dense[1].tolist() == [0, 0, 1.5, 0, 1.5] and dense[2].tolist() == [0, 0, 0, 0, 1]
+    back = answers_as_edges(5, [1, 2], [[2, 4], [4]], 1.0)(Weighing(counts, 0.5, 0.0)).toarray()
+    assert back[2].tolist() == [0, 1, 0, 0, 1] and back[4].tolist() == [0, 0.75, 0.75, 0, 0]
 
 
 def test_the_teacher_knows_no_session_that_the_table_or_the_test_sees(tmp_path: Path) -> None:

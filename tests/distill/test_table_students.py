@@ -90,6 +90,30 @@ def test_validation_may_choose_no_edges_at_all(home):  # noqa: F811
     assert chosen["distilled"]["valid"]["ndcg@10"] == max(valid)
 
 
+def test_edges_of_lists_may_lead_back_as_well(home):  # noqa: F811
+    new, facts = {}, {}
+    for back in (None, 0.0, 1.0, [0.0, 1.0]):
+        config = {"knn_edge_weight": 1.0} | ({} if back is None else {"knn_list_backward": back})
+        report = go(**(KNN | {"student_neighbors": None, "student_config": config}))
+        before, after = (dense(state) for state in states(report).values())
+        new[str(back)], facts[str(back)] = after - before, report["stages"]["distilled"]["fitted"]
+    assert np.array_equal(new["None"], new["0.0"]), "one way is the default"
+    there, both = new["0.0"] > 1e-3, new["1.0"] > 0
+    assert (both >= there.T).all() and (both >= there).all() and not (there >= there.T).all()
+    assert facts["1.0"]["pairwise_edges"] > facts["0.0"]["pairwise_edges"]
+    assert "pairwise_variant" not in facts["1.0"]
+    chosen = facts["[0.0, 1.0]"]["pairwise_variant"]
+    assert np.array_equal(new["[0.0, 1.0]"], new[("0.0", "1.0")[chosen]])
+
+
+def test_what_nobody_labelled_leads_one_way(home):  # noqa: F811
+    config = {"student_config": {"knn_edge_weight": 1.0, "knn_list_backward": 1.0}}
+    edges = [
+        go(**(KNN | own), kd_loss="tr")["stages"]["distilled"]["fitted"]["tr_edges"] for own in (config, {})
+    ]
+    assert edges[0] == edges[1] > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
