@@ -47,8 +47,8 @@ class SessionKNN(CountedModel):
     Settings: ``knn_backward``, ``knn_gap_decay``, ``knn_repeat``, ``knn_source_exponent``,
     ``knn_target_exponent``, ``knn_decay``, ``knn_edge_weight`` and ``knn_list_backward`` (a number, or a list
     from which validation chooses), ``knn_spread``, ``knn_last_items``, ``knn_refine_epochs``,
-    ``student_neighbors``, ``student_bytes``, ``mask_session_items``, ``item_text``. With ``--model=SessionKNN`` it runs alone; as
-    ``teacher_model`` it keeps its whole table, without text.
+    ``student_neighbors``, ``student_bytes``, ``mask_session_items``, ``item_text``. With
+    ``--model=SessionKNN`` it runs alone; as ``teacher_model`` it keeps its whole table, without text.
 
     ``fit_table`` makes the table; before that every score is 0. The state dict is the table: row starts
     ``indptr`` (n_items + 1,), neighbours ``indices`` (E,) int32 and ``weights`` (E,) float16 of all rows one
