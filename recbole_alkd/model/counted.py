@@ -39,6 +39,12 @@ class CountedView(Backbone):
     learner = "counting"
 
     @property
+    def served_as(self) -> str:
+        """What the model says of itself, else ``scores``: a graph from the items of a session to the scores
+        of all items."""
+        return getattr(self.model, "served_as", "scores")
+
+    @property
     def device(self) -> torch.device:
         return next(itertools.chain(self.model.parameters(), self.model.buffers())).device
 

@@ -7,7 +7,7 @@ as ALKDRec (AAAI 2025) uses it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ class SessionFPMC(SessionModel):
     compared with the one after it; with 1, the paper's, the order does not matter. It also runs alone, with
     ``--model=SessionFPMC`` and RecBole's stock trainer.
     """
+
+    served_as: ClassVar[str] = "embeddings"
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)

@@ -61,6 +61,7 @@ class SessionKNN(CountedModel):
     heading: ClassVar[str] = "neighbours"
     free_sizes: ClassVar[tuple[str, ...]] = ("indices", "weights")
     has_table: ClassVar[bool] = True
+    served_as: ClassVar[str] = "table"
     indptr: Tensor
     indices: Tensor
     counts: Tensor

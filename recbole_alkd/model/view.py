@@ -78,6 +78,12 @@ class Backbone:
         return frozenset({"teacher_scores", "teacher_vectors"} if cls.has_vectors else {"teacher_scores"})
 
     @property
+    def served_as(self) -> str:
+        """How a bundle holds it: what the model says of itself (``served_as = "table"`` or ``"embeddings"``),
+        else ``encoder``, a graph from the items of a session to its vector."""
+        return getattr(self.model, "served_as", "encoder")
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

@@ -18,38 +18,21 @@ from recbole.utils import set_color
 
 from recbole_alkd.data.titles import NoTitlesError, clean_title, titles_of
 from recbole_alkd.files import write_json
-from recbole_alkd.model.backbone import Backbone, view_and_model
 from recbole_alkd.model.counting import session_counts, training_sessions
-from recbole_alkd.model.scoring import METRICS, RANKS, gains
-from recbole_alkd.model.session_fpmc import SessionFPMC
-from recbole_alkd.model.session_knn import SessionKNN
+from recbole_alkd.model.scoring import RANKS
 from recbole_alkd.serving.card import card
 from recbole_alkd.serving.items import Items, write_items
 from recbole_alkd.serving.labelled import HINTS
 from recbole_alkd.serving.make_counts import TableCounts, counts_of, write_reasons
+from recbole_alkd.serving.make_facts import facts_of
 from recbole_alkd.serving.make_labelled import write_labelled
-from recbole_alkd.serving.make_onnx import write_encoder
-from recbole_alkd.serving.manifest import (
-    CARD,
-    ENCODER,
-    MANIFEST,
-    ONNX,
-    STUDENT,
-    copy_bundle,
-    write_bundle_folder,
-)
+from recbole_alkd.serving.make_student import view_of, write_student
+from recbole_alkd.serving.manifest import CARD, MANIFEST, ONNX, copy_bundle, write_bundle_folder
 from recbole_alkd.serving.onnx_model import write_onnx
 from recbole_alkd.serving.recommender import BUNDLE, TEACHER_BUNDLE
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.tensors import write_tensors
 from recbole_alkd.trainer.endings import FinishedRun
 from recbole_alkd.trainer.run_folder import RESULT
-
-# settings that say where things lie on the machine of the run, and nothing about the student
-_PLACES = {
-    "label_store", "llm_base_url", "llm_api_key_env", "ray_address", "stage_cache", "alkd_picks",
-    "alkd_plugins", "item_text_file",
-}  # fmt: skip
 
 
 def bundle_of_run(run: FinishedRun, log: logging.Logger) -> str | None:
@@ -170,7 +153,7 @@ def make_bundle(
     Raises:
         AlkdError: ``out`` is there, or the backbone cannot be taken out of torch, which names it.
     """
-    view, titles = _view(model)
+    view, titles = view_of(model)
     ids = np.asarray(train.field2id_token[train.iid_field])[1:].astype(str).tolist()
     flat, offsets = training_sessions(train)
     counts = session_counts(flat, offsets, train.item_num)
@@ -182,8 +165,8 @@ def make_bundle(
     }  # fmt: skip
 
     def fill(folder: Path) -> None:
-        facts.update(_write_student(folder, view, titles, width))
-        if isinstance(view.model, SessionKNN):
+        facts.update(write_student(folder, view, titles, width))
+        if view.served_as == "table":
             fitted = dict((report or {}).get("stages", {}).get("distilled", {}).get("fitted") or {})
             kept = counts_of(view.model, train, flat, offsets, fitted, valid)
             if isinstance(kept, TableCounts):
@@ -196,7 +179,7 @@ def make_bundle(
             write_onnx(folder, facts, train.item_num)
         (folder / CARD).write_text(card(content), encoding="utf-8")
 
-    content = {"created": _now(), "student": facts, **_facts(train, report, ranks)}
+    content = {"created": _now(), "student": facts, **facts_of(train, report, ranks)}
     return write_bundle_folder(out, content, fill, replace)
 
 
@@ -211,98 +194,6 @@ def shown_titles(train: Any, ids: list[str]) -> list[str]:
         logging.getLogger().warning(f"the bundle has no titles: {error}")
         return [""] * len(ids)
     return ["" if titles[item] == clean_title(f"item {item}") else titles[item] for item in ids]
-
-
-def _view(model: Any) -> tuple[Backbone, np.ndarray | None]:
-    """The backbone of a model, and what late fusion serves beside it, (n_items, d)."""
-    if hasattr(model, "view"):
-        served = getattr(getattr(model, "titles", None), "vectors", None)
-        return model.view, None if served is None else served.detach().cpu().numpy()
-    view, _ = view_and_model(type(model).__name__)
-    return view(model), None
-
-
-def _write_student(folder: Path, view: Backbone, titles: np.ndarray | None, width: int) -> dict[str, Any]:
-    """Write what scores, and say of what kind it is."""
-    import torch
-
-    model = view.model
-    if isinstance(model, SessionKNN):
-        # as torch computes the powers, so that scores are the same to the last bit
-        recency = (model.decay ** torch.arange(model.last_items, device=model.decay.device)).float()
-        tensors = {
-            name: getattr(model, name).detach().cpu().numpy() for name in ("indptr", "indices", "weights")
-        }
-        write_tensors(folder / STUDENT, {**tensors, "recency": recency.cpu().numpy()})
-        return {
-            "kind": "table",
-            "edges": len(tensors["indices"]),
-            "last_items": model.last_items,
-            "decay": float(model.decay),
-        }
-    if not view.has_vectors:
-        write_encoder(folder / ENCODER, view, None, width)
-        write_tensors(folder / STUDENT, {"items": np.array([int(model.n_items)])})
-        return {"kind": "scores"}
-    with torch.no_grad():
-        output = view.item_table().detach().cpu().float().numpy()
-    output = output if titles is None else np.concatenate([output, titles], axis=1)
-    title_size = 0 if titles is None else titles.shape[1]
-    if isinstance(model, SessionFPMC):
-        given = model.input_embedding.weight.detach().cpu().float().numpy()
-        given = given if titles is None else np.concatenate([given, titles], axis=1)
-        write_tensors(folder / STUDENT, {"input": given, "output": output})
-        return {
-            "kind": "embeddings",
-            "size": output.shape[1],
-            "title_size": title_size,
-            "item_decay": float(model.item_decay),
-        }
-    write_encoder(folder / ENCODER, view, titles, width)
-    write_tensors(folder / STUDENT, {"output": output})
-    return {"kind": "encoder", "size": output.shape[1], "title_size": title_size}
-
-
-def _facts(train: Any, report: Mapping[str, Any] | None, ranks: np.ndarray | None) -> dict[str, Any]:
-    """What a manifest tells of the run."""
-    config = train.config
-    sessions = len(np.unique(train.inter_feat[train.uid_field].numpy()))
-    facts: dict[str, Any] = {
-        "dataset": {"name": config["dataset"], "training_sessions": sessions, "items": train.item_num - 1},
-        "limits": [
-            "Items without a click in training come last; the catalogue is that of the training data.",
-            "Nothing is known of users: a session is all that it looks at.",
-            "Metrics are of one training on one split; another seed can come out differently.",
-        ],
-    }
-    if report:
-        settings = {key: value for key, value in report["settings"].items() if key not in _PLACES}
-        facts |= {
-            "settings": settings,
-            "metrics": _metrics(report, ranks),
-            "comparison": report.get("comparison"),
-            "bill": {
-                key: value for key, value in report["labels"].items() if not isinstance(value, (list, dict))
-            },
-        }
-    return json.loads(json.dumps(facts, default=str))
-
-
-def _metrics(report: Mapping[str, Any], ranks: np.ndarray | None) -> dict[str, Any]:
-    """Test metrics of the distilled student; with its ranks also the ends of their 95 % intervals over
-    sessions."""
-    metrics = {}
-    for name, value in report["stages"]["distilled"]["test"].items():
-        metrics[name] = {"value": value}
-        if ranks is not None and name.partition("@")[0] in METRICS:
-            gain = gains(ranks, name)
-            spread = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5 if len(gain) > 1 else 0.0
-            metrics[name] |= {
-                "low": round(value - spread, 4),
-                "high": round(value + spread, 4),
-                "sessions": len(gain),
-            }
-    return metrics
 
 
 def _ranks(folder: Path) -> np.ndarray | None:

@@ -71,7 +71,7 @@ def write_encoder(file: Path, view: Backbone, titles: np.ndarray | None, width: 
         wanted = (
             wrapped(torch.from_numpy(items).to(device), torch.from_numpy(length).to(device)).cpu().numpy()
         )
-    _prove(file, name, items, length, wanted, "" if view.has_vectors else _HOW)
+    _prove(file, name, items, length, wanted, _HOW if view.served_as == "scores" else "")
     return file
 
 
@@ -112,7 +112,7 @@ def _wrapped(view: Backbone, titles: np.ndarray | None, width: int) -> Any:
             )
 
         def forward(self, items: Any, length: Any) -> Any:
-            if not view.has_vectors:
+            if view.served_as == "scores":
                 return view.scores(items, length)
             session = view.encode(items, length)
             if self.titles is None:
