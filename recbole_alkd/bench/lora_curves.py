@@ -27,8 +27,9 @@ from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.statistics import paired_difference
 from recbole_alkd.teacher.base import Instance, LoraExample, TeacherContext
 from recbole_alkd.teacher.local import lora
+from recbole_alkd.teacher.local.adapter import load_adapter, read_report
 from recbole_alkd.teacher.local.judging import candidate_rank, ndcg
-from recbole_alkd.teacher.local.scorers import Scorer
+from recbole_alkd.teacher.local.scorer import Scorer
 from recbole_alkd.teacher.local.teacher import SCORERS
 from recbole_alkd.teacher.prompt import load_prompt
 from recbole_alkd.teacher.text import WEIGHT, TextTeacher
@@ -150,8 +151,8 @@ class Curve:
         plain = self.scorer.model
         try:
             lora.train_adapter(self.scorer, examples, settings, folder / "adapter")
-            self.scorer.model = lora.load_adapter(plain, folder / "adapter")
-            return lora.read_report(folder / "adapter"), self._ranks()[0]
+            self.scorer.model = load_adapter(plain, folder / "adapter")
+            return read_report(folder / "adapter"), self._ranks()[0]
         finally:
             if hasattr(self.scorer.model, "unload"):
                 self.scorer.model = self.scorer.model.unload().eval()

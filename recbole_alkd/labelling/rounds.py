@@ -289,13 +289,3 @@ class LabelRounds:
                 "usd": None if known.usd is None else round(each * known.usd, 4),
             },
         }
-
-
-def teacher_log(writer: Any, wandb: Any) -> Callable[[str, float, int], None]:
-    """Where an LLM teacher's own curves (the LoRA loss) go: TensorBoard and W&B."""
-
-    def log_metric(name: str, value: float, step: int) -> None:
-        writer.add_scalar(name, value, step)
-        wandb.log_metrics({name: value}, head="")
-
-    return log_metric

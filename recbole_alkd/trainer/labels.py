@@ -14,7 +14,7 @@ from recbole_alkd.data.titles import NoTitlesError, titles_of
 from recbole_alkd.labelling.folds import Folds
 from recbole_alkd.labelling.item_neighbours import ItemNeighbours
 from recbole_alkd.labelling.item_rows import ItemRows
-from recbole_alkd.labelling.rounds import LabelRounds, teacher_log
+from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labelling.training_rows import Rows, TrainingRows
 from recbole_alkd.labels.ledger import FILE as LEDGER
 from recbole_alkd.learner.base import Learner, Lesson
@@ -32,6 +32,7 @@ from recbole_alkd.settings.groups import Settings, TextSettings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import Recordings, check_recordings, read_recordings
+from recbole_alkd.trainer.logs import teacher_log
 from recbole_alkd.trainer.run_folder import RunFolder
 
 TITLE_NEIGHBOURS = 100  # of an item, from which candidates are taken

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,13 @@ def named_tensorboard(writer: Any, name: str) -> Any:
     if old.is_dir() and not any(old.iterdir()):
         old.rmdir()
     return SummaryWriter(os.path.join(TENSORBOARD, name))
+
+
+def teacher_log(writer: Any, wandb: Any) -> Callable[[str, float, int], None]:
+    """Where an LLM teacher's own curves (the LoRA loss) go: TensorBoard and W&B."""
+
+    def log_metric(name: str, value: float, step: int) -> None:
+        writer.add_scalar(name, value, step)
+        wandb.log_metrics({name: value}, head="")
+
+    return log_metric

@@ -329,7 +329,7 @@ def test_export_and_recommend(finished, tmp_path, capsys):
     ],
 )
 def test_titles_are_taken_in_place_of_ids(finished, text, ids):
-    from recbole_alkd.serving.cli import read_history
+    from recbole_alkd.serving.named_item import read_history
 
     assert read_history(Recommender.load(finished[0]), text) == ids
 
@@ -400,6 +400,6 @@ def test_a_run_keeps_what_the_llm_and_its_recommenders_list_for_labelled_session
 
 
 def test_titles_cannot_move_the_cursor_of_a_terminal():
-    from recbole_alkd.serving.cli import shown
+    from recbole_alkd.serving.printed import shown
 
     assert shown("a\x1b]0;title\x07b\nc") == "a ]0;title b c"

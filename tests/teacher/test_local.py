@@ -14,7 +14,7 @@ from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Instance
-from recbole_alkd.teacher.local import scorers
+from recbole_alkd.teacher.local import scorer, scorers
 from recbole_alkd.teacher.local import teacher as local
 from recbole_alkd.teacher.prompt import shown_order
 from recbole_alkd.testing.teachers import TeacherTests
@@ -190,10 +190,10 @@ def test_threads_are_given_back(model, tmp_path):
     before = torch.get_num_threads()
     one = teacher(model, tmp_path, llm_threads=2)
     seen = []
-    original = scorers.log_likelihoods
+    original = scorer.log_likelihoods
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            scorers, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args)
+            scorer, "log_likelihoods", lambda *args: seen.append(torch.get_num_threads()) or original(*args)
         )
         for _ in one.ask(instances()):
             assert torch.get_num_threads() == before

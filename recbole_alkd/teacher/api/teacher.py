@@ -8,27 +8,24 @@ that the budget does not cover with an upper bound, which takes every byte for a
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from pathlib import Path
 
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.llm.api_key import find_key
 from recbole_alkd.llm.chat_client import Messages
-from recbole_alkd.llm.prices import Price, find_price
 from recbole_alkd.llm.refusals import NoReplyError
 from recbole_alkd.llm.replies import Reply, read_completion
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.groups import Settings, TeacherSettings
+from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.answers.parse import ParsedRanking, read_ranking
+from recbole_alkd.teacher.api.api_check import check_access, check_model, price_of
 from recbole_alkd.teacher.api.exchange import OPENAI, TEMPLATE, Exchange, extended, list_bytes, most_tokens
 from recbole_alkd.teacher.api.flight import Flight
 from recbole_alkd.teacher.base import LLMTeacher
@@ -59,18 +56,18 @@ class ApiTeacher(LLMTeacher):
     @classmethod
     def check_settings(cls, settings: Settings) -> None:
         """The model's name, and its price where ``budget_usd`` rests on it."""
-        _check_model(settings.teacher)
+        check_model(settings.teacher)
         price_of(settings)
 
     @classmethod
     def check(cls, settings: Settings) -> None:
         """The extra `api`, and the variable with the key."""
-        unless_labelled(settings, f"api|{settings.teacher.llm_model}|", _check_access)
+        unless_labelled(settings, f"api|{settings.teacher.llm_model}|", check_access)
 
     def __init__(self, context: TeacherContext) -> None:
         super().__init__(context)
         self.settings = context.settings.teacher
-        _check_model(self.settings)
+        check_model(self.settings)
         self.chunk = 32 * self.settings.llm_concurrency  # at the end of a chunk some connections are idle
         unit = context.settings.selection.alkd_unit
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset, unit)
@@ -281,23 +278,3 @@ class ApiTeacher(LLMTeacher):
             .format(top_n=min(self.settings.llm_top_n, len(instance.candidates)))
             .strip()
         )
-
-
-def price_of(settings: Settings) -> Price | None:
-    """What the model asks for its tokens; AlkdError where ``budget_usd`` needs a price and there is none."""
-    file = Path(settings.teacher.llm_price_file) if settings.teacher.llm_price_file else None
-    return find_price(file, settings.teacher.llm_model, settings.selection.budget_usd is not None)
-
-
-def _check_model(settings: TeacherSettings) -> None:
-    default = type(settings)().llm_model
-    if settings.llm_model == default:
-        raise AlkdError(
-            f"llm_model: {default!r} is the model of llm_teacher local; name one that your server has"
-        )
-
-
-def _check_access(settings: Settings) -> None:
-    if importlib.util.find_spec("openai") is None:
-        raise AlkdError("llm_teacher: 'api' needs the openai package: pip install 'recbole_alkd[api]'")
-    find_key(settings.teacher)

@@ -22,7 +22,7 @@ from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import TeacherSettings
 from recbole_alkd.teacher.answers.parse import read_ranking
 from recbole_alkd.teacher.base import Answer, Instance
-from recbole_alkd.teacher.local.scorers import Case, Scorer
+from recbole_alkd.teacher.local.scorer import Case, Scorer
 from recbole_alkd.teacher.prompt import ranking_request, shown_order
 
 _OPENING = "[<ID"  # how an answer in the form that is asked for begins

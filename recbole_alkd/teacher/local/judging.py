@@ -17,7 +17,7 @@ from recbole_alkd.statistics import paired_difference
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 if TYPE_CHECKING:
-    from recbole_alkd.teacher.local.scorers import Scorer
+    from recbole_alkd.teacher.local.scorer import Scorer
 
 
 def judge(scorer: Scorer, examples: Sequence[LoraExample]) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def check_adapter(model: Any, settings: Settings) -> None:
     which may be without weights."""
     from peft import get_peft_model
 
-    from recbole_alkd.teacher.local.lora import lora_config
+    from recbole_alkd.teacher.local.adapter import lora_config
 
     lora, name = settings.lora, settings.teacher.llm_model
     paths = [path for path, _ in model.named_modules()]

@@ -23,7 +23,7 @@ from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.records import LogMetric
 
 if TYPE_CHECKING:
-    from recbole_alkd.teacher.local.scorers import Scorer
+    from recbole_alkd.teacher.local.scorer import Scorer
 
 _WARMUP = 0.05  # share of the steps in which the learning rate rises
 _HELD_OUT = 0.1  # share of the examples, where there is more than one epoch

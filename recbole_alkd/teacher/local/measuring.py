@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from recbole_alkd.llm.bundled import quiet
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample, Measured
-from recbole_alkd.teacher.local import lora
+from recbole_alkd.teacher.local.adapter import add_adapter
 from recbole_alkd.teacher.local.judging import seconds_of_one
-from recbole_alkd.teacher.local.scorers import Scorer
+from recbole_alkd.teacher.local.scorer import Scorer
 
 _TRIED = 3
 
@@ -72,7 +72,7 @@ def _adapter(scorer: Scorer, settings: Settings) -> Iterator[None]:
         return
     plain = scorer.model
     with quiet():
-        scorer.model = lora.add_adapter(plain, settings)
+        scorer.model = add_adapter(plain, settings)
     try:
         yield
     finally:

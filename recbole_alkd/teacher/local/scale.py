@@ -18,7 +18,7 @@ from torch import Tensor
 from recbole_alkd.teacher.base import Instance, LoraExample
 
 if TYPE_CHECKING:
-    from recbole_alkd.teacher.local.scorers import Scorer
+    from recbole_alkd.teacher.local.scorer import Scorer
 
 SHOWN = 32  # examples that the scale is fitted to
 # times the scorer's own temperature. Under 4 times that, scores of an LM that knows nothing hardly differ in

@@ -6,16 +6,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,19 +19,19 @@ import torch
 from recbole_alkd.labels.budget import Budget, Reservation
 from recbole_alkd.labels.cost import Cost
 from recbole_alkd.labels.store import LabelStore
-from recbole_alkd.llm.adapters import why_unused
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm, model_identity
 from recbole_alkd.registry import teachers
-from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings, TeacherSettings
 from recbole_alkd.teacher import hints
 from recbole_alkd.teacher.base import LLMTeacher
-from recbole_alkd.teacher.local import lora
 from recbole_alkd.teacher.local.generate import HINT_TOKENS, GenerateScorer
 from recbole_alkd.teacher.local.local_check import check_local, unless_labelled
+from recbole_alkd.teacher.local.lora import kept_random_state
 from recbole_alkd.teacher.local.measuring import measure_local
-from recbole_alkd.teacher.local.scorers import ORDERS, IndexScorer, Scorer, TitleScorer
+from recbole_alkd.teacher.local.own_adapter import OwnAdapter
+from recbole_alkd.teacher.local.scorer import Scorer
+from recbole_alkd.teacher.local.scorers import ORDERS, IndexScorer, TitleScorer
 from recbole_alkd.teacher.prompt import (
     load_prompt,
     ranking_request,
@@ -56,8 +52,6 @@ from recbole_alkd.teacher.records import (
 
 logger = logging.getLogger(__name__)
 SCORERS: dict[str, type[Scorer]] = {"title": TitleScorer, "index": IndexScorer, "generate": GenerateScorer}
-# settings of LoRA that earlier versions had not -> what these did
-_FIRST = {"lora_inserted": True, "lora_candidates": None, "lora_scale": "fixed", "lora_held_out": None}
 _TEMPLATE = 64  # tokens that a chat template may add
 # what of a prompt file decides the answers, apart from the hints
 _TEXTS = {
@@ -87,9 +81,6 @@ class LocalTeacher(LLMTeacher):
         self._prompt = load_prompt(self.settings.llm_prompt, context.dataset, unit)
         self._scorer: Scorer | None = None
         self._plain: Scorer | None = None  # the LM without its adapter, where it wrote the hints
-        self._report: dict[str, Any] | None = None
-        # whether labels are those of the LLM with its adapter; None: not known yet
-        self._used: bool | None = None
 
     @cached_property
     def _model(self) -> str:
@@ -105,13 +96,12 @@ class LocalTeacher(LLMTeacher):
             "index": f"title_tokens={s.llm_title_tokens}|orders={ORDERS}",
             "generate": f"hints={self.hint_key}",
         }[s.llm_scoring]
-        adapter = self._adapter_hash if self._adapter_decides else "none"
         settings = (
             f"history={s.llm_history}|top_n={s.llm_top_n}|seed={s.llm_seed}|dtype={s.llm_dtype or 'auto'}"
         )
         if s.llm_quantize:
             settings += f"|quantize={s.llm_quantize}"
-        return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{adapter}"
+        return f"local|{self._model}|{s.llm_scoring}|{scoring}|{settings}|adapter:{self._adapter.identity}"
 
     @cached_property
     def hint_key(self) -> str:  # type: ignore[override]
@@ -122,68 +112,15 @@ class LocalTeacher(LLMTeacher):
             self.context, self._prompt, f"local|{self._model}|{s.llm_dtype}|{s.llm_quantize}"
         )
 
+    @cached_property
+    def _adapter(self) -> OwnAdapter:
+        texts = [self._prompt[key] for key in _TEXTS[self.settings.llm_scoring]]
+        return OwnAdapter(self.context, self._model, self.hint_key, texts)
+
     @property
     def open_identity(self) -> bool:
         """Whether an adapter must be trained and judged before it is known whose labels these are."""
-        settings = self.context.settings
-        if (
-            not settings.lora.lora
-            or settings.lora.lora_use == "always"
-            or settings.lora.lora_target == "replay"
-        ):
-            return False
-        return bool(settings.lora_held_out) and not self._adapter_folder.is_dir()
-
-    @property
-    def _adapter_decides(self) -> bool:
-        """Whether labels are those of the LLM with its adapter; where that is not trained yet,
-        they are taken to be."""
-        lora_settings = self.context.settings.lora
-        if not lora_settings.lora:
-            return False
-        if self._used is None and self._adapter_folder.is_dir():
-            with contextlib.suppress(AlkdError):  # raised where it is loaded
-                self._used = lora.is_used(lora.read_report(self._adapter_folder), lora_settings)
-        return self._used is not False
-
-    @cached_property
-    def _adapter_hash(self) -> str:
-        """Of everything that decides the adapter. One that an earlier version trained with the same settings
-        is found again."""
-        scale = self.context.settings.lora.lora_scale
-        own = self._hash_of_adapter(scale)
-        if scale != _FIRST["lora_scale"] and not (self._adapters / own).is_dir():
-            earlier = self._hash_of_adapter(_FIRST["lora_scale"])
-            with contextlib.suppress(AlkdError):
-                if "lora_scale" not in lora.read_report(self._adapters / earlier)["settings"]:
-                    return earlier
-        return own
-
-    def _hash_of_adapter(self, scale: Any) -> str:
-        s, given = self.settings, self.context.settings.lora.flat() | {"lora_scale": scale}
-        del given["lora_use"]
-        # settings that came later count where they are not what was done before
-        decides = {key: value for key, value in given.items() if key not in _FIRST or value != _FIRST[key]}
-        return hashlib.sha256(
-            json.dumps(
-                {
-                    "examples": self.context.lora_key,
-                    "titles": sorted(self.context.titles.items()),
-                    "lora": decides | {"lora_examples": self.context.settings.lora_examples},
-                    "model": self._model,
-                    "scoring": [
-                        s.llm_scoring,
-                        s.llm_title_tokens,
-                        s.llm_history,
-                        s.llm_seed,
-                        s.llm_top_n,
-                        self.hint_key,
-                    ],
-                    "weights": [s.llm_dtype, s.llm_quantize],
-                    "prompt": [self._prompt[key] for key in _TEXTS[s.llm_scoring]],
-                }
-            ).encode()
-        ).hexdigest()[:16]
+        return self._adapter.open
 
     def prompt(self, instance: Instance) -> str:
         """Session and candidates as the LM reads them; titles uncut, because cutting needs the tokenizer."""
@@ -237,7 +174,7 @@ class LocalTeacher(LLMTeacher):
     def measure(self, instances: Sequence[Instance]) -> Measured:
         """Loads the LM and asks it about three sessions; with an adapter that has learned nothing where one
         is wanted."""
-        with threads(self.settings.llm_threads), lora.kept_random_state():
+        with threads(self.settings.llm_threads), kept_random_state():
             return measure_local(
                 self._load(), instances, self.context.settings, bool(self.needs()), self._hint_bytes // 10
             )
@@ -249,16 +186,7 @@ class LocalTeacher(LLMTeacher):
 
     def needs(self) -> frozenset[str]:
         """The examples of an adapter that is not there yet."""
-        wanted = self.context.settings.lora.lora and not self._adapter_folder.is_dir()
-        return frozenset({"lora_examples", "lora_held_out"} if wanted else ())
-
-    @property
-    def _adapters(self) -> Path:
-        return self.context.cache / "adapters"
-
-    @property
-    def _adapter_folder(self) -> Path:
-        return self._adapters / self._adapter_hash
+        return frozenset({"lora_examples", "lora_held_out"} if self._adapter.missing else ())
 
     def _load(self) -> Scorer:
         """The LM without an adapter."""
@@ -282,7 +210,7 @@ class LocalTeacher(LLMTeacher):
         return Cost(most), Cost(most)
 
     def write(self, messages: Sequence[Mapping[str, str]], reservation: Reservation | None) -> Answer:
-        with threads(self.settings.llm_threads), lora.kept_random_state():
+        with threads(self.settings.llm_threads), kept_random_state():
             self._plain = self._plain or self._load()
             assert isinstance(self._plain, GenerateScorer)
             return self._plain.chat(messages)
@@ -291,48 +219,20 @@ class LocalTeacher(LLMTeacher):
         """Load the model; give it its hints; train the adapter, or find it."""
         if self._scorer is not None:
             return
-        with threads(self.settings.llm_threads), lora.kept_random_state():
+        with threads(self.settings.llm_threads), kept_random_state():
             scorer, self._plain = self._plain or self._load(), None
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.needed(self.hint_key, materials.hints)
             elif self.settings.llm_hints:
                 logger.info("llm_hints: not used by llm_scoring %r", self.settings.llm_scoring)
             if self.context.settings.lora.lora:
-                self._adapt(scorer, materials)
+                self._adapter.put_on(scorer, materials)
         self._scorer = scorer
 
     def prepare_with(self, materials: Materials, budget: Budget, store: LabelStore) -> Cost:
         """Needs neither budget nor store: what the LM writes costs time alone, and the engine counts it."""
         self.prepare(materials)
         return Cost()
-
-    def _adapt(self, scorer: Scorer, materials: Materials) -> None:
-        context, model, folder = self.context, scorer.model, self._adapter_folder
-        trained = False
-        if not folder.is_dir():
-            if materials.lora_examples is None:
-                raise AlkdError(
-                    "lora: True needs training sessions to make examples of, and there are none here; "
-                    "set lora: False"
-                )
-            trained = lora.train_adapter(
-                scorer,
-                materials.lora_examples,
-                context.settings,
-                folder,
-                held_out=materials.lora_held_out or (),
-                show_progress=context.show_progress,
-                log_metric=context.log_metric,
-            )
-        report = lora.read_report(folder)
-        adapted = lora.load_adapter(model, folder)  # also where it is not used: a damaged one is named
-        self._used = lora.is_used(report, context.settings.lora)
-        if self._used:
-            scorer.model = adapted
-        else:
-            scorer.model = adapted.unload().eval()
-            logger.warning("LoRA: the adapter is not used: %s (lora_use: always uses it)", why_unused(report))
-        self._report = {**report, "used": self._used, "adapter": str(folder), "reused": not trained}
 
     def ask(self, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
         """Sessions of like length are asked together."""
@@ -374,13 +274,7 @@ class LocalTeacher(LLMTeacher):
 
     @property
     def lora_report(self) -> dict[str, Any] | None:
-        """That of the adapter; also where all labels were in the store, and nothing was loaded."""
-        if self._report is None and self.context.settings.lora.lora and self._adapter_folder.is_dir():
-            with contextlib.suppress(AlkdError):  # a damaged one, which nobody needs
-                report = lora.read_report(self._adapter_folder)
-                used = lora.is_used(report, self.context.settings.lora)
-                return {**report, "used": used, "adapter": str(self._adapter_folder), "reused": True}
-        return self._report
+        return self._adapter.report
 
     def close(self) -> None:
         if self._scorer is None and self._plain is None:
