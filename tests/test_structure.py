@@ -28,6 +28,7 @@ SEE_EVERYTHING = {
     "plugin",
     "quick_start",
     "cli",
+    "recbole_commands",
 }
 HEAVY = {
     "transformers",
@@ -136,3 +137,18 @@ def test_no_imports_go_in_a_circle():
     )
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == {"b": {"c"}, "c": {"b"}}
     assert circles(graph) == {}
+
+
+LONG = 300  # lines of a file with one subject
+REASON = "More than 300 lines:"  # how the sentence of a module's docstring begins that says why it is longer
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_long_file_says_why_it_is_one(path):
+    text = path.read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    lines = text.count("\n")
+    if lines > LONG:
+        assert REASON in docstring, f"{lines} lines: split it, or say why not ({REASON} ...) in its docstring"
+    else:
+        assert REASON not in docstring, f"{lines} lines are not more than {LONG}: the docstring is not true"

@@ -7,6 +7,8 @@ following item and gap (``start``, ``target``, ``gap``, ``count``); items are nu
 under which settings and from which parts it was counted, and has a checksum of every array. Files of
 different parts have different items. Since all have them in the same order, a range of items of the sum needs
 one piece of each, and the sum of any number of files takes the memory of a range.
+
+More than 300 lines: the format of the file is written, checked and read here, and nowhere else.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 What is in the store is not asked; what another process is asking is waited for; what the budget has no room
 for is left out; every answer is stored durably as it comes.
+
+More than 300 lines: claim, reservation, answer and store of a question are one transaction, whose steps must
+be seen together to see that nothing is paid for twice or lost.
 """
 
 from __future__ import annotations

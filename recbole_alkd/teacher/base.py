@@ -1,4 +1,7 @@
-"""The base of all LLM teachers: what a teacher says of itself, what it may take, and how it is asked."""
+"""The base of all LLM teachers: what a teacher says of itself, what it may take, and how it is asked.
+
+More than 300 lines: it is one class, most of it the contract that a teacher of one's own is written from.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The transformers Trainer that trains an adapter on candidate lists, and the account of what it did."""
+"""The transformers Trainer that trains an adapter on candidate lists, and the account of what it did.
+
+More than 300 lines: what is changed in the Trainer, its arguments and its callbacks rest on each other.
+"""
 
 from __future__ import annotations
 
