@@ -31,6 +31,7 @@ from recbole_alkd.bench.simulated_answers import (
     simulated_list,
     true_neighbours,
 )
+from recbole_alkd.bench.simulated_rows import read_rows
 from recbole_alkd.files import write_npz, write_whole
 from recbole_alkd.labelling.item_neighbours import ItemNeighbours
 from recbole_alkd.labelling.item_rows import ItemRows
@@ -256,15 +257,6 @@ def ask_some(
     facts |= {"tokens": tokens, "seconds": round(seconds, 2)}
     write_whole(out / f"{dataset}-{seed}-llm.json", json.dumps(facts, indent=1))
     return facts
-
-
-def read_rows(file: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """The rows of a study, and the gains of the test sessions by their names; nothing where there is none."""
-    if not file.is_file():
-        return [], {}
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    with np.load(file.with_suffix(".npz"), allow_pickle=False) as arrays:
-        return rows, {row["name"]: arrays[row["name"]] for row in rows}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

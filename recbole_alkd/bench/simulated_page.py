@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.bench.simulated_items import METRIC
+from recbole_alkd.bench.simulated_rows import read_gains
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.statistics import bootstrap_interval
 
@@ -76,8 +77,7 @@ def read_points(folder: Path) -> list[Point]:
         facts = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(facts, dict) or "questions" not in facts:
             continue
-        with np.load(file.with_suffix(".npz"), allow_pickle=False) as arrays:
-            studies.setdefault(facts["dataset"], []).append((facts, {name: arrays[name] for name in arrays}))
+        studies.setdefault(facts["dataset"], []).append((facts, read_gains(file)))
     if not studies:
         raise AlkdError(f"{str(folder)!r} has no study of simulated_items; give the folder of its --out")
     return [point for dataset, seeds in studies.items() for point in _points(dataset, seeds)]
