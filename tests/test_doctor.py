@@ -50,8 +50,8 @@ def test_an_extra_that_lacks_a_package_is_a_note_with_the_command(tmp_path, monk
         return "0.0.1" if name == "msgspec" else version(name)
 
     monkeypatch.setattr(importlib.metadata, "version", without)
-    found = by_name(tmp_path)
-    api = found["extra api (a teacher behind an API)"]
+    checks = by_name(tmp_path)
+    api = checks["extra api (a teacher behind an API)"]
     assert (api.state, api.words, api.mend) == (
         doctor.NOTE,
         "without openai",
@@ -82,5 +82,5 @@ def test_no_room_on_the_disk_is_a_note(tmp_path, monkeypatch):
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "_writable", lambda _: False)
-    found = by_name(tmp_path)
-    assert found["runs"].state == doctor.BAD and found["labels"].state == doctor.NOTE
+    checks = by_name(tmp_path)
+    assert checks["runs"].state == doctor.BAD and checks["labels"].state == doctor.NOTE

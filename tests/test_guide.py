@@ -70,9 +70,9 @@ def commands():
 
 def test_commands_and_their_arguments_exist():
     known, wrong = {**FIELDS, **SPECS}, []
-    found = list(commands())
-    assert len(found) > 40
-    for page, command, rest in found:
+    shown = list(commands())
+    assert len(shown) > 40
+    for page, command, rest in shown:
         text = help_of(command)
         for word in re.findall(r"(?<!\S)--[\w-]+", rest):
             setting = command in RECBOLE_COMMANDS and word[2:] in known

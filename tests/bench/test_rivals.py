@@ -51,13 +51,13 @@ def test_arms_that_know_an_llm_or_titles(name):
 def outcome_of(plan, shift):
     """Made-up runs; ``shift``: arm -> what is added to its ranks in (validation, test)."""
     outcome = made_up(plan)
-    found = []
+    results = []
     for result in outcome.results:
         valid, test = shift.get(result.task.arm.name, (0, 0))
-        found.append(
+        results.append(
             replace(result, valid=np.maximum(1, result.valid + valid), test=np.maximum(1, result.test + test))
         )
-    return replace(outcome, results=found)
+    return replace(outcome, results=results)
 
 
 def test_the_best_is_chosen_on_validation_and_compared_on_test(tmp_path):
@@ -73,9 +73,9 @@ def test_the_best_is_chosen_on_validation_and_compared_on_test(tmp_path):
         for name in rows
     }
     for name in ("item_knn", "student", "alkdrec"):
-        found = rows[name].against_best["ndcg@10"]
-        assert found.difference == pytest.approx((test[name] - test["vstan"]).mean())
-        assert found.low < found.difference < found.high
+        comparison = rows[name].against_best["ndcg@10"]
+        assert comparison.difference == pytest.approx((test[name] - test["vstan"]).mean())
+        assert comparison.low < comparison.difference < comparison.high
     write_report(plan, outcome, tmp_path)
     text = (tmp_path / "results.md").read_text()
     assert "Best without LLM and titles, chosen on validation: VSTAN." in text

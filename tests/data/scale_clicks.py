@@ -28,11 +28,11 @@ HEAD = b"session_id:token\titem_id:token\ttimestamp:float\n"
 
 def digits(numbers: np.ndarray, width: int) -> np.ndarray:
     """(N, width) uint8, the decimal digits of numbers."""
-    found = np.empty((len(numbers), width), dtype=np.uint8)
+    digits = np.empty((len(numbers), width), dtype=np.uint8)
     for place in range(width - 1, -1, -1):
         numbers, rest = np.divmod(numbers, 10)
-        found[:, place] = rest + ord("0")
-    return found
+        digits[:, place] = rest + ord("0")
+    return digits
 
 
 def write_clicks(file: Path, clicks: int, seed: int) -> None:

@@ -61,13 +61,13 @@ def test_its_counts_are_those_of_count(tmp_path, spark):
     clicks = parquet_of(tmp_path / "clicks", sessions, keys)
     files = count_spark(spark, str(clicks), tmp_path / "counts", COLUMNS, CountSettings())
     assert len(files) == 3
-    found = Sum([PartialCounts.read(file) for file in files]).counts()
+    summed = Sum([PartialCounts.read(file) for file in files]).counts()
     plain = write_clicks(tmp_path / "plain.inter", sessions, keys)
     wanted = PartialCounts.read(count_file(plain, tmp_path / "own", COLUMNS, CountSettings()))
-    assert found.ids == wanted.ids and found.sessions.tolist() == wanted.sessions.tolist()
-    for x, y in zip(found.pairs, wanted.pairs, strict=True):
+    assert summed.ids == wanted.ids and summed.sessions.tolist() == wanted.sessions.tolist()
+    for x, y in zip(summed.pairs, wanted.pairs, strict=True):
         assert np.array_equal(x, y)
-    assert sum(part.sessions for part in found.parts) == wanted.parts[0].sessions == 60
+    assert sum(part.sessions for part in summed.parts) == wanted.parts[0].sessions == 60
     # a second try of the tasks writes nothing twice
     assert count_spark(spark, str(clicks), tmp_path / "counts", COLUMNS, CountSettings()) == files
     with pytest.raises(AlkdError, match="no column 'user_id'; it has session_id, item_id, timestamp"):

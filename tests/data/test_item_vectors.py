@@ -26,14 +26,14 @@ def write(folder, vectors, ids):
 @pytest.mark.parametrize("kind", ["f4", "f8", "f2", "i8", "u1"])
 def test_rows_go_by_their_ids(tmp_path, kind):
     vectors = np.arange(8).reshape(4, 2).astype(kind)
-    found = read_item_vectors(write(tmp_path, vectors, ["85123A", "elsewhere", "a", "b"]), ITEMS)
-    np.testing.assert_array_equal(found, [[4, 5], [6, 7], [0, 1]])
-    assert found.dtype == np.float32
+    read = read_item_vectors(write(tmp_path, vectors, ["85123A", "elsewhere", "a", "b"]), ITEMS)
+    np.testing.assert_array_equal(read, [[4, 5], [6, 7], [0, 1]])
+    assert read.dtype == np.float32
 
 
 def test_missing_and_unknown_ids_are_counted(tmp_path, caplog):
-    found = read_item_vectors(write(tmp_path, np.ones((2, 3)), ["b", "x"]), ITEMS)
-    assert found.any(1).tolist() == [False, True, False]
+    read = read_item_vectors(write(tmp_path, np.ones((2, 3)), ["b", "x"]), ITEMS)
+    assert read.any(1).tolist() == [False, True, False]
     assert (
         "2 of 3 items have no vector" in caplog.text
         and "1 vectors are of no item" in caplog.text

@@ -175,8 +175,8 @@ def test_every_kind_of_file_gives_the_same_counts(tmp_path, ending):
             parquet.write_table(pa.table(columns), other, row_group_size=7)
     else:
         write_clicks(other, sessions, keys, seed=5)
-    found = count_file(other, tmp_path / "again", COLUMNS, CountSettings())
-    a, b = PartialCounts.read(plain), PartialCounts.read(found)
+    again = count_file(other, tmp_path / "again", COLUMNS, CountSettings())
+    a, b = PartialCounts.read(plain), PartialCounts.read(again)
     assert a.parts[0].fingerprint == b.parts[0].fingerprint and a.ids == b.ids
     for x, y in zip(a.pairs, b.pairs, strict=True):
         assert np.array_equal(x, y)
@@ -199,11 +199,11 @@ def test_windows_of_a_user_are_sessions(tmp_path):
         )
         + "\n"
     )
-    found = PartialCounts.read(
+    counts = PartialCounts.read(
         count_file(file, tmp_path / "counts", ClickColumns(), CountSettings(window=day))
     )
-    assert found.parts[0].sessions == 3 and found.sessions.tolist() == [3, 2, 1]
-    assert list(zip(found.pairs.source().tolist(), found.pairs.target.tolist(), strict=True)) == [
+    assert counts.parts[0].sessions == 3 and counts.sessions.tolist() == [3, 2, 1]
+    assert list(zip(counts.pairs.source().tolist(), counts.pairs.target.tolist(), strict=True)) == [
         (0, 1),
         (1, 0),
         (2, 0),
@@ -242,12 +242,12 @@ def test_foreign_and_damaged_files_are_refused_by_name(tmp_path):
         changed[at] ^= 1 << rng.randrange(8)
         file.write_bytes(bytes(changed))
         try:
-            found = PartialCounts.read(file)
+            read = PartialCounts.read(file)
         except AlkdError as error:
             assert str(file) in str(error)
         else:  # a space of the header's padding
             assert [
-                np.array_equal(x, y) for x, y in zip(found.pairs, PartialCounts.read(file).pairs, strict=True)
+                np.array_equal(x, y) for x, y in zip(read.pairs, PartialCounts.read(file).pairs, strict=True)
             ]
             assert at < 8 + int.from_bytes(content[:8], "little")
     for size in (0, 5, 100, len(content) - 1):
@@ -314,8 +314,8 @@ def test_parquet_of_other_types_is_refused(tmp_path):
 def test_rows_without_an_id_are_left_out(tmp_path):
     file = tmp_path / "blank.inter"
     file.write_text(HEAD + "\ns1\ta\t1\ns1\t\t2\n\tb\t3\ns1\tb\t4\n")
-    found = PartialCounts.read(count_file(file, tmp_path / "counts", COLUMNS, CountSettings()))
-    assert found.parts[0].clicks == 2 and found.ids == ["a", "b"]
+    counts = PartialCounts.read(count_file(file, tmp_path / "counts", COLUMNS, CountSettings()))
+    assert counts.parts[0].clicks == 2 and counts.ids == ["a", "b"]
 
 
 # -- from the command line

@@ -38,9 +38,9 @@ def test_shares_are_the_softmax_of_the_teacher_s_best(options):
     place, share = loss.shares(items, options["temperature"])
     for row, item in enumerate(items.tolist()):
         wanted = looped(context, item, options)
-        found = {i: s for i, s in zip(place[row].tolist(), share[row].tolist(), strict=True) if i}
-        assert found == pytest.approx(wanted, rel=1e-4)
-        assert sum(found.values()) == pytest.approx(1.0)
+        shares = {i: s for i, s in zip(place[row].tolist(), share[row].tolist(), strict=True) if i}
+        assert shares == pytest.approx(wanted, rel=1e-4)
+        assert sum(shares.values()) == pytest.approx(1.0)
 
 
 def test_the_loss_is_the_divergence_of_the_student_from_it():

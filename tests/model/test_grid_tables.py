@@ -43,9 +43,9 @@ def alone(sessions, tables, how):
 
 @pytest.mark.parametrize("how", GRID, ids=str)
 def test_a_table_is_the_one_that_is_made_alone(sessions, tables, how):
-    found, expected = tables(how), alone(sessions, tables, how)
-    assert np.array_equal(found.indptr, expected.indptr) and np.array_equal(found.indices, expected.indices)
-    assert found.data.tobytes() == expected.data.tobytes()
+    table, expected = tables(how), alone(sessions, tables, how)
+    assert np.array_equal(table.indptr, expected.indptr) and np.array_equal(table.indices, expected.indices)
+    assert table.data.tobytes() == expected.data.tobytes()
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -62,11 +62,11 @@ def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked
     seen = 0
     for how in GRID:
         wanted = rows.ranks(tables(how), tables.counts, how.decay)
-        found = shared.ranks(tables.weights(how), how.decay, rows.cutoff)
-        near = np.isfinite(found)
-        np.testing.assert_array_equal(found[near], wanted[near])
+        ranks = shared.ranks(tables.weights(how), how.decay, rows.cutoff)
+        near = np.isfinite(ranks)
+        np.testing.assert_array_equal(ranks[near], wanted[near])
         assert (wanted[~near] > rows.cutoff).all()
-        np.testing.assert_array_equal(rows.worth(found), rows.worth(wanted))
+        np.testing.assert_array_equal(rows.worth(ranks), rows.worth(wanted))
         seen += int(near.sum())
     assert 0 < seen < 300 * len(GRID)
     assert SharedScores.entries(tables, item_seq, length, 4) > 0

@@ -49,5 +49,5 @@ def test_the_arm_is_that_chain_with_repeats_and_popularity_from_validation(tiny_
         if flat[i] != flat[i + 1]
     }
     rows = np.repeat(np.arange(model.n_items), np.diff(model.indptr.numpy()))
-    found = {(int(a), int(b)) for a, b in zip(rows, model.indices.tolist(), strict=True) if a != b}
-    assert found == follows
+    pairs = {(int(a), int(b)) for a, b in zip(rows, model.indices.tolist(), strict=True) if a != b}
+    assert pairs == follows

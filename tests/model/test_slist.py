@@ -51,8 +51,8 @@ def arrays(sessions):
 def test_weights_solve_the_regression_of_the_loop(sessions, how):
     left, right = looped(sessions, how)
     wanted = np.linalg.solve(left + how.regularization * np.eye(N), right)
-    found = _Solver(*arrays(sessions), N, torch.device("cpu"))(how)
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-3, atol=1e-5)
+    weights = _Solver(*arrays(sessions), N, torch.device("cpu"))(how)
+    np.testing.assert_allclose(weights.numpy(), wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_what_settings_share_is_solved_once():
@@ -83,8 +83,8 @@ def test_validation_chooses_and_ranks_are_those_of_the_scores(parts):
         for age, item in enumerate(reversed(sessions[0][3][: sessions[1][3]].tolist()))
     )
     torch.testing.assert_close(scores[3], one)
-    found = model.view_class(model, None).target_ranks(*sessions, rows["item_id"], False)
-    assert found.tolist() == mean_ranks(scores, rows["item_id"]).tolist()
+    ranks = model.view_class(model, None).target_ranks(*sessions, rows["item_id"], False)
+    assert ranks.tolist() == mean_ranks(scores, rows["item_id"]).tolist()
     other = tiny_model(config, train).eval()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.scores(*sessions), scores)
@@ -102,8 +102,8 @@ def test_with_a_teacher_s_matrix_it_is_link(parts, tiny_path):
     assert counted.facts["link_weight"] == 10
     flat, offsets, _ = model.counted(train)
     solve = _Solver(flat, offsets, n, torch.device("cpu"))
-    found = solve(Slist())
-    wanted = found + 10 * torch.cholesky_solve(torch.from_numpy(teacher), solve.factor)
+    without = solve(Slist())
+    wanted = without + 10 * torch.cholesky_solve(torch.from_numpy(teacher), solve.factor)
     torch.testing.assert_close(model.weights.view(n, n), wanted, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(model.weights, plain.weights)
 

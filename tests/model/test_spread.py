@@ -17,10 +17,10 @@ from recbole_alkd.model.neighbours import cut, rows_of, table_bytes
 def table_of(seed, n=12, ties=False):
     rng = np.random.default_rng(seed)
     values = rng.integers(1, 4, size=(n, n)) if ties else rng.random((n, n))
-    found = csr_array((values * (rng.random((n, n)) < 0.5)).astype(np.float16).astype(np.float32))
-    found.eliminate_zeros()
-    found.sort_indices()
-    return found
+    table = csr_array((values * (rng.random((n, n)) < 0.5)).astype(np.float16).astype(np.float32))
+    table.eliminate_zeros()
+    table.sort_indices()
+    return table
 
 
 def most_useful(table, room, use):
@@ -38,14 +38,15 @@ def most_useful(table, room, use):
 def test_as_many_edges_as_without_and_the_most_useful_ones(seed, neighbors, ties, spread):
     table = table_of(seed, ties=ties)
     use = (np.random.default_rng(seed + 1).integers(0, 9, size=12) + 1.0) ** spread
-    rows, found = cut(table, neighbors), cut(table, neighbors, use=use)
-    assert found.nnz == rows.nnz
-    assert set(zip(*(part.tolist() for part in found.nonzero()), strict=True)) == most_useful(
+    rows, useful = cut(table, neighbors), cut(table, neighbors, use=use)
+    assert useful.nnz == rows.nnz
+    assert set(zip(*(part.tolist() for part in useful.nonzero()), strict=True)) == most_useful(
         table, rows.nnz, use
     )
-    np.testing.assert_array_equal(found.toarray()[found.toarray() > 0], table.toarray()[found.toarray() > 0])
+    kept = useful.toarray() > 0
+    np.testing.assert_array_equal(useful.toarray()[kept], table.toarray()[kept])
     size = table_bytes(12, rows.nnz)
-    np.testing.assert_array_equal(cut(table, size=size, use=use).toarray(), found.toarray())
+    np.testing.assert_array_equal(cut(table, size=size, use=use).toarray(), useful.toarray())
 
 
 def fitted(path, edges=None, **own):
@@ -101,19 +102,19 @@ def test_borrowed_edges_are_those_of_a_dense_product(most):
     )
     shares = alike.toarray() / np.maximum(alike.toarray().sum(1, keepdims=True), 1e-30)
     wanted = shares @ (table.toarray() * (1 - np.eye(9))) * (1 - np.eye(9))
-    found = borrowed_edges(alike, table, most)
-    assert found.dtype == np.float32 and np.diff(found.indptr).max() <= most
-    kept = found.toarray() > 0
-    np.testing.assert_allclose(found.toarray()[kept], wanted[kept], rtol=1e-5)
+    borrowed = borrowed_edges(alike, table, most)
+    assert borrowed.dtype == np.float32 and np.diff(borrowed.indptr).max() <= most
+    kept = borrowed.toarray() > 0
+    np.testing.assert_allclose(borrowed.toarray()[kept], wanted[kept], rtol=1e-5)
     for row in range(9):
         assert kept[row].sum() == min(most, (wanted[row] > 1e-12).sum())
         if kept[row].any() and (~kept[row]).any():
             assert wanted[row][kept[row]].min() >= wanted[row][~kept[row]].max() - 1e-6
-    assert not (rows_of(found) == found.indices).any()
+    assert not (rows_of(borrowed) == borrowed.indices).any()
 
 
 def test_an_item_without_a_like_one_borrows_nothing():
     alike = csr_array(([1.0], ([1], [2])), shape=(4, 4))
     table = csr_array(np.array([[0, 0, 0, 0], [0, 0, 0, 1], [0, 2, 9, 3], [0, 1, 0, 0]], dtype=np.float32))
-    found = borrowed_edges(alike, table, 5).toarray()
-    np.testing.assert_array_equal(found, [[0, 0, 0, 0], [0, 0, 0, 3], [0, 0, 0, 0], [0, 0, 0, 0]])
+    borrowed = borrowed_edges(alike, table, 5).toarray()
+    np.testing.assert_array_equal(borrowed, [[0, 0, 0, 0], [0, 0, 0, 3], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -14,9 +14,9 @@ from recbole_alkd.model.text_axes import co_occurrence, principal_axes, whitened
 
 def vectors_of(seed, items=30, size=5):
     rng = np.random.default_rng(seed)
-    found = rng.normal(size=(items, size)) * np.array([8.0, 4, 2, 1, 0.5])[:size] + 3
-    found[0] = 0
-    return found.astype(np.float32)
+    vectors = rng.normal(size=(items, size)) * np.array([8.0, 4, 2, 1, 0.5])[:size] + 3
+    vectors[0] = 0
+    return vectors.astype(np.float32)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.25, 0.5, 1.0])
@@ -24,17 +24,17 @@ def test_variances_are_powers_of_the_spectrum_and_axes_do_not_correlate(power):
     x = vectors_of(0)
     centred = x[1:].astype(float) - x[1:].astype(float).mean(0)
     spectrum = np.sort(np.linalg.eigvalsh(np.cov(centred.T, bias=True)))[::-1]
-    found = whitened(x, power)
-    covariance = np.cov(found[1:].T.astype(float), bias=True)
+    white = whitened(x, power)
+    covariance = np.cov(white[1:].T.astype(float), bias=True)
     np.testing.assert_allclose(np.diag(covariance), spectrum ** (1 - power), rtol=1e-4)
     np.testing.assert_allclose(covariance - np.diag(np.diag(covariance)), 0, atol=1e-4 * covariance.max())
-    assert not found[0].any()
+    assert not white[0].any()
 
 
 def test_power_0_with_all_axes_is_a_rotation():
     x = vectors_of(1)
-    centred, found = x[1:] - x[1:].mean(0), whitened(x, 0.0)[1:]
-    np.testing.assert_allclose(found @ found.T, centred @ centred.T, rtol=1e-3, atol=1e-2)
+    centred, white = x[1:] - x[1:].mean(0), whitened(x, 0.0)[1:]
+    np.testing.assert_allclose(white @ white.T, centred @ centred.T, rtol=1e-3, atol=1e-2)
 
 
 def dense_graph(seed, items):
@@ -56,11 +56,11 @@ def test_axes_are_the_eigenvectors_of_the_dense_matrix(share):
     centred = x.astype(float) - x.astype(float).mean(0)
     matrix = centred.T @ ((1 - share) * np.eye(len(x)) + share * dense) @ centred
     values, wanted = np.linalg.eigh(matrix)
-    found = principal_axes(centred, 3, graph, share)
+    axes = principal_axes(centred, 3, graph, share)
     for k in range(3):
-        assert abs(found[:, k] @ wanted[:, -1 - k]) == pytest.approx(1, abs=1e-6), k
+        assert abs(axes[:, k] @ wanted[:, -1 - k]) == pytest.approx(1, abs=1e-6), k
         np.testing.assert_allclose(
-            matrix @ found[:, k], values[-1 - k] * found[:, k], rtol=1e-6, atol=1e-6 * abs(values).max()
+            matrix @ axes[:, k], values[-1 - k] * axes[:, k], rtol=1e-6, atol=1e-6 * abs(values).max()
         )
 
 
@@ -96,13 +96,13 @@ def test_shape_zeros_and_order_hold(seed, power, size, empty):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(12, 5)).astype(np.float32)
     x[rng.permutation(12)[:empty]] = 0
-    found = whitened(x, power, size)
-    assert found.dtype == np.float32 and found.shape[0] == 12 and 1 <= found.shape[1] <= min(size, 5)
-    assert np.isfinite(found).all() and not found[~x.any(1)].any()
-    variance = found[x.any(1)].var(0) if x.any() else np.zeros(1)
+    white = whitened(x, power, size)
+    assert white.dtype == np.float32 and white.shape[0] == 12 and 1 <= white.shape[1] <= min(size, 5)
+    assert np.isfinite(white).all() and not white[~x.any(1)].any()
+    variance = white[x.any(1)].var(0) if x.any() else np.zeros(1)
     assert (np.diff(variance) <= 1e-4 * max(1e-9, variance.max())).all() or power == 1
 
 
 def test_vectors_that_are_all_alike_say_nothing():
-    found = whitened(np.ones((6, 3), dtype=np.float32), 1.0)
-    assert not found.any() and np.isfinite(found).all()
+    white = whitened(np.ones((6, 3), dtype=np.float32), 1.0)
+    assert not white.any() and np.isfinite(white).all()

@@ -50,9 +50,9 @@ def test_the_gradient_of_both_maps_is_that_of_finite_differences():
 
 
 def test_shares_of_what_is_never_a_target_are_finite():
-    found = log_shares(np.array([1, 1, 2]), 4)
-    np.testing.assert_allclose(found[1:3].exp(), [2 / 3, 1 / 3], rtol=1e-6)
-    assert torch.isfinite(found).all() and torch.isfinite(log_shares(np.zeros(0, dtype=int), 3)).all()
+    shares = log_shares(np.array([1, 1, 2]), 4)
+    np.testing.assert_allclose(shares[1:3].exp(), [2 / 3, 1 / 3], rtol=1e-6)
+    assert torch.isfinite(shares).all() and torch.isfinite(log_shares(np.zeros(0, dtype=int), 3)).all()
 
 
 def shop(seed=0, kinds=12, each=8, size=16):
@@ -73,18 +73,18 @@ def shop(seed=0, kinds=12, each=8, size=16):
     return vectors, kind, pairs(6000), pairs(400)
 
 
-def share_right(found, kind):
-    source, target = found.edges(8).nonzero()
+def share_right(learnt, kind):
+    source, target = learnt.edges(8).nonzero()
     return np.mean(kind[target] == (kind[source] + 1) % (kind.max() + 1))
 
 
 def test_it_learns_what_follows_and_titles_of_other_items_do_not():
     vectors, kind, train, valid = shop()
-    found = learnt_map(vectors, train, valid, 8, seed=0)
-    assert found.round > 0 and min(found.losses) < found.losses[0] - 0.5
-    assert share_right(found, kind) > 0.9
-    assert not found.source[0].any() and not found.target[0].any()
-    np.testing.assert_allclose(np.linalg.norm(found.source[1:], axis=1), 1, rtol=1e-5)
+    learnt = learnt_map(vectors, train, valid, 8, seed=0)
+    assert learnt.round > 0 and min(learnt.losses) < learnt.losses[0] - 0.5
+    assert share_right(learnt, kind) > 0.9
+    assert not learnt.source[0].any() and not learnt.target[0].any()
+    np.testing.assert_allclose(np.linalg.norm(learnt.source[1:], axis=1), 1, rtol=1e-5)
     control = learnt_map(permuted(vectors, np.random.default_rng(0)), train, valid, 8, seed=0)
     assert share_right(control, kind) < 0.5
 
@@ -93,8 +93,8 @@ def test_validation_without_a_rule_keeps_the_map_where_it_started():
     vectors, _, train, _ = shop()
     rng = np.random.default_rng(9)
     noise = rng.integers(1, len(vectors), size=(2, 6000))
-    found = learnt_map(vectors, (noise[0], noise[1]), (noise[1][:50], train[1][:50]), 8, seed=0)
-    assert found.round == int(np.argmin(found.losses)) and len(found.losses) <= 11
+    learnt = learnt_map(vectors, (noise[0], noise[1]), (noise[1][:50], train[1][:50]), 8, seed=0)
+    assert learnt.round == int(np.argmin(learnt.losses)) and len(learnt.losses) <= 11
 
 
 def test_the_same_seed_gives_the_same_map_and_one_round_without_validation():
@@ -113,17 +113,17 @@ def test_the_same_seed_gives_the_same_map_and_one_round_without_validation():
 def test_edges_are_the_most_probable_items_and_weigh_their_probability(discounted):
     vectors, _, train, valid = shop()
     vectors[7] = 0
-    found = learnt_map(vectors, train, valid, 8, seed=0)
+    learnt = learnt_map(vectors, train, valid, 8, seed=0)
     discount = np.linspace(1, 3, len(vectors)) if discounted else None
-    edges = found.edges(4, discount).toarray()
+    edges = learnt.edges(4, discount).toarray()
     share = np.bincount(train[1][(train[0] != 7) & (train[1] != 7)], minlength=len(vectors))
     share = share / share.sum()
     for item in (1, 20, 96):
         likely = {}
         for other in range(1, len(vectors)):
             if other not in (item, 7):
-                cosine = float(found.source[item] @ found.target[other])
-                likely[other] = math.exp(found.scale * cosine) * math.sqrt(max(share[other], 1e-9))
+                cosine = float(learnt.source[item] @ learnt.target[other])
+                likely[other] = math.exp(learnt.scale * cosine) * math.sqrt(max(share[other], 1e-9))
                 likely[other] /= 1 if discount is None else discount[other]
         total = sum(likely.values())
         best = sorted(likely, key=likely.get)[-4:]

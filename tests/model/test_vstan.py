@@ -72,26 +72,26 @@ hows = st.builds(
 def test_scores_are_those_of_the_loop(sessions, asked, how, entries):
     before, session_neighbours._ENTRIES = session_neighbours._ENTRIES, entries
     try:
-        found = SessionMemory(*arrays(sessions), N).scores(how, *padded(asked))
+        scores = SessionMemory(*arrays(sessions), N).scores(how, *padded(asked))
     finally:
         session_neighbours._ENTRIES = before
     wanted = np.stack([looped(sessions, how, one) for one in asked])
-    np.testing.assert_allclose(found.toarray(), wanted, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(scores.toarray(), wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_without_weights_it_is_the_cosine_of_sessions():
     sessions = [[1, 2], [1, 2, 3, 4], [5, 6]]
     how = Vstan(neighbors=9, position=0, distance=0, common=0, idf=0, recency=0)
-    found = SessionMemory(*arrays(sessions), N).scores(how, *padded([[1, 2]])).toarray()[0]
+    scores = SessionMemory(*arrays(sessions), N).scores(how, *padded([[1, 2]])).toarray()[0]
     np.testing.assert_allclose(
-        found[[1, 2, 3, 4, 5]], [1 + 2**-0.5, 1 + 2**-0.5, 2**-0.5, 2**-0.5, 0], rtol=1e-6
+        scores[[1, 2, 3, 4, 5]], [1 + 2**-0.5, 1 + 2**-0.5, 2**-0.5, 2**-0.5, 0], rtol=1e-6
     )
 
 
 def test_one_neighbour_is_the_newest_of_equals():
     sessions = [[1, 2], [1, 3]]
-    found = SessionMemory(*arrays(sessions), N).scores(Vstan(neighbors=1, idf=0), *padded([[1]])).toarray()[0]
-    assert found[3] > 0 == found[2]
+    one = SessionMemory(*arrays(sessions), N).scores(Vstan(neighbors=1, idf=0), *padded([[1]])).toarray()[0]
+    assert one[3] > 0 == one[2]
 
 
 def test_an_unknown_item_has_no_neighbour_and_no_rows_have_no_scores():
@@ -125,8 +125,8 @@ def test_ranks_are_those_of_all_scores(fitted, masked):
     scores = model.scores(item_seq, length)
     if masked:
         scores.scatter_(1, item_seq, -torch.inf)
-    found = model.view_class(model, None).target_ranks(item_seq, length, target, masked)
-    assert found.tolist() == mean_ranks(scores, target).tolist()
+    ranks = model.view_class(model, None).target_ranks(item_seq, length, target, masked)
+    assert ranks.tolist() == mean_ranks(scores, target).tolist()
 
 
 def test_the_state_is_all_of_it(fitted, tiny_path):

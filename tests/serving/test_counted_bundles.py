@@ -62,16 +62,16 @@ def test_every_test_session_ranks_as_the_run_reported_it(plugged, masked):
     folder = run("EASE", mask_session_items=masked)
     recommender = Recommender.load(folder, verify=True)
     assert recommender.manifest["student"]["kind"] == "scores"
-    found = []
+    ranks = []
     for line in (plugged / "data/tiny/tiny.test.inter").read_text().splitlines()[1:]:
         _, history, target = line.split("\t")
         scores = recommender.scores(history.split())
         if masked:
             scores[recommender.numbers(history.split())] = -np.inf
         own = scores[recommender.items.number(target)]
-        found.append((scores[1:] > own).sum() + ((scores[1:] == own).sum() + 1) / 2)
+        ranks.append((scores[1:] > own).sum() + ((scores[1:] == own).sum() + 1) / 2)
     with np.load(folder / "ranks.npz") as arrays:
-        np.testing.assert_array_equal(found, arrays["distilled_test"])
+        np.testing.assert_array_equal(ranks, arrays["distilled_test"])
 
 
 def test_it_recommends_explains_and_is_exported(plugged):

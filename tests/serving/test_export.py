@@ -232,11 +232,11 @@ def test_the_configuration_for_triton_names_what_the_graph_has(tmp_path):
         told[name] = kind, [int(one) for one in dims.split(",")]
     graph = session_of(folder / "1" / "model.onnx")
     names = {"tensor(int64)": "INT64", "tensor(bool)": "BOOL", "tensor(float)": "FP32"}
-    found = {
+    written = {
         one.name: (names[one.type], [size if isinstance(size, int) else -1 for size in one.shape])
         for one in (*graph.get_inputs(), *graph.get_outputs())
     }
-    assert told == found
+    assert told == written
 
 
 def test_a_format_that_does_not_fit_is_refused_by_name(tmp_path):

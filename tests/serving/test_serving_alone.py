@@ -22,8 +22,8 @@ class Never:  # as if these were not installed
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Never())
 import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name in ("recbole", "torch") else found(name, *more)
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name in ("recbole", "torch") else real(name, *more)
 """
 USE = """
 from recbole_alkd.serving import Recommender

@@ -160,8 +160,8 @@ def test_more_labels_than_items_are_refused(tmp_path: Path) -> None:
 
 def test_difficulty_is_rare_and_disagreeing() -> None:
     times, agreement = np.array([1, 100, 1, 100]), np.array([0.0, 0.0, 0.9, 0.9])
-    found = item_difficulty(times, agreement)
-    assert found.argmax() == 0 and found.argmin() == 3 and found[1] == found[2]
+    difficulty = item_difficulty(times, agreement)
+    assert difficulty.argmax() == 0 and difficulty.argmin() == 3 and difficulty[1] == difficulty[2]
     assert item_difficulty(times, None).tolist() == [0.75, 0.25, 0.75, 0.25]
 
 

@@ -547,8 +547,8 @@ def test_a_scale_changes_no_ranking_without_an_adapter(model, tmp_path, scale, m
     one = teacher(
         model, tmp_path, made=4, wanted=4, lora_scale="learnt", lora_learning_rate=1e-12, lora_use="always"
     )
-    found = {i.row: json.loads(a.raw) for i, a in one.ask(asked)}
-    assert found == {row: pytest.approx(json.loads(raw), abs=1e-3) for row, raw in wanted.items()}
+    scores = {i.row: json.loads(a.raw) for i, a in one.ask(asked)}
+    assert scores == {row: pytest.approx(json.loads(raw), abs=1e-3) for row, raw in wanted.items()}
 
 
 LEARNS = {"made": 160, "wanted": 160, "lora_learning_rate": 2e-2}
@@ -660,10 +660,10 @@ def test_the_gain_and_its_interval_are_those_of_the_same_sessions(model, tmp_pat
     from recbole_alkd.teacher.local.judging import compare
 
     before, after = np.array([1.0, 2, 6, 4, 3]), np.array([1.0, 1, 3, 5, 12])
-    found = compare(before, after, [12] * 5)
-    assert found["mrr_gain"] == pytest.approx(np.mean(1 / after) - np.mean(1 / before))
-    assert found["mrr_gain_interval"] == list(paired_difference(1 / after, 1 / before)[1:3])
-    assert found["ndcg10_after"] == pytest.approx((2 + 1 / 2 + 1 / np.log2(6)) / 5)
+    compared = compare(before, after, [12] * 5)
+    assert compared["mrr_gain"] == pytest.approx(np.mean(1 / after) - np.mean(1 / before))
+    assert compared["mrr_gain_interval"] == list(paired_difference(1 / after, 1 / before)[1:3])
+    assert compared["ndcg10_after"] == pytest.approx((2 + 1 / 2 + 1 / np.log2(6)) / 5)
 
 
 def test_a_loss_over_fewer_candidates_keeps_what_is_taught(model, tmp_path):

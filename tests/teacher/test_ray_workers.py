@@ -183,7 +183,7 @@ def test_the_adapter_that_was_trained_here_answers_there(cluster: Any, model: Pa
         def materials(self, teacher: LLMTeacher, hints: Any) -> Materials:
             return Materials(hints, examples, ())
 
-    found = {}
+    by_engine = {}
     for engine in ("local", "ray"):
         values = {"lora": True, "lora_examples": 40, "lora_batch_size": 4, "lora_learning_rate": 2e-2}
         address = cluster[0].address if engine == "ray" else None
@@ -194,9 +194,9 @@ def test_the_adapter_that_was_trained_here_answers_there(cluster: Any, model: Pa
                 teacher, questions(20), store, Budget(20), show_progress=False, supplies=supplies
             )
             assert teacher.lora_report and teacher.lora_report["examples"] == 40
-            found[engine] = rankings(store)
+            by_engine[engine] = rankings(store)
         teacher.close()
-    assert found["local"] == found["ray"] and len(found["ray"]) == 20
+    assert by_engine["local"] == by_engine["ray"] and len(by_engine["ray"]) == 20
 
 
 @pytest.mark.slow

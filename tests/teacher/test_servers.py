@@ -135,7 +135,7 @@ def test_a_server_that_is_killed_in_the_middle_loses_no_label_and_none_is_paid_t
     # what both were asked about was on its way when one died: its answer may or may not have been sent
     assert len(set(lines(dies[2], "asked")) & set(after)) <= 6
     # and whatever may have been paid is counted: a request that broke off at its upper bound
-    bounds = [int(found[1].replace(",", "")) for text in caplog.messages if (found := CHARGED.search(text))]
+    bounds = [int(match[1].replace(",", "")) for text in caplog.messages if (match := CHARGED.search(text))]
     answered = collected.bill.prompt_tokens + collected.bill.completion_tokens
     assert budget.spent.tokens == answered + sum(bounds)
     # nothing else was asked twice (one that had arrived may have died before the server wrote its line)
@@ -249,7 +249,7 @@ def test_what_is_checked_of_two_servers(one: Any, other: Any, good: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "names"),
     [
         (b'{"data": [{"id": "m"}, {"id": 5}, "x"]}', ["m"]),
         (b'{"data": {}}', None),
@@ -258,9 +258,9 @@ def test_what_is_checked_of_two_servers(one: Any, other: Any, good: bool) -> Non
         (b"\xff", None),
     ],
 )
-def test_lists_of_models_are_read_as_far_as_they_can_be(content: bytes, found: list[str] | None) -> None:
+def test_lists_of_models_are_read_as_far_as_they_can_be(content: bytes, names: list[str] | None) -> None:
     listing = listing_of(content)
-    assert (list(listing) if listing is not None else None) == found
+    assert (list(listing) if listing is not None else None) == names
 
 
 class Made:
