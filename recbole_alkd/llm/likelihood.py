@@ -147,15 +147,25 @@ def plain_logits(model: Any, ids: np.ndarray, start: int = 0) -> Tensor:
 
 def _logits(model: Any, ids: np.ndarray, start: int, **how: Any) -> Tensor:
     tokens = torch.from_numpy(ids).to(next(model.parameters()).device)
-    if accepts(model, "logits_to_keep"):
-        return model(input_ids=tokens, use_cache=False, logits_to_keep=ids.shape[1] - start, **how).logits
-    return model(input_ids=tokens, use_cache=False, **how).logits[:, start:]
+    argument = _argument(model, "logits_to_keep")
+    if argument is None:
+        return model(input_ids=tokens, use_cache=False, **how).logits[:, start:]
+    kept: int | Tensor = ids.shape[1] - start
+    if tokens.device.type == "cpu" and "Tensor" in str(argument.annotation):
+        # a number makes the model slice its hidden states, and before the product of a slice with the head
+        # in bfloat16, torch copies the head; the places, by which it gathers, give the same logits without
+        kept = torch.arange(start, ids.shape[1])
+    return model(input_ids=tokens, use_cache=False, logits_to_keep=kept, **how).logits
 
 
 def accepts(model: Any, name: str) -> bool:
     """Whether the model (inside of its adapter) takes an argument of this name."""
+    return _argument(model, name) is not None
+
+
+def _argument(model: Any, name: str) -> inspect.Parameter | None:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(inner.forward).parameters
+    return inspect.signature(inner.forward).parameters.get(name)
 
 
 def _text_by_text(model: Any, tree: TokenTree) -> Tensor:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import tiny_llm
 
-from recbole_alkd.llm.likelihood import build_tree, log_likelihoods
+from recbole_alkd.llm.likelihood import build_tree, log_likelihoods, plain_logits
 from recbole_alkd.llm.models import load_causal_lm
 
 PREFIXES = [[5], [7, 8, 9, 10], [1, 2, 3, 4, 5, 6, 7, 8, 9]]
@@ -76,6 +76,24 @@ def test_gradients_flow_through_the_scores(folder):
     model = load(folder, "eager")
     log_likelihoods(model, [build_tree([5, 6], TEXTS)])[0].sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_head_reads_whole_hidden_states_of_the_asked_places(folder, dtype, rows):
+    """A slice of them would make torch copy the head in every pass; what comes out is the same to the bit."""
+    model, _ = load_causal_lm(str(folder), "cpu", dtype)
+    ids = np.arange(1, 1 + 9 * rows).reshape(rows, 9)
+    read = []
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    with torch.no_grad():
+        logits = plain_logits(model, ids, 4)
+        hook.remove()
+        sliced = model(input_ids=torch.from_numpy(ids), use_cache=False, logits_to_keep=5).logits
+    (hidden,) = read
+    assert hidden.shape[:2] == (rows, 5)
+    assert hidden.stride(0) == 5 * hidden.stride(1)
+    assert torch.equal(logits, sliced)
 
 
 def test_shared_beginnings_and_last_tokens_are_not_forwarded():

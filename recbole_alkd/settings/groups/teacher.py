@@ -213,8 +213,7 @@ class LoraSettings(Group):
         str,
         choices=("learnt", "fixed"),
         help="What scores are divided by in the loss: learnt (fitted to the first examples, "
-        "then trained with "
-        "with the adapter), or fixed, as in earlier versions.",
+        "then trained with the adapter), or fixed, as in earlier versions.",
     )
     lora_learning_rate: float = setting(5e-4, float, check=above(0), help="Learning rate of the adapter.")
     lora_epochs: int = setting(
