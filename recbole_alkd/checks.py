@@ -54,6 +54,11 @@ def own_command() -> Iterator[None]:
         _own_command.reset(token)
 
 
+def is_own_command() -> bool:
+    """Whether a command of ours is running."""
+    return _own_command.get()
+
+
 def import_plugins(values: Mapping[str, Any]) -> None:
     """Import the modules of ``alkd_plugins``, which register entries and declare settings.
     AlkdError where one cannot be."""

@@ -25,6 +25,7 @@ from recbole_alkd.checks import (
     check_names,
     check_run,
     import_plugins,
+    is_own_command,
     say_device,
 )
 from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
@@ -107,14 +108,14 @@ def _shorten_console() -> None:
     """``init_logger``, as RecBole's entry points call it, knows ``short_log``."""
     from recbole.quick_start import quick_start
 
-    from recbole_alkd.trainer.logs import short_console
+    from recbole_alkd.trainer.console import short_console
 
     original = quick_start.init_logger
 
     @functools.wraps(original)
     def init_logger(config: Any) -> None:
         original(config)
-        short_console(config)
+        short_console(config, config["model"] in MODELS or is_own_command())
 
     quick_start.init_logger = init_logger
 

@@ -24,8 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
+from recbole_alkd.bars import progress_bar
 from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.before import config_of
 from recbole_alkd.bench.cores import threads_of_a_run
@@ -202,7 +201,7 @@ def _run_all(
     reasons: dict[str, str] = {}
     watches: dict[str, LogWatch] = {}
     told: set[str] = set()
-    with tqdm(total=len(queue), desc="runs", unit="run", dynamic_ncols=True) as bar:
+    with progress_bar(total=len(queue), desc="runs", unit="run", dynamic_ncols=True) as bar:
         try:
             while queue or running:
                 while queue and len(running) < jobs:

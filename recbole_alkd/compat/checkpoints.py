@@ -18,6 +18,8 @@ from recbole_alkd.compat.trust import opening, trusted_loads
 from recbole_alkd.files import refusal, save_checkpoint
 from recbole_alkd.settings.error import AlkdError
 
+SAVING = "Saving current"  # RecBole's words before the path of a checkpoint
+
 
 def _plain(value: Any) -> Any:
     """Numpy scalars as Python ones, at any depth: the safe reader knows no numpy."""
@@ -82,7 +84,7 @@ def readable_checkpoints() -> None:
         }
         save_checkpoint(state, path)
         if verbose:
-            self.logger.info(set_color("Saving current", "blue") + f": {path}")
+            self.logger.info(set_color(SAVING, "blue") + f": {path}")
 
     def named(path_of: Any, original: Any) -> Any:
         """``original`` with the unreadable file named in the error, or read on the user's word."""

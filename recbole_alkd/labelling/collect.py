@@ -214,13 +214,9 @@ def _labelling(
 
 
 def _report(labels: dict[int, Label], bill: Bill, ended: str | None, missing: Sequence[int]) -> None:
-    cost = "no price" if bill.usd is None else f"{bill.usd:.4f} USD"
-    logger.info(
-        "labels: %d rankings (%d instances asked now, %d from the store), %d failed, %d repaired, %d tokens, "
-        "%s, %.1f s",
-        len(labels), bill.asked, bill.reused, bill.failed, bill.repaired, bill.cost.tokens, cost,
-        bill.seconds,
-    )  # fmt: skip
+    # tokens, time and money are in the bill of the run
+    words = "labels: %d usable, %d of them from the store, %d failed"
+    logger.info(words, len(labels), bill.reused, bill.failed)
     if ended:
         logger.warning(
             "labelling ended before all was asked: %s; %d instances are without a label", ended, len(missing)

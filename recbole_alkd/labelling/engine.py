@@ -19,6 +19,7 @@ from typing import Generic
 
 from tqdm import tqdm
 
+from recbole_alkd.bars import progress_bar
 from recbole_alkd.labelling.bill import Bill, counted
 from recbole_alkd.labelling.interrupt import Interrupt
 from recbole_alkd.labelling.question import K, Kind, Question
@@ -116,7 +117,7 @@ class Engine(Generic[K]):
             nullcontext() if self.workers.instant else SideFile(self.store.path) as self._side,
             # the bar starts at what the store had, so that its rate and remaining time are those of the
             # asking
-            tqdm(
+            progress_bar(
                 total=sum(self._labels.values()),
                 initial=done,
                 desc="Labelling",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recbole.trainer import Trainer
-from recbole.utils import calculate_valid_score, dict2str, set_color
+from recbole.utils import calculate_valid_score
 
 from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.learner.counting import count_model
@@ -39,8 +39,6 @@ class CountingTrainer(Trainer):
                 valid_data, load_best_model=False, show_progress=show_progress
             )
             self.best_valid_score = calculate_valid_score(self.best_valid_result, self.valid_metric)
-            if verbose:
-                self.logger.info(set_color("valid result", "blue") + f": {dict2str(self.best_valid_result)}")
         if saved:
             self._save_checkpoint(0, verbose=verbose)
         if callback_fn:

@@ -18,8 +18,8 @@ import torch
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, set_color
 from torch import nn
-from tqdm import tqdm
 
+from recbole_alkd.bars import progress_bar
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.learner.descent import Descent, RunningStage, diverged
@@ -235,13 +235,8 @@ class StageTrainer(Trainer):
             hook = self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: call(optimizer))
         begin, batches = perf_counter(), stage.batches
         if stage.show:  # for epochs that take a while; it leaves nothing behind
-            batches = tqdm(
-                batches,
-                desc=f"{stage.shown}, epoch {epoch_idx + 1}",
-                total=len(batches),
-                leave=False,
-                delay=3,
-            )
+            name = f"{stage.shown}, epoch {epoch_idx + 1}"
+            batches = progress_bar(batches, desc=name, total=len(batches), leave=False, delay=3)
         try:
             losses = super()._train_epoch(batches, epoch_idx, stage.loss, show_progress)
         finally:
@@ -283,4 +278,4 @@ class StageTrainer(Trainer):
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(state, self.saved_model_file)
-        self.logger.info(set_color("Saving current", "blue") + f": {self.saved_model_file}")
+        self.logger.info(set_color("checkpoint", "blue") + f": {self.saved_model_file}")

@@ -1,4 +1,4 @@
-"""What a run writes while it runs: a short console, and one name for its log, its curves and its folder."""
+"""Where a run writes while it runs: one name for its log, its curves and its folder."""
 
 from __future__ import annotations
 
@@ -9,37 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import recbole
-
 TENSORBOARD = "log_tensorboard"  # RecBole's folder for it
-_RECBOLE = os.path.dirname(recbole.__file__) + os.sep
-
-
-class ShortConsole(logging.Filter):
-    """Keeps the console to what this package says; RecBole's own lines are in the log file alone.
-    A warning is shown once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._warned: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
-            text = record.getMessage()
-            new = text not in self._warned
-            self._warned.add(text)
-            return new
-        return not record.pathname.startswith(_RECBOLE)
-
-
-def short_console(config: Any) -> None:
-    """Give the console of a run its filter, or take it away, as ``short_log`` says."""
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
-            for old in [one for one in handler.filters if isinstance(one, ShortConsole)]:
-                handler.removeFilter(old)
-            if config["model"] == "ALKDRec" and config["short_log"]:
-                handler.addFilter(ShortConsole())
 
 
 def log_file() -> Path | None:

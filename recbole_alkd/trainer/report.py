@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from recbole_alkd.trainer.report_words import (
     bill_lines,
     row_words,
     stage_table,
+    times_table,
     tuned_line,
 )
 from recbole_alkd.trainer.run import Run
@@ -178,6 +179,8 @@ class Report:
         logger, policy = run.trainer.logger, run.settings.selection.alkd_policy
         parts = [part for part in ("valid", "test") if report["stages"]["distilled"][part]]
         tables = "\n\n".join(stage_table(report["stages"] | report["baselines"], part) for part in parts)
+        took = time() - run.began
+        tables += "\n\n" + times_table(report["stages"], report["labels"], report["lora"], took)
         lines = [f"tuned {tuned_line(name, tried)}" for name, tried in run.tuned.items()]
         lines += bill_lines(report["labels"], report["lora"], report["policy"], policy, report["item_text"])
         logger.info("result\n\n" + tables + "\n\n" + "\n".join([*comparisons, "", *lines]))
@@ -197,6 +200,7 @@ class Report:
         last = finish(FinishedRun(*ended), logger)
         file = run.folder.write_json(RESULT, report)
         run.folder.close()
-        logger.info(set_color("result file", "blue") + f": {file}")
+        log = report["log"]
+        logger.info(set_color("result file", "blue") + f": {file}" + (f"; log: {log}" if log else ""))
         for words in last:
             logger.info(words)

@@ -8,7 +8,7 @@ from typing import Any
 
 from texttable import Texttable
 
-from recbole_alkd.active.certificate import certificate, certificate_words
+from recbole_alkd.active.certificate import certificate_words
 from recbole_alkd.learner.table_rows import table_words
 from recbole_alkd.llm.adapters import rank_words, why_unused
 from recbole_alkd.model.baselines import KINDS
@@ -50,6 +50,33 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]], part: str) -> str:
     return table.draw()
 
 
+def times_table(
+    stages: Mapping[str, Mapping[str, Any]],
+    labels: Mapping[str, Any],
+    lora: Mapping[str, Any] | None,
+    seconds: float,
+) -> str:
+    """What the parts of a run took, in the order in which they ran. ``seconds``: the run, from its begin."""
+    table = Texttable(max_width=0)
+    table.set_deco(Texttable.HEADER)
+    table.set_cols_dtype(["t"] * 4)
+    table.set_cols_align(["l", "r", "r", "r"])
+    table.header(["stage", "epochs", "best", "time"])
+    asked = [("labels", labels)] + ([("LoRA", lora)] if lora else [])
+    for name, words in STAGES.items():
+        if name == "student_longer":
+            continue
+        if name == "distilled":
+            for what, took in asked:
+                table.add_row([what, "", "", f"{took['seconds']:,.1f} s"])
+        for one in (name, "student_longer") if name == "distilled" else (name,):
+            took = stages[one]
+            cells = [f"{took['epochs']}", f"{took['best_epoch']}", f"{took['seconds']:,.1f} s"]
+            table.add_row([words if one == name else STAGES[one], *cells])
+    table.add_row(["this run, with all else", "", "", f"{seconds:,.1f} s"])
+    return table.draw()
+
+
 def money(usd: float | None) -> str:
     return "no USD price" if usd is None else f"{usd:.4f} USD"
 
@@ -63,16 +90,19 @@ def bill_lines(
 ) -> list[str]:
     """The bill and the certificate in words."""
     whole, unit = labels["all_sessions"], labels.get("unit", "session")
+    all_cost = (whole["tokens"], round(whole["seconds"]), whole["usd"] or 0)
     lines = [
         f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, "
         f"{labels['repaired']} repaired; "
         f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, "
         f"{labels['seconds']:.1f} s, "
         f"{money(labels['usd'])}",
-        f"labelling all {whole['sessions']:,} {unit}s of the pool would have cost about {whole['tokens']:,} "
-        "tokens, "
-        f"{whole['seconds']:,.0f} s, {money(whole['usd'])}",
     ]
+    if any(all_cost):
+        lines.append(
+            f"labelling all {whole['sessions']:,} {unit}s of the pool would have cost about "
+            f"{whole['tokens']:,} tokens, {whole['seconds']:,.0f} s, {money(whole['usd'])}"
+        )
     if lora:
         kind = (
             "recorded rankings imitated"
@@ -98,8 +128,7 @@ def bill_lines(
     if policy["value"] is not None:
         lines.append(
             f"policy {name}: {certificate_words(policy)}; "
-            f"it draws from {policy['support']:,} of {whole['sessions']:,} {unit}s "
-            f"({certificate(policy)}; a right label of the hardest {unit} gains 1)"
+            f"it draws from {policy['support']:,} of {whole['sessions']:,} {unit}s"
         )
     return lines
 

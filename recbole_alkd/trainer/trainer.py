@@ -14,6 +14,7 @@ import torch
 from recbole.trainer.trainer import AbstractTrainer
 from recbole.utils import calculate_valid_score
 
+from recbole_alkd.bars import on_terminal
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.model.alkdrec import ALKDRec
@@ -149,7 +150,7 @@ class ALKDRecTrainer(AbstractTrainer):
         )
         if run is None or not whole or not eval_data:
             return trainer.evaluate(eval_data, load_best_model, model_file, show_progress)
-        show_progress = show_progress and not (trainer.short and len(eval_data) < 50)
+        show_progress = show_progress and not (trainer.short and (len(eval_data) < 50 or not on_terminal()))
         return Report(run, eval_data, show_progress).make()
 
     def _open(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Run:

@@ -96,6 +96,8 @@ def _train(search: Search, values: Mapping[str, Any], report: Report) -> tuple[f
 
 def _only_warnings() -> None:
     """A trial is one line on the screen; the rest of what it says is in its log file."""
+    from recbole_alkd.trainer.console import is_console
+
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:
+        if is_console(handler):
             handler.setLevel(logging.WARNING)

@@ -28,7 +28,7 @@ class ReportSettings(Group):
         bool,
         decides=False,
         help="The console has a line an epoch and what this package says; RecBole's own lines are in the "
-        "log file. False: all of it.",
+        "log file. False: all of it. It may be given for every model that `recbole-alkd run` trains.",
     )
     save_bundle: bool = setting(
         True,

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from recbole_alkd.bars import progress_bar
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
@@ -161,7 +161,7 @@ class Progress(TrainerCallback):
             self.count * self.settings.lora.lora_epochs,
             examples_seen(state, self.count, self.settings),
         )
-        self.bar = tqdm(total=total, initial=done, desc="LoRA", unit="example", disable=not self.show)
+        self.bar = progress_bar(total=total, initial=done, desc="LoRA", unit="example", disable=not self.show)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(examples_seen(state, self.count, self.settings) - self.bar.n)
