@@ -7,7 +7,7 @@ the RecBole line it cures and does nothing where that line is already fine.
 
 from __future__ import annotations
 
-from recbole_alkd.compat import checkpoints, libraries, running, saved_data, searching
+from recbole_alkd.compat import batches, checkpoints, libraries, running, saved_data, searching
 from recbole_alkd.compat.trust import trusted_loads as trusted_loads
 from recbole_alkd.files import load_checkpoint as load_checkpoint
 from recbole_alkd.files import save_checkpoint as save_checkpoint
@@ -35,6 +35,8 @@ def apply() -> None:
     saved_data.saved_data_on_trust_alone()
     running.metrics_of_whole_lists()
     running.scores_in_blocks()
+    batches.rows_as_tensors()
+    batches.batches_of_whole_rows()
     _applied = True
 
 

@@ -52,12 +52,15 @@ class RowAdam(torch.optim.Optimizer):
         if not grad.is_sparse:
             mean = state["exp_avg"].lerp_(grad, 1 - beta1)
             square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-            parameter.addcdiv_(mean, (square.sqrt() / correction).add_(group["eps"]), value=-scale)
+            parameter.addcdiv_(mean, square.sqrt().div_(correction).add_(group["eps"]), value=-scale)
             return
         grad = grad.coalesce()
         rows, values = grad.indices()[0], grad.values()
-        mean = state["exp_avg"][rows].lerp_(values, 1 - beta1)
-        square = state["exp_avg_sq"][rows].mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2)
+        square.addcmul_(values, values, value=1 - beta2)
         state["exp_avg"].index_copy_(0, rows, mean)
         state["exp_avg_sq"].index_copy_(0, rows, square)
-        parameter.index_add_(0, rows, mean / (square.sqrt() / correction).add_(group["eps"]), alpha=-scale)
+        # both are copied: from here on their memory is used for the step
+        step = mean.div_(square.sqrt_().div_(correction).add_(group["eps"]))
+        parameter.index_add_(0, rows, step, alpha=-scale)

@@ -65,7 +65,7 @@ class SampledSoftmax:
             session, positive, negative, target, drawn, self.log_q[drawn] + math.log(len(drawn))
         )
         if settings.softmax_l2:
-            squares = [vectors.square().sum() for vectors in (positive, *inputs)]
+            squares = [_SumOfSquares.apply(vectors) for vectors in (positive, *inputs)]
             loss = loss + settings.softmax_l2 / len(target) * torch.stack(squares).sum()
         return loss
 
@@ -95,6 +95,20 @@ def lookups(model: nn.Module, n_items: int, sparse: bool) -> Iterator[list[Tenso
         for hook, table, was in zip(hooks, tables, before, strict=True):
             hook.remove()
             table.sparse = was
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """``vectors.square().sum()``, with the same gradient in one pass over the vectors instead of four."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:
+        ctx.save_for_backward(vectors)
+        return vectors.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        (vectors,) = ctx.saved_tensors
+        return vectors * (2 * outer[0])
 
 
 class _SampledLoss(torch.autograd.Function):

@@ -50,6 +50,22 @@ class SessionFPMC(SessionModel):
         vectors = self.input_embedding(item_seq)
         if self.item_decay == 1:
             return vectors.sum(1) / item_seq_len.unsqueeze(1)
-        return torch.einsum(
-            "bl,bld->bd", item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype), vectors
-        )
+        weights = item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype)
+        return _WeightedSum.apply(weights, vectors)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """(B, L), (B, L, d) -> (B, d), with the gradient of the vectors alone.
+
+    Autograd would take it from B matrix products of one column and one row each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, vectors: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return torch.einsum("bl,bld->bd", weights, vectors)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Any) -> Any:
+        (weights,) = ctx.saved_tensors
+        return None, weights.unsqueeze(2) * outer[0].contiguous().unsqueeze(1)
