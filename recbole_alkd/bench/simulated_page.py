@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,46 +137,61 @@ def page(points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
-def draw(points: Sequence[Point], file: Path) -> None:
+def read_asked(folder: Path) -> dict[str, float]:
+    """Data set -> the share of the LLM's named items that are true, the mean of the seeds that ``--ask``
+    has."""
+    shares: dict[str, list[float]] = {}
+    for file in sorted(folder.glob("*-llm.json")):
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        shares.setdefault(facts["dataset"], []).append(float(facts["true"]["llm"]))
+    return {dataset: float(np.mean(values)) for dataset, values in shares.items()}
+
+
+def draw(points: Sequence[Point], file: Path, asked: Mapping[str, float] | None = None) -> None:
     """Gain over the share of true answers: a panel a data set, a line a choice of questions, the LLM as a
-    cross."""
+    cross.
+
+    Args:
+        asked: ``read_asked``; an upright line in the panel of a data set.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
-    from recbole_alkd.bench.drawing import COLOURS
+    from recbole_alkd.bench.drawing import COLOURS, GREY
 
     datasets = list(dict.fromkeys(point.dataset for point in points))
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4 * len(datasets), 3.6), layout="constrained")
+        figure = Figure(figsize=(4 * len(datasets), 4), layout="constrained")
         panels = figure.subplots(1, len(datasets), squeeze=False)[0]
         for panel, dataset in zip(panels, datasets, strict=True):
             mine = [point for point in points if point.dataset == dataset and point.true is not None]
-            asked = list(dict.fromkeys(point.name.rpartition(", ")[0] for point in mine))
-            for colour, choice in zip(COLOURS, asked, strict=False):
-                of = [point for point in mine if point.name.rpartition(", ")[0] == choice]
-                line = sorted(
-                    (point for point in of if not point.name.endswith(OTHERS)), key=lambda p: p.true or 0
-                )
-                xs, ys = [point.true for point in line], [100 * point.share for point in line]
-                panel.plot(xs, ys, color=colour, marker="o", markersize=4, label=choice)
-                lows, highs = zip(*((point.low, point.high) for point in line), strict=True)
-                ends = [np.array(end) * 100 / line[0].reference for end in (lows, highs)]
-                panel.fill_between(xs, *ends, color=colour, alpha=0.12, linewidth=0)
-                for point in of:
-                    if point.name.endswith(OTHERS):
-                        mark = "x" if point.name.endswith("LLM") else "s"
-                        panel.plot(
-                            point.true, 100 * point.share, mark, color=colour, markersize=6, mfc="none"
-                        )
-            panel.axhline(0, color="#8a8a8a", linewidth=0.8)
+            panel.axhline(0, color=GREY, linewidth=0.8)
+            if asked and dataset in asked:
+                panel.axvline(asked[dataset], color=GREY, linestyle=":", label="the bundled LLM, alone")
+            choices = list(dict.fromkeys(point.name.rpartition(", ")[0] for point in mine))
+            for colour, choice in zip(COLOURS, choices, strict=False):
+                _draw_choice(panel, colour, choice, mine)
             panel.set_title(dataset)
             panel.set_xlabel("share of named items that are true")
-        panels[0].set_ylabel(f"gain in {METRIC}, %")
-        panels[0].legend(
-            frameon=False,
-            title="500 items asked (all: every one)\ncross: the bundled LLM, square: counted order",
-        )
+            panel.set_xlim(right=1.02)
+        panels[0].set_ylabel(f"gain in test {METRIC}, %")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
         figure.savefig(file, dpi=110)
+
+
+def _draw_choice(panel: Any, colour: str, choice: str, points: Sequence[Point]) -> None:
+    of = [point for point in points if point.name.rpartition(", ")[0] == choice]
+    line = sorted((point for point in of if not point.name.endswith(OTHERS)), key=lambda p: p.true or 0)
+    xs, ys = [point.true for point in line], [100 * point.share for point in line]
+    label = "every item asked" if choice == "all" else f"500 items, {choice}"
+    panel.plot(xs, ys, color=colour, marker="o", markersize=4, label=label)
+    lows, highs = zip(*((point.low, point.high) for point in line), strict=True)
+    ends = [np.array(end) * 100 / line[0].reference for end in (lows, highs)]
+    panel.fill_between(xs, *ends, color=colour, alpha=0.1, linewidth=0)
+    for point in of:
+        if point.name.endswith(OTHERS[0]):
+            panel.plot(point.true, 100 * point.share, "x", color=colour, markersize=6)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -190,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     points = read_points(args.folder)
     print(page(points))
     if args.picture:
-        draw(points, args.picture)
+        draw(points, args.picture, read_asked(args.folder))
 
 
 if __name__ == "__main__":

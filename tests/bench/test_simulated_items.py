@@ -18,7 +18,7 @@ from recbole_alkd.bench.simulated_answers import (
     true_neighbours,
 )
 from recbole_alkd.bench.simulated_items import ACCURACIES, CANDIDATES, Study, run
-from recbole_alkd.bench.simulated_page import draw, page, read_points
+from recbole_alkd.bench.simulated_page import draw, page, read_asked, read_points
 from recbole_alkd.model.edges import Weighing
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.testing import write_toy_data
@@ -125,8 +125,11 @@ def test_the_curve_is_read_over_seeds_and_drawn(tmp_path: Path) -> None:
     assert (right.seeds, right.questions, right.weights) == (2, 500, (0.3, 0.3))
     assert points["random, LLM"].gain == 0 and points["random, LLM"].tokens == 100
     assert "| random, 1 | 1.00 | +" in page(list(points.values())) and "2 of 2" in page([right])
+    for seed, share in ((1, 0.2), (2, 0.3)):
+        (tmp_path / f"toy-{seed}-llm.json").write_text(json.dumps({"dataset": "toy", "true": {"llm": share}}))
+    assert read_asked(tmp_path) == {"toy": pytest.approx(0.25)} and len(read_points(tmp_path)) == 3
     pytest.importorskip("matplotlib", reason="needs the extra `bench`")
-    draw(list(points.values()), tmp_path / "curve.png")
+    draw(list(points.values()), tmp_path / "curve.png", read_asked(tmp_path))
     assert (tmp_path / "curve.png").stat().st_size > 1000
     with pytest.raises(AlkdError, match="no study"):
         read_points(tmp_path / "nothing")
