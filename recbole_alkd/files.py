@@ -89,6 +89,12 @@ def json_text(content: Any, indent: int | None = None) -> str:
     return json.dumps(_finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def json_line(content: Any) -> str:
+    """``content`` as a line of a JSON lines file, in ASCII: texts of others may hold half a surrogate pair,
+    which UTF-8 has no bytes for."""
+    return json.dumps(_finite(content), allow_nan=False) + "\n"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(one) for key, one in value.items()}

@@ -11,7 +11,15 @@ import pytest
 
 from recbole_alkd.compat import save_checkpoint
 from recbole_alkd.data.writing import write_files
-from recbole_alkd.files import json_text, move_whole, whole_file, write_json, write_npz, write_whole
+from recbole_alkd.files import (
+    json_line,
+    json_text,
+    move_whole,
+    whole_file,
+    write_json,
+    write_npz,
+    write_whole,
+)
 
 WRITERS = {
     "text": lambda file: write_whole(file, "abc"),
@@ -90,3 +98,10 @@ def test_what_is_written_is_json_whatever_the_numbers(tmp_path):
     for one in (text, json_text(content)):
         assert json.loads(one, parse_constant=refuse) == expected
     assert content["a"][1] != content["a"][1], "what was given is left as it is"
+
+
+def test_a_json_line_is_ascii_whatever_the_text():
+    content = {"text": "für \ud83d", "share": float("nan")}  # half a surrogate pair
+    line = json_line(content)
+    assert line.isascii() and line.endswith("\n") and line.count("\n") == 1
+    assert json.loads(line) == {**content, "share": None}

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from recbole_alkd.bench.lora_file import KEPT, StudyExamples
+from recbole_alkd.files import json_line
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.settings.error import AlkdError
@@ -220,7 +221,7 @@ def run_curve(
                     curve = Curve(study, own, device)
                 result = curve.at(pool, count, given)
                 with out.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(result) + "\n")
+                    stream.write(json_line(result))
                 yield result
 
 

@@ -5,7 +5,6 @@ three parts."""
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from recbole_alkd.data.own_settings import (
 from recbole_alkd.data.reading import read_clicks
 from recbole_alkd.data.rows import cut_sessions
 from recbole_alkd.data.writing import write_files
+from recbole_alkd.files import json_text
 from recbole_alkd.settings.error import AlkdError
 
 # RecBole-GNN, results/sequential/diginetica.md ("diginetica-not-merged");
@@ -95,7 +95,7 @@ def import_recbole_gnn(
         "as_published": counts == PUBLISHED,
     }
     files[f"{out.name}.yaml"] = lambda stream: stream.write(SETTINGS_HEADER + settings_text(settings))
-    files[f"{out.name}.sessions.json"] = lambda stream: stream.write(json.dumps(record, indent=2) + "\n")
+    files[f"{out.name}.sessions.json"] = lambda stream: stream.write(json_text(record, indent=2) + "\n")
     write_files(out, files)
     return counts
 

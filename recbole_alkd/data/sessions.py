@@ -9,7 +9,6 @@ rows.
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,6 +41,7 @@ from recbole_alkd.data.rows import (
 from recbole_alkd.data.tables import open_table, open_text
 from recbole_alkd.data.titles import check_known, read_titles
 from recbole_alkd.data.writing import write_files
+from recbole_alkd.files import json_text
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.field import NO_DEFAULT, Field, at_least
 
@@ -201,9 +201,7 @@ def make_sessions(
         augmentation, max_length, title_field if described else "title" if titles else None
     )
     files[f"{name}.yaml"] = lambda stream: stream.write(SETTINGS_HEADER + settings_text(own))
-    files[f"{name}.sessions.json"] = lambda stream: stream.write(
-        json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    )
+    files[f"{name}.sessions.json"] = lambda stream: stream.write(json_text(record, indent=2) + "\n")
     write_files(folder, files)
     return counts
 

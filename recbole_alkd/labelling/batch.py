@@ -7,7 +7,6 @@ been asked one by one.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.files import write_whole
+from recbole_alkd.files import json_line, write_whole
 from recbole_alkd.labelling.bill import Bill
 from recbole_alkd.labelling.hints import hints_of
 from recbole_alkd.labelling.rankings import questions_of
@@ -106,8 +105,7 @@ def write_batch(
             "temperature": 0,
         }
         lines.append(
-            json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body})
-            + "\n"
+            json_line({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body})
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, "".join(lines))

@@ -77,6 +77,7 @@ class SideFile:
     def keep(self, labels: Iterable[Label] = (), hints: Iterable[Hints] = ()) -> None:
         """Write them down, durably on return. Where this disk is full, a second file in the system's folder
         for temporary files takes the rest; what finds no room at all is counted as ``lost``."""
+        # no null for a number that is none, as elsewhere: what is kept must come back as it was
         lines = [json.dumps(dataclasses.asdict(label), default=str) for label in labels]
         lines += [json.dumps({"hints": dataclasses.asdict(case_hints)}, default=str) for case_hints in hints]
         for line in lines:

@@ -68,7 +68,8 @@ def _write_jsonl(file: Path, labels: Iterable[Label]) -> int:
     count = 0
     with file.open("w", encoding="utf-8") as stream:
         for label in labels:
-            # ASCII, so that half a surrogate pair in an answer survives
+            # ASCII, so that half a surrogate pair in an answer survives, and no null for a number that is
+            # none, as elsewhere: labels must come back as they were
             stream.write(json.dumps(dataclasses.asdict(label)) + "\n")
             count += 1
         stream.flush()

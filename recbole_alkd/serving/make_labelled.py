@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recbole_alkd.files import write_whole
+from recbole_alkd.files import json_text, write_whole
 from recbole_alkd.serving.labelled import LABELLED
 
 _ROWS_AT_ONCE = 256
@@ -72,5 +71,5 @@ def write_labelled(
             "llm": list(label.ranking),
             **{name: ranked[k] for name, ranked in lists.items()},
         }
-        text.write(json.dumps(line, ensure_ascii=False) + "\n")
+        text.write(json_text(line) + "\n")
     return write_whole(folder / LABELLED, text.getvalue())

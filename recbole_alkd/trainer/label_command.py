@@ -8,13 +8,13 @@ selects too, so that it finds these labels in the store.
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recbole_alkd.data.writing import write_files
+from recbole_alkd.files import json_line
 from recbole_alkd.labelling.batch import read_batch, write_batch
 from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labelling.rankings import keys_of
@@ -144,7 +144,7 @@ def label(
             for row, one in collected.labels.items()
         ]
         write_files(
-            file.parent, {file.name: lambda stream: stream.writelines(json.dumps(r) + "\n" for r in records)}
+            file.parent, {file.name: lambda stream: stream.writelines(map(json_line, records))}
         )
         lines.append(
             f"rankings written to {file}; read by llm_teacher: replay and lora_target: "

@@ -51,7 +51,8 @@ class TestPlugIn(LearnerTests):
 
 def of_backbone(name):
     """The tests of a built-in backbone under its own defaults."""
-    tests = type(f"Test{name}", (LearnerTests,), {"student": name, "__module__": __name__})
+    own = {"MAX_ITEM_LIST_LENGTH": 10} if name == "AttMix" else {}  # its `last_k` of 10 needs so many
+    tests = type(f"Test{name}", (LearnerTests,), {"student": name, "settings": own, "__module__": __name__})
     return pytest.mark.slow(tests) if name in SLOW else tests
 
 
