@@ -219,7 +219,9 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
     check_folder("log_tensorboard", Path("log_tensorboard"))
     processes = [key for key in ("nproc", "world_size") if values.get(key) not in (None, -1, 1)]
     if processes and (ours or "local_rank" not in values):
-        way = "" if ours else "; for RecBole's own models call recbole.quick_start.run(..., nproc=N)"
+        way = "; for RecBole's own models call recbole.quick_start.run(..., nproc=N)"
+        if ours:
+            way = "; `recbole-alkd run --nproc=N` and run_recbole_alkd(..., nproc=N) train ALKDRec with more"
         raise AlkdError(
             f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}"
         )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from recbole_alkd.settings.error import AlkdError, what_went_on
+from recbole_alkd.settings.error import AlkdError, ToldError, what_went_on
 
 TRACEBACK = "RECBOLE_ALKD_TRACEBACK"
 _LONGEST = 500  # characters of a message
@@ -39,11 +39,20 @@ def leave(command: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except Exception as error:
-        code = 2 if _fixable(error) else 1
-        if os.environ.get(TRACEBACK):
-            traceback.print_exc()
-        print(f"error: {describe(error)}", file=sys.stderr)
+        line, code = told(error)
+        print(f"error: {line}", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def told(error: BaseException) -> tuple[str, int]:
+    """``error`` in one line, and the exit code; its traceback goes to the screen where that is asked for."""
+    if isinstance(error, ToldError):
+        return str(error), error.code
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    if not isinstance(error, Exception):  # such as a SystemExit of somebody's
+        return f"{type(error).__name__}: {error}", 1
+    return describe(error), 2 if _fixable(error) else 1
 
 
 def describe(error: Exception) -> str:

@@ -25,8 +25,8 @@ _PACKAGE = __name__.rpartition(".")[0]
 _WHOLE = f"{_PACKAGE}.whole"
 # what is imported without the rest: it needs neither RecBole nor torch, and nothing that does
 ALONE = (
-    "cli", "door", "files", "late", "memory", "moved", "recbole_commands", "serving", "settings", "tensors",
-    "threads",
+    "cli", "door", "files", "late", "memory", "moved", "processes", "recbole_commands", "serving", "settings",
+    "tensors", "threads",
 )  # fmt: skip
 _MAKERS = f"{_PACKAGE}.serving.make"  # how the names of those modules of serving begin that need the rest
 

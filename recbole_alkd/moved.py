@@ -42,6 +42,7 @@ MOVED = {
     **{f"trainer.{name}": f"learner.{name}" for name in _LEARNER},
     "serving.tensors": "tensors",
     "trainer.folds": "labelling.folds",
+    "trainer.group": "processes.group",
     **{f"{room}.instances": "labelling.training_rows" for room in ("trainer", "labelling")},
     "data.instances": "data.rows",
     **{f"{room}.simple": "model.baselines" for room in ("trainer", "model")},

@@ -17,13 +17,15 @@ from recbole.utils import get_model, get_trainer, init_seed
 from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
 from recbole_alkd.bench.lora_file import StudyExamples, draw_study, write_study
-from recbole_alkd.checks import asking_nobody, check_folder
+from recbole_alkd.checks import asking_nobody, check_folder, own_command
 from recbole_alkd.compat import trusted_loads
 from recbole_alkd.files import write_json
 from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
+from recbole_alkd.processes.group import Group, place
+from recbole_alkd.processes.launch import launch_run
+from recbole_alkd.processes.places import PORT, Places
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer import label_command
-from recbole_alkd.trainer.group import Group
 
 
 def run_recbole_alkd(
@@ -32,11 +34,19 @@ def run_recbole_alkd(
     config_file_list: list[str] | None = None,
     config_dict: dict[str, Any] | None = None,
     saved: bool = True,
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str | int = PORT,
+    group_offset: int = 0,
 ) -> dict[str, Any]:
     """RecBole's ``run_recbole``; for ALKDRec the result holds the whole report too.
 
     Args:
         model, dataset, config_file_list, config_dict, saved: as in ``recbole.quick_start.run_recbole``.
+        nproc, world_size, ip, port, group_offset: as in ``recbole.quick_start.run``, for ALKDRec: how many
+            processes train together, on this machine and in all, and where the first machine is found. A
+            program that starts them is guarded by ``if __name__ == "__main__"``.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and
@@ -47,7 +57,25 @@ def run_recbole_alkd(
 
     Raises:
         AlkdError: a setting or a data set that cannot work, in one line that says what to do.
+        ToldError: a process ended otherwise, such as by a signal; all have ended then.
     """
+    places = Places(nproc, world_size, ip, int(port) if str(port).isdigit() else port, group_offset)
+    arguments = (model, dataset, config_file_list, config_dict, saved)
+    if places.size > 1:
+        return launch_run(arguments, places, strict=False)
+    return _run_here(*arguments)
+
+
+def run_as_member(arguments: tuple[Any, ...], strict: bool) -> dict[str, Any]:
+    """What each of the processes of ``launch_run`` does; the leader has the result."""
+    with own_command() if strict else nullcontext():
+        result = _run_here(*arguments)
+    return result if place()[0] == 0 else {}
+
+
+def _run_here(
+    model: Any, dataset: str | None, config_file_list: Any, config_dict: Any, saved: bool
+) -> dict[str, Any]:
     result = quick_start.run_recbole(
         model=model, dataset=dataset, config_file_list=config_file_list, config_dict=config_dict, saved=saved
     )

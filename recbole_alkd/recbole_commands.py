@@ -29,9 +29,8 @@ def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def run() -> None:
-    from recbole_alkd.checks import own_command
-    from recbole_alkd.quick_start import run_recbole_alkd
-    from recbole_alkd.trainer.again import read_again
+    from recbole_alkd.processes.launch import launch_run
+    from recbole_alkd.processes.places import add_places, places_of
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd run",
@@ -42,9 +41,12 @@ def run() -> None:
     parser.add_argument(
         "--again", metavar="RESULT", help="run the run behind a result.json (or its folder) again"
     )
+    add_places(parser)
     args = _recbole_arguments(parser)
-    settings = None
+    places, settings = places_of(args), None
     if args.again:
+        from recbole_alkd.trainer.again import read_again
+
         if args.dataset or args.config_files:
             raise AlkdError(
                 "--again: not allowed beside --dataset and --config_files, which it brings; "
@@ -58,6 +60,12 @@ def run() -> None:
             end="\n" if again.notes else "",
             file=sys.stderr,
         )
+    if places.size > 1:
+        launch_run((args.model, args.dataset, args.config_files, settings, True), places, strict=True)
+        return
+    from recbole_alkd.checks import own_command
+    from recbole_alkd.quick_start import run_recbole_alkd
+
     with own_command():
         run_recbole_alkd(args.model, args.dataset, args.config_files, settings)
 

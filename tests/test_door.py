@@ -139,11 +139,12 @@ def line(done, code=2):
             ["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--epoch=3"],
             "did you mean 'epochs'?",
         ),
-        (["run", "--dataset=ml-100k", "--nproc=2"], "nproc: 2 is not allowed"),
+        (["run", "--dataset=ml-100k", "--nproc=two"], "nproc: 'two' is not allowed"),
         (
             ["run", "--model=GRU4Rec", "--dataset=ml-100k", "--train_neg_sample_args=~", "--nproc=2"],
-            "nproc: 2 is not allowed",
+            "nproc: 2 is not allowed with GRU4Rec",
         ),
+        (["select", "--out=x.json", "--dataset=ml-100k", "--nproc=2"], "nproc: 2 is not allowed"),
         (["run", "--model=GRU4Rec", "--dataset=ml-100k"], "should be None when the loss_type is CE"),
         (
             ["select", "--out=x.json", "--dataset=ml-100k", "--alkd_difficulty=hard"],

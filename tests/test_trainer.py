@@ -286,7 +286,7 @@ def test_recordings_of_other_data_are_found_before_anything_is_trained(home, mon
         go(llm_teacher="replay", llm_replay_file="others.jsonl")
 
 
-def test_several_processes_are_refused(home):
+def test_processes_that_recbole_starts_are_refused(home):
     from recbole.config import Config
 
     from recbole_alkd.trainer import ALKDRecTrainer

@@ -30,6 +30,7 @@ def apply() -> None:
     running.download_in_one_process()
     running.folders_of_several_runs()
     running.use_gpu_decides()
+    running.leader_writes_curves()
     searching.search_files_are_data()
     searching.hyperopt_of_today()
     saved_data.saved_data_on_trust_alone()

@@ -7,6 +7,7 @@ from typing import Any
 
 from recbole_alkd.compat.replacing import replace_everywhere
 from recbole_alkd.memory import rows_at_once
+from recbole_alkd.processes.group import place
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -61,6 +62,30 @@ def use_gpu_decides() -> None:
             self.final_config_dict["device"] = torch.device("cpu")
 
     Config._init_device = _init_device
+
+
+def leader_writes_curves() -> None:
+    """trainer.py:100 has every process of a run write curves into a folder of its own."""
+    from recbole.trainer import trainer
+
+    original = trainer.get_tensorboard
+
+    def get_tensorboard(logger: Any) -> Any:
+        return NoCurves() if place()[0] else original(logger)
+
+    replace_everywhere("get_tensorboard", original, get_tensorboard)
+
+
+class NoCurves:
+    """What a process that does not lead has in the place of a TensorBoard writer."""
+
+    log_dir = None
+
+    def add_scalar(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def add_hparams(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def metrics_of_whole_lists() -> None:

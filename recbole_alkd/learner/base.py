@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.model.backbone import Backbone, SessionRecommender, view_and_model
+from recbole_alkd.processes.group import Group
 from recbole_alkd.registry import backbones, learners
 from recbole_alkd.settings.groups import Settings
 
@@ -29,7 +30,7 @@ class Workshop:
         trainer: RecBole's trainer, which evaluates, logs and runs the fit loop. config: RecBole's Config.
             settings: ours.
         valid_data: RecBole's validation loader, or None. verbose, show_progress: as in RecBole's ``fit``.
-        text: title vectors of a run that uses some.
+        text: title vectors of a run that uses some. group: the processes of the run.
     """
 
     trainer: StageTrainer
@@ -39,6 +40,7 @@ class Workshop:
     verbose: bool = True
     show_progress: bool = False
     text: ItemText | None = None
+    group: Group = field(default_factory=Group)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Learner(ABC):
 
     Attributes:
         tunable: whether ``student_tune`` tries settings for its stages.
+        shares_steps: whether the processes of a run train together, which makes other numbers than one
+            process does; where it is False, the leader trains (``Group.from_leader``).
 
     Example:
         >>> @learners.register("mine")                                        # doctest: +SKIP
@@ -86,6 +90,7 @@ class Learner(ABC):
     """
 
     tunable: ClassVar[bool] = False
+    shares_steps: ClassVar[bool] = False
 
     def __init__(self, workshop: Workshop) -> None:
         self.workshop = workshop

@@ -15,10 +15,15 @@ from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.settings.reading import laid_over
 
 
-def seed_stage(config: Any, name: str, *loaders: Any) -> None:
-    """Seed every generator that stage ``name`` draws from, so that a restarted stage repeats itself."""
+def seed_stage(config: Any, name: str, *loaders: Any, rank: int = 0) -> None:
+    """Seed every generator that stage ``name`` draws from, so that a restarted stage repeats itself.
+
+    Args:
+        rank: of this process, where several train together: they take the same batches, and draw dropout and
+            negatives each for its own rows.
+    """
     seed = stage_seed(config["seed"], name)
-    init_seed(seed, config["reproducibility"])
+    init_seed(stage_seed(config["seed"], name, rank) if rank else seed, config["reproducibility"])
     for loader in loaders:
         loader = getattr(loader, "loader", loader)
         if hasattr(loader, "generator"):

@@ -9,6 +9,10 @@ import torch
 from recbole.evaluator import Collector
 from torch import Tensor
 
+from recbole_alkd.processes.group import Group
+
+ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # what grows with every batch
+
 
 class SingleTargetCollector(Collector):
     """Collects what RecBole's collector collects, to the bit.
@@ -16,11 +20,30 @@ class SingleTargetCollector(Collector):
     collector.py builds a (B, n_items) integer matrix to mark one target a row; comparing the top-k ids with
     the target gives the same columns. Whatever needs more than the top k (mean ranks,
     scores) goes the way of RecBole.
+
+    Args:
+        group: the processes that share the batches; each collects some, in order, and the data of all come
+            together where they are asked for.
     """
 
+    def __init__(self, config: Any, group: Group | None = None) -> None:
+        super().__init__(config)
+        self.group = group or Group()
+
+    def get_data_struct(self) -> Any:
+        if self.group.size > 1:
+            every = self.group.gather(
+                {name: self.data_struct[name].cpu() for name in ROWS if name in self.data_struct}
+            )
+            for name in {name for one in every for name in one}:
+                self.data_struct.set(name, torch.cat([one[name] for one in every if name in one]))
+        return super().get_data_struct()
+
     def eval_batch_collect(
-        self, scores_tensor: Tensor, interaction: Any, positive_u: Tensor, positive_i: Tensor
+        self, scores_tensor: Tensor | None, interaction: Any, positive_u: Tensor, positive_i: Tensor
     ) -> None:
+        if scores_tensor is None:  # of another process
+            return
         rows = torch.arange(len(scores_tensor), device=positive_u.device)
         others = ("rec.meanrank", "rec.score", "data.label")
         if any(self.register.need(name) for name in others) or not torch.equal(positive_u, rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from logging import Logger
 from time import perf_counter
 from typing import Any
@@ -140,11 +141,27 @@ class CountingLearner(Learner):
         edges: Edges | None = None,
     ) -> StageOutcome:
         shop = self.workshop
-        trainer, valid_data = shop.trainer, shop.valid_data
+        trainer = shop.trainer
         trainer.take(model, run.config)
         finished = task.finished(model, trainer.logger)
         if finished:
             return finished
+        if shop.group.size == 1:
+            return self._count_alone(task, model, run, train_data, edges)
+        outcome = StageOutcome(
+            **shop.group.from_leader(lambda: asdict(self._count_alone(task, model, run, train_data, edges)))
+        )
+        if not shop.group.leads:
+            trainer.eval_collector.data_collect(train_data)
+            model.load_state_dict(outcome.state, strict=False)
+        return outcome
+
+    def _count_alone(
+        self, task: StageTask, model: Any, run: RoleRun, train_data: Any, edges: Edges | None
+    ) -> StageOutcome:
+        """What counts in one process: it is a matter of seconds, and the same numbers for all."""
+        shop = self.workshop
+        trainer, valid_data = shop.trainer, shop.valid_data
         seed_stage(shop.config, task.name, run.train_data, train_data)
         begin = perf_counter()
         trainer.eval_collector.data_collect(train_data)

@@ -16,6 +16,7 @@ from recbole_alkd.learner.base import Lesson, Workshop
 from recbole_alkd.learner.batches import Cycle
 from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.model.backbone import Backbone, updates_rows
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.groups import DistillSettings, Settings
 from recbole_alkd.settings.identity import stage_seed
 
@@ -29,9 +30,10 @@ class DistillationTerm:
     """
 
     def __init__(
-        self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
-        self.loss, self.context, self.labels = loss, context, labels
+        self, loss: CombinedLoss, context: DistillContext, labels: tuple[Tensor, Tensor, Tensor],
+        group: Group,
+    ) -> None:  # fmt: skip
+        self.loss, self.context, self.labels, self.group = loss, context, labels, group
         self.settings: DistillSettings = context.settings.distill
         self.needs_lists = "lists" in loss.needs
         self.over_labels = self.needs_lists and loss.needs == {"lists"} and not self.settings.kd_rec_weight
@@ -52,7 +54,9 @@ class DistillationTerm:
             total = total + self.settings.kd_rec_weight * model.calculate_loss(interaction)
         batch, labelled = self.batch(interaction), None
         if self.labelled is not None:
-            labelled = self.batch(next(self.labelled).to(interaction[self.context.item_field].device))
+            rows = next(self.labelled)
+            rows = rows[self.group.part(len(rows))[0]] if self.group.size > 1 else rows
+            labelled = self.batch(rows.to(interaction[self.context.item_field].device))
         return total + self.settings.kd_weight * self.loss(batch, labelled)
 
     def batch(self, interaction: Any) -> DistillBatch:
@@ -116,7 +120,7 @@ def distillation_term(
     context = distill_context(shop, model, run, lesson.teacher, lesson.settings)
     init_seed(stage_seed(shop.config["seed"], stage, "loss"), shop.config["reproducibility"])
     loss = build_loss(context).to(shop.config["device"])
-    return DistillationTerm(loss, context, lesson.lists)
+    return DistillationTerm(loss, context, lesson.lists, shop.group)
 
 
 class ItemTerm(nn.Module):

@@ -37,7 +37,7 @@ class GradientLearner(Learner):
     where ``serve_text_dim`` does.
     """
 
-    tunable = True
+    tunable = shares_steps = True
 
     def __init__(self, workshop: Workshop) -> None:
         super().__init__(workshop)
@@ -143,7 +143,7 @@ class GradientLearner(Learner):
             shop.trainer.take(model, run.config)
             outcome = task.finished(model, shop.trainer.logger)
             if outcome is None:
-                seed_stage(shop.config, task.name, run.train_data, how.batches)
+                seed_stage(shop.config, task.name, run.train_data, how.batches, rank=shop.group.rank)
                 if fusion:
                     model.titles.set(None)  # those of the stage before
                 outcome = shop.trainer.descend(task, model, run.config, how)
@@ -152,7 +152,7 @@ class GradientLearner(Learner):
                 if fusion:
                     self._serve_titles(fusion, outcome)
                 # before the stage counts as finished, so that a resumed run finds the checkpoint too
-                if task.checkpoint and task.checkpoint(outcome):
+                if task.checkpoint and task.checkpoint(outcome) and shop.group.leads:
                     shop.trainer.write_checkpoint(outcome)
                 if not task.folder.shared:
                     task.keep(outcome)

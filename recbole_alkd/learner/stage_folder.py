@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.compat import load_checkpoint, save_checkpoint
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.identity import settings_hash
 
 logger = logging.getLogger()  # RecBole's, which is the root
@@ -89,6 +90,66 @@ class SharedStage(StageFolder):
     """A folder of ``stage_cache``."""
 
     shared = True
+
+
+class FollowedFolder(StageFolder):
+    """The folder of a process that does not lead: it finds nothing there and writes nothing."""
+
+    def __init__(self, path: Path, shared: bool = False) -> None:
+        super().__init__(path)
+        self.shared = shared
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        return None
+
+    def below(self, name: str) -> StageFolder:
+        return FollowedFolder(self.path / name, self.shared)
+
+    def save_stage(self, name: str, content: dict[str, Any]) -> None:
+        pass
+
+    def lend(self, name: str, other: StageFolder) -> None:
+        pass
+
+    def progress(self, name: str) -> dict[str, Any] | None:
+        return None
+
+    def save_progress(self, name: str, content: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        """As a run folder's."""
+
+
+class GroupFolder(StageFolder):
+    """A folder as every process of a group sees it: what the leader finds in ``folder``, all have."""
+
+    def __init__(self, folder: StageFolder, group: Group) -> None:
+        super().__init__(folder.path)
+        self.shared, self._folder, self._group = folder.shared, folder, group
+
+    def stage(self, name: str) -> dict[str, Any] | None:
+        return self._group.from_leader(lambda: self._folder.stage(name))
+
+    def below(self, name: str) -> StageFolder:
+        return GroupFolder(self._folder.below(name), self._group)
+
+    def save_stage(self, name: str, content: dict[str, Any]) -> None:
+        self._folder.save_stage(name, content)
+
+    def lend(self, name: str, other: StageFolder) -> None:
+        self._folder.lend(name, other)
+
+    def progress(self, name: str) -> dict[str, Any] | None:
+        return self._group.from_leader(lambda: self._folder.progress(name))
+
+    def save_progress(self, name: str, content: dict[str, Any]) -> None:
+        self._folder.save_progress(name, content)
+
+
+def seen_by(group: Group, folder: StageFolder) -> StageFolder:
+    """``folder`` of a run of one process, or of this process of a group."""
+    return folder if group.count == 1 else GroupFolder(folder, group)
 
 
 @contextmanager

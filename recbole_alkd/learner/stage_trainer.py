@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from recbole.data.dataloader import FullSortEvalDataLoader
 from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, set_color
 from torch import nn
@@ -34,9 +35,11 @@ from recbole_alkd.learner.progress import (
     set_random_state,
 )
 from recbole_alkd.learner.row_adam import RowAdam
+from recbole_alkd.learner.shared_steps import SharedSteps
 from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
 from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.model.backbone import updates_rows
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError, during
 
 
@@ -48,10 +51,13 @@ class StageTrainer(Trainer):
     train_loss_dict: dict[int, float]
     best_valid_result: Any
 
-    def __init__(self, config: Any, model: nn.Module) -> None:
+    def __init__(self, config: Any, model: nn.Module, group: Group | None = None) -> None:
         self._stage_config: Any = config  # of the stage that is running or ran last
         super().__init__(config, model)
-        self.eval_collector = SingleTargetCollector(config)
+        self.group = group or Group()
+        self.eval_collector = SingleTargetCollector(config, self.group)
+        self._own_batches: range | None = None  # of an evaluation that a group shares
+        self._batch, self._infinite = 0, False  # its next batch; whether scores were no numbers
         self.loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)  # of the run
         self.short: bool = config["short_log"]
         self._stage: RunningStage | None = None
@@ -75,7 +81,37 @@ class StageTrainer(Trainer):
     def validate(self, valid_data: Any, show_progress: bool = False) -> dict[str, float]:
         """RecBole's metrics of the model, as it stands."""
         result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-        return {key: float(value) for key, value in result.items()}
+        return plain_metrics(result)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: Any,
+        load_best_model: bool = True,
+        model_file: Any = None,
+        show_progress: bool = False,
+    ) -> Any:
+        """As RecBole's. Of several processes each scores some of the batches, and the metrics are taken of
+        all of them, in order: the numbers of one process.
+
+        A checkpoint is read, and scores of sampled items are taken, by the leader alone.
+        """
+        group, how = self.group, (load_best_model, model_file, show_progress)
+        if group.size == 1:
+            return super().evaluate(eval_data, *how)
+        if load_best_model or not isinstance(eval_data, FullSortEvalDataLoader):
+            evaluate = super().evaluate
+            return group.from_leader(lambda: plain_metrics(evaluate(eval_data, *how)))
+        count = len(eval_data)
+        self._own_batches = range(*(k * count // group.count for k in (group.rank, group.rank + 1)))
+        self._batch, self._infinite = 0, False
+        try:
+            result = super().evaluate(eval_data, *how)
+        finally:
+            self._own_batches = None
+        if group.any(self._infinite):
+            raise self._scores_diverged()
+        return group.from_leader(lambda: plain_metrics(result))
 
     def descend(self, task: StageTask, model: Any, config: Any, how: Descent) -> StageOutcome:
         """Train ``model``; its best state is in it then, and in the outcome.
@@ -96,8 +132,11 @@ class StageTrainer(Trainer):
         self.tensorboard = StageTensorBoard(self.loggers[0], task.shown, hparams=task.checkpoint is not None)
         self.wandblogger = StageWandb(self.loggers[1], task.shown)
         keep = partial(task.folder.save_progress, task.name) if keeps_all_state(model) else None
+        loss = how.loss or model.calculate_loss
+        if self.group.size > 1:
+            loss = SharedSteps(self.group, loss, list(model.parameters()))
         self._stage = stage = RunningStage(
-            task.name, task.shown, how.loss or model.calculate_loss, how.batches or how.train_data, how,
+            task.name, task.shown, loss, how.batches or how.train_data, how,
             StageOutcome(), ProgressClock(), keep, self.short and how.show_progress,
         )  # fmt: skip
         resumed = keep is not None and self._resume(task.folder.progress(task.name), stage, rate)
@@ -124,6 +163,8 @@ class StageTrainer(Trainer):
             self._stage = None
         outcome, best = stage.outcome, self.best_valid_result
         outcome.valid = {key: float(value) for key, value in best.items()} if best else None
+        # parameters are the same everywhere, other state need not be
+        outcome.state = self.group.from_leader(lambda: outcome.state)
         # what only training needs (the slots) is not in the state
         model.load_state_dict(outcome.state, strict=False)
         outcome.seconds = round(stage.clock.seconds, 3)
@@ -131,17 +172,25 @@ class StageTrainer(Trainer):
         return outcome
 
     def _full_sort_batch_eval(self, batched_data: Any) -> Any:
+        if self._own_batches is not None:
+            self._batch += 1
+            if self._batch - 1 not in self._own_batches:
+                return batched_data[0], None, None, None  # another process scores it
         scored = super()._full_sort_batch_eval(batched_data)
         # weights can grow beyond all bounds while the loss, which is taken before the step, is still a number
         # -inf is an item that is never recommended
         if self._stage and (scored[1].isnan() | scored[1].isposinf()).any():
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise AlkdError(
-                diverged(
-                    self._stage.shown, len(self.train_loss_dict), rate, "scores on validation are infinite or"
-                )
-            )
+            if self._own_batches is None:
+                raise self._scores_diverged()
+            self._infinite = True  # all processes say so together, or none
         return scored
+
+    def _scores_diverged(self) -> AlkdError:
+        shown = self._stage.shown if self._stage else ""
+        rate = self.optimizer.param_groups[0]["lr"]
+        return AlkdError(
+            diverged(shown, len(self.train_loss_dict), rate, "scores on validation are infinite or")
+        )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
         score, result = super()._valid_epoch(valid_data, show_progress)
@@ -155,7 +204,7 @@ class StageTrainer(Trainer):
     def _keep_progress(self, stage: RunningStage, epoch: int) -> None:
         """Write what the stage resumes from when it is killed in epoch ``epoch`` or later."""
         assert stage.keep is not None
-        begin = perf_counter()
+        begin, generators = perf_counter(), self.group.gather(random_state())
         stage.keep(
             {
                 "epoch": epoch,
@@ -170,7 +219,8 @@ class StageTrainer(Trainer):
                 "losses": {key: float(value) for key, value in self.train_loss_dict.items()},
                 "seconds": stage.clock.seconds,
                 "places": loader_places(stage.loaders),
-                "random": random_state(),
+                "random": generators[0],
+                "others": generators[1:],
             }
         )
         stage.clock.wrote(perf_counter() - begin)
@@ -191,9 +241,10 @@ class StageTrainer(Trainer):
                 kept["best_valid_result"],
                 kept["losses"],
             )
-            resume = {key: kept[key] for key in ("places", "random")}
+            generators = [kept["random"], *kept.get("others", [])]
+            resume = {"places": kept["places"], "random": generators[self.group.rank]}
             clock = ProgressClock(kept["seconds"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             self.model.load_state_dict(before)
             self.optimizer = self._build_optimizer(params=self.model.parameters(), learning_rate=rate)
             reason = str(error).splitlines()[-1].strip()
@@ -225,7 +276,7 @@ class StageTrainer(Trainer):
             find_places(stage.loaders, stage.resume["places"])
             set_random_state(stage.resume["random"])
             stage.resume = None
-        elif stage.keep and epoch_idx and stage.clock.due():
+        elif stage.keep and epoch_idx and self.group.from_leader(stage.clock.due):
             self._keep_progress(stage, epoch_idx)
         if stage.how.epoch_start:
             stage.how.epoch_start(epoch_idx)
@@ -279,3 +330,8 @@ class StageTrainer(Trainer):
         }
         save_checkpoint(state, self.saved_model_file)
         self.logger.info(set_color("checkpoint", "blue") + f": {self.saved_model_file}")
+
+
+def plain_metrics(result: Any) -> dict[str, float]:
+    """RecBole's metrics as plain numbers."""
+    return {key: float(value) for key, value in result.items()}

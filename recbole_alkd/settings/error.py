@@ -10,6 +10,14 @@ class AlkdError(ValueError):
     """Something a user can fix: one line that names the value, where it stands, and what is allowed."""
 
 
+class ToldError(RuntimeError):
+    """How a process of this run ended, which has put it into words already. ``code``: the exit code."""
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line)
+        self.code = code
+
+
 @contextlib.contextmanager
 def during(what: str) -> Iterator[None]:
     """An error that comes up inside of this knows ``what`` was going on (``what_went_on``);

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.processes.group import place
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.identity import versions
 from recbole_alkd.trainer.logs import log_file
@@ -70,6 +71,7 @@ def run_facts(config: Any, runs: Mapping[str, Any], began: float, tensorboard: s
         "ended": _utc(time.time()),
         "seconds": round(time.time() - began, 3),
         "device": str(config["device"]),
+        "processes": place()[1],
         "log": None if log is None else os.fspath(log),
         "tensorboard": tensorboard,
         "training": {role: {key: run.config[key] for key in TRAINING} for role, run in runs.items()},

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.learner.base import learner_class
+from recbole_alkd.learner.base import Learner, learner_class
 from recbole_alkd.learner.search_space import tuning_facts
 from recbole_alkd.model.backbone import role_config
+from recbole_alkd.processes.group import place
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import SERVED, TEXT, later, settings_hash, volatile
 
@@ -65,6 +66,9 @@ def outcome_settings(
     values = {key: value for key, value in flat.items() if key not in left_out and not key.startswith(others)}
     if settings.backbone.student_tune:
         values["student_tune"] = tuning_facts(settings, roles, labels)
+    count = place()[1]
+    if count > 1 and any(_learner(settings, role).shares_steps for role in roles):
+        values["processes"] = count  # other sums, other draws
     for role in roles:
         # the defaults of the role's model stand in its own YAML file
         own = role_config(config, settings, role).final_config_dict
@@ -81,4 +85,8 @@ def outcome_settings(
 def trains_on_titles(settings: Settings) -> bool:
     """Whether titles are in the student's training: by a term of its loss,
     or as edges of a table that counts."""
-    return learner_class(settings.backbone.student_model).trains_on_titles(settings)
+    return _learner(settings, "student").trains_on_titles(settings)
+
+
+def _learner(settings: Settings, role: str) -> type[Learner]:
+    return learner_class(getattr(settings.backbone, f"{role}_model"))

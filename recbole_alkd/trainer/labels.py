@@ -101,8 +101,7 @@ class RunLabels:
         run = self._run
         rows: Rows = run.rows
         if run.settings.selection.alkd_unit == "item":
-            self._neighbours = ItemNeighbours(run.train_part, self._vectors(), TITLE_NEIGHBOURS)
-            rows = ItemRows(run.rows, self._neighbours)
+            rows = ItemRows(run.rows, self._item_neighbours())
         if titles:
             self._titles = self._shown_titles()
             rows.check_candidates()
@@ -123,7 +122,7 @@ class RunLabels:
         run = self._run
         training = TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)
         folds = self._folds(training)
-        rows: Rows = training if self._neighbours is None else ItemRows(training, self._neighbours)
+        rows = self._rows(training)
         llm = self._llm_teacher(rows)
         try:
             self._rounds = LabelRounds(
@@ -135,12 +134,31 @@ class RunLabels:
             raise
         return self._rounds
 
+    def ask(self, number: int) -> None:
+        """Round ``number``, from 1."""
+        self.rounds.run(number)
+
+    def part(self) -> Any:
+        """The data set whose rows may be labelled."""
+        run = self._run
+        return self._rows(TrainingRows(run.train_data, run.settings, run.roles["teacher"].config)).part
+
     def lesson(self, settings: Settings) -> Lesson:
         """What is distilled of the labels. ``settings``: the run's, with those of the loss."""
         rounds, run = self.rounds, self._run
         lists = rounds.rows.lists(self._distilled_lists(), rounds.candidates())
         state = run.outcomes["student"].state
         return Lesson(settings, run.recommender, lists, list(rounds.labels), state, rounds.rows.part)
+
+    def _rows(self, training: TrainingRows) -> Rows:
+        if self._run.settings.selection.alkd_unit != "item":
+            return training
+        return ItemRows(training, self._item_neighbours())
+
+    def _item_neighbours(self) -> ItemNeighbours:
+        if self._neighbours is None:
+            self._neighbours = ItemNeighbours(self._run.train_part, self._vectors(), TITLE_NEIGHBOURS)
+        return self._neighbours
 
     def _distilled_lists(self) -> Mapping[int, Sequence[str]]:
         """Row -> list that is distilled: the labels, or what ``kd_lists`` and ``kd_correct`` put in their

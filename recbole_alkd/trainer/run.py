@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from recbole_alkd.learner.base import Learner, Workshop, learner_class
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.role_run import RoleRun
-from recbole_alkd.learner.stage_folder import StageFolder, shared_stage
+from recbole_alkd.learner.stage_folder import FollowedFolder, StageFolder, seen_by, shared_stage
 from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import settings_hash, stage_seed
-from recbole_alkd.trainer.group import Group
+from recbole_alkd.trainer.group_labels import GroupLabels
 from recbole_alkd.trainer.identity import ROLES, outcome_settings, plugin_sources, trains_on_titles, versions
 from recbole_alkd.trainer.labels import RunLabels, check_recordings_of
 from recbole_alkd.trainer.logs import name_log, named_tensorboard
@@ -61,7 +62,7 @@ class Run:
     valid_data: Any
     rows: TrainingRows
     text: ItemText | None
-    folder: RunFolder
+    folder: RunFolder | FollowedFolder
     began: float
     show_progress: bool
     learners: dict[str, Learner]
@@ -72,7 +73,10 @@ class Run:
     tuned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.labels = RunLabels(self)
+        self.own_labels = RunLabels(self)
+        self.labels: RunLabels | GroupLabels = self.own_labels
+        if self.group.count > 1:
+            self.labels = GroupLabels(self.own_labels, self, self.group)
 
     @classmethod
     def open(
@@ -105,11 +109,12 @@ class Run:
             text.check()  # what is wrong with them is said before anything is trained
         rows = TrainingRows(train_data, settings)
         check_recordings_of(config, settings, rows)
-        folder = _open_folder(trainer, settings, rows, text)
-        name_log(folder.path.name)
-        trainer.move_into(folder.path, named_tensorboard(trainer.loggers[0], folder.path.name))
+        folder = _open_folder(trainer, settings, rows, text, group)
+        if group.leads:
+            name_log(folder.path.name)
+            trainer.move_into(folder.path, named_tensorboard(trainer.loggers[0], folder.path.name))
         _say_data(trainer, train_data, valid_data)
-        workshop = Workshop(trainer, config, settings, valid_data, verbose, show_progress, text)
+        workshop = Workshop(trainer, config, settings, valid_data, verbose, show_progress, text, group)
         learners = {
             role: learner_class(getattr(settings.backbone, f"{role}_model"))(workshop) for role in ROLES
         }
@@ -159,16 +164,23 @@ class Run:
             checkpoint, callback: as ``StageTask`` has them.
         """
         shown = name if number is None else f"{name}_tune_{number:02d}"
-        cache = self.settings.backbone.stage_cache
+        cache, group = self.settings.backbone.stage_cache, self.group
+        callback = callback if group.leads else None
         if cache is False or name not in ROLES:
             own: StageFolder = self.folder if shown == name else self.folder.below(shown)
-            yield StageTask(name, shown, own, None, checkpoint, callback)
+            yield StageTask(name, shown, seen_by(group, own), None, checkpoint, callback)
             return
         root = Path(str(cache)) if cache else Path(self.trainer.checkpoint_dir) / STAGES_FOLDER
-        with shared_stage(root, name, self._stage_facts(name, role_run)) as folder:
-            yield StageTask(name, shown, folder, self.folder if shown == name else None, checkpoint, callback)
+        with self._shared_folder(root, name, role_run) as folder:
+            lent = seen_by(group, self.folder) if shown == name else None
+            yield StageTask(name, shown, seen_by(group, folder), lent, checkpoint, callback)
             if shown == name:
                 folder.lend(name, self.folder)  # the run folder stays complete when the shared one is pruned
+
+    def _shared_folder(self, root: Path, name: str, role_run: RoleRun) -> AbstractContextManager[StageFolder]:
+        if self.group.leads:
+            return shared_stage(root, name, self._stage_facts(name, role_run))
+        return nullcontext(FollowedFolder(root / name, shared=True))
 
     def _stage_facts(self, name: str, role_run: RoleRun) -> dict[str, Any]:
         """All that decides a stage before there are labels."""
@@ -191,13 +203,21 @@ def surroundings(settings: Settings, text: ItemText | None) -> dict[str, Any]:
 
 
 def _open_folder(
-    trainer: StageTrainer, settings: Settings, rows: TrainingRows, text: ItemText | None
-) -> RunFolder:
+    trainer: StageTrainer, settings: Settings, rows: TrainingRows, text: ItemText | None, group: Group
+) -> RunFolder | FollowedFolder:
     config = trainer.config
     values = outcome_settings(config, settings)
     digest = settings_hash({**values, "data": rows.fingerprint(), **surroundings(settings, text)})
     prefix = f"{config['model']}-{config['dataset']}"
+    leads = group.from_leader(lambda: digest)
+    if group.any(digest != leads):
+        raise AlkdError(
+            "nproc: the processes have different settings, data or versions; allowed: the same everywhere"
+        )
+    if not group.leads:
+        return FollowedFolder(Path(group.from_leader(str)))
     folder = RunFolder.open(trainer.checkpoint_dir, prefix, get_local_time(), digest)
+    group.from_leader(lambda: str(folder.path))
     note = " (resumes an unfinished run)" if folder.resumed else ""
     trainer.logger.info(set_color("run folder", "blue") + f": {folder.path}{note}")
     return folder

@@ -57,8 +57,9 @@ class StudentStage(Stage):
     name = "student"
 
     def check(self, run: Run) -> None:
-        if run.text:
+        if run.text and run.group.leads:
             _ = run.text.vectors  # an encoder that cannot be had ends the run
+        run.group.from_leader(int)  # what the leader has encoded, the others find in the cache
 
     def train(self, run: Run) -> None:
         run.models["student"] = run.model
@@ -84,11 +85,11 @@ class DistilledStage(Stage):
         run.labels.check()
 
     def train(self, run: Run) -> None:
-        with run.labels.asking() as rounds:
+        with run.labels.asking():
             count = run.settings.selection.alkd_rounds
             for number in range(1, count + 1):
                 with during("labelling"):
-                    rounds.run(number)
+                    run.labels.ask(number)
                 if number < count:
                     name = f"distilled_{number}"
                     run.outcomes[name] = self._distil(run, name, run.labels.lesson(run.settings))

@@ -16,13 +16,14 @@ from recbole.utils import calculate_valid_score
 
 from recbole_alkd.bars import on_terminal
 from recbole_alkd.labelling.rounds import LabelRounds
-from recbole_alkd.learner.stage_trainer import StageTrainer
+from recbole_alkd.learner.stage_trainer import StageTrainer, plain_metrics
 from recbole_alkd.model.alkdrec import ALKDRec
+from recbole_alkd.processes.group import Group
 from recbole_alkd.registry import policies
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import settings_of
-from recbole_alkd.trainer.group import Group
 from recbole_alkd.trainer.report import Report
+from recbole_alkd.trainer.report_words import TestResult
 from recbole_alkd.trainer.run import Run
 from recbole_alkd.trainer.stages import Callback, StudentStage, TeacherStage, stages_until, train_stages
 
@@ -43,7 +44,7 @@ class ALKDRecTrainer(AbstractTrainer):
         self._group = Group.of(config)
         super().__init__(config, model)
         self.settings = settings_of(config)
-        self.stage_trainer = StageTrainer(config, model)
+        self.stage_trainer = StageTrainer(config, model, self._group)
         self.best_valid_score: float = self.stage_trainer.best_valid_score
         self.best_valid_result: Any = None
         self._began = time.time()
@@ -123,11 +124,11 @@ class ALKDRecTrainer(AbstractTrainer):
                 "alkd_ratio: 'pilot' needs labels, and nobody is asked here; allowed here: three numbers"
             )
         run = self._open(train_data, valid_data, True, show_progress)
-        run.labels.check(titles)
+        run.own_labels.check(titles)
         TeacherStage().train(run)
         if policies.get(selection.alkd_policy).needs & {"entropy", "disagreement"}:
             StudentStage().train(run)
-        rounds = run.labels.open()
+        rounds = run.own_labels.open()
         return rounds, rounds.select_all()
 
     @torch.no_grad()
@@ -151,7 +152,16 @@ class ALKDRecTrainer(AbstractTrainer):
         if run is None or not whole or not eval_data:
             return trainer.evaluate(eval_data, load_best_model, model_file, show_progress)
         show_progress = show_progress and not (trainer.short and (len(eval_data) < 50 or not on_terminal()))
-        return Report(run, eval_data, show_progress).make()
+        if self._group.count == 1:
+            return Report(run, eval_data, show_progress).make()
+        made: list[TestResult] = []
+
+        def make() -> dict[str, float]:
+            made.append(Report(run, eval_data, show_progress).make())
+            return plain_metrics(made[0])
+
+        metrics = self._group.from_leader(make)  # of the others nobody reads more
+        return made[0] if made else metrics
 
     def _open(self, train_data: Any, valid_data: Any, verbose: bool, show_progress: bool) -> Run:
         self._run = Run.open(

@@ -70,7 +70,7 @@ def _train(search: Search, values: Mapping[str, Any], report: Report) -> tuple[f
     from recbole.quick_start import quick_start
     from recbole.utils import calculate_valid_score, get_model, get_trainer, init_seed
 
-    from recbole_alkd.trainer.group import Group
+    from recbole_alkd.processes.group import Group
 
     config = search.config(values)
     init_seed(config["seed"], config["reproducibility"])

@@ -1,0 +1,209 @@
+"""Processes are started, speak with each other, and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import members  # noqa: F401  (the new processes find it on the path of this one)
+import pytest
+from process import environment
+
+from recbole_alkd.processes.launch import launch
+from recbole_alkd.processes.places import Places
+from recbole_alkd.settings.error import AlkdError, ToldError
+
+TWO = Places(2)
+START = """
+import sys
+sys.path.insert(0, {tests!r})
+from recbole_alkd.processes.launch import launch
+from recbole_alkd.processes.places import Places
+from recbole_alkd.settings.error import AlkdError, ToldError
+if __name__ == "__main__":
+    try:
+        print(launch({work!r}, {arguments!r}, Places(*{places!r}), "members:told"))
+    except (AlkdError, ToldError) as error:
+        print(type(error).__name__, error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_processes_speak_with_each_other():
+    first, second = launch("members:talk", (), TWO, "members:told")
+    assert (first["rank"], second["rank"], first["size"]) == (0, 1, 2)
+    assert (first["made"], second["made"]) == ([1], []), "the leader alone made it, as one process"
+    for seen in (first, second):
+        assert seen["led"] == [1, 2.5, None]
+        assert seen["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert seen["any"] == [True, False]
+        assert seen["added"] == [2, 1] and seen["largest"] == [1, 0] and seen["side"] == [[0], [1]]
+    assert "RECBOLE_ALKD_RUN" not in os.environ
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "expected", "words"),
+    [
+        ("mistake", AlkdError, "epochs: -1 is not allowed"),
+        ("error", ToldError, "nobody foresaw this"),
+        ("exit", ToldError, "ended with code 7"),
+        ("killed", ToldError, "was ended by SIGKILL"),
+    ],
+)
+def test_one_that_ends_badly_ends_all(rank, kind, expected, words, tmp_path):
+    with pytest.raises(expected) as error:
+        launch("members:fail", (rank, kind, str(tmp_path)), TWO, "members:told")
+    assert words in str(error.value) and "\n" not in str(error.value)
+    if expected is ToldError:
+        assert error.value.code == 1
+    assert gone(pids(tmp_path, 2))
+
+
+def pids(folder, count):
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = [file.read_text() for file in folder.glob("pid*")]
+        if len(found) == count and all(found):
+            return [int(one) for one in found]
+        time.sleep(0.05)
+    raise AssertionError("the processes did not begin")
+
+
+def gone(numbers, seconds=20):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any(alive(number) for number in numbers):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def alive(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{number}/stat") as stream:
+        return stream.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def started(folder, work, arguments=(), places=(2,), tag="start"):
+    """A program that launches ``work``."""
+    file = folder / f"{tag}.py"
+    tests = os.path.dirname(__file__)
+    file.write_text(START.format(tests=tests, work=work, arguments=arguments, places=places))
+    return subprocess.Popen(
+        [sys.executable, str(file)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_processes_end_with_the_one_that_started_them(number, tmp_path):
+    program = started(tmp_path, "members:sleep", (str(tmp_path),))
+    working = pids(tmp_path, 2)
+    program.send_signal(number)
+    program.wait(20)
+    assert gone(working)
+
+
+@pytest.mark.slow
+def test_an_interruption_ends_all(tmp_path):
+    program = started(tmp_path, "members:sleep", (str(tmp_path),))
+    working = pids(tmp_path, 2)
+    program.send_signal(signal.SIGINT)
+    output, _ = program.communicate(timeout=30)
+    assert program.returncode == 130, output
+    assert gone(working) and "Traceback" not in output
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def two_machines(folder, work, arguments=()):
+    """Two groups of one process each, as on two machines."""
+    port = free_port()
+    return [
+        started(folder, work, arguments, (1, 2, "127.0.0.1", port, offset), f"start{offset}")
+        for offset in (0, 1)
+    ]
+
+
+@pytest.mark.slow
+def test_two_machines_speak_with_each_other(tmp_path):
+    outputs = [program.communicate(timeout=120)[0] for program in two_machines(tmp_path, "members:talk")]
+    assert "'gathered': [{'rank': 0}, {'rank': 1}]" in outputs[0], outputs
+    assert outputs[0].count("'local_rank': 0") == 2 and outputs[1].strip() == "None"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("mistake", "AlkdError epochs: -1 is not allowed"), ("killed", "was ended by SIGKILL")],
+)
+def test_what_ends_one_machine_ends_the_other(rank, kind, words, tmp_path):
+    programs = two_machines(tmp_path, "members:fail", (rank, kind, str(tmp_path)))
+    outputs = [program.communicate(timeout=120)[0] for program in programs]
+    assert [program.returncode for program in programs] == [2, 2]
+    assert all(words in output for output in outputs), outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [True, False])
+def test_a_machine_that_is_gone_ends_the_other(first, tmp_path):
+    programs = two_machines(tmp_path, "members:sleep", (str(tmp_path),))
+    working = pids(tmp_path, 2)
+    lost, left = programs if first else reversed(programs)
+    lost.kill()
+    output, _ = left.communicate(timeout=120)
+    assert left.returncode == 2, output
+    assert gone(working)
+
+
+@pytest.mark.slow
+def test_ranks_that_two_machines_start_are_refused(tmp_path):
+    port = free_port()
+    programs = [
+        started(tmp_path, "members:talk", (), (1, 2, "127.0.0.1", port, 0), f"start{k}") for k in (0, 1)
+    ]
+    outputs = []
+    time.sleep(0.1)
+    for _ in programs:
+        until = time.monotonic() + 60
+        while not any(program.poll() is not None for program in programs) and time.monotonic() < until:
+            time.sleep(0.1)
+        break
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+        outputs.append(program.communicate()[0])
+    assert any("AlkdError port:" in output and "cannot be opened" in output for output in outputs), outputs
+
+
+def test_a_first_machine_that_is_not_there_is_one_line(monkeypatch):
+    from recbole_alkd.processes import machines
+
+    places = Places(1, 2, "127.0.0.1", free_port(), 1)
+    with pytest.raises(AlkdError, match=r"ip: no first machine at 127\.0\.0\.1"):
+        machines.SeveralMachines(places, patience=1.0)
+
+
+def test_machines_that_do_not_come_are_one_line():
+    from recbole_alkd.processes import machines
+
+    places = Places(1, 3, "127.0.0.1", free_port(), 0)
+    with pytest.raises(AlkdError, match=r"world_size: 1 of 3 processes came in 0\.5 s"):
+        machines.SeveralMachines(places, patience=0.5)
