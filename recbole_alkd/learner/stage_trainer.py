@@ -15,14 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from recbole.data.dataloader import FullSortEvalDataLoader
-from recbole.trainer import Trainer
 from recbole.utils import calculate_valid_score, set_color
 from torch import nn
 
 from recbole_alkd.bars import progress_bar
 from recbole_alkd.compat import save_checkpoint
-from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.learner.descent import Descent, RunningStage, diverged
 from recbole_alkd.learner.outcome import StageOutcome, peak_memory_mb, saved_state
 from recbole_alkd.learner.progress import (
@@ -35,6 +32,7 @@ from recbole_alkd.learner.progress import (
     set_random_state,
 )
 from recbole_alkd.learner.row_adam import RowAdam
+from recbole_alkd.learner.shared_evaluation import SharedEvaluation
 from recbole_alkd.learner.shared_steps import SharedSteps
 from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
 from recbole_alkd.learner.stage_task import StageTask
@@ -43,7 +41,7 @@ from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError, during
 
 
-class StageTrainer(Trainer):
+class StageTrainer(SharedEvaluation):
     """RecBole's Trainer, able to run one stage after another."""
 
     tensorboard: Any
@@ -53,11 +51,7 @@ class StageTrainer(Trainer):
 
     def __init__(self, config: Any, model: nn.Module, group: Group | None = None) -> None:
         self._stage_config: Any = config  # of the stage that is running or ran last
-        super().__init__(config, model)
-        self.group = group or Group()
-        self.eval_collector = SingleTargetCollector(config, self.group)
-        self._own_batches: range | None = None  # of an evaluation that a group shares
-        self._batch, self._infinite = 0, False  # its next batch; whether scores were no numbers
+        super().__init__(config, model, group or Group())
         self.loggers: tuple[Any, Any] = (self.tensorboard, self.wandblogger)  # of the run
         self.short: bool = config["short_log"]
         self._stage: RunningStage | None = None
@@ -77,41 +71,6 @@ class StageTrainer(Trainer):
         when None.
         """
         self.model, self._stage_config = model, config or self.config
-
-    def validate(self, valid_data: Any, show_progress: bool = False) -> dict[str, float]:
-        """RecBole's metrics of the model, as it stands."""
-        result = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-        return plain_metrics(result)
-
-    @torch.no_grad()
-    def evaluate(
-        self,
-        eval_data: Any,
-        load_best_model: bool = True,
-        model_file: Any = None,
-        show_progress: bool = False,
-    ) -> Any:
-        """As RecBole's. Of several processes each scores some of the batches, and the metrics are taken of
-        all of them, in order: the numbers of one process.
-
-        A checkpoint is read, and scores of sampled items are taken, by the leader alone.
-        """
-        group, how = self.group, (load_best_model, model_file, show_progress)
-        if group.size == 1:
-            return super().evaluate(eval_data, *how)
-        if load_best_model or not isinstance(eval_data, FullSortEvalDataLoader):
-            evaluate = super().evaluate
-            return group.from_leader(lambda: plain_metrics(evaluate(eval_data, *how)))
-        count = len(eval_data)
-        self._own_batches = range(*(k * count // group.count for k in (group.rank, group.rank + 1)))
-        self._batch, self._infinite = 0, False
-        try:
-            result = super().evaluate(eval_data, *how)
-        finally:
-            self._own_batches = None
-        if group.any(self._infinite):
-            raise self._scores_diverged()
-        return group.from_leader(lambda: plain_metrics(result))
 
     def descend(self, task: StageTask, model: Any, config: Any, how: Descent) -> StageOutcome:
         """Train ``model``; its best state is in it then, and in the outcome.
@@ -171,21 +130,12 @@ class StageTrainer(Trainer):
         outcome.peak_mb = peak_memory_mb()
         return outcome
 
-    def _full_sort_batch_eval(self, batched_data: Any) -> Any:
-        if self._own_batches is not None:
-            self._batch += 1
-            if self._batch - 1 not in self._own_batches:
-                return batched_data[0], None, None, None  # another process scores it
-        scored = super()._full_sort_batch_eval(batched_data)
+    def check_scores(self, scores: torch.Tensor) -> bool:
         # weights can grow beyond all bounds while the loss, which is taken before the step, is still a number
         # -inf is an item that is never recommended
-        if self._stage and (scored[1].isnan() | scored[1].isposinf()).any():
-            if self._own_batches is None:
-                raise self._scores_diverged()
-            self._infinite = True  # all processes say so together, or none
-        return scored
+        return self._stage is None or not (scores.isnan() | scores.isposinf()).any()
 
-    def _scores_diverged(self) -> AlkdError:
+    def scores_diverged(self) -> AlkdError:
         shown = self._stage.shown if self._stage else ""
         rate = self.optimizer.param_groups[0]["lr"]
         return AlkdError(
@@ -330,8 +280,3 @@ class StageTrainer(Trainer):
         }
         save_checkpoint(state, self.saved_model_file)
         self.logger.info(set_color("checkpoint", "blue") + f": {self.saved_model_file}")
-
-
-def plain_metrics(result: Any) -> dict[str, float]:
-    """RecBole's metrics as plain numbers."""
-    return {key: float(value) for key, value in result.items()}

@@ -16,7 +16,8 @@ from recbole.utils import calculate_valid_score
 
 from recbole_alkd.bars import on_terminal
 from recbole_alkd.labelling.rounds import LabelRounds
-from recbole_alkd.learner.stage_trainer import StageTrainer, plain_metrics
+from recbole_alkd.learner.shared_evaluation import plain_metrics
+from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.model.alkdrec import ALKDRec
 from recbole_alkd.processes.group import Group
 from recbole_alkd.registry import policies
