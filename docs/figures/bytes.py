@@ -18,11 +18,10 @@ from recbole_alkd.bench.drawing import (
     draw_caption,
     draw_legend,
     draw_numbered,
+    draw_size_axis,
     legend_height,
     new_figure,
     place_numbers,
-    size_ticks,
-    size_words,
 )
 
 HERE = Path(__file__).parent
@@ -54,8 +53,6 @@ def rows_of(text: str, size: int, quality: int) -> list[Any]:
 
 def draw(dataset: str, folder: Path = HERE) -> Path:
     """Draw the picture of one data set into ``folder``."""
-    from matplotlib.ticker import NullFormatter
-
     size, quality, sessions = SETS[dataset]
     rows = rows_of((HERE.parent / "results.md").read_text(encoding="utf-8"), size, quality)
     plan: Any = SimpleNamespace(name="students", metrics=(METRIC,), study=None, reference="")
@@ -68,15 +65,7 @@ def draw(dataset: str, folder: Path = HERE) -> Path:
         for number, row in enumerate(rows):
             ends = [row.values[METRIC][0] - row.deviation, row.values[METRIC][0] + row.deviation]
             axes.plot([row.bytes] * 2, ends, color=COLOURS[number % len(COLOURS)], linewidth=1.5, alpha=0.35)
-        axes.set_xscale("log")
-        axes.margins(x=0.08)
-        low, high = axes.get_xlim()
-        axes.set_xticks(size_ticks(low, high))
-        axes.set_xlim(low, high)
-        axes.xaxis.set_major_formatter(lambda x, _: size_words(x))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("size of what is deployed (log)")
-        axes.set_ylabel(f"test {METRIC}")
+        draw_size_axis(axes, METRIC)
         words = "a dot: the mean of an arm;\nbar: one standard deviation over seeds to either side"
         draw_caption(figure, f"n = {sessions}, 3 seeds; {words}")
         draw_legend(figure, axes)

@@ -197,6 +197,21 @@ def size_words(count: float) -> str:
     return f"{count:g} B"
 
 
+def draw_size_axis(axes: Any, metric: str) -> None:
+    """Give a panel of ``metric`` against bytes its axes, once everything is drawn: bytes on a log axis."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_xscale("log")
+    axes.margins(x=0.08)
+    low, high = axes.get_xlim()
+    axes.set_xticks(size_ticks(low, high))
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_formatter(lambda x, _: size_words(x))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("size of what is deployed (log)")
+    axes.set_ylabel(f"test {metric}")
+
+
 def size_ticks(low: float, high: float, most: int = 9) -> list[float]:
     """Numbers of bytes in [low, high] for a log axis: 1, 2 and 5 times powers of ten, or fewer, so that at
     most ``most`` names stand side by side; the ends where there are not two such numbers between them."""

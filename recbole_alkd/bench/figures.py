@@ -19,6 +19,7 @@ from recbole_alkd.bench.drawing import (
     draw_caption,
     draw_legend,
     draw_numbered,
+    draw_size_axis,
     interval_ends,
     is_known,
     legend_height,
@@ -26,8 +27,6 @@ from recbole_alkd.bench.drawing import (
     place_numbers,
     sample_words,
     shortened,
-    size_ticks,
-    size_words,
 )
 from recbole_alkd.bench.plan import Plan
 from recbole_alkd.bench.tables import Row, Table
@@ -194,22 +193,12 @@ def _draw_costs(plan: Plan, table: Table, costs: Sequence[str], stem: Path) -> s
 
 def _draw_sizes(plan: Plan, table: Table, stem: Path) -> str:
     """The deciding metric against the bytes of the model, on a log axis: above is better."""
-    from matplotlib.ticker import NullFormatter
-
     metric = plan.metrics[0]
     label = f"{table.dataset}, {table.backbone}: {metric} against bytes"
     with new_figure(plan, stem, label, (7.5, 3.6 + legend_height(by_arm(table)))) as (figure, svg):
         axes = figure.subplots()
         marks = draw_numbered(plan, table, axes, "bytes")
-        axes.set_xscale("log")
-        axes.margins(x=0.08)
-        low, high = axes.get_xlim()
-        axes.set_xticks(size_ticks(low, high))
-        axes.set_xlim(low, high)
-        axes.xaxis.set_major_formatter(lambda x, _: size_words(x))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("size of what is deployed (log)")
-        axes.set_ylabel(f"test {metric}")
+        draw_size_axis(axes, metric)
         words = "a dot: the mean of an arm;\nbar: 95 % interval of its difference, from the reference"
         draw_caption(figure, f"{sample_words(plan, table)}; {words}")
         draw_legend(figure, axes)
@@ -220,5 +209,3 @@ def _draw_sizes(plan: Plan, table: Table, stem: Path) -> str:
 def _tells(rows: Sequence[Row], cost: str) -> bool:
     """Whether a panel of this cost says anything: at least three different ones."""
     return len({getattr(row, cost) for row in rows if is_known(row, cost)}) > 2
-
-

@@ -114,8 +114,8 @@ def run_plan(plan: Plan, out: Path, jobs: int = 1, arms: Sequence[str] | None = 
     a later call resumes from there.
 
     Args:
-        arms: run these alone, in this order (``Plan.chosen_arms``); none: run nothing. Results of the others
-            that are there are collected too.
+        arms: run these alone, in this order (``Plan.chosen_arms``); an empty list runs nothing. Results of
+            the others that are there are collected too.
     """
     make_folders(out)
     threads = threads_of_a_run(jobs)

@@ -213,7 +213,7 @@ class Field:
 
 
 def setting(default: Any, *types: type, choices: Iterable[Any] = (), **spec: Any) -> Any:
-    """A field of a frozen dataclass with its ``Field`` (``field_of``), which has the arguments of
+    """A field of a frozen dataclass with its ``Field`` (``fields_of`` gives it), which has the arguments of
     ``Field``."""
     meta = {"setting": Field(default, types, choices=tuple(choices), **spec)}
     if isinstance(default, (list, dict)):
