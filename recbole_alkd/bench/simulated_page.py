@@ -148,8 +148,8 @@ def read_asked(folder: Path) -> dict[str, float]:
 
 
 def draw(points: Sequence[Point], file: Path, asked: Mapping[str, float] | None = None) -> None:
-    """Gain over the share of true answers: a panel a data set, a line a choice of questions, the LLM as a
-    cross.
+    """Gain over the share of true answers: a panel a data set, a line a choice of questions with the
+    interval of "all" as a band, the LLM as a cross.
 
     Args:
         asked: ``read_asked``; an upright line in the panel of a data set.
@@ -186,9 +186,10 @@ def _draw_choice(panel: Any, colour: str, choice: str, points: Sequence[Point]) 
     xs, ys = [point.true for point in line], [100 * point.share for point in line]
     label = "every item asked" if choice == "all" else f"500 items, {choice}"
     panel.plot(xs, ys, color=colour, marker="o", markersize=4, label=label)
-    lows, highs = zip(*((point.low, point.high) for point in line), strict=True)
-    ends = [np.array(end) * 100 / line[0].reference for end in (lows, highs)]
-    panel.fill_between(xs, *ends, color=colour, alpha=0.1, linewidth=0)
+    if choice == "all":  # four bands, one over the other, say nothing
+        lows, highs = zip(*((point.low, point.high) for point in line), strict=True)
+        ends = [np.array(end) * 100 / line[0].reference for end in (lows, highs)]
+        panel.fill_between(xs, *ends, color=colour, alpha=0.15, linewidth=0)
     for point in of:
         if point.name.endswith(OTHERS[0]):
             panel.plot(point.true, 100 * point.share, "x", color=colour, markersize=6)
