@@ -1,5 +1,8 @@
-"""Making a bundle from a trained model: the one module of this room that sees RecBole, torch and the
-trainer's world."""
+"""Making a bundle from a trained model.
+
+The modules of this room whose names begin with ``make`` see RecBole, torch and the trainer's world, and no
+other does.
+"""
 
 from __future__ import annotations
 
