@@ -1,7 +1,8 @@
 """The page of a report: one HTML file without any request, light and dark, sortable, readable on a phone.
 
-What is worth knowing comes first at any width: the verdicts in words, then the table of verdicts, then
-figures, costs and groups of targets. A window too narrow for a table shows each of its rows as a card.
+What is worth knowing comes first at any width: the verdicts in words, then the figures, then the tables:
+verdicts, costs and groups of targets. A window too narrow for a table shows each of its rows as a card, and
+the figure of all arms as bars that fit.
 """
 
 from __future__ import annotations
@@ -25,6 +26,16 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 0 auto; p
 h1, h2 { line-height: 1.2; }
 .summary { border-left: .3rem solid #2f7ed8; background: var(--soft); padding: .6rem 1rem; margin: 1rem 0; }
 .summary p, .summary ul { margin: .2rem 0; }
+.summary .lead { font-size: 1.15rem; font-weight: 600; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(34rem, 100%), 1fr)); gap: 1rem; }
+.arms { display: none; }
+.arm { display: grid; grid-template-columns: 1fr auto; gap: 0 .8rem; padding: .3rem 0; font-size: .9rem; }
+.axis { grid-column: 1 / -1; position: relative; height: 1rem; border-bottom: 1px solid var(--line); }
+.axis i { position: absolute; top: 0; height: 1rem; }
+.axis .zero { border-left: 1px dotted currentColor; }
+.axis .bar { top: .4rem; height: .25rem; background: #2f7ed8; min-width: 1px; }
+.axis .dot { top: .2rem; width: .6rem; height: .6rem; margin-left: -.3rem; background: #2f7ed8;
+  rotate: 45deg; }
 /* a shadow at the right says that there is more; at the end of the way a cover that scrolls along hides it */
 .scroll { overflow-x: auto; background: linear-gradient(to left, Canvas 1rem, transparent) right / 2rem
   100% no-repeat local,
@@ -46,7 +57,19 @@ th[aria-sort=descending] button::after { content: " \\2193"; }
 svg { max-width: 100%; height: auto; min-width: 34rem; }
 footer, .failed, .notes { font-size: .9rem; }
 details { margin: 1rem 0; } details summary { font-size: 1.1rem; font-weight: 600; cursor: pointer; }
-@media (max-width: 64rem) {
+@media (max-width: 36rem) {
+  .arms { display: block; }
+  .figures .drawn-above { display: none; }
+}
+@media print {
+  :root { color-scheme: light; }
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  .figures { grid-template-columns: 1fr 1fr; } svg { min-width: 0; }
+  .summary, figure, tr, .arm { break-inside: avoid; }
+  .scroll { overflow: visible; background: none; }
+  th button::after { content: "" !important; }
+}
+@media screen and (max-width: 64rem) {
   table, tbody, thead { display: block; }
   thead tr { display: flex; flex-wrap: wrap; gap: .2rem .8rem; padding: .4rem 0;
     border-bottom: 1px solid var(--line); }
@@ -80,6 +103,7 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
     (up ? 1 : -1) * (numeric ? number(a) - number(b) : value(a).localeCompare(value(b))));
   table.tBodies[0].append(...rows);
 });
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => one.open = true));
 """
 
 
@@ -89,7 +113,7 @@ def page(
     sheets: Sequence[Sequence[Sheet]], notes: Sequence[str], method: str,
 ) -> str:  # fmt: skip
     """The whole page. ``figures``: the SVGs of each table. ``sheets``: what is shown of each,
-    the first one before the figures."""
+    after the figures."""
     escape = html.escape
     parts = [f"<h1>{escape(plan.name)}</h1>"]
     parts += [_summary(one) for one in verdicts]
@@ -97,12 +121,8 @@ def page(
         parts.append(f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>')
     for table, drawn, shown in zip(tables, figures, sheets, strict=True):
         parts.append(f"<h2>{escape(table.dataset)}, {escape(table.backbone)}</h2>")
-        parts.append(
-            f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds. A click on a column's name sorts "
-            "by it.</p>"
-        )
-        first, *others = map(_sheet, shown)
-        parts += [first, *(f'<div class="scroll">{figure}</div>' for figure in drawn), *others]
+        parts.append(f"<p>{table.sessions:,} test sessions, {len(plan.seeds)} seeds.</p>")
+        parts += [_figures(plan, table, drawn), *map(_sheet, shown)]
     if failed:
         items = "".join(f"<li>{escape(line)}</li>" for line in failed)
         parts.append(f'<section class="failed"><h2>Failed runs</h2><ul>{items}</ul></section>')
@@ -119,7 +139,45 @@ def page(
 
 def _summary(verdicts: Verdicts) -> str:
     items = "".join(f"<li>{html.escape(text)}</li>" for text in verdicts.parts)
-    return f'<div class="summary"><p>{html.escape(verdicts.head)}:</p><ul>{items}</ul></div>'
+    lead = f'<p class="lead">{html.escape(verdicts.lead)}</p>' if verdicts.lead else ""
+    return f'<div class="summary">{lead}<p>{html.escape(verdicts.head)}:</p><ul>{items}</ul></div>'
+
+
+def _figures(plan: Any, table: Any, drawn: Sequence[str]) -> str:
+    """The figures of a table. Where a window is too narrow for the first one, bars of HTML stand for it."""
+    bars = "" if plan.study else _arms(plan.metrics[0], table)
+    shown = []
+    for number, figure in enumerate(drawn):
+        mark = " drawn-above" if bars and number == 0 else ""
+        shown.append(f'<figure class="scroll{mark}" style="margin: 0">{figure}</figure>')
+    return f'<div class="figures">{bars}{"".join(shown)}</div>'
+
+
+def _arms(metric: str, table: Any) -> str:
+    """Every arm with its mean and the interval of its difference from the reference, as bars in per cent."""
+    base = next((row.values[metric].mean() for row in table.rows if row.is_reference), None)
+    spans = []
+    for row in table.rows:
+        mean, comparison = float(row.values[metric].mean()), row.comparison.get(metric)
+        known = comparison is not None and base is not None
+        spans.append((mean, base + comparison.low, base + comparison.high) if known else (mean, mean, mean))
+    least, most = min(low for _, low, _ in spans), max(high for *_, high in spans)
+    room = (most - least) or 1.0
+
+    def place(value: float) -> float:
+        return 2 + 96 * (value - least) / room
+
+    zero = f'<i class="zero" style="left: {place(base):.1f}%"></i>' if base is not None else ""
+    shown = []
+    for row, (mean, low, high) in zip(table.rows, spans, strict=True):
+        bar = f"left: {place(low):.1f}%; width: {place(high) - place(low):.1f}%"
+        shown.append(
+            f'<div class="arm"><span>{html.escape(row.words)}</span><span>{mean:.4f}</span>'
+            f'<div class="axis">{zero}<i class="bar" style="{bar}"></i>'
+            f'<i class="dot" style="left: {place(mean):.1f}%"></i></div></div>'
+        )
+    caption = f"test {html.escape(metric)}; bar: 95 % interval of the difference, from the reference (dotted)"
+    return f'<div class="arms">{"".join(shown)}<p>{caption}</p></div>'
 
 
 def _sheet(sheet: Sheet) -> str:
@@ -131,6 +189,7 @@ def _sheet(sheet: Sheet) -> str:
         f'<th {mark}scope="col"><button type="button">{escape(name)}</button></th>' for mark, name in named
     )
     body = "".join(_row(sheet.header, row) for row in sheet.rows)
+    words += "<p>A click on a column's name sorts by it.</p>" if not sheet.title else ""
     table = (
         f'{words}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )

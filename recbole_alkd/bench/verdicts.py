@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recbole_alkd.bench.columns import share
+from recbole_alkd.bench.columns import share, signed
 from recbole_alkd.bench.statistics import NO_VERDICT, SAME
 
 if TYPE_CHECKING:
@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a table says, in words: what was compared, then each verdict with its arms."""
+    """What a table says, in words: what was compared, then each verdict with its arms.
+
+    Attributes:
+        lead: one sentence on the best arm beside the reference, with its interval; empty where nothing was
+            compared.
+    """
 
     head: str
     parts: list[str]
+    lead: str = ""
 
     @property
     def sentence(self) -> str:
@@ -43,6 +49,7 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
             head, ["no verdict: no seed has a finished run of both the reference and another arm"]
         )
     comparisons = {row.name: row.comparison[metric] for row in compared}
+    lead = _lead(plan, compared)
     if seeds < 2:
         parts = ["no verdict: one seed says nothing about seeds, and no test was made"]
         for direction, words in (("better", "higher"), ("worse", "lower")):
@@ -56,7 +63,7 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
                 if which
                 else []
             )
-        return Verdicts(head, parts)
+        return Verdicts(head, parts, lead)
     groups: dict[str, list[Row]] = {}
     for row in compared:
         groups.setdefault(comparisons[row.name].verdict, []).append(row)
@@ -70,7 +77,22 @@ def verdicts_of(plan: Plan, table: Table) -> Verdicts:
     if "better" not in groups:
         half = any(verdict.startswith("better") for verdict in groups)
         parts.insert(0, "no gain that test and interval agree on" if half else "no measurable gain")
-    return Verdicts(head, parts)
+    return Verdicts(head, parts, lead)
+
+
+def _lead(plan: Plan, compared: Sequence[Row]) -> str:
+    metric = plan.metrics[0]
+    row = max(compared, key=lambda one: one.comparison[metric].difference)
+    best = row.comparison[metric]
+    name = row.words
+    if plan.study and row.base:
+        name = f"{plan.study.base_words(row.words, row.point)}, {plan.study.setting} "
+        name += plan.study.words(row.point)
+    return (
+        f"Best beside {plan.reference_words}: {name}, {metric} {row.values[metric].mean():.4f}, "
+        f"{signed(best.difference, 4)}{share(best)}, 95 % interval "
+        f"[{signed(best.low, 4)}, {signed(best.high, 4)}]: {best.verdict}."
+    )
 
 
 def _nothing(row: Row) -> str:

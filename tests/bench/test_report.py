@@ -471,8 +471,9 @@ def test_the_page_in_a_browser(report, tmp_path):
             assert page.value("document.scrollingElement.scrollWidth") <= width
             assert page.value(wide)[0] <= 0, "the table of verdicts is wider than the page"
             top = "document.querySelector('{}').getBoundingClientRect().top"
-            summary, table, figure = (page.value(top.format(one)) for one in (".summary", "table", "svg"))
-            assert summary < 200 and summary < table < figure
+            summary, figure, table = (page.value(top.format(one)) for one in (".summary", "svg", "table"))
+            assert summary < 200 and summary < figure < table
+            assert "95 % interval [" in page.value("document.querySelector('.lead').textContent")
             verdict = page.value("document.querySelector('tbody tr .verdict').getBoundingClientRect().left")
             assert 0 <= verdict < width * 0.75
             # a colour in words becomes numbers on a canvas
@@ -485,3 +486,27 @@ def test_the_page_in_a_browser(report, tmp_path):
             backgrounds.add(ground > 0.5)
         assert backgrounds == {True, False}
         assert page.requests == [(out / "report.html").as_uri()] and page.errors == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian package) on this machine")
+def test_on_a_phone_every_arm_is_a_bar_that_fits(tmp_path):
+    plan = plan_of(tmp_path)
+    write_report(plan, made_up(plan), tmp_path)
+    height = "document.querySelector('{}').getBoundingClientRect().height"
+    with Page((tmp_path / "report.html").as_uri(), tmp_path / "profile") as page:
+        for width in (360, 1200):
+            page.look(width)
+            bars, figure = (page.value(height.format(one)) for one in (".arms", ".drawn-above"))
+            assert (bars > 100, figure > 100) == ((True, False) if width == 360 else (False, True))
+            assert page.value("document.scrollingElement.scrollWidth") <= width
+            edges = "[...document.querySelectorAll('.arm *')].map(e => e.getBoundingClientRect())"
+            assert page.value(f"Math.max(...{edges}.map(b => b.right))") <= width
+            assert page.value(f"Math.min(...{edges}.map(b => b.left))") >= 0
+        page.look(360)
+        names = page.value("[...document.querySelectorAll('.arm span:first-child')].map(e => e.textContent)")
+        assert names == [row.words for row in make_tables(plan, made_up(plan).results)[0].rows]
+        boxes = "[...document.querySelectorAll('{}')].map(e => e.getBoundingClientRect())"
+        middle = boxes + ".map(b => b.x + b.width / 2)"
+        dots, zero = page.value(middle.format(".dot")), page.value(middle.format(".zero"))
+        assert abs(dots[1] - zero[1]) < 2 and names[1] == "student", "the reference stands on its line"
+        assert dots[0] > dots[1] > dots[2], "a higher mean is further to the right"
