@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ def batches_of_whole_rows() -> None:
 
     by_torch = TrainDataLoader.__iter__
 
+    @wraps(by_torch)
     def __iter__(self: TrainDataLoader) -> Iterator[Any]:  # noqa: N807
         begun = by_torch(self)  # which draws a seed for workers, though there are none
         return begun if self.num_workers or not self.config["single_spec"] else batches(self)
@@ -37,6 +39,7 @@ def rows_as_tensors() -> None:
 
     by_list = Interaction.__getitem__
 
+    @wraps(by_list)
     def __getitem__(self: Interaction, index: Any) -> Any:  # noqa: N807
         if isinstance(index, np.ndarray) and index.dtype == np.int64 and index.flags.writeable:
             index = torch.from_numpy(index)
