@@ -50,6 +50,17 @@ def actor_material(teacher: LLMTeacher, materials: Materials) -> dict[str, Any]:
     }
 
 
+def check_version(driver: str) -> None:
+    """AlkdError where this package is of another version here than in the driver."""
+    import recbole_alkd
+
+    if recbole_alkd.__version__ != driver:
+        raise AlkdError(
+            f"recbole_alkd is {recbole_alkd.__version__} here, and {driver} in the driver; "
+            "needed: the same version on every node"
+        )
+
+
 class RayActor:
     """One local LLM on a node."""
 
@@ -64,15 +75,10 @@ class RayActor:
         Raises:
             AlkdError: this node has another version of this package, or other weights.
         """
-        import recbole_alkd
         from recbole_alkd.registry import teachers
 
         material = self._material
-        if recbole_alkd.__version__ != material["version"]:
-            raise AlkdError(
-                f"recbole_alkd is {recbole_alkd.__version__} here, and {material['version']} in the driver; "
-                "needed: the same version on every node"
-            )
+        check_version(material["version"])
         settings = material["context"].settings
         # adapters are found beside the label store, which is not here
         self._cache = tempfile.TemporaryDirectory(prefix="recbole_alkd-")

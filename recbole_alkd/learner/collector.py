@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from recbole.evaluator import Collector
 from torch import Tensor
@@ -13,13 +14,15 @@ from recbole_alkd.processes.group import Group
 
 ROWS = ("rec.topk", "rec.meanrank", "rec.score", "rec.items", "data.label")  # what grows with every batch
 
+_AT_ONCE = 1 << 19  # scores that are compared at once, so that the result stays in the cache
+
 
 class SingleTargetCollector(Collector):
     """Collects what RecBole's collector collects, to the bit.
 
-    collector.py builds a (B, n_items) integer matrix to mark one target a row; comparing the top-k ids with
-    the target gives the same columns. Whatever needs more than the top k (mean ranks,
-    scores) goes the way of RecBole.
+    collector.py looks for the best k of each row and builds a (B, n_items) integer matrix to mark one target
+    a row; how many scores are above the target's gives the same columns. Whatever needs more than the top k
+    (mean ranks, scores) goes the way of RecBole.
 
     Args:
         group: the processes that share the batches; each collects some, in order, and the data of all come
@@ -49,9 +52,50 @@ class SingleTargetCollector(Collector):
         if any(self.register.need(name) for name in others) or not torch.equal(positive_u, rows):
             super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)
             return
-        top = torch.topk(scores_tensor, max(self.topk), dim=-1).indices
-        if self.register.need("rec.items"):
-            self.data_struct.update_tensor("rec.items", top)
+        longest, wants_items = max(self.topk), self.register.need("rec.items")
+        if wants_items:
+            self.data_struct.update_tensor("rec.items", _top(scores_tensor, longest))
         if self.register.need("rec.topk"):
-            hits = (top == positive_i.to(top.device).unsqueeze(1)).long()  # as the sum over RecBole's matrix
+            if wants_items or not _countable(scores_tensor):
+                hits = _hits(scores_tensor, positive_i, longest)
+            else:
+                hits = _counted_hits(scores_tensor, positive_i, longest)
+            # as the sum over RecBole's matrix
             self.data_struct.update_tensor("rec.topk", torch.cat((hits, torch.ones_like(hits[:, :1])), dim=1))
+
+
+def _top(scores: Tensor, longest: int) -> Tensor:
+    return torch.topk(scores, longest, dim=-1).indices
+
+
+def _hits(scores: Tensor, target: Tensor, longest: int) -> Tensor:
+    """(B, longest) int64, 1 where the target stands among the best."""
+    top = _top(scores, longest)
+    return (top == target.to(top.device).unsqueeze(1)).long()
+
+
+def _countable(scores: Tensor) -> bool:
+    """Whether greater scores can be counted: on a CPU, and none of them is nan, which torch puts first."""
+    return scores.is_cpu and scores.dtype == torch.float32 and not scores.amax().isnan()
+
+
+def _counted_hits(scores: Tensor, target: Tensor, longest: int) -> Tensor:
+    """``_hits`` from how many scores are above the target's. Where some are equal to it as well, torch's own
+    order decides.
+    """
+    own = scores.gather(1, target.unsqueeze(1))
+    values, bars = scores.detach().numpy(), own.detach().numpy()
+    above, reached = np.empty(len(values), dtype=np.int64), np.empty(len(values), dtype=np.int64)
+    step = max(1, _AT_ONCE // values.shape[1])
+    for begin in range(0, len(values), step):
+        rows = slice(begin, begin + step)
+        above[rows] = np.count_nonzero(values[rows] > bars[rows], axis=1)
+        reached[rows] = np.count_nonzero(values[rows] >= bars[rows], axis=1)
+    hits = torch.zeros((len(values), longest), dtype=torch.int64)
+    listed = above < longest
+    alone = np.flatnonzero(listed & (reached == above + 1))
+    hits[torch.from_numpy(alone), torch.from_numpy(above[alone])] = 1
+    tied = torch.from_numpy(np.flatnonzero(listed & (reached > above + 1)))
+    if len(tied):
+        hits[tied] = _hits(scores[tied], target[tied], longest)
+    return hits

@@ -101,7 +101,14 @@ class ItemText:
             pairs, valid = self.pairs.among(named)
             tuning = Tuning(pairs, valid, self.text.item_text_lora, self._seed("item_text_lora"))
         device = str(config["device"])
-        self.made = text_vectors(texts, self.text.item_text, self.text.item_text_layer, cache, device, tuning)
+        elsewhere = None
+        if settings.teacher.label_engine == "ray":
+            from recbole_alkd.labelling.ray_titles import RayTitles
+
+            elsewhere = RayTitles(settings.teacher, device)
+        self.made = text_vectors(
+            texts, self.text.item_text, self.text.item_text_layer, cache, device, tuning, elsewhere
+        )
         vectors = np.zeros((len(tokens) + 1, self.made.vectors.shape[1]), dtype=np.float32)
         vectors[named] = self.made.vectors
         return vectors

@@ -254,5 +254,3 @@ def model_identity(name: str, code: bool = False) -> str:
     if (folder / CONFIG).is_file():
         digest.update(model_identity(base_of(name, folder)).encode())
     return f"{folder.resolve().name}:{digest.hexdigest()[:16]}"
-
-

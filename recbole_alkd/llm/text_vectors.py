@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from logging import getLogger
 from pathlib import Path
@@ -24,7 +24,7 @@ from recbole_alkd.files import write_npz
 from recbole_alkd.llm.bundled import BUNDLED
 from recbole_alkd.llm.model_kind import positions
 from recbole_alkd.llm.models import load_text_model, model_identity
-from recbole_alkd.llm.tuned_encoder import Encode, Tuning, tune
+from recbole_alkd.llm.tuned_encoder import Tuning, tune
 from recbole_alkd.settings.error import AlkdError
 
 TFIDF = "tfidf"
@@ -32,6 +32,10 @@ TFIDF_SIZE = 128  # coordinates that are kept of TF-IDF vectors
 BUNDLED_LAYER = 10  # of 30; later layers of a language model speak of the next token rather than of this one
 MAX_TOKENS = 64
 _TITLES_AT_ONCE = 64
+
+# Encoder, layer, batches of texts -> the number of each batch, its vectors (m, d) float32 and its tokens, in
+# any order
+Elsewhere = Callable[[str, "int | None", list[list[str]]], Iterator[tuple[int, np.ndarray, int]]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def text_vectors(
     cache: Path,
     device: str = "cpu",
     tuning: Tuning | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> TextVectors:
     """The vectors of texts, from ``cache`` if they were made before.
 
@@ -69,6 +74,8 @@ def text_vectors(
             are trained for.
         cache: folder of the files; one file for the same texts, encoder, layer and tuning.
         tuning: pairs of ``texts`` that the encoder is tuned on before it makes the vectors.
+        elsewhere: other processes that encode batches of texts as ``TitleEncoder`` does; a tuned encoder is
+            trained here, and encodes here.
 
     Raises:
         AlkdError: the encoder cannot be had; a layer that it does not have.
@@ -95,7 +102,7 @@ def text_vectors(
             vectors, tokens = _tfidf(different)
             unique = TextVectors(vectors.astype(np.float32), tokens, 0.0)
         else:
-            unique = _by_model(different, encoder, layer, device, tuning)
+            unique = _by_model(different, encoder, layer, device, tuning, elsewhere)
         unique = replace(unique, seconds=round(time.perf_counter() - begin, 3))
         _write(file, unique)
     return replace(unique, vectors=unique.vectors[[place[text] for text in texts]])
@@ -118,47 +125,80 @@ def _tfidf(texts: list[str]) -> tuple[np.ndarray, int]:
     return TruncatedSVD(TFIDF_SIZE, random_state=0).fit_transform(matrix), 0
 
 
-def _by_model(
-    texts: list[str], encoder: str, layer: int | None, device: str, tuning: Tuning | None
-) -> TextVectors:
-    """Mean hidden state of every text at ``layer``."""
-    model, tokenizer = load_text_model(encoder, device, layer)
-    if tokenizer.pad_token is None:  # whatever stands there is masked
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
-    longest = min(MAX_TOKENS, positions(model.config) or MAX_TOKENS)
-    tokenizer.padding_side = "right"
+class TitleEncoder:
+    """A model that reads titles: the mean hidden state of every text at ``layer``."""
 
-    def encode(model: Any, some: Sequence[str]) -> tuple[torch.Tensor, int]:
-        batch = tokenizer(list(some), return_tensors="pt", padding=True, truncation=True, max_length=longest)
-        mask = batch["attention_mask"].to(device)
+    def __init__(self, encoder: str, layer: int | None, device: str) -> None:
+        self.model, self._tokenizer = load_text_model(encoder, device, layer)
+        self._layer, self._device = -1 if layer is None else layer, device
+        if self._tokenizer.pad_token is None:  # whatever stands there is masked
+            self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.convert_ids_to_tokens(0)
+        self._tokenizer.padding_side = "right"
+        self._longest = min(MAX_TOKENS, positions(self.model.config) or MAX_TOKENS)
+
+    def encode(self, model: Any, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
+        """Vectors (m, d) by ``model``, which is this one or a tuned one, and the tokens that were read."""
+        batch = self._tokenizer(
+            list(texts), return_tensors="pt", padding=True, truncation=True, max_length=self._longest
+        )
+        mask = batch["attention_mask"].to(self._device)
         hidden = model(
-            input_ids=batch["input_ids"].to(device), attention_mask=mask, output_hidden_states=True
+            input_ids=batch["input_ids"].to(self._device), attention_mask=mask, output_hidden_states=True
         ).hidden_states
         weight = mask.unsqueeze(2).float()
-        mean = (hidden[-1 if layer is None else layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
+        mean = (hidden[self._layer].float() * weight).sum(1) / weight.sum(1).clamp_min(1)
         return mean, int(mask.sum())
 
-    vectors, tokens = _hidden_means(model, texts, encode)
+    @torch.no_grad()
+    def means(self, texts: Sequence[str], model: Any = None) -> tuple[np.ndarray, int]:
+        """The same as an array; by this model when ``model`` is None."""
+        mean, tokens = self.encode(self.model if model is None else model, texts)
+        return mean.cpu().numpy(), tokens
+
+
+def _by_model(
+    texts: list[str],
+    encoder: str,
+    layer: int | None,
+    device: str,
+    tuning: Tuning | None,
+    elsewhere: Elsewhere | None,
+) -> TextVectors:
+    if elsewhere and tuning is None:
+        return TextVectors(*_in_batches(texts, lambda batches: elsewhere(encoder, layer, batches)), 0.0)
+    loaded = TitleEncoder(encoder, layer, device)
+
+    def by(model: Any) -> tuple[np.ndarray, int]:
+        return _in_batches(
+            texts, lambda batches: ((k, *loaded.means(some, model)) for k, some in enumerate(batches))
+        )
+
+    vectors, tokens = by(loaded.model)
     if tuning is None:
         return TextVectors(vectors, tokens, 0.0)
-    model, tuned = tune(model, texts, tuning, encode, torch.from_numpy(vectors.mean(0)).to(device))
+    centre = torch.from_numpy(vectors.mean(0)).to(device)
+    model, tuned = tune(loaded.model, texts, tuning, loaded.encode, centre)
     if tuned.step:
-        vectors, again = _hidden_means(model, texts, encode)
+        vectors, again = by(model)
         tokens += again
     return TextVectors(vectors, tokens + tuned.tokens, 0.0, step=tuned.step, losses=tuned.losses)
 
 
-@torch.no_grad()
-def _hidden_means(model: Any, texts: list[str], encode: Encode) -> tuple[np.ndarray, int]:
-    """Vectors of all texts, (m, d) float32, and the number of tokens."""
+def _in_batches(
+    texts: list[str], encoded: Callable[[list[list[str]]], Iterator[tuple[int, np.ndarray, int]]]
+) -> tuple[np.ndarray, int]:
+    """Vectors of all texts, (m, d) float32, and the number of tokens. Every batch is the same, whoever
+    encodes it.
+    """
     order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # texts of one length need little padding
-    means, tokens = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32), 0
-    for start in range(0, len(order), _TITLES_AT_ONCE):
-        part = order[start : start + _TITLES_AT_ONCE]
-        mean, read = encode(model, [texts[k] for k in part])
-        means[part] = mean.cpu().numpy()
+    parts = [order[start : start + _TITLES_AT_ONCE] for start in range(0, len(order), _TITLES_AT_ONCE)]
+    vectors, tokens = np.zeros((0, 0), dtype=np.float32), 0
+    for number, means, read in encoded([[texts[k] for k in part] for part in parts]):
+        if not vectors.size:
+            vectors = np.zeros((len(texts), means.shape[1]), dtype=np.float32)
+        vectors[parts[number]] = means
         tokens += read
-    return means, tokens
+    return vectors, tokens
 
 
 def _places(at: np.ndarray, pairs: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,12 @@ import pytest
 from tiny_llm import TITLES as TINY
 from tiny_llm import context, tiny_llm
 
-from recbole_alkd.labelling import ray_workers
+from recbole_alkd.labelling import ray_actors
 from recbole_alkd.labelling.collect import collect_labels
 from recbole_alkd.labelling.ray_cluster import check_ray
+from recbole_alkd.labelling.ray_titles import RayTitles
 from recbole_alkd.labels import Budget, Label, LabelStore
+from recbole_alkd.llm import text_vectors
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.reading import read_settings
@@ -153,16 +155,16 @@ def test_an_actor_whose_process_dies_is_replaced(
     import ray
 
     killed: list[int] = []
-    send = ray_workers.RayWorkers._send
+    send = ray_actors.RayActors._send
 
-    def killing(self: ray_workers.RayWorkers, worker: Any, *more: Any) -> None:
+    def killing(self: Any, worker: Any, *more: Any) -> None:
         pid = ray.get(worker.actor.__ray_call__.remote(lambda _: os.getpid()))
         send(self, worker, *more)
         if worker.sent and len(killed) < 2:
             killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(ray_workers.RayWorkers, "_send", killing)
+    monkeypatch.setattr(ray_actors.RayActors, "_send", killing)
     teacher = teacher_of(model, tmp_path / "there", "ray", cluster[0].address)
     with LabelStore(tmp_path / "labels.sqlite") as store:
         collected = collect_labels(teacher, questions(60), store, Budget(60), show_progress=False)
@@ -190,9 +192,7 @@ def test_the_adapter_that_was_trained_here_answers_there(cluster: Any, model: Pa
         teacher = teacher_of(model, tmp_path / engine, engine, address, **values)
         with LabelStore(tmp_path / f"{engine}.sqlite") as store:
             supplies = Examples.__new__(Examples)
-            collect_labels(
-                teacher, questions(20), store, Budget(20), show_progress=False, supplies=supplies
-            )
+            collect_labels(teacher, questions(20), store, Budget(20), show_progress=False, supplies=supplies)
             assert teacher.lora_report and teacher.lora_report["examples"] == 40
             by_engine[engine] = rankings(store)
         teacher.close()
@@ -201,10 +201,36 @@ def test_the_adapter_that_was_trained_here_answers_there(cluster: Any, model: Pa
 
 @pytest.mark.slow
 @needs_ray
+def test_titles_are_encoded_by_the_actors_though_a_node_is_killed(
+    cluster: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, second = cluster
+    monkeypatch.setattr(text_vectors, "_TITLES_AT_ONCE", 4)
+    texts = [f"{title} {number}" for number in range(12) for title in TINY.values()]
+    here = text_vectors.text_vectors(texts, str(model), 1, tmp_path / "here")
+    settings = read_settings({"label_engine": "ray", "llm_threads": 1, "ray_address": nodes.address}).teacher
+    monkeypatch.setattr(text_vectors, "load_text_model", lambda *_: pytest.fail("loaded in the driver"))
+    batches, killed = [], []
+
+    def killing(*asked: Any) -> Iterator[Any]:
+        for answer in RayTitles(settings, "cpu")(*asked):
+            batches.append(answer[0])
+            if len(batches) == 5:
+                killed.append(second)
+                nodes.remove_node(second, allow_graceful=False)
+            yield answer
+
+    there = text_vectors.text_vectors(texts, str(model), 1, tmp_path / "there", elsewhere=killing)
+    assert killed and sorted(batches) == list(range(27))  # each batch once
+    assert (there.vectors == here.vectors).all() and there.tokens == here.tokens
+
+
+@pytest.mark.slow
+@needs_ray
 def test_a_cluster_without_room_is_given_up(
     cluster: Any, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_workers, "PATIENCE", 3.0)
+    monkeypatch.setattr(ray_actors, "PATIENCE", 3.0)
     teacher = teacher_of(model, tmp_path, "ray", cluster[0].address, llm_threads=7)
     with LabelStore(tmp_path / "labels.sqlite") as store, pytest.raises(AlkdError, match="needed: 7 CPUs"):
         collect_labels(teacher, questions(2), store, Budget(2), show_progress=False)

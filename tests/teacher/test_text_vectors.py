@@ -72,6 +72,27 @@ def test_the_vectors_are_made_once(tmp_path, monkeypatch):
     assert np.array_equal(again.vectors, first.vectors[::-1])
 
 
+def test_batches_that_others_encode_in_any_order_give_the_same_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_TITLES_AT_ONCE", 2)
+    folder = str(tiny_llm(tmp_path / "llm"))
+    here = text_vectors(TEXTS, folder, 1, tmp_path / "here")
+    asked = []
+
+    def elsewhere(encoder, layer, batches):
+        asked.append((encoder, layer, sum(map(len, batches))))
+        loaded = module.TitleEncoder(encoder, layer, "cpu")
+        for number in reversed(range(len(batches))):
+            yield number, *loaded.means(batches[number])
+
+    there = text_vectors(TEXTS, folder, 1, tmp_path / "there", elsewhere=elsewhere)
+    assert asked == [(folder, 1, len(set(TEXTS)))]
+    assert np.array_equal(there.vectors, here.vectors) and there.tokens == here.tokens
+    again = text_vectors(TEXTS, folder, 1, tmp_path / "there", elsewhere=elsewhere)
+    assert again.reused and len(asked) == 1, "the driver keeps what they gave"
+    assert text_vectors(TEXTS, "tfidf", None, tmp_path / "there", elsewhere=elsewhere).vectors.size
+    assert len(asked) == 1, "TF-IDF needs no model"
+
+
 def test_other_titles_layers_and_models_are_other_vectors(tmp_path):
     one, two = (str(tiny_llm(tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("two", 1)))
     for texts, encoder, layer in [
