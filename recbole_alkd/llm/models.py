@@ -254,3 +254,5 @@ def model_identity(name: str, code: bool = False) -> str:
     if (folder / CONFIG).is_file():
         digest.update(model_identity(base_of(name, folder)).encode())
     return f"{folder.resolve().name}:{digest.hexdigest()[:16]}"
+
+
