@@ -28,7 +28,6 @@ from recbole_alkd.checks import (
     is_own_command,
     say_device,
 )
-from recbole_alkd.compat.replacing import replace_everywhere
 from recbole_alkd.data.columns import FILTERS, WITHOUT_EFFECT
 from recbole_alkd.data.own_settings import DataSettings, data_settings, files_digest
 from recbole_alkd.file_checks import check_data_files
@@ -37,7 +36,6 @@ from recbole_alkd.files import properties as properties_dir  # noqa: F401  (its 
 from recbole_alkd.model.backbone import model_defaults, view_and_model
 from recbole_alkd.processes.device import own_device
 from recbole_alkd.processes.group import place
-from recbole_alkd.processes.places import PORT
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.declared import declared
 from recbole_alkd.settings.error import AlkdError
@@ -47,6 +45,7 @@ from recbole_alkd.settings.keys import recbole_keys as recbole_keys
 from recbole_alkd.settings.reading import parse, read_settings
 from recbole_alkd.settings.reading import settings_of as settings_of
 from recbole_alkd.settings.stock import SPECS, plain
+from recbole_alkd.together import share_data, start_together
 
 MODELS = {
     "ALKDRec": "recbole_alkd.model.alkdrec",
@@ -105,7 +104,8 @@ def register() -> None:
     at_end("no bundle is written", bundle_of_run)
     _teach_config()
     _shorten_console()
-    _start_together()
+    start_together()
+    share_data()
     _registered = True
 
 
@@ -125,36 +125,6 @@ def _shorten_console() -> None:
         short_console(config, config["model"] in MODELS or is_own_command())
 
     quick_start.init_logger = init_logger
-
-
-def _start_together() -> None:
-    """``recbole.quick_start.run`` starts the processes of ALKDRec in our way."""
-    from recbole.quick_start import quick_start
-
-    original = quick_start.run
-
-    @functools.wraps(original)
-    def run(
-        model: Any,
-        dataset: Any,
-        config_file_list: Any = None,
-        config_dict: Any = None,
-        saved: bool = True,
-        nproc: int = 1,
-        world_size: int = -1,
-        ip: str = "localhost",
-        port: Any = PORT,
-        group_offset: int = 0,
-    ) -> Any:
-        what, where = (model, dataset, config_file_list, config_dict, saved), (ip, port, group_offset)
-        given = (*what, nproc, world_size, *where)
-        if model != "ALKDRec" or (nproc == 1 and world_size <= 1):
-            return original(*given)
-        from recbole_alkd.quick_start import run_recbole_alkd
-
-        return run_recbole_alkd(*given)
-
-    replace_everywhere("run", original, run)
 
 
 def _teach_config() -> None:

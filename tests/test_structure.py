@@ -26,6 +26,7 @@ SEE_EVERYTHING = {
     "listing",
     "reference",
     "plugin",
+    "together",
     "quick_start",
     "cli",
     "recbole_commands",

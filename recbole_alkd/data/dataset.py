@@ -53,6 +53,7 @@ class ALKDRecDataset(FilteredClicks):
     """
 
     row_is_last: np.ndarray
+    _kept: tuple[str, list[ALKDRecDataset]] | None = None  # words and parts of a set that was built already
     item_feat: Any
 
     def __init__(self, config: Any) -> None:
@@ -169,6 +170,8 @@ class ALKDRecDataset(FilteredClicks):
 
     def build(self) -> list[ALKDRecDataset]:
         """The three parts, each with ``row_is_last``."""
+        if self._kept is not None:
+            return self._kept[1]
         self._change_feat_format()
         parts, start = [], 0
         for last in self._rows_last:
@@ -177,6 +180,14 @@ class ALKDRecDataset(FilteredClicks):
             parts.append(part)
             start += len(last)
         return parts
+
+    def keep_parts(self) -> None:
+        """Build the parts now; ``build`` gives them, and ``str`` still speaks of what was loaded."""
+        words = str(self)
+        self._kept = words, self.build()
+
+    def __str__(self) -> str:
+        return super().__str__() if self._kept is None else self._kept[0]
 
     def backward_rows(self) -> Interaction:
         """The training rows that the training sessions give when they are read from their end,
