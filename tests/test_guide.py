@@ -127,3 +127,21 @@ def test_the_policy_of_readme_runs(tmp_path):
 def test_readme_names_files_of_the_license_and_citation():
     for name in ("CITATION.cff", "NOTICE", "LICENSE"):
         assert (ROOT / name).is_file()
+
+
+def test_code_and_tests_that_the_paper_index_names_exist():
+    """``room/file.py: name, other(...)`` is a file of the package with these names, ``test_x.py`` a test."""
+    text = (ROOT / "docs" / "paper_index.md").read_text(encoding="utf-8")
+    named, wrong = re.findall(r"`([\w/]+\.py)(?:: ([^`]+))?`", text), []
+    assert len(named) > 60
+    for file, names in named:
+        if file.rpartition("/")[2].startswith("test_"):
+            files = list((ROOT / "tests").rglob(file.removeprefix("tests/")))
+        else:
+            files = list((ROOT / "recbole_alkd").rglob(file))
+        code = "".join(path.read_text(encoding="utf-8") for path in files)
+        names = re.sub(r"\([^)]*\)", "", names).split(", ") if names else []
+        missing = [name for name in names if not re.search(rf"(?:def|class) {name}\b", code)]
+        if not files or missing:
+            wrong.append(f"{file}: {', '.join(missing) or 'no such file'}")
+    assert not wrong, wrong
