@@ -7,14 +7,16 @@ from pathlib import Path
 
 from mkdocs.structure.files import File
 
-_OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./(?!figures)[^)]+\)")
+_OUTSIDE = (  # from a page at the top, and from one in a folder
+    re.compile(r"\[([^\]]+)\]\(\.\./(?!figures)[^)]+\)"),
+    re.compile(r"\[([^\]]+)\]\(\.\./\.\./[^)]+\)"),
+)
 
 
 def on_page_markdown(markdown, page, **_):
     """A link to a file of the checkout has no page to go to: its words stay."""
-    if page.file.src_uri.count("/"):
-        return markdown
-    return _OUTSIDE.sub(lambda match: f"`{match[1].strip('`')}`", markdown)
+    outside = _OUTSIDE[page.file.src_uri.count("/") > 0]
+    return outside.sub(lambda match: f"`{match[1].strip('`')}`", markdown)
 
 
 def on_files(files, config, **_):

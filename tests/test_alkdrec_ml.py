@@ -65,7 +65,7 @@ def test_a_pilot_and_two_rounds_leave_the_ratio_and_the_certificate_in_the_log(g
 
 
 def test_the_default_student_is_a_strong_one(go):
-    """Mean of five seeds .0188 +- .0012 (docs/results.md, plan strong), against .0049 of the paper's student;
+    """Mean of five seeds .0188 +- .0012 (docs/results/strong.md), against .0049 of the paper's student;
     tables beat both."""
     defaults = {
         "session_augmentation": "prefix",

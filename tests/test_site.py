@@ -21,19 +21,20 @@ FETCHED = re.compile(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", re.IGNORECA
 
 def navigation():
     """The pages that the site's menu names."""
-    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    entries = yaml.safe_load(text)["nav"]
-    for entry in entries:
-        for value in entry.values():
-            yield from (
-                (page for one in value for page in one.values()) if isinstance(value, list) else [value]
-            )
+
+    def pages(entry):
+        if isinstance(entry, str):
+            return [entry]
+        inner = entry.values() if isinstance(entry, dict) else entry
+        return [page for one in inner for page in pages(one)]
+
+    return pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
 
 
 def test_every_page_is_in_the_menu():
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     listed = set(navigation())
-    assert pages - listed <= {page for page in pages if page.startswith("results/")}, pages - listed
+    assert not pages - listed
     assert listed - pages == {"changes.md"}, "made from CHANGELOG.md"
 
 

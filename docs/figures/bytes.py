@@ -1,4 +1,4 @@
-"""Draws both pictures of *Quality at equal bytes* from the numbers of that table in docs/results.md.
+"""Draws both pictures of *Quality at equal bytes* from the numbers of that table in docs/results/bytes.md.
 
 ``python docs/figures/bytes.py`` in a checkout. `recbole-alkd bench students` draws the same with intervals of
 the differences, from ranks that it has computed itself.
@@ -35,8 +35,7 @@ SETS = {
 
 def rows_of(text: str, size: int, quality: int) -> list[Any]:
     """The arms of the table, with what a figure asks of a row: bytes, mean, and deviation over seeds."""
-    section = text[text.index("## Quality at equal bytes") :]
-    lines = [line for line in section[: section.index("\n## Beside")].splitlines() if line.startswith("|")]
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     rows = []
     for line in lines[2:]:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
@@ -54,7 +53,7 @@ def rows_of(text: str, size: int, quality: int) -> list[Any]:
 def draw(dataset: str, folder: Path = HERE) -> Path:
     """Draw the picture of one data set into ``folder``."""
     size, quality, sessions = SETS[dataset]
-    rows = rows_of((HERE.parent / "results.md").read_text(encoding="utf-8"), size, quality)
+    rows = rows_of((HERE.parent / "results" / "bytes.md").read_text(encoding="utf-8"), size, quality)
     plan: Any = SimpleNamespace(name="students", metrics=(METRIC,), study=None, reference="")
     table: Any = SimpleNamespace(rows=rows)
     stem = folder / f"bytes-{dataset}"

@@ -1,4 +1,4 @@
-"""The pictures of docs/results.md are drawn from its own table."""
+"""The pictures of docs/results/bytes.md are drawn from its own table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def script():
 
 @pytest.mark.parametrize("dataset", ["alkdrec-ml", "online-retail"])
 def test_every_row_of_the_table_is_drawn(script, dataset: str, tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "results" / "bytes.md").read_text(encoding="utf-8")
     rows = script.rows_of(text, *script.SETS[dataset][:2])
     assert len(rows) == 16 and len({row.name for row in rows}) == 16
     line = next(line for line in text.splitlines() if line.startswith("| 10 neighbours | 487 |"))
