@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.files import whole_path
+from recbole_alkd.files import json_line, whole_path
 from recbole_alkd.labels.cost import read_cost
 from recbole_alkd.labels.label import Label, read_time, to_row
 from recbole_alkd.labels.store import LabelStore
@@ -68,9 +68,7 @@ def _write_jsonl(file: Path, labels: Iterable[Label]) -> int:
     count = 0
     with file.open("w", encoding="utf-8") as stream:
         for label in labels:
-            # ASCII, so that half a surrogate pair in an answer survives, and no null for a number that is
-            # none, as elsewhere: labels must come back as they were
-            stream.write(json.dumps(dataclasses.asdict(label)) + "\n")
+            stream.write(json_line(dataclasses.asdict(label)))
             count += 1
         stream.flush()
         os.fsync(stream.fileno())
