@@ -210,7 +210,19 @@ class ALKDRecDataset(FilteredClicks):
         train, flat, offsets = self._full
         at = train[session]
         if at < 0:
-            raise AlkdError(
-                f"session {str(self.id2token(self.uid_field, session))!r} is not a training session"
-            )
+            raise self._not_training(session)
         return flat[offsets[at] : offsets[at + 1]]
+
+    def items_of_sessions(self, sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``session_items`` of sessions (n,), one after the other, (N,), and where each begins, (n + 1,)."""
+        train, flat, offsets = self._full
+        at = train[sessions]
+        if (at < 0).any():
+            raise self._not_training(int(sessions[(at < 0).argmax()]))
+        size = offsets[at + 1] - offsets[at]
+        ends = np.cumsum(size)
+        return flat[np.arange(size.sum()) + np.repeat(offsets[at] - (ends - size), size)], np.append(0, ends)
+
+    def _not_training(self, session: int) -> AlkdError:
+        token = str(self.id2token(self.uid_field, session))
+        return AlkdError(f"session {token!r} is not a training session")

@@ -36,9 +36,9 @@ def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     feat, config = dataset.inter_feat, dataset.config
     session = feat[dataset.uid_field].numpy()
-    if hasattr(dataset, "session_items"):
-        items = [dataset.session_items(one) for one in np.unique(session)]
-        return np.concatenate(items), np.cumsum([0, *map(len, items)])
+    if hasattr(dataset, "items_of_sessions"):
+        flat, offsets = dataset.items_of_sessions(np.unique(session))
+        return flat, offsets
     length = feat[config["ITEM_LIST_LENGTH_FIELD"]].numpy()
     order = np.lexsort((length, session))
     session, length = session[order], length[order]

@@ -197,8 +197,16 @@ def test_last_rows_and_full_sessions(tmp_path: Path, config_of, build) -> None:
         assert list(train.id2token("item_id", train.session_items(session))) == [
             f"{user}-{k}" for k in range(8)
         ]
+    several = np.unique(train.inter_feat["user_id"].numpy())[::-1]
+    items, begins = train.items_of_sessions(several)
+    assert begins[-1] == len(items) and len(begins) == len(several) + 1
+    for session, part in zip(several, np.split(items, begins[1:-1]), strict=True):
+        assert part.tolist() == train.session_items(session).tolist()
+    assert train.items_of_sessions(several[:0])[1].tolist() == [0]
     with pytest.raises(AlkdError, match="is not a training session"):
         test.session_items(int(test.inter_feat["user_id"][0]))
+    with pytest.raises(AlkdError, match="is not a training session"):
+        test.items_of_sessions(np.append(several, test.inter_feat["user_id"][0]))
 
 
 # benchmark files
