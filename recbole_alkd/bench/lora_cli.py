@@ -43,16 +43,38 @@ def add_lora_command(subparsers: Any) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="of the LLM: cpu, cuda, cuda:1")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads of the LLM")
+    parser.add_argument(
+        "--nproc", default=1, metavar="N", help="processes that train together, each on a part of every batch"
+    )
     parser.set_defaults(run=run)
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and judge; print the table of all results in ``--out``."""
+    from recbole_alkd.processes.launch import launch
+    from recbole_alkd.processes.places import Places
+
+    places = Places(args.nproc)
+    if places.size == 1:
+        return run_here(args)
+    given = {key: value for key, value in vars(args).items() if key != "run"}
+    launch("recbole_alkd.bench.lora_cli:run_as_member", (given,), places, "recbole_alkd.door:told")
+    return 0
+
+
+def run_as_member(given: dict[str, Any]) -> int:
+    """What each process of ``--nproc`` does."""
+    return run_here(argparse.Namespace(**given))
+
+
+def run_here(args: argparse.Namespace) -> int:
+    """``run``, in this process, alone or as one of a group."""
     from recbole_alkd.bench.lora_control import control_study
     from recbole_alkd.bench.lora_curves import read_lines, run_curve, settings_of_study, table
     from recbole_alkd.bench.lora_file import read_study
     from recbole_alkd.llm.models import check_device
+    from recbole_alkd.processes.group import Group, place
 
     variants = [_settings(words) for words in args.variants or [[]]]
     for count in args.examples:
@@ -68,14 +90,17 @@ def run(args: argparse.Namespace) -> int:
                 f"--examples: {max(args.examples)} is more than the {len(study.pool(pool))} {pool} ones of "
                 f"{args.file}"
             )
-    out = Path(args.out)
-    for result in run_curve(study, out, args.examples, args.pool, variants, args.device, args.threads):
+    out, group = Path(args.out), Group(*place())
+    for result in run_curve(study, out, args.examples, args.pool, variants, args.device, args.threads, group):
+        if not group.leads:
+            continue
         own = "tuned" if result["count"] else "zero-shot"
         print(
             f"{result['dataset']}: {result['count']} {result['pool']} examples, MRR {result['mrr'][own]:.3f}",
             flush=True,
         )
-    print(table(read_lines(out)))
+    if group.leads:
+        print(table(read_lines(out)))
     return 0
 
 

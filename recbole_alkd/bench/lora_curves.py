@@ -22,6 +22,7 @@ from recbole_alkd.bench.lora_file import KEPT, StudyExamples
 from recbole_alkd.files import json_line
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.reading import read_settings
@@ -67,8 +68,10 @@ class Curve:
         study: the examples. given: settings of the LLM other than the defaults. device: of the LLM.
     """
 
-    def __init__(self, study: StudyExamples, given: Mapping[str, Any], device: str) -> None:
-        self.study = study
+    def __init__(
+        self, study: StudyExamples, given: Mapping[str, Any], device: str, group: Group | None = None
+    ) -> None:
+        self.study, self.group = study, group or Group()
         settings = settings_of_study(study, given, 1)
         began = time.perf_counter()
         one = settings.teacher
@@ -113,19 +116,14 @@ class Curve:
             "judge_seconds": round(self.judge_seconds, 2),
         }
         after = self.zero_shot
+        if not self.group.leads:  # it only helps
+            if count:
+                self._tuned(examples, settings_of_study(self.study, given, count))
+            return result
         if count:
             report, after = self._tuned(examples, settings_of_study(self.study, given, count))
-            kept = (
-                "seconds",
-                "steps",
-                "scale_start",
-                "scale",
-                "loss_start",
-                "loss_first",
-                "loss_last",
-                "natural",
-                "inserted",
-            )
+            kept = ("seconds", "steps", "scale_start", "scale", "loss_start", "loss_first", "loss_last")
+            kept += ("natural", "inserted")
             result |= {key: report[key] for key in kept}
         ranks = {**self.plain, "zero-shot": self.zero_shot[0], "zero-shot, fused": self.zero_shot[1]}
         ranks |= {"tuned": after[0], "tuned, fused": after[1]} if count else {}
@@ -147,11 +145,13 @@ class Curve:
 
     def _tuned(
         self, examples: Sequence[LoraExample], settings: Settings
-    ) -> tuple[dict[str, Any], tuple[Any, Any]]:
+    ) -> tuple[dict[str, Any], Any]:
         folder = Path(tempfile.mkdtemp(prefix="alkd_lora_"))
         plain = self.scorer.model
         try:
-            lora.train_adapter(self.scorer, examples, settings, folder / "adapter")
+            lora.train_adapter(self.scorer, examples, settings, folder / "adapter", group=self.group)
+            if not self.group.leads:
+                return {}, ()
             self.scorer.model = load_adapter(plain, folder / "adapter")
             return read_report(folder / "adapter"), self._ranks()[0]
         finally:
@@ -194,15 +194,18 @@ def run_curve(
     variants: Sequence[Mapping[str, Any]],
     device: str,
     thread_count: int | None = None,
+    group: Group | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Append a line to ``out`` for every variant, pool and count that it has not yet, and give each back.
 
     ``variants``: settings other than the defaults. The LLM is loaded once for all that differ in ``lora_``
-    settings alone.
+    settings alone. ``group``: processes that do so together; the leader writes.
     """
-    done = {_key(line) for line in read_lines(out)}
+    group = group or Group()
+    done = set(group.from_leader(lambda: [_key(line) for line in read_lines(out)]))
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.is_file() and out.read_bytes()[-1:] not in (b"", b"\n"):  # a kill has cut the last line
+    cut = out.is_file() and out.read_bytes()[-1:] not in (b"", b"\n")  # a kill has cut the last line
+    if group.leads and cut:
         with out.open("a", encoding="utf-8") as stream:
             stream.write("\n")
     wanted = [(pool, count) for count in counts for pool in (pools if count else pools[:1])]
@@ -218,10 +221,11 @@ def run_curve(
                 own = {key: value for key, value in given.items() if key.startswith("llm_")}
                 if curve is None or own != loaded:
                     curve, loaded = None, own  # the former one's memory first
-                    curve = Curve(study, own, device)
+                    curve = Curve(study, own, device, group)
                 result = curve.at(pool, count, given)
-                with out.open("a", encoding="utf-8") as stream:
-                    stream.write(json_line(result))
+                if group.leads:
+                    with out.open("a", encoding="utf-8") as stream:
+                        stream.write(json_line(result))
                 yield result
 
 

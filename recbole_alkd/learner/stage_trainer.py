@@ -33,12 +33,12 @@ from recbole_alkd.learner.progress import (
 )
 from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.learner.shared_evaluation import SharedEvaluation
-from recbole_alkd.learner.shared_steps import SharedSteps
 from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
 from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.model.backbone import updates_rows
 from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError, during
+from recbole_alkd.shared_steps import SharedSteps
 
 
 class StageTrainer(SharedEvaluation):

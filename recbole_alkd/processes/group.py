@@ -2,7 +2,7 @@
 
 Every process makes the same steps on the same data. Process 0 leads: it alone selects, asks, decides what is
 random, and writes; the others get what came of it (``from_leader``). A step of training is shared: each
-process takes a part of the batch's rows, and the gradients are added (``learner/shared_steps.py``).
+process takes a part of the batch's rows, and the gradients are added (``shared_steps.py``).
 RecBole's own distributed branches, its samplers and its gathering of metrics are not used.
 """
 

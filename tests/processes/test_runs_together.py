@@ -53,10 +53,12 @@ def compare(one, two, exact=False):
     """Two runs of the same settings."""
     assert one["policy"]["picks"] == two["policy"]["picks"]
     for stage in one["stages"]:
+        assert one["stages"][stage]["test"] == two["stages"][stage]["test"], stage
+        if stage == "student_longer" and exact:
+            continue  # what counts is the student there, and is not kept twice
         a, b = state(one, stage), state(two, stage)
         for key in ("steps", "best_step", "epochs", "valid"):
             assert a[key] == b[key], (stage, key)
-        assert one["stages"][stage]["test"] == two["stages"][stage]["test"], stage
         for name, value in a["state"].items():
             if exact:
                 assert torch.equal(value, b["state"][name]), (stage, name)
@@ -124,8 +126,9 @@ def test_a_model_of_recboles_is_refused(home):
 
 @pytest.mark.slow
 def test_so_is_one_that_a_file_names(home):
+    named = {"data_path": "data", "model": "GRU4Rec", "train_neg_sample_args": None}
     with pytest.raises(AlkdError, match="nproc: 2 is not allowed with GRU4Rec"):
-        run_recbole_alkd(None, "toy", config_dict={**PLAIN, "data_path": "data", "model": "GRU4Rec"}, nproc=2)
+        run_recbole_alkd(None, "toy", config_dict={**TOY_SETTINGS, **named}, nproc=2)
 
 
 @pytest.mark.slow
@@ -139,8 +142,8 @@ def test_recboles_own_call_starts_them_too(home):
 @pytest.mark.slow
 def test_a_diverging_try_is_one_in_all_processes(home):
     """A learning rate beyond all bounds among the tries of ``student_tune``."""
-    Path("search.yaml").write_text("common: {learning_rate: [1.0e+30, 0.01]}\nGRU4Rec: {}\n")
-    settings = {**PLAIN, "student_tune": 3, "student_search": "search.yaml"}
+    Path("search.yaml").write_text("common: {learning_rate: [1.0e+30, 2.0e+30, 3.0e+30]}\nGRU4Rec: {}\n")
+    settings = {**PLAIN, "student_tune": 2, "student_search": "search.yaml"}
     report = go(2, **settings)
     tried = report["tuned"]["student"]["tried"]
-    assert len(tried) == 3 and any(one["valid"] is None for one in tried)
+    assert [one["valid"] is None for one in tried] == [False, True]

@@ -10,8 +10,8 @@ from recbole.data.interaction import Interaction
 from threads_as_processes import together
 from torch import nn
 
-from recbole_alkd.learner.shared_steps import SharedSteps
 from recbole_alkd.processes.group import Group
+from recbole_alkd.shared_steps import SharedSteps
 
 
 class Model(nn.Module):

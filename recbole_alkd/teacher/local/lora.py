@@ -21,6 +21,7 @@ import importlib.util
 import logging
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ import torch
 from recbole_alkd.files import json_text, move_whole
 from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.llm.bundled import BUNDLED, quiet
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
 from recbole_alkd.teacher.base import Instance, LoraExample
@@ -56,6 +58,7 @@ def train_adapter(
     held_out: Sequence[LoraExample] = (),
     show_progress: bool = False,
     log_metric: LogMetric | None = None,
+    group: Group | None = None,
 ) -> bool:
     """Train an adapter of ``scorer.model`` and write it to ``folder``, in PEFT's own format,
     when it is complete.
@@ -67,6 +70,10 @@ def train_adapter(
     scale was not fitted to them), ranks (of the targets of ``held_out``, before and after:
     ``judging.judge``), better (whether these show that it beats the plain LLM;
     None where it was not to be judged), settings.
+
+    Args:
+        group: processes that call this together, with the same arguments; each takes a part of every batch,
+            and the losses are those of one process. The leader writes.
 
     Returns:
         False when another process, which was waited for, has made the adapter meanwhile.
@@ -81,6 +88,13 @@ def train_adapter(
         raise AlkdError(
             "lora: True needs accelerate, not installed here; install with: pip install 'recbole_alkd[local]'"
         )
+    group = group or Group()
+    if not group.leads:
+        with tempfile.TemporaryDirectory(prefix="alkd_lora_") as own:
+            if group.from_leader(bool):
+                _train(scorer, examples, (), settings, Path(own) / "adapter", False, None, group)
+                return True
+        return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
@@ -89,10 +103,12 @@ def train_adapter(
         logger.info("another process is training this adapter: waiting for it")
         lock.acquire()
     try:
-        if folder.is_dir():
+        there = folder.is_dir()
+        group.from_leader(lambda: not there)
+        if there:
             return False
         clear_unfinished(folder)
-        _train(scorer, examples, held_out, settings, folder, show_progress, log_metric)
+        _train(scorer, examples, held_out, settings, folder, show_progress, log_metric, group)
         return True
     finally:
         lock.release()
@@ -106,6 +122,7 @@ def _train(
     folder: Path,
     show_progress: bool,
     log_metric: LogMetric | None,
+    group: Group,
 ) -> None:
     from recbole_alkd.teacher.local.lora_trainer import (
         build_trainer,
@@ -139,9 +156,11 @@ def _train(
             if lora.lora_scale == "learnt":
                 scale, loss_start = fit_scale(scorer, examples, example_loss)
             trainer = build_trainer(
-                scorer, examples, scale, settings, work / "checkpoints", show_progress, log_metric
+                scorer, examples, scale, settings, work / "checkpoints", show_progress, log_metric, group
             )
-            trainer.train(resume_from_checkpoint=last_checkpoint(work / "checkpoints"))
+            # of several processes the leader's, which the others of its machine read
+            begun = group.from_leader(lambda: last_checkpoint(work / "checkpoints"))
+            trainer.train(resume_from_checkpoint=begun)
             report = checked_report(trainer, examples, settings) | {
                 "scale_start": scale,
                 "loss_start": loss_start,

@@ -20,8 +20,10 @@ from torch.nn.functional import cross_entropy
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from recbole_alkd.bars import progress_bar
+from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
+from recbole_alkd.shared_steps import SharedSteps
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.records import LogMetric
 
@@ -47,6 +49,7 @@ class ListwiseTrainer(Trainer):
         examples: Sequence[LoraExample],
         scale: float,
         learns_scale: bool,
+        group: Group,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -58,15 +61,29 @@ class ListwiseTrainer(Trainer):
             torch.tensor(float(np.log(scale)), device=device), requires_grad=learns_scale
         )
         self._given = scale
+        trained = [one for one in scorer.model.parameters() if one.requires_grad]
+        # the processes of a group go through the same batches, and each takes a part of their examples
+        self._shared = None
+        if group.size > 1:
+            self._shared = SharedSteps(group, self._loss_of, [*trained, self.log_scale])
         self._since = time.perf_counter()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        loss: Tensor = (self._shared or self._loss_of)(inputs["rows"])
+        if not torch.isfinite(loss):
+            raise AlkdError(
+                f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; "
+                "try a lower lora_learning_rate"
+            )
+        return (loss, {}) if return_outputs else loss
+
+    def _loss_of(self, rows: Tensor) -> Tensor:
         losses, cases = [], []
         # held-out losses are of the same cases every time
-        epoch = int(self.state.epoch or 0) if model.training else 0
-        chosen = [(int(row), self.examples[int(row)]) for row in inputs["rows"]]
+        epoch = int(self.state.epoch or 0) if self.scorer.model.training else 0
+        chosen = [(int(row), self.examples[int(row)]) for row in rows]
         for row, example in chosen:
             instance = Instance(row, str(row), example.history, example.candidates)
             cases.append(self.scorer.training_case(instance, epoch))
@@ -74,13 +91,7 @@ class ListwiseTrainer(Trainer):
             losses.append(
                 example_loss(scores / (self.log_scale.exp() if self.learns_scale else self._given), example)
             )
-        loss: Tensor = torch.stack(losses).mean()
-        if not torch.isfinite(loss):
-            raise AlkdError(
-                f"LoRA: the loss is {loss.item()} in step {self.state.global_step + 1}; "
-                "try a lower lora_learning_rate"
-            )
-        return (loss, {}) if return_outputs else loss
+        return torch.stack(losses).mean()
 
     @property
     def scale(self) -> float:
@@ -196,6 +207,7 @@ def build_trainer(
     checkpoints: Path,
     show_progress: bool,
     log_metric: LogMetric | None,
+    group: Group,
 ) -> ListwiseTrainer:
     """The Trainer of ``scorer.model``, a PEFT model, on ``examples``. ``scale``: what scores are
     divided by."""
@@ -241,6 +253,7 @@ def build_trainer(
         examples,
         scale,
         lora.lora_scale == "learnt",
+        group,
         args=arguments,
         train_dataset=rows,
         eval_dataset=held_out or None,
