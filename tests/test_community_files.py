@@ -36,3 +36,21 @@ def test_mixins_and_files_that_contributors_are_told_of_exist():
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "recbole_alkd" / "py.typed").is_file()
     assert '"recbole_alkd": ["py.typed"]' in (ROOT / "setup.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda file: file.stem
+)
+def test_a_workflow_calls_our_scripts_and_nothing_else(file):
+    flow = yaml.safe_load(file.read_text(encoding="utf-8"))
+    for job in flow["jobs"].values():
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        assert commands and set(commands) <= {".ci/run", ".ci/release"}
+        assert all((ROOT / command).stat().st_mode & 0o100 for command in commands)
+
+
+def test_the_changelog_has_this_version_with_every_kind_of_change():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = text.split("\n## ")[1]
+    assert newest.startswith(__version__)
+    assert re.findall(r"^### (.*)", newest, re.MULTILINE) == ["Added", "Changed", "Fixed"]
