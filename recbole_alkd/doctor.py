@@ -35,17 +35,17 @@ class Finding:
 
     Attributes:
         state: ok, note (a part does not run, or slowly) or missing (nothing runs without it).
-        what: what it is. words: how it is here. mend: what to do about it, or empty.
+        what: what it is. words: how it is here. fix: what to do about it, or empty.
     """
 
     state: str
     what: str
     words: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         return f"{self.state:<8}{self.what}: {self.words}" + (
-            f"\n        -> {self.mend}" if self.mend else ""
+            f"\n        -> {self.fix}" if self.fix else ""
         )
 
 
@@ -96,8 +96,8 @@ def _devices() -> Iterator[Finding]:
         yield Finding(GOOD, f"GPU {number}", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {bf16}")
     four = importlib.util.find_spec("bitsandbytes") is not None
     words = "bitsandbytes is there" if four else "bitsandbytes is not installed"
-    mend = "" if four else "pip install bitsandbytes, for LLMs that do not fit otherwise"
-    yield Finding(GOOD if four else NOTE, "4-bit weights", words, mend)
+    fix = "" if four else "pip install bitsandbytes, for LLMs that do not fit otherwise"
+    yield Finding(GOOD if four else NOTE, "4-bit weights", words, fix)
 
 
 def _models() -> Iterator[Finding]:
@@ -105,8 +105,8 @@ def _models() -> Iterator[Finding]:
         try:
             yield Finding(GOOD, name, f"{find().name}, no download needed")
         except AlkdError as error:
-            words, _, mend = str(error).partition("install with: ")
-            yield Finding(NOTE, name, words.rstrip(" ;"), mend)
+            words, _, fix = str(error).partition("install with: ")
+            yield Finding(NOTE, name, words.rstrip(" ;"), fix)
     keys = [key for key in ("OPENAI_API_KEY", "HF_TOKEN") if os.environ.get(key)]
     yield Finding(
         GOOD, "keys in the environment", ", ".join(keys) or "none (needed for an API that asks for one)"

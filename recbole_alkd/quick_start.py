@@ -144,7 +144,7 @@ def label_instances(
             for OpenAI's Batch API (`api` only).
         batch_in: put the answers of this file, a batch's output, into the store (`api` only).
         retry_failed: ask again where an earlier answer was unusable.
-        show: only show the prompts of so many sessions, with their titles; nothing is asked.
+        show: how many prompts to show, with their titles; nothing is asked then.
         out: also write the rankings to this file, one JSON object a line, as ``llm_teacher: replay`` reads
             them.
 

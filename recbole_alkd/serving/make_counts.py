@@ -222,7 +222,7 @@ def counts_of(
     table, weights = counts.table, model.weights.detach().cpu().numpy()
     same = len(table.data) == len(weights) and np.array_equal(table.indices, model.indices.cpu().numpy())
     if not same or (table.data.astype(np.float16) != weights).mean() > _ROUNDED:
-        return "counting its sessions again gives another table: the data set or a setting is another one now"
+        return "counting its sessions again gives another table: the data set or a setting has changed"
     return counts
 
 

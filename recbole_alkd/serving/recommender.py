@@ -59,7 +59,7 @@ class Recommender:
     Attributes:
         path: the bundle. manifest: what ``manifest.json`` holds.
         items: ids, titles and counts by number. student: scores by number.
-        max_length: a session is cut to so many of its newest known items, as in training.
+        max_length: how many of a session's newest known items count, as in training.
         ignored: how many unknown ids were ignored since loading.
 
     Example:

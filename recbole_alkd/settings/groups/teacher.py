@@ -226,7 +226,7 @@ class LoraSettings(Group):
         1,
         int,
         check=at_least(1),
-        help="Training ends after so many epochs without a better held-out loss.",
+        help="How many epochs may pass without a better held-out loss before training ends.",
     )
     lora_target: str = setting(
         "next_item",
