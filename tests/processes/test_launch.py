@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -207,3 +208,38 @@ def test_machines_that_do_not_come_are_one_line():
     places = Places(1, 3, "127.0.0.1", free_port(), 0)
     with pytest.raises(AlkdError, match=r"world_size: 1 of 3 processes came in 0\.5 s"):
         machines.SeveralMachines(places, patience=0.5)
+
+
+# two network namespaces with a cable between them, as an ordinary user may make them
+CABLE = """
+ip link set lo up
+unshare -n sleep 100 & other=$!
+sleep 0.5
+ip link add one type veth peer name two netns $other
+ip addr add 10.9.0.1/24 dev one && ip link set one up
+nsenter -t $other -n sh -c 'ip addr add 10.9.0.2/24 dev two && ip link set two up && ip link set lo up'
+[ $# -eq 0 ] || { nsenter -t $other -n "$1" "$3" & "$1" "$2"; wait $!; }
+kill $other
+"""
+
+
+@pytest.mark.slow
+def test_two_machines_with_networks_of_their_own(tmp_path):
+    way = ["unshare", "-rn", "bash", "-ec", CABLE, "cable"]
+    if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
+        pytest.skip("needs unshare, nsenter and ip")
+    tried = subprocess.run(way, capture_output=True, text=True, timeout=60)
+    if tried.returncode:
+        pytest.skip(f"network namespaces are not allowed here: {tried.stderr.strip()[-200:]}")
+    files = []
+    for offset in (0, 1):
+        files.append(tmp_path / f"machine{offset}.py")
+        text = START.format(
+            tests=os.path.dirname(__file__), work="members:talk", arguments=(),
+            places=(1, 2, "10.9.0.1", 5678, offset),
+        )  # fmt: skip
+        files[-1].write_text(text)
+    words = [*way, sys.executable, *map(str, files)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment())
+    assert "'gathered': [{'rank': 0}, {'rank': 1}]" in done.stdout, done.stderr
+    assert done.stdout.count("'local_rank': 0") == 2
