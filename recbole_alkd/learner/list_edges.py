@@ -68,11 +68,11 @@ def edge_makers(
             ]
         else:
             where, rows = given if "lists" in loss.needs else everything
-            ways = [
+            directed = [
                 partial(_edges, loss, term, where, rows, device, back)
                 for back in (backward if "lists" in loss.needs else (0.0,))
             ]
-            makers[name] = ways if len(ways) > 1 else ways[0]
+            makers[name] = directed if len(directed) > 1 else directed[0]
     return makers
 
 
