@@ -68,7 +68,7 @@ def edge_makers(
             ]
         else:
             where, rows = given if "lists" in loss.needs else everything
-            directed = [
+            directed: list[EdgeMaker] = [
                 partial(_edges, loss, term, where, rows, device, back)
                 for back in (backward if "lists" in loss.needs else (0.0,))
             ]
