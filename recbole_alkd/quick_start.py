@@ -59,7 +59,8 @@ def run_recbole_alkd(
         AlkdError: a setting or a data set that cannot work, in one line that says what to do.
         ToldError: a process ended otherwise, such as by a signal; all have ended then.
     """
-    places = Places(nproc, world_size, ip, int(port) if str(port).isdigit() else port, group_offset)
+    number: Any = int(port) if str(port).isdigit() else port  # what is none is refused by name
+    places = Places(nproc, world_size, ip, number, group_offset)
     arguments = (model, dataset, config_file_list, config_dict, saved)
     if places.size > 1:
         return launch_run(arguments, places, strict=False)

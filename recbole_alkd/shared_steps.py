@@ -52,15 +52,15 @@ class SharedSteps:
     @torch.no_grad()
     def add_gradients(self) -> None:
         """Replace each parameter's gradient by its sum over the processes."""
-        kinds = torch.tensor([_kind(one.grad) for one in self.parameters])
-        kinds = self.group.largest(kinds).tolist()
+        own = torch.tensor([_kind(one.grad) for one in self.parameters])
+        kinds = self.group.largest(own).tolist()
         dense = [one for one, kind in zip(self.parameters, kinds, strict=True) if kind == _DENSE]
         if dense:
             flat = torch.cat([
                 (torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in dense
             ])  # fmt: skip
-            parts = self.group.added(flat).split([one.numel() for one in dense])
-            for one, part in zip(dense, parts, strict=True):
+            sums = self.group.added(flat).split([one.numel() for one in dense])
+            for one, part in zip(dense, sums, strict=True):
                 one.grad = part.view_as(one).clone()
         for one, kind in zip(self.parameters, kinds, strict=True):
             if kind == _SPARSE:

@@ -122,8 +122,8 @@ class Curve:
             return result
         if count:
             report, after = self._tuned(examples, settings_of_study(self.study, given, count))
-            kept = ("seconds", "steps", "scale_start", "scale", "loss_start", "loss_first", "loss_last")
-            kept += ("natural", "inserted")
+            kept = ["seconds", "steps", "scale_start", "scale", "loss_start", "loss_first", "loss_last"]
+            kept += ["natural", "inserted"]
             result |= {key: report[key] for key in kept}
         ranks = {**self.plain, "zero-shot": self.zero_shot[0], "zero-shot, fused": self.zero_shot[1]}
         ranks |= {"tuned": after[0], "tuned, fused": after[1]} if count else {}

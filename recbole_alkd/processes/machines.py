@@ -44,7 +44,7 @@ class SeveralMachines(OneMachine):
 
     def __init__(self, places: Places, patience: float = PATIENCE) -> None:
         self.store, self.interface = (places.ip, places.port), interface_to(places.ip)
-        self._places, self._beats, self._last = places, {}, 0.0
+        self._places, self._last = places, 0.0
         self._silent: dict[int, tuple[int, float]] = {}  # offset -> signs of life, and when the last one came
         first = places.group_offset == 0
         try:

@@ -22,6 +22,7 @@ from recbole_alkd.learner.distillation import control_lists, spoiled_lists
 from recbole_alkd.learner.item_text import ItemText
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.role_run import RoleRun
+from recbole_alkd.learner.stage_folder import StageFolder
 from recbole_alkd.learner.stage_task import StageTask
 from recbole_alkd.learner.stage_trainer import StageTrainer
 from recbole_alkd.llm.text_vectors import TFIDF
@@ -33,7 +34,6 @@ from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LLMTeacher, TeacherContext
 from recbole_alkd.teacher.replay import Recordings, check_recordings, read_recordings
 from recbole_alkd.trainer.logs import teacher_log
-from recbole_alkd.trainer.run_folder import RunFolder
 
 TITLE_NEIGHBOURS = 100  # of an item, from which candidates are taken
 
@@ -47,11 +47,13 @@ class Asking(Protocol):
     trainer: StageTrainer
     train_data: Any
     rows: TrainingRows
-    folder: RunFolder
     show_progress: bool
     learners: dict[str, Learner]
     outcomes: dict[str, StageOutcome]
     roles: dict[str, RoleRun]
+
+    @property
+    def folder(self) -> StageFolder: ...
 
     @property
     def train_part(self) -> Any: ...

@@ -11,6 +11,7 @@ import numpy as np
 from recbole.utils import set_color
 from torch import Tensor
 
+from recbole_alkd.files import write_json
 from recbole_alkd.learner.outcome import peak_memory_mb, state_bytes
 from recbole_alkd.learner.table_rows import table_rows
 from recbole_alkd.model.baselines import KINDS, Baseline
@@ -198,7 +199,7 @@ class Report:
             run.labels.rounds.hints,
         )
         last = finish(FinishedRun(*ended), logger)
-        file = run.folder.write_json(RESULT, report)
+        file = write_json(run.folder.path / RESULT, report)
         run.folder.close()
         log = report["log"]
         logger.info(set_color("result file", "blue") + f": {file}" + (f"; log: {log}" if log else ""))
