@@ -67,6 +67,20 @@ def check_fields(values: Mapping[str, Any]) -> None:
             raise AlkdError(f"seq_len: {name}: {length!r} is not allowed; allowed: an integer of at least 1")
 
 
+def check_order(values: Mapping[str, Any]) -> None:
+    """AlkdError where one of RecBole's session models is to put clicks into order without their times."""
+    from recbole.utils import ModelType
+
+    if values.get("MODEL_TYPE") != ModelType.SEQUENTIAL or values.get("benchmark_filename"):
+        return
+    clicks, time = (values.get("load_col") or {}).get("inter", "*"), values.get("TIME_FIELD")
+    if isinstance(clicks, (list, tuple)) and time not in clicks:
+        raise AlkdError(
+            f"load_col: inter: {list(clicks)} lacks TIME_FIELD {time!r}, by which clicks are put into order; "
+            "allowed: a list with it, or ~ for all columns"
+        )
+
+
 def check_files(values: Mapping[str, Any], folder: Path, dataset: str) -> None:
     """AlkdError where ``load_col`` or ``unload_col`` names a column, or ``additional_feat_suffix`` a file,
     that is not there.

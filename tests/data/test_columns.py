@@ -11,6 +11,7 @@ from recbole.data import create_dataset
 from tiny import tiny_config, write_benchmark
 
 from recbole_alkd import AlkdError
+from recbole_alkd.data.columns import check_order
 
 COLUMNS = ["user_id", "item_id", "timestamp", "rating", "kind"]
 CLICKS = {
@@ -160,3 +161,20 @@ def test_a_filter_by_a_column_of_clicks_or_of_items_counts(folder, monkeypatch):
     assert clicks(val_interval={"rating": "[1,inf)"}) < everything
     assert clicks(val_interval={"kind": ["k1"]}) == 20 * 3  # the places 1, 3 and 5 of every session
     assert clicks(val_interval={"year": "[1995,inf)"}) < everything
+
+
+@pytest.mark.parametrize("kind", ["SEQUENTIAL", "GENERAL"])
+@pytest.mark.parametrize("settings", [{}, {"benchmark_filename": ["train"]}, {"load_col": None}])
+def test_clicks_of_recboles_session_models_need_their_times(kind, settings):
+    from recbole.utils import ModelType
+
+    values = {
+        "MODEL_TYPE": ModelType[kind], "TIME_FIELD": "timestamp", "benchmark_filename": None,
+        "load_col": {"inter": ["user_id", "item_id"]}, **settings,
+    }  # fmt: skip
+    if settings or kind == "GENERAL":
+        check_order(values)
+        return
+    with pytest.raises(AlkdError, match=r"load_col: inter: .* lacks TIME_FIELD 'timestamp'"):
+        check_order(values)
+    check_order({**values, "load_col": {"inter": ["user_id", "item_id", "timestamp"]}})

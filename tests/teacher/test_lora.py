@@ -370,7 +370,8 @@ def test_a_damaged_adapter_is_named(model, tmp_path, file, content):
     assert str(path.parent) in str(error.value)
 
 
-def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys):
+def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("recbole_alkd.bars.on_terminal", lambda: True)
     teacher(model, tmp_path).prepare()
     assert "LoRA" not in capsys.readouterr().err
     one = teachers.get("local")(
