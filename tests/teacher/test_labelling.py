@@ -321,12 +321,12 @@ def test_killed_labelling_loses_nothing_at_twenty_moments(tmp_path: Path) -> Non
 def test_the_bar_begins_when_the_asking_does(
     store: LabelStore, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from recbole_alkd.labelling import engine as labelling
+    from recbole_alkd import bars as drawing
 
     bars: list = []
     ready: list[float] = []
 
-    class Bar(labelling.tqdm):
+    class Bar(drawing.tqdm):
         def __init__(self, *args, **kwargs) -> None:
             super().__init__(*args, **kwargs)
             bars.append(self)
@@ -338,7 +338,8 @@ def test_the_bar_begins_when_the_asking_does(
             assert "Labelling" not in capsys.readouterr().err
             ready.append(time.time())
 
-    monkeypatch.setattr(labelling, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "tqdm", Bar)
+    monkeypatch.setattr(drawing, "on_terminal", lambda: True)
     collect_labels(Loading(), instances(2), store, Budget(labels=2), show_progress=True)
     assert bars[0].start_t >= ready[0]
     assert "2/2" in capsys.readouterr().err
