@@ -15,11 +15,10 @@ from typing import Any
 
 from recbole_alkd.processes.device import check_model
 from recbole_alkd.processes.machines import OneMachine, machines_of
-from recbole_alkd.processes.member import Failure, Seat, begin
+from recbole_alkd.processes.member import FOLDER, Begun, Failure, Seat, begin
 from recbole_alkd.processes.places import Places
 from recbole_alkd.settings.error import AlkdError, ToldError
 
-FOLDER = "RECBOLE_ALKD_RUN"  # in the environment of the processes of a run: a folder that only they use
 _LOOK = 0.5  # seconds between two looks at the other machines
 _BETTER = 4.0  # seconds in which a better reason than "another process is gone" may come
 _TERM = 5.0  # seconds that a process has to end by itself
@@ -41,10 +40,14 @@ def launch(work: str, arguments: tuple[Any, ...], places: Places, told: str) -> 
         _environment(places, folder),
     ):
         machines = machines_of(places, os.path.join(folder, "store"))
-        members = [
-            Member(Seat(rank, places.size, k, machines.store, machines.interface), work, arguments, told)
-            for k, rank in enumerate(places.ranks)
-        ]
+        members: list[Member] = []
+        try:
+            for k, rank in enumerate(places.ranks):
+                seat = Seat(rank, places.size, k, machines.store, machines.interface)
+                members.append(Member(seat, work, arguments, told))
+        except BaseException:  # those that were started would wait for the others for ever
+            _end(members)
+            raise
         result = _watched(members, machines)
     if isinstance(result, Failure):
         if result.code == 130:
@@ -76,22 +79,33 @@ class Member:
         self.process = context.Process(target=begin, args=(seat, work, arguments, told, theirs))
         self.process.start()
         theirs.close()
-        self.ended, self.result = False, None
+        self.begun, self.ended, self.result = False, False, None
 
     def look(self) -> Failure | None:
         """Note whether the process has ended; why, where it has ended badly."""
         if self.ended:
             return None
+        works = self.process.is_alive()  # asked first: what it says, it says before it ends
         try:
-            if self.pipe.poll():
-                self.result, self.ended = self.pipe.recv(), True
-                return self.result if isinstance(self.result, Failure) else None
+            while self.pipe.poll():
+                told = self.pipe.recv()
+                if isinstance(told, Begun):
+                    self.begun = True
+                    continue
+                self.result, self.ended = told, True
+                return told if isinstance(told, Failure) else None
         except (EOFError, OSError):
             pass
-        if self.process.is_alive():
+        if works:
             return None
         self.ended = True
         code = self.process.exitcode or 0
+        if code > 0 and not self.begun:
+            return Failure(
+                f"nproc: process {self.seat.rank} of {self.seat.size} could not load the program that starts "
+                'it; allowed: a program in a file, which does so under `if __name__ == "__main__":`',
+                2,
+            )
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         memory = " (the system does that where memory runs out)" if -code == signal.SIGKILL else ""
         line = f"process {self.seat.rank} of {self.seat.size} {how}{memory}; "

@@ -6,12 +6,14 @@ import importlib
 import logging
 import multiprocessing
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+FOLDER = "RECBOLE_ALKD_RUN"  # in the environment of the processes of a run: a folder that only they use
 FOREVER = timedelta(days=30)  # labelling may take days; a process that is gone is noticed in other ways
 
 
@@ -41,6 +43,11 @@ class Failure:
     lost: bool = False
 
 
+@dataclass(frozen=True)
+class Begun:
+    """The first thing that a process says: it could load the program that started it."""
+
+
 _seat: Seat | None = None
 
 
@@ -58,6 +65,7 @@ def begin(seat: Seat, work: str, arguments: tuple[Any, ...], told: str, pipe: An
     """
     global _seat
     _seat = seat
+    pipe.send(Begun())
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal interrupts the process that started us, and that one tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -113,4 +121,6 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)  # whoever started us is gone, however that came about
+        # whoever started us is gone, however that came about, and cannot tidy up
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
+        os._exit(1)

@@ -45,10 +45,15 @@ class Places:
             object.__setattr__(self, name, value)
         if not isinstance(self.ip, str) or not self.ip:
             raise AlkdError(f"ip: {self.ip!r} is not allowed; allowed: name or address of the first machine")
+        if self.nproc > self.size:
+            raise AlkdError(
+                f"world_size: {self.world_size} is less than nproc ({self.nproc}), the processes of this "
+                "machine alone; allowed: -1, or those of all machines together"
+            )
         if self.group_offset + self.nproc > self.size:
             raise AlkdError(
                 f"group_offset: {self.group_offset} with nproc {self.nproc} is more than the {self.size} "
-                f"processes of world_size; allowed: at most {max(0, self.size - self.nproc)}"
+                f"processes of world_size; allowed: at most {self.size - self.nproc}"
             )
 
     @property

@@ -96,11 +96,12 @@ def alive(number):
         return stream.read().rpartition(")")[2].split()[0] != "Z"
 
 
-def started(folder, work, arguments=(), places=(2,), tag="start"):
+def started(folder, work, arguments=(), places=(2,), tag="start", guard='__name__ == "__main__"'):
     """A program that launches ``work``."""
     file = folder / f"{tag}.py"
     tests = os.path.dirname(__file__)
-    file.write_text(START.format(tests=tests, work=work, arguments=arguments, places=places))
+    text = START.format(tests=tests, work=work, arguments=arguments, places=places)
+    file.write_text(text.replace('__name__ == "__main__"', guard))
     return subprocess.Popen(
         [sys.executable, str(file)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
@@ -112,9 +113,43 @@ def started(folder, work, arguments=(), places=(2,), tag="start"):
 def test_processes_end_with_the_one_that_started_them(number, tmp_path):
     program = started(tmp_path, "members:sleep", (str(tmp_path),))
     working = pids(tmp_path, 2)
+    (folder,) = {folder_of(one) for one in working}
+    assert os.path.isdir(folder)
     program.send_signal(number)
     program.wait(20)
-    assert gone(working)
+    assert gone(working) and not os.path.exists(folder)
+
+
+def folder_of(number):
+    """The folder of the run of a process."""
+    with open(f"/proc/{number}/environ") as stream:
+        (word,) = [one for one in stream.read().split("\0") if one.startswith("RECBOLE_ALKD_RUN=")]
+    return word.partition("=")[2]
+
+
+def test_a_program_without_a_guard_is_one_line(tmp_path):
+    program = started(tmp_path, "members:talk", guard="True")
+    output, _ = program.communicate(timeout=120)
+    assert program.returncode == 2
+    assert "AlkdError nproc: process" in output.splitlines()[-1] and "__main__" in output.splitlines()[-1]
+
+
+def test_those_that_were_started_end_where_another_cannot_be(monkeypatch):
+    from recbole_alkd.processes import launch as module
+
+    begun = []
+
+    class Scarce(module.Member):
+        def __init__(self, *given):
+            if begun:
+                raise OSError("Resource temporarily unavailable")
+            super().__init__(*given)
+            begun.append(self)
+
+    monkeypatch.setattr(module, "Member", Scarce)
+    with pytest.raises(OSError, match="unavailable"):
+        launch("members:talk", (), TWO, "members:told")
+    assert not begun[0].process.is_alive()
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_arguments_are_recboles():
         ({"port": "http"}, "port: 'http'"),
         ({"ip": ""}, "ip: ''"),
         ({"group_offset": -1}, "group_offset: -1"),
-        ({"nproc": 2, "world_size": 1}, "group_offset: 0 with nproc 2 is more than the 1 processes"),
+        ({"nproc": 2, "world_size": 1}, "world_size: 1 is less than nproc (2)"),
         ({"nproc": 2, "world_size": 4, "group_offset": 3}, "allowed: at most 2"),
         ({"group_offset": 1}, "group_offset: 1"),
     ],
