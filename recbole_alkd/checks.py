@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.active.difficulty import check_difficulty
-from recbole_alkd.data.columns import check_fields, check_order
+from recbole_alkd.data.columns import check_fields
 from recbole_alkd.data.own_settings import check_dataset_name
 from recbole_alkd.distill.combined import check_losses
 from recbole_alkd.file_checks import asks, check_files, check_folder, check_vectors
@@ -226,7 +226,6 @@ def check_run(values: Mapping[str, Any], model: str, ours: bool) -> None:
             f"{processes[0]}: {values[processes[0]]!r} is not allowed; allowed here: 1 process{way}"
         )
     if not ours:
-        check_order(values)
         return
     check_fields(values)
     if values["epochs"] < 1:

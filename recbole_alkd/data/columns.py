@@ -68,11 +68,7 @@ def check_fields(values: Mapping[str, Any]) -> None:
 
 
 def check_order(values: Mapping[str, Any]) -> None:
-    """AlkdError where one of RecBole's session models is to put clicks into order without their times."""
-    from recbole.utils import ModelType
-
-    if values.get("MODEL_TYPE") != ModelType.SEQUENTIAL or values.get("benchmark_filename"):
-        return
+    """AlkdError where RecBole is to put the clicks of sessions into order without their times."""
     clicks, time = (values.get("load_col") or {}).get("inter", "*"), values.get("TIME_FIELD")
     if isinstance(clicks, (list, tuple)) and time not in clicks:
         raise AlkdError(
