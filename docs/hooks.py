@@ -1,7 +1,9 @@
-"""What the site needs beside its pages: a page of changes, and no links to files outside of docs/."""
+"""What the site needs beside its pages: pages of the changes and of the notebooks, and no links to files
+outside of docs/."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -20,7 +22,18 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_files(files, config, **_):
-    """CHANGELOG.md stands at the top of the repository; the site has it as a page."""
+    """CHANGELOG.md stands at the top of the repository; the site has it, and each notebook, as a page."""
     changes = Path(config.config_file_path).with_name("CHANGELOG.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "changes.md", content=changes))
+    for notebook in sorted(Path(config.docs_dir).glob("notebooks/*.ipynb")):
+        content = notebook_page(json.loads(notebook.read_text(encoding="utf-8")), notebook.name)
+        files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=content))
     return files
+
+
+def notebook_page(notebook, name):
+    """The cells of a notebook as Markdown; they are stored without outputs."""
+    cells = [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in notebook["cells"]]
+    title, *rest = (f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells)
+    source = f"This page is the notebook [{name}]({name}), to download and run."
+    return "\n\n".join([title, source, *rest, ""])

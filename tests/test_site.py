@@ -6,10 +6,12 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
+from browser import CHROMIUM, Page
 from process import ROOT, environment
 
 OTHER_HOST = re.compile(
@@ -35,7 +37,8 @@ def test_every_page_is_in_the_menu():
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     listed = set(navigation())
     assert not pages - listed
-    assert listed - pages == {"changes.md"}, "made from CHANGELOG.md"
+    made = {f"notebooks/{path.stem}.md" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+    assert listed - pages == made | {"changes.md"}, "made from notebooks and CHANGELOG.md"
 
 
 @pytest.mark.slow
@@ -65,6 +68,30 @@ def test_the_site_builds_and_asks_no_other_host(tmp_path):
     index = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert any("max_min" in entry["text"] for entry in index["docs"])
     assert Path(tmp_path / "site" / "figures").is_dir()
+    for notebook in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        shown = (tmp_path / "site" / "notebooks" / f"{notebook.stem}.html").read_text(encoding="utf-8")
+        assert "run_recbole_alkd" in shown and f'href="{notebook.name}"' in shown
+        assert (tmp_path / "site" / "notebooks" / notebook.name).is_file()
+    if CHROMIUM:
+        look_from_the_disk(tmp_path / "site" / "index.html", tmp_path / "profile")
+
+
+def look_from_the_disk(start, profile):
+    """Search, and follow the system's colours, without a server."""
+    with Page(f"{start.as_uri()}?q=certificate", profile) as page:
+        page.look(1280)
+        until = time.monotonic() + 30
+        links = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href)"
+        while not (found := page.value(links)) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert any("selection.html" in link for link in found), found
+        scheme = "document.body.getAttribute('data-md-color-scheme')"
+        for dark in (False, True, False):
+            page.look(1280, dark)
+            page.reload()
+            assert page.value(scheme) == ("slate" if dark else "default")
+        assert page.errors == []
+        assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
 
 
 def test_a_page_that_asks_another_host_would_be_found():
