@@ -10,6 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 EVERY = 60.0  # seconds between two lines
+_UP = "\x1b[A"  # how tqdm goes back from a bar under another one
 _LINE = "{desc}: {n_fmt} of {total_fmt} ({elapsed}, {remaining} left)"
 
 
@@ -17,7 +18,7 @@ class _Lines(io.TextIOBase):
     """tqdm writes over its own line; here each of its states is a line of its own."""
 
     def write(self, text: str) -> int:
-        if words := text.strip():
+        if words := text.replace(_UP, "").strip():
             sys.stderr.write(words + "\n")
         return len(text)
 

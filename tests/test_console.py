@@ -116,3 +116,14 @@ def test_a_bar_is_for_a_terminal_and_elsewhere_there_is_a_line_a_minute(monkeypa
     monkeypatch.setattr(sys, "stderr", quick)
     list(progress_bar(range(3), desc="Labelling"))
     assert quick.getvalue() == "", "what is done within a minute needs no line"
+
+
+def test_a_bar_within_another_leaves_no_empty_lines_in_a_file(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(bars, "EVERY", 0.0)
+    monkeypatch.setattr(sys, "stderr", file)
+    with progress_bar(total=1, desc="Labelling") as outer:
+        list(progress_bar(range(3), desc="LoRA", total=3))
+        outer.update()
+    lines = file.getvalue().splitlines()
+    assert len(lines) > 3 and all(line.startswith(("Labelling: ", "LoRA: ")) for line in lines)

@@ -70,6 +70,18 @@ def total(costs: Iterable[Cost]) -> Cost:
     )
 
 
+def money(usd: float | None) -> str:
+    """US dollars in words. ``usd``: as in ``Cost``, 0 where nothing was asked.
+
+    Example:
+        >>> money(None), money(0), money(0.25)
+        ('no USD price', 'nothing to pay', '0.2500 USD')
+    """
+    if usd == 0:
+        return "nothing to pay"
+    return "no USD price" if usd is None else f"{usd:.4f} USD"
+
+
 def read_count(value: object) -> int | None:
     """A count that a server, a teacher or a file gives, or None where it is none:
     text, a fraction, negative, too large."""

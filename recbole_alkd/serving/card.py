@@ -102,7 +102,8 @@ def _verdict(comparison: Any) -> list[str]:
 def _bill(bill: Mapping[str, Any] | None) -> list[str]:
     if not bill:
         return ["No labels are on record."]
-    usd = "no USD price" if bill.get("usd") is None else f"{bill['usd']:.4f} USD"
+    paid = bill.get("usd")  # ``labels.cost.money``, which stands in a room that a bundle does without
+    usd = "nothing to pay" if paid == 0 else "no USD price" if paid is None else f"{paid:.4f} USD"
     tokens = f"{bill['prompt_tokens']:,} prompt and {bill['completion_tokens']:,} completion tokens"
     return [
         f"{bill['asked']:,} labels of an LLM asked, {bill['reused']:,} reused; {tokens}, "

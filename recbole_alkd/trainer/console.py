@@ -53,7 +53,7 @@ class SingleModel:
             return _data_words(said)
         if isinstance(said, nn.Module):
             count = sum(one.numel() for one in said.parameters() if one.requires_grad)
-            return f"model: {type(said).__name__}, {count:,} parameters"
+            return f"model: {type(said).__name__}, {f'{count:,}' if count else 'no trained'} parameters"
         text = _COLOUR.sub("", said) if isinstance(said, str) else ""
         if trained := _TRAINED.fullmatch(text):
             loss = trained[3].replace("train loss:", "loss")
@@ -142,8 +142,8 @@ def short_console(config: Any, ours: bool) -> None:
 
 def _data_words(data: Any) -> str:
     sessions = type(data).__name__ == "ALKDRecDataset"
-    users = "sessions" if sessions else "users"
+    users, rows = ("sessions", "rows") if sessions else ("users", "clicks")
     return (
         f"data: {data.dataset_name}: {data.user_num - 1:,} {users}, {data.item_num - 1:,} items, "
-        f"{data.inter_num:,} clicks"
+        f"{data.inter_num:,} {rows}"
     )

@@ -20,12 +20,12 @@ from recbole_alkd.labelling.estimate import estimate_labels
 from recbole_alkd.labelling.rankings import keys_of
 from recbole_alkd.labelling.rounds import LabelRounds
 from recbole_alkd.labels import LabelStore
+from recbole_alkd.labels.cost import money
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.api.teacher import ApiTeacher
 from recbole_alkd.teacher.local.judging import expected
 from recbole_alkd.teacher.replay import id_field
-from recbole_alkd.trainer.report_words import money
 
 Answer = tuple[dict[str, Any], list[str]]  # as data, and as lines of text
 

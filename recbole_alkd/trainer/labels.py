@@ -197,6 +197,11 @@ class RunLabels:
 
         def train_fold(fold: int, kept: np.ndarray) -> Backbone:
             """The teacher recommender without one fold, for as long as the full one took to its best."""
+            if fold == 0:
+                run.trainer.logger.info(
+                    f"LoRA: candidates of its examples come from {run.settings.lora.lora_folds} teacher "
+                    "recommenders, each trained without a part of the sessions (lora_folds)"
+                )
             run.seed("fold init", fold)
             own = run.roles["teacher"]
             model = SessionRecommender(own.config, run.train_part, own.settings, "teacher").to(run.device)

@@ -9,6 +9,7 @@ from typing import Any
 from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate_words
+from recbole_alkd.labels.cost import money
 from recbole_alkd.learner.table_rows import table_words
 from recbole_alkd.llm.adapters import rank_words, why_unused
 from recbole_alkd.model.baselines import KINDS
@@ -75,10 +76,6 @@ def times_table(
             table.add_row([words if one == name else STAGES[one], *cells])
     table.add_row(["this run, with all else", "", "", f"{seconds:,.1f} s"])
     return table.draw()
-
-
-def money(usd: float | None) -> str:
-    return "no USD price" if usd is None else f"{usd:.4f} USD"
 
 
 def bill_lines(

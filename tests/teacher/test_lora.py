@@ -389,6 +389,26 @@ def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys, monkeypa
     assert "8/8" in shown and "loss=" in shown
 
 
+def test_an_adapter_is_saved_without_asking_the_hub(model, tmp_path, monkeypatch):
+    asked = []
+    look = "peft.utils.save_and_load.check_file_exists_on_hf_hub"
+    monkeypatch.setattr(look, lambda *what: asked.append(what))
+    one = teacher(model, tmp_path)
+    one.prepare()
+    assert asked == []
+    tensors = load_file(Path(adapter_of(one), "adapter_model.safetensors"))
+    assert tensors and not any("embed_tokens" in name or "lm_head" in name for name in tensors)
+    assert lora.targets_embeddings(["q_proj", "embed_tokens"]) and not lora.targets_embeddings(["q_proj"])
+
+
+def test_progress_in_a_file_is_a_line_a_minute(model, tmp_path, capsys):
+    values = {"lora": True, "lora_examples": 8}
+    one = teachers.get("local")(context(model, tmp_path, values, titles=ITEMS, show_progress=True))
+    with_examples(one, lambda: examples(8))
+    one.prepare()
+    assert capsys.readouterr().err == ""
+
+
 def test_training_ends_when_the_held_out_loss_rises(model, tmp_path):
     logged: list = []
     values = {"lora_epochs": 9, "lora_learning_rate": 0.1, "log_metric": lambda *entry: logged.append(entry)}

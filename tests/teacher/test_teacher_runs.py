@@ -132,7 +132,7 @@ def test_likelihoods_say_that_hints_are_ignored(home: Path, caplog: Any) -> None
     caplog.set_level(logging.INFO)
     report = go(llm_model=str(tiny_llm(home / "llm")), lora=False, llm_dtype="float32")
     assert report["labels"]["asked"] == 5
-    assert "llm_hints: not used by llm_scoring 'title'" in caplog.text
+    assert "hints: none are needed, llm_scoring 'title' writes no answers" in caplog.text
     with LabelStore("alkd_labels/labels.sqlite") as store:
         assert list(all_hints(store)) == []
 

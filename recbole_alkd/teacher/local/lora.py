@@ -175,7 +175,9 @@ def _train(
                 "llm_seed": seed,
             }
             scorer.model.peft_config["default"].base_model_name_or_path = portable_name(base)
-            scorer.model.save_pretrained(work / "adapter")
+            scorer.model.save_pretrained(
+                work / "adapter", save_embedding_layers=targets_embeddings(lora.lora_targets)
+            )
             (work / "adapter" / REPORT).write_text(json_text(report, indent=1), encoding="utf-8")
             (work / "adapter" / "README.md").write_text(
                 model_card(report, settings.teacher), encoding="utf-8"
@@ -187,6 +189,16 @@ def _train(
         finally:
             scorer.model = scorer.model.unload().eval()
     shutil.rmtree(work, ignore_errors=True)
+
+
+def targets_embeddings(targets: Sequence[str]) -> bool:
+    """Whether an adapter on these modules has weights of embeddings, which are saved with it.
+
+    Left to find out by itself, PEFT asks the Hub whether the vocabulary was resized. It never is here.
+    """
+    from peft.utils.save_and_load import EMBEDDING_LAYER_NAMES
+
+    return any(name in targets for name in EMBEDDING_LAYER_NAMES)
 
 
 def shortened(example: LoraExample, size: int | None) -> LoraExample:

@@ -182,7 +182,9 @@ class Progress(TrainerCallback):
     ) -> None:
         for key, name in (("loss", "lora/loss"), ("eval_loss", "lora/loss_held_out")):
             if logs and key in logs:
-                self.bar.set_postfix({key.replace("eval_loss", "held out"): f"{logs[key]:.3f}"})
+                # it is drawn with the next step: a line of its own each time is too much for a file
+                shown = {key.replace("eval_loss", "held out"): f"{logs[key]:.3f}"}
+                self.bar.set_postfix(shown, refresh=False)
                 if self.log_metric:
                     self.log_metric(name, logs[key], state.global_step)
 

@@ -224,7 +224,10 @@ class LocalTeacher(LLMTeacher):
             if isinstance(scorer, GenerateScorer):
                 scorer.hints = hints.needed(self.hint_key, materials.hints)
             elif self.settings.llm_hints:
-                logger.info("llm_hints: not used by llm_scoring %r", self.settings.llm_scoring)
+                logger.info(
+                    "hints: none are needed, llm_scoring %r writes no answers (llm_hints)",
+                    self.settings.llm_scoring,
+                )
             if self.context.settings.lora.lora:
                 self._adapter.put_on(scorer, materials)
         self._scorer = scorer
