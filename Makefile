@@ -3,7 +3,8 @@
 # make test-slow    those with the real LLM as well
 # make test-gpu     the tests that need a GPU (skipped with a reason where there is none)
 # make check        ruff and mypy
-# make docs       the guide as a site, in site/
+# make docs         the guide as a site, in site/
+# make release      the files of a release, in dist/, tried in bare environments; PYTHONS="python3.13": on these (default: 3.11 and 3.13)
 # make settings     the YAML file and the page of all settings, from their fields
 # Each target first makes .venv, if it is not there or older than the files that describe it.
 # PYTHON=python3.13 make quickstart   takes another interpreter (3.10 to 3.14; VENV=FOLDER puts it elsewhere)
@@ -20,7 +21,7 @@ IN_MEMORY := $(shell [ -n "$$TMPDIR" ] || df -Pk /dev/shm 2>/dev/null | awk 'NR 
 TESTS := $(IN_MEMORY) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(THREADS) --dist loadfile
 RECBOLE := recbole==1.2.1
 
-.PHONY: docs quickstart test test-slow test-gpu benchmarks check settings clean
+.PHONY: docs release quickstart test test-slow test-gpu benchmarks check settings clean
 
 # one line where $(PYTHON) is missing, too old or too new: what it is, and which others are here (pyenv's folder too)
 define CHECK_PYTHON
@@ -63,6 +64,9 @@ check: $(VENV)/ready
 
 docs: $(VENV)/ready
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+
+release:
+	.ci/release $(PYTHONS)
 
 settings: $(VENV)/ready
 	$(RUN) -m recbole_alkd.reference
