@@ -96,6 +96,21 @@ def test_less_may_be_better():
     assert ["best" in single.words(words) for words in said] == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["OrderedDict([('hit@10', {}), ('mrr@10', {})])", "OrderedDict({{'hit@10': {}, 'mrr@10': {}}})"],
+)
+@pytest.mark.parametrize("number", ["{}", "np.float64({})"])
+def test_results_are_read_as_each_python_writes_them(words, number):
+    single = SingleModel("MRR@10", True, every=1)
+    values = (0.25, 1e-05), (0.5, 0.125)
+    said = [words.format(*map(number.format, pair)) for pair in values]
+    assert single.words(f"best valid : {said[0]}") is None
+    lines = single.words(f"test result: {said[1]}").splitlines()
+    assert lines[2].split() == ["hit@10", "mrr@10"]
+    assert [line.split() for line in lines[4:6]] == [["valid", "0.25", "1e-05"], ["test", "0.5", "0.125"]]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -26,7 +26,8 @@ _RECBOLE = os.path.dirname(recbole.__file__) + os.sep
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TRAINED = re.compile(r"epoch (\d+) training \[time: ([\d.]+)s, (.*)\]")
 _JUDGED = re.compile(r"epoch (\d+) evaluating \[time: [\d.]+s, valid_score: ([-\d.einfa]+)\]")
-_METRIC = re.compile(r"\('([^']+)', (?:np\.float64\()?([-\d.einfa]+)\)?\)")  # of an OrderedDict in words
+# of an OrderedDict in words: ('ndcg@10', 0.1), and from Python 3.12 on 'ndcg@10': 0.1
+_METRIC = re.compile(r"'([^']+)'[,:] (?:np\.float64\()?([-\d.einfa]+)")
 _FROM = "Loading model structure and parameters from "
 
 
