@@ -6,9 +6,8 @@ two share one with a probability of 0.03 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,44 +141,40 @@ def _text(file: Path, columns: ClickColumns, items: Items) -> Iterator[Block]:
             table.index(columns.item, "the item"),
             table.index(columns.time, "the time that orders a session"),
         )
-        while rows := list(islice(table.rows, ROWS)):
-            users, clicked, times = ([row[k] for _, row in rows] for k in at)
-            user_code, users = _tokens(users, rows, file)
-            item_code, clicked = _tokens(clicked, rows, file)
+        for rows in table.blocks:
+            users, clicked, times = (rows.columns[k] for k in at)
+            user_code, users = _tokens(users, rows.lines, file)
+            item_code, clicked = _tokens(clicked, rows.lines, file)
             code = items.code(clicked)[item_code]
             there = (code >= 0) & np.array([bool(one) for one in users])[user_code]
-            yield _block(
-                hashed(users)[user_code],
-                code,
-                _times(times, rows, there, columns, file),
-                there,
-                columns,
-                items,
-            )
+            time = _times(times, rows.lines, there, columns, file)
+            yield _block(hashed(users)[user_code], code, time, there, columns, items)
 
 
-def _tokens(texts: list[str], rows: list[tuple[int, list[str]]], file: Path) -> tuple[np.ndarray, list[str]]:
+def _tokens(texts: Sequence[str], lines: Sequence[int], file: Path) -> tuple[np.ndarray, list[str]]:
     """(N,) codes, and the tokens behind them."""
     code, distinct = pd.factorize(np.array(texts, dtype=object))
     tokens = [clean_id(text) for text in distinct]
-    for k, token in enumerate(tokens):
-        if len(token) > MAX_ID:
-            checked_id(token, file, rows[int(np.flatnonzero(code == k)[0])][0])
+    if max(map(len, tokens), default=0) > MAX_ID:
+        longest = next(k for k, token in enumerate(tokens) if len(token) > MAX_ID)
+        checked_id(tokens[longest], file, lines[int(np.flatnonzero(code == longest)[0])])
     return code, [*tokens, ""]
 
 
 def _times(
-    texts: list[str], rows: list[tuple[int, list[str]]], there: np.ndarray, columns: ClickColumns, file: Path
+    texts: Sequence[str], lines: Sequence[int], there: np.ndarray, columns: ClickColumns, file: Path
 ) -> np.ndarray:
     factor = 1 if columns.time_unit is None else TIME_UNITS[columns.time_unit]
     if there.all():
         try:
+            if factor == 1:
+                return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
             return np.array([int(text) * factor for text in texts], dtype=np.int64)
         except (ValueError, OverflowError):
             pass
     times = np.zeros(len(texts), dtype=np.int64)
     for k in np.flatnonzero(there).tolist():
-        times[k] = exact_time(texts[k], columns.time_unit, f"{file}, line {rows[k][0]}: {columns.time}")
+        times[k] = exact_time(texts[k], columns.time_unit, f"{file}, line {lines[k]}: {columns.time}")
     return times
 
 

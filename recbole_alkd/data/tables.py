@@ -11,12 +11,14 @@ import contextlib
 import csv
 import gzip
 import lzma
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from io import StringIO
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
+from recbole_alkd.data.plain_text import plain_columns
 from recbole_alkd.settings.error import AlkdError
 
 # RecBole's types of a column.
@@ -39,7 +41,15 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MAX_ID = 1000  # characters; RecBole keeps all ids as wide as the longest one
+_LETTERS, _ROWS = 1 << 22, 1 << 17  # of a block
 _LONGEST = 1 << 27  # characters of a field; a history of 20,000 items is longer than Python's default
+
+
+class Rows(NamedTuple):
+    """For each of some rows the number of the line on which it ends, and one text a column."""
+
+    lines: Sequence[int]
+    columns: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Table:
         kinds: RecBole's types; empty for a header without types.
         quoted: whether fields may stand in double quotes, which are taken off then.
         rows: pairs (number of the line on which the row ends, one text a column).
+        blocks: the same rows, many at a time, in place of ``rows``.
     """
 
     path: Path
@@ -59,6 +70,7 @@ class Table:
     kinds: list[str]
     quoted: bool
     rows: Iterator[tuple[int, list[str]]]
+    blocks: Iterator[Rows]
 
     def index(self, field: str, what: str) -> int:
         """Where ``field`` stands; AlkdError that lists the columns when it is not there."""
@@ -140,7 +152,8 @@ def open_table(
         delimiter = _separator(first, separator, typed)
         quoted, lax = tabs_quoted or delimiter != "\t", typed and delimiter == "\t"
         rows = _split(chain([first], lines), path, delimiter, quoted, strict=not lax)
-        header = [column.strip() for column in next(rows, (1, []))[1]]
+        last, names = next(rows, (1, []))
+        header = [column.strip() for column in names]
         if typed and (not header or not all(":" in column for column in header)):
             raise AlkdError(
                 f"{path}, line 1: {header!r} is not a header of RecBole's atomic files; "
@@ -162,7 +175,15 @@ def open_table(
             raise AlkdError(
                 f"{path}, line 1: column {twice!r} stands there twice; columns need names of their own"
             )
-        yield Table(path, columns, kinds, quoted, _whole(rows, path, len(columns), one_line=lax))
+
+        def by_line(text: str, before: int) -> Iterator[tuple[int, list[str]]]:
+            """Rows of the rest of the file, which begins with ``text``, behind so many lines."""
+            rest = _checked(chain(StringIO(text, newline=""), stream), path, before + 1)
+            split = _split(rest, path, delimiter, quoted, not lax, before)
+            return _whole(split, path, len(columns), lax, before)
+
+        by_block = _blocks(stream, last, len(columns), delimiter, by_line)
+        yield Table(path, columns, kinds, quoted, _whole(rows, path, len(columns), one_line=lax), by_block)
 
 
 def _known(encoding: str) -> None:
@@ -174,8 +195,30 @@ def _known(encoding: str) -> None:
         ) from None
 
 
-def _checked(stream: TextIO, path: Path) -> Iterator[str]:
-    for number, line in enumerate(stream, 1):
+def _blocks(
+    stream: TextIO,
+    before: int,
+    width: int,
+    separator: str,
+    by_line: Callable[[str, int], Iterator[tuple[int, list[str]]]],
+) -> Iterator[Rows]:
+    """The rows behind so many lines: plain text at once, and line by line all that follows any other."""
+    while text := stream.read(_LETTERS):
+        text += stream.readline()
+        columns = plain_columns(text, separator, width)
+        if columns is None:
+            rest = by_line(text, before)
+            while some := list(islice(rest, _ROWS)):
+                lines, rows = zip(*some, strict=True)
+                yield Rows(lines, list(zip(*rows, strict=True)))
+            return
+        end = before + len(columns[0])
+        yield Rows(range(before + 1, end + 1), columns)
+        before = end
+
+
+def _checked(stream: Iterable[str], path: Path, first: int = 1) -> Iterator[str]:
+    for number, line in enumerate(stream, first):
         if "\0" in line:
             raise AlkdError(
                 f"{path}, line {number}: a NUL character; this is no text in the encoding that it is read in"
@@ -197,10 +240,10 @@ def _separator(header: str, wanted: str | None, typed: bool) -> str:
 
 
 def _split(
-    lines: Iterable[str], path: Path, separator: str, quoted: bool, strict: bool
+    lines: Iterable[str], path: Path, separator: str, quoted: bool, strict: bool, before: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
     if len(separator) > 1:  # such as "::"; csv knows one character only
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines, before + 1):
             yield number, line.rstrip("\r\n").split(separator)
         return
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
@@ -210,17 +253,16 @@ def _split(
             row = next(rows, None)
         except csv.Error as error:
             raise AlkdError(
-                f"{path}, line {rows.line_num}: the quotes are not those of CSV: {error}"
+                f"{path}, line {before + rows.line_num}: the quotes are not those of CSV: {error}"
             ) from None
         if row is None:
             return
-        yield rows.line_num, row
+        yield before + rows.line_num, row
 
 
 def _whole(
-    rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool
+    rows: Iterator[tuple[int, list[str]]], path: Path, width: int, one_line: bool, before: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
-    before = 0
     for line, row in rows:
         # a field with a line feed in it takes more than one line, which is known without looking into every
         # field

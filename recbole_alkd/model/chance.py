@@ -25,8 +25,9 @@ def paired_intervals(
     sessions, means = len(values), []
     for start in range(0, _DRAWS, _DRAWS_AT_ONCE):
         draws = min(_DRAWS_AT_ONCE, _DRAWS - start)
-        drawn = rng.integers(sessions, size=(draws, sessions)) + np.arange(draws)[:, None] * sessions
-        times = np.bincount(drawn.ravel(), minlength=draws * sessions).reshape(draws, sessions)
-        means.append(times.astype(np.float32) @ values / sessions)
+        times = np.empty((draws, sessions), dtype=np.float32)
+        for row in times:  # one draw after the other: counting it stays in the processor's cache
+            row[:] = np.bincount(rng.integers(sessions, size=sessions), minlength=sessions)
+        means.append(times @ values / sessions)
     low, high = np.quantile(np.concatenate(means), [level / 2, 1 - level / 2], axis=0)
     return low, high

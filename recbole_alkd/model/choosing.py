@@ -4,9 +4,9 @@ and which one of a grid is taken."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, islice, product
 from time import process_time
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
@@ -25,6 +25,8 @@ WHOLE_GRID = 64
 # Where validation sessions have so many edges at most, what all tables share of their scores is kept (half a
 # gigabyte).
 SHARED = 1 << 25
+# Settings whose scores are summed side by side.
+ALIKE = 6
 
 
 Grid = Mapping[str, Sequence[float]]
@@ -122,18 +124,26 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     if SharedScores.entries(tables, *sizes) <= SHARED:
         shared = SharedScores(tables, some.item_seq, some.length, some.target, some.last_items, some.masked)
 
-    def gains_of(how: Counting) -> np.ndarray:
-        gains = np.zeros(len(moving))
+    def worth_of(hows: Sequence[Counting]) -> list[np.ndarray]:
+        """What each row gains under settings with the same decay."""
+        decay = hows[0].decay
         if shared is None:
-            gains[moving] = some.gains(tables(how), tables.counts, how.decay)
+            worth = [some.gains(tables(how), tables.counts, decay) for how in hows]
         else:
-            gains[moving] = some.worth(shared.ranks(tables.weights(how), how.decay, some.cutoff))
-        return rows.by_session(gains)
+            ranks = shared.ranks([tables.weights(how) for how in hows], decay, some.cutoff)
+            worth = [some.worth(one) for one in ranks]
+        gains = np.zeros((len(hows), len(moving)))
+        gains[:, moving] = worth
+        return list(gains)
+
+    def gains_of(hows: Sequence[Counting]) -> list[np.ndarray]:
+        return [rows.by_session(gains) for alike in _alike(hows) for gains in worth_of(alike)]
 
     settled = settle(grid, start, gains_of)
     how = settled.how
     table = tables(how)
-    gain = float(valid.gains(table, tables.counts, how.decay).mean())
+    (gains,) = worth_of([how])
+    gain = float(gains[: len(valid.target)].mean())  # the rows of the last items come first
     seconds = process_time() - begin
     return Choice(
         how,
@@ -148,29 +158,36 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     )
 
 
+def _alike(hows: Sequence[Counting]) -> Iterator[list[Counting]]:
+    """The settings in their order, those with the same decay together, ``ALIKE`` at most."""
+    for _, group in groupby(hows, lambda how: how.decay):
+        while some := list(islice(group, ALIKE)):
+            yield some
+
+
 How = TypeVar("How", bound=Any)  # a NamedTuple: one value of every setting of a grid
+# What each of some settings gains a session, (sessions,)
+GainsOf = Callable[[Sequence[How]], Sequence[np.ndarray]]
 
 
-def search(grid: Grid, start: How, gains_of: Callable[[How], np.ndarray]) -> dict[How, np.ndarray]:
+def search(grid: Grid, start: How, gains_of: GainsOf[How]) -> dict[How, np.ndarray]:
     """Settings that were tried, and what each gains a session.
 
     A grid of at most ``WHOLE_GRID`` settings is tried whole. On a larger one all values of one setting after
     the other are tried beside the best of the rest, until none gives more.
     """
-    tried, made = {}, type(start)
     if math.prod(map(len, grid.values())) <= WHOLE_GRID:
-        for values in product(*(grid[key] for key in start._fields)):
-            tried[made(*values)] = gains_of(made(*values))
-        return tried
+        every = [type(start)(*values) for values in product(*(grid[key] for key in start._fields))]
+        return dict(zip(every, gains_of(every), strict=True))
     best, before = start, None
-    tried[best] = gains_of(best)
+    tried = {best: gains_of([best])[0]}
     while best != before:
         before = best
         for key in start._fields:
-            for value in grid[key]:
-                how = best._replace(**{key: value})
-                if how not in tried:
-                    tried[how] = gains_of(how)
+            hows = (best._replace(**{key: value}) for value in grid[key])
+            new = [how for how in dict.fromkeys(hows) if how not in tried]
+            if new:
+                tried |= zip(new, gains_of(new), strict=True)
             best = max(tried, key=lambda one: tried[one].mean())
     return tried
 
@@ -186,7 +203,7 @@ class Settled(Generic[How]):
     over_next: tuple[float, float, float]
 
 
-def settle(grid: Grid, start: How, gains_of: Callable[[How], np.ndarray]) -> Settled[How]:
+def settle(grid: Grid, start: How, gains_of: GainsOf[How]) -> Settled[How]:
     """``search``, and what the best setting gains over ``start`` and over the best of the others."""
     tried = search(grid, start, gains_of)
     how = max(tried, key=lambda one: tried[one].mean())

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from recbole_alkd.data.pairs import count_pairs, distinct
+from recbole_alkd.data.pairs import count_pairs
 from recbole_alkd.model.counting import LONGEST_GAP, gap_edges, session_counts
 from recbole_alkd.model.neighbours import (
     PRIOR,
@@ -30,6 +30,7 @@ from recbole_alkd.model.neighbours import (
 )
 
 AT_ONCE = 1 << 18  # scores that are compared together, so that they stay in the processor's cache
+_WEIGHTS_AT_ONCE = 1 << 15  # for the same reason
 
 
 class Counting(NamedTuple):
@@ -58,24 +59,28 @@ class Tables:
         self.counts, self.n_items = session_counts(flat, offsets, n_items), n_items
         start, target, values = gap_edges(count_pairs(flat, offsets, n_items, LONGEST_GAP), gap_decays)
         source = np.repeat(np.arange(n_items), np.diff(start))
-        there, back = source * np.int64(n_items) + target, target.astype(np.int64) * n_items + source
-        own = np.arange(1, n_items) * np.int64(n_items + 1)
-        every = distinct(np.concatenate([there, back, own]))
+        # the edges the other way round, in order: those of a transposed matrix
+        other = csr_array((np.arange(len(target)), target, start), shape=(n_items, n_items)).tocsc()
+        own = np.arange(1, n_items)
+        rows, columns = [source, target[other.data], own], [target, source[other.data], own]
+        keys = np.concatenate(rows) * np.int64(n_items) + np.concatenate(columns)
+        order = np.argsort(keys, kind="stable")  # three sorted runs: merged rather than sorted
+        keys = keys[order]
+        new = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+        place = np.empty_like(order)
+        place[order] = np.cumsum(new) - 1
+        at, back_at, self._own = np.split(place, [len(target), 2 * len(target)])
+        every = keys[new]
         self._row = every // n_items
         self.indices = (every - self._row * n_items).astype(np.int32)
         self.start = np.searchsorted(every, np.arange(n_items + 1) * np.int64(n_items))
-        self._own, at = np.searchsorted(every, own), np.searchsorted(every, there)
-        # the places of the edges the other way round are those of a transposed matrix
-        back_at = np.empty_like(at)
-        order = np.argsort(target, kind="stable")
-        back_at[order] = np.searchsorted(every, back[order])
         self._counted: dict[float, tuple[np.ndarray, np.ndarray]] = {}
         for decay, one in zip(gap_decays, values, strict=True):
             ahead, behind = np.zeros(len(every), dtype=np.float32), np.zeros(len(every), dtype=np.float32)
-            ahead[at], behind[back_at] = one, one
+            ahead[at], behind[back_at] = one, one[other.data]
             self._counted[decay] = ahead, behind
         # what the settings before had, since a search changes one at a time
-        self._last: dict[str, tuple[Any, np.ndarray]] = {}
+        self._last: dict[str, tuple[Any, Any]] = {}
 
     def widest(self) -> csr_array:
         """A table with every edge that any of them has, and one from every item to itself."""
@@ -86,24 +91,33 @@ class Tables:
 
     def weights(self, how: Counting) -> np.ndarray:
         """What every edge weighs, (E,) float32; 0 where the table has none."""
+        key = how._replace(repeat=0, decay=0)
+        halves = self._kept("halves", key, self._halves)
+        weights = halves.astype(np.float32)
+        if how.repeat:
+            middle = self._kept("middle", key, lambda _: median(halves))
+            if middle:
+                weights[self._own] = rounded(np.array([how.repeat * middle]))
+        return weights
+
+    def _halves(self, how: Counting) -> np.ndarray:
+        """The weights without repeats."""
         together = self._kept("together", (how.gap_decay, how.backward), self._together)
         source = self._kept("source", how.source_exponent, lambda e: ((self.counts + 1.0) ** -e)[self._row])
         target = self._kept(
             "target", how.target_exponent, lambda e: ((self.counts + 5.0) ** -e)[self.indices]
         )
-        halves = in_halves(together * source * target)
-        weights = halves.astype(np.float32)
-        if how.repeat:
-            middle = median(halves)
-            if middle:
-                weights[self._own] = rounded(np.array([how.repeat * middle]))
-        return weights
+        halves = np.empty(len(together), dtype=np.float16)
+        for begin in range(0, len(together), _WEIGHTS_AT_ONCE):
+            part = slice(begin, begin + _WEIGHTS_AT_ONCE)
+            halves[part] = in_halves(together[part] * source[part] * target[part])
+        return halves
 
     def _together(self, key: tuple[float, float]) -> np.ndarray:
         ahead, behind = self._counted[key[0]]
         return ahead + np.float32(key[1]) * behind if key[1] else ahead
 
-    def _kept(self, name: str, key: Any, make: Callable[[Any], np.ndarray]) -> np.ndarray:
+    def _kept(self, name: str, key: Any, make: Callable[[Any], Any]) -> Any:
         if name not in self._last or self._last[name][0] != key:
             self._last[name] = key, make(key)
         return self._last[name][1]
@@ -138,7 +152,7 @@ class Block(NamedTuple):
             are never recommended.
         start, edge, speaker: (S + 1,), (M,), (M,) the edges that a score is the sum of, and the entry of the
             profiles that each counts by, in the order of the session's items.
-        target: (rows,). own: (rows,) where its score is, -1 where it has none.
+        own: (rows,) where the target's score is, -1 where it has none.
     """
 
     indptr: np.ndarray
@@ -147,8 +161,21 @@ class Block(NamedTuple):
     start: np.ndarray
     edge: np.ndarray
     speaker: np.ndarray
-    target: np.ndarray
     own: np.ndarray
+
+
+class Near(NamedTuple):
+    """Of some rows of sessions what says the ranks of their targets under one table.
+
+    Attributes:
+        some: (rows,) bool, the rows whose target can be within the cutoff. size: (some,) how many scores each
+            of these has here. items, scores: those, by row.
+    """
+
+    some: np.ndarray
+    size: np.ndarray
+    items: np.ndarray
+    scores: np.ndarray
 
 
 class SharedScores:
@@ -169,6 +196,7 @@ class SharedScores:
         masked: bool,
     ) -> None:
         self._tables, self._item_seq, self._length, self._last = tables, item_seq, length, last_items
+        self._target = target
         prior = PRIOR * tables.counts
         self._prior, self._by_prior = prior, np.sort(prior[1:])
         self._most = 1.001 * prior.max(initial=0)  # what popularity adds at most, and rounding
@@ -182,7 +210,7 @@ class SharedScores:
         )
         cuts = np.append(np.unique(size, return_index=True)[1], len(target)).tolist()
         self._blocks = [self._block(profile, excluded, target, a, b) for a, b in pairwise(cuts)]
-        self._votes: tuple[float, list[np.ndarray]] = (np.nan, [])
+        self._votes: tuple[float, list[csr_array]] = (np.nan, [])
 
     @staticmethod
     def entries(tables: Tables, item_seq: np.ndarray, length: np.ndarray, last_items: int) -> int:
@@ -190,23 +218,29 @@ class SharedScores:
         age = length[:, None] - 1 - np.arange(item_seq.shape[1])
         return int(np.diff(tables.start)[item_seq[(age >= 0) & (age < last_items)]].sum())
 
-    def ranks(self, weights: np.ndarray, decay: float, cutoff: int) -> np.ndarray:
-        """``target_ranks``, (rows,), under ``Tables.weights``; inf where they are above ``cutoff``, or what
-        they are.
+    def ranks(self, weights: Sequence[np.ndarray], decay: float, cutoff: int) -> list[np.ndarray]:
+        """``target_ranks``, (rows,), under each of several ``Tables.weights`` with the same decay; inf where
+        they are above ``cutoff``, or what they are.
         """
         if self._votes[0] != decay:
             data = np.append(self._profile(decay).data, np.float32(0))
-            self._votes = decay, [data[block.speaker] for block in self._blocks]
-        weights, ranks = np.append(weights, np.float32(0)), [np.zeros(0)]
-        for block, vote in zip(self._blocks, self._votes[1], strict=True):
-            scores = (
-                csr_array((vote, block.edge, block.start), shape=(len(block.items), len(weights))) @ weights
-            )
-            scores[block.hidden] = -np.inf
-            ranks.append(self._ranks(block, scores, cutoff))
-        return np.concatenate(ranks)
+            edges = len(self._tables.indices) + 1
+            self._votes = decay, [
+                csr_array((data[block.speaker], block.edge, block.start), shape=(len(block.items), edges))
+                for block in self._blocks
+            ]
+        # edges are looked up at places all over a table: once for the weights of all settings, side by side
+        beside = np.zeros((len(self._tables.indices) + 1, len(weights)), dtype=np.float32)
+        for column, one in enumerate(weights):
+            beside[:-1, column] = one
+        near: list[list[Near]] = [[] for _ in weights]
+        for block, votes in zip(self._blocks, self._votes[1], strict=True):
+            for parts, scores in zip(near, np.ascontiguousarray((votes @ beside).T), strict=True):
+                scores[block.hidden] = -np.inf
+                parts.append(self._near(block, scores, cutoff))
+        return [self._ranks(parts) for parts in near]
 
-    def _ranks(self, block: Block, scores: np.ndarray, cutoff: int) -> np.ndarray:
+    def _near(self, block: Block, scores: np.ndarray, cutoff: int) -> Near:
         """Only scores that can stand at or above the target's are looked at: the others lack more than any
         popularity adds.
         """
@@ -215,16 +249,21 @@ class SharedScores:
         close = scores >= np.repeat(least, np.diff(block.indptr))
         close[block.hidden] = True
         near = np.flatnonzero(close)
-        begin = np.searchsorted(near, block.indptr)
-        row = np.repeat(np.arange(len(own)), np.diff(begin))
-        above = np.bincount(row, scores[near] > own[row] + np.float32(self._most), minlength=len(own))
+        size = np.diff(np.searchsorted(near, block.indptr))
+        row = np.repeat(np.arange(len(own)), size)
+        value = scores[near]
+        above = np.bincount(row[value > (own + np.float32(self._most))[row]], minlength=len(own))
         some = above < cutoff  # the others are behind it, whatever popularity adds
-        kept = near[some[row]]
-        indptr = np.append(0, np.cumsum(np.diff(begin)[some]))
-        ranks = np.full(len(own), np.inf)
-        ranks[some] = ranks_of(
-            indptr, block.items[kept], scores[kept], self._prior, self._by_prior, block.target[some]
-        )
+        kept = some[row]
+        return Near(some, size[some], block.items[near[kept]], value[kept])
+
+    def _ranks(self, parts: Sequence[Near]) -> np.ndarray:
+        if not parts:
+            return np.zeros(0)
+        some, size, items, scores = (np.concatenate(one) for one in zip(*parts, strict=True))
+        ranks = np.full(len(some), np.inf)
+        indptr = np.append(0, np.cumsum(size))
+        ranks[some] = ranks_of(indptr, items, scores, self._prior, self._by_prior, self._target[some])
         return ranks
 
     def _profile(self, decay: float) -> csr_array:
@@ -268,6 +307,5 @@ class SharedScores:
             np.append(new, len(key)).astype(np.int32),
             edge[order].astype(np.int32),
             speaker[order].astype(np.int32),
-            target[begin:end],
             own,
         )

@@ -3,7 +3,7 @@ beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import process_time
 from typing import Any, ClassVar
@@ -71,10 +71,10 @@ class Rival(CountedModel):
             return Chosen(start, {})
         gains = {}
 
-        def gains_of(how: Any) -> np.ndarray:
-            gain = rows.worth(ranks_of(how))
-            gains[how] = float(gain.mean())
-            return rows.by_session(gain)
+        def gains_of(hows: Sequence[Any]) -> list[np.ndarray]:
+            worth = [rows.worth(ranks_of(how)) for how in hows]
+            gains.update((how, float(gain.mean())) for how, gain in zip(hows, worth, strict=True))
+            return [rows.by_session(gain) for gain in worth]
 
         settled = settle(self.grid, start, gains_of)
         facts = {"valid": gains[settled.how], "targets": len(rows.target), "tried": settled.tried}

@@ -127,16 +127,18 @@ class Sessions:
         """Which sessions can gain anything under a table of no more edges than this one, (rows,) bool.
 
         The others have a target that no item of theirs leads to, and enough items that are more popular.
+
+        Args:
+            table: rows in order.
         """
         popular = len(counts) - np.searchsorted(np.sort(counts), counts[self.target], side="right")
         can_gain = popular < self.cutoff + (self.item_seq > 0).sum(1) * self.masked
-        for start in range(0, len(self.target), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            scores = csr_array(
-                profiles(self.item_seq[part], self.length[part], 1.0, self.last_items, self.n_items) @ table
-            )
-            row = rows_of(scores)
-            can_gain[start + row[scores.indices == self.target[part][row]]] = True
+        age = self.length[:, None] - 1 - np.arange(self.item_seq.shape[1])
+        row, place = np.nonzero((age >= 0) & (age < self.last_items))
+        edges = rows_of(table) * np.int64(self.n_items) + table.indices
+        wanted = self.item_seq[row, place] * np.int64(self.n_items) + self.target[row]
+        at = np.searchsorted(edges, wanted)
+        can_gain[row[np.append(edges, -1)[at] == wanted]] = True
         return can_gain
 
     def only(self, kept: np.ndarray) -> Sessions:

@@ -164,16 +164,18 @@ def test_repeats_are_edges_to_the_item_itself():
 def test_the_search_finds_the_best_of_a_large_grid_with_one_hill():
     grid = {key: [0.0, 0.25, 0.5, 0.75, 1.0] for key in Counting._fields}
     best = Counting(0.25, 0.75, 0.5, 1.0, 0.0, 0.25)
-    tried = search(
-        grid, plain(grid), lambda how: np.full(3, -sum(abs(a - b) for a, b in zip(how, best, strict=True)))
-    )
+
+    def gains_of(hows):
+        return [np.full(3, -sum(abs(a - b) for a, b in zip(how, best, strict=True))) for how in hows]
+
+    tried = search(grid, plain(grid), gains_of)
     assert max(tried, key=lambda how: tried[how].mean()) == best
     assert len(tried) < 100 < 5**6
 
 
 def test_a_small_grid_is_tried_whole():
     grid = {**{key: [1.0] for key in Counting._fields}, "decay": [0.1, 0.2], "repeat": [0.0, 5.0, 7.0]}
-    assert len(search(grid, plain(grid), lambda how: np.zeros(2))) == 6
+    assert len(search(grid, plain(grid), lambda hows: np.zeros((len(hows), 2)))) == 6
 
 
 def some_rows(item_seq, length, target, masked=False):

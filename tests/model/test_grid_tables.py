@@ -60,9 +60,15 @@ def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked
     rows = Sessions(item_seq, length, target, np.arange(300), N, 4, masked, "NDCG@5")
     shared = SharedScores(tables, item_seq, length, target, 4, masked)
     seen = 0
+    alike = {decay: [how for how in GRID if how.decay == decay] for decay in (0.0, 0.5)}
+    together = {
+        decay: shared.ranks([tables.weights(how) for how in hows], decay, rows.cutoff)
+        for decay, hows in alike.items()
+    }
     for how in GRID:
         wanted = rows.ranks(tables(how), tables.counts, how.decay)
-        ranks = shared.ranks(tables.weights(how), how.decay, rows.cutoff)
+        (ranks,) = shared.ranks([tables.weights(how)], how.decay, rows.cutoff)
+        assert ranks.tobytes() == together[how.decay][alike[how.decay].index(how)].tobytes()
         near = np.isfinite(ranks)
         np.testing.assert_array_equal(ranks[near], wanted[near])
         assert (wanted[~near] > rows.cutoff).all()
