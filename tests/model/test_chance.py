@@ -1,4 +1,4 @@
-"""Intervals of differences over sessions: what numpy's generator draws does not depend on how draws are counted."""
+"""Intervals of differences over sessions: draws are the same however they are counted."""
 
 from __future__ import annotations
 
