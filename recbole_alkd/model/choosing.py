@@ -16,7 +16,8 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.model.chance import paired_intervals
 from recbole_alkd.model.counting import training_sessions
-from recbole_alkd.model.grid_tables import Counting, SharedScores, Tables
+from recbole_alkd.model.grid_tables import Counting, Tables
+from recbole_alkd.model.shared_scores import SharedScores
 from recbole_alkd.model.valid_sessions import Sessions
 
 # A grid of at most so many settings is tried whole; on a larger one every setting is tried at the best of the

@@ -7,11 +7,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from recbole_alkd.model import grid_tables
+from recbole_alkd.model import shared_scores
 from recbole_alkd.model.choosing import Sessions
 from recbole_alkd.model.counting import both_ways, forward_counts, with_repeats
-from recbole_alkd.model.grid_tables import Counting, SharedScores, Tables, median
+from recbole_alkd.model.grid_tables import Counting, Tables, median
 from recbole_alkd.model.neighbours import weigh
+from recbole_alkd.model.shared_scores import SharedScores
 
 N = 40
 GRID = [
@@ -51,7 +52,7 @@ def test_a_table_is_the_one_that_is_made_alone(sessions, tables, how):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("at_once", [1 << 18, 60])
 def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked, at_once, monkeypatch):
-    monkeypatch.setattr(grid_tables, "AT_ONCE", at_once)
+    monkeypatch.setattr(shared_scores, "AT_ONCE", at_once)
     rng = np.random.default_rng(1)
     length = rng.integers(1, 7, size=300)
     item_seq = np.minimum(rng.geometric(0.08, size=(300, 6)), N - 1) * (np.arange(6) < length[:, None])
