@@ -40,10 +40,7 @@ def check_files(settings: Settings) -> None:
 def check_places(settings: Settings) -> None:
     """AlkdError where labels or shared stages cannot be written."""
     if asks.get():
-        store = Path(settings.teacher.label_store).expanduser()
-        if store.is_dir():
-            raise AlkdError(f"label_store: {str(store)!r} is a folder; allowed: the path of a file")
-        check_folder("label_store", store.parent)
+        check_new_file("label_store", Path(settings.teacher.label_store).expanduser())
     if isinstance(settings.backbone.stage_cache, str):
         check_folder("stage_cache", Path(settings.backbone.stage_cache))
 
@@ -66,6 +63,13 @@ def check_folder(setting: str, folder: Path) -> None:
         raise AlkdError(
             f"{setting}: {str(folder)!r} cannot be written to: {error.strerror} in {str(there)!r}"
         ) from None
+
+
+def check_new_file(setting: str, file: Path) -> None:
+    """AlkdError where ``file`` is a folder, or lies in one that cannot be made or written to."""
+    if file.is_dir():
+        raise AlkdError(f"{setting}: {str(file)!r} is a folder; allowed: the path of a file")
+    check_folder(setting, file.parent)
 
 
 def check_data_files(settings: Settings, data_path: Path, dataset: str) -> None:

@@ -17,8 +17,9 @@ from recbole.utils import get_model, get_trainer, init_seed
 from recbole_alkd.active.certificate import certificate
 from recbole_alkd.active.picture import check_picture, check_target, draw_selection
 from recbole_alkd.bench.lora_file import StudyExamples, draw_study, write_study
-from recbole_alkd.checks import asking_nobody, check_folder, own_command
+from recbole_alkd.checks import asking_nobody, own_command
 from recbole_alkd.compat import trusted_loads
+from recbole_alkd.file_checks import check_new_file
 from recbole_alkd.files import write_json
 from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
 from recbole_alkd.processes.group import Group, place
@@ -159,7 +160,7 @@ def label_instances(
     """
     for name, file in (("out", out), ("batch_out", batch_out)):
         if file:
-            check_folder(name, Path(file).parent)
+            check_new_file(name, Path(file))
     asks = nullcontext() if not (dry_run or batch_out or batch_in or show) else asking_nobody()
     with (
         asks,
@@ -199,7 +200,7 @@ def lora_study_examples(
         dataset, config_file_list, config_dict: as in ``run_recbole_alkd``.
         examples: of each pool, at most. held_out: to judge by, at most.
     """
-    check_folder("out", Path(out).parent)
+    check_new_file("out", Path(out))
     with asking_nobody(), _selected(dataset, config_file_list, config_dict) as (_, rounds, _):
         study = draw_study(rounds, rounds.llm.context.titles, examples, held_out)
         if not study.held_out:

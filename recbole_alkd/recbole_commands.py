@@ -182,7 +182,7 @@ def _lora_examples() -> None:
     )
     print(
         f"the recommender found the target of {share:.1%} of {made.drawn:,} prefixes; "
-        f"next: recbole-alkd lora-curve {args.out}"
+        f"next: recbole-alkd lora-curve {args.out} --out FILE"
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.bench.arms import CLOSED_FORM
 from recbole_alkd.bench.plan import Plan
 from recbole_alkd.bench.plan_settings import PATH_SETTINGS
 from recbole_alkd.settings.error import AlkdError
@@ -24,9 +25,6 @@ def check_runs(plan: Plan) -> None:
         AlkdError: what RecBole or a setting refuses, a data set that is not there or lacks titles for an arm
             that needs them.
     """
-    from recbole_alkd.data.titles import titles_of
-    from recbole_alkd.registry import teachers
-
     for task in replace(plan, seeds=plan.seeds[:1]).tasks():
         try:
             if task.dataset.startswith("alkdrec-"):  # its settings apply where its files are
@@ -40,8 +38,7 @@ def check_runs(plan: Plan) -> None:
                     raise AlkdError(
                         f"{key}: no file {config[key].partition('#')[0]!r}, nor below the data path"
                     )
-            if task.arm.stage in LABELLED and teachers.get(config["llm_teacher"]).needs_titles:
-                titles_of(config, config["ITEM_ID_FIELD"])
+            _check_titles(task.arm.stage, config)
         except AlkdError as error:
             raise AlkdError(f"{task.dataset}, {task.backbone}, {task.arm.name}: {error}") from None
 
@@ -62,6 +59,22 @@ def has_clicks(folder: Path, dataset: str) -> bool:
     """Whether ``folder`` has the clicks of a data set: in one file, or in one for each part."""
     name = glob.escape(dataset)
     return any(folder.glob(f"{name}.inter*")) or any(folder.glob(f"{name}.*.inter*"))
+
+
+def _check_titles(stage: str, config: Any) -> None:
+    """AlkdError where the titles, or the vectors of the user's own, that a run looks at are not there."""
+    from recbole_alkd.data.titles import titles_of
+    from recbole_alkd.registry import teachers
+    from recbole_alkd.settings.rules import is_vector_file
+
+    asked = stage in LABELLED and teachers.get(config["llm_teacher"]).needs_titles
+    encoder = None if stage in (*CLOSED_FORM, "teacher") else config["item_text"]
+    if encoder and is_vector_file(encoder):
+        if not Path(encoder).expanduser().is_file():
+            raise AlkdError(f"item_text: no file {encoder!r}, nor below the data path")
+        encoder = None
+    if asked or encoder:
+        titles_of(config, config["ITEM_ID_FIELD"])
 
 
 def _check_there(dataset: str, folder: Path) -> None:

@@ -75,11 +75,14 @@ def run_here(args: argparse.Namespace) -> int:
     from recbole_alkd.bench.lora_file import read_study
     from recbole_alkd.llm.models import check_device
     from recbole_alkd.processes.group import Group, place
+    from recbole_alkd.settings.groups import FIELDS
 
     variants = [_settings(words) for words in args.variants or [[]]]
     for count in args.examples:
         if count < 0:
             raise AlkdError(f"--examples: {count} is not allowed; allowed: numbers from 0 on")
+    if args.threads is not None:
+        FIELDS["llm_threads"].checked("--threads", args.threads)
     study = control_study() if args.file == "control" else read_study(Path(args.file))
     for given in variants:
         settings_of_study(study, given, 1)

@@ -36,6 +36,7 @@ from recbole_alkd.teacher.local.teacher import SCORERS
 from recbole_alkd.teacher.prompt import load_prompt
 from recbole_alkd.teacher.text import WEIGHT, TextTeacher
 
+_KEYS = ("dataset", "pool", "count", "given", "mrr", "ndcg10", "gains")  # of every result
 BATCH = 16  # held-out sessions in one forward pass on a GPU
 
 
@@ -86,8 +87,7 @@ class Curve:
         self.places = [e.candidates.index(e.target) for e in study.held_out]
         self.zero_shot, self.judge_seconds = self._ranks()
         context = TeacherContext(settings, study.dataset, Path(), study.titles, Path())
-        text = TextTeacher(context)
-        text.prepare()
+        (text := TextTeacher(context)).prepare()
         similar = [text.similarity(instance) for instance in self.instances]
         self.plain = {
             "recommender": np.asarray(self.places, float) + 1,
@@ -102,8 +102,7 @@ class Curve:
         Raises:
             AlkdError: the file has fewer.
         """
-        examples = self.study.pool(pool)[:count]
-        if len(examples) < count:
+        if len(examples := self.study.pool(pool)[:count]) < count:
             raise AlkdError(f"--examples: {count} are more than the {len(examples)} {pool} ones of the file")
         result: dict[str, Any] = {
             "dataset": self.study.dataset,
@@ -132,9 +131,7 @@ class Curve:
             name: round(float(np.mean(ndcg(values, 10))), 4) for name, values in ranks.items()
         }
         own = "tuned" if count else "zero-shot"
-        against = [
-            (own, other) for other in ranks if other not in (own, f"{own}, fused") and "fused" not in other
-        ]
+        against = [(own, other) for other in ranks if other != own and "fused" not in other]
         against += [
             (f"{own}, fused", other)
             for other in ("recommender", "text", "zero-shot, fused")
@@ -143,9 +140,7 @@ class Curve:
         result["gains"] = {f"{a} - {b}": _gains(ranks[a], ranks[b]) for a, b in against}
         return result
 
-    def _tuned(
-        self, examples: Sequence[LoraExample], settings: Settings
-    ) -> tuple[dict[str, Any], Any]:
+    def _tuned(self, examples: Sequence[LoraExample], settings: Settings) -> tuple[dict[str, Any], Any]:
         folder = Path(tempfile.mkdtemp(prefix="alkd_lora_"))
         plain = self.scorer.model
         try:
@@ -203,13 +198,17 @@ def run_curve(
     """
     group = group or Group()
     done = set(group.from_leader(lambda: [_key(line) for line in read_lines(out)]))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.open("ab").close()
+    except OSError as error:
+        raise AlkdError(f"--out: {str(out)!r} cannot be written: {error.strerror}") from None
     cut = out.is_file() and out.read_bytes()[-1:] not in (b"", b"\n")  # a kill has cut the last line
     if group.leads and cut:
         with out.open("a", encoding="utf-8") as stream:
             stream.write("\n")
     wanted = [(pool, count) for count in counts for pool in (pools if count else pools[:1])]
-    curve, loaded = None, None
+    curve = loaded = None
     with threads(thread_count):
         for given in variants:
             for pool, count in wanted:
@@ -230,13 +229,22 @@ def run_curve(
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The results in ``file``; a last line that a kill has cut is left out."""
+    """The results in ``file``; lines that a kill or a power failure has cut are left out.
+
+    Raises:
+        AlkdError: a line that is something else, so that nothing is appended to a file of another kind.
+    """
     lines_read = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for number, line in enumerate(file.read_bytes().split(b"\n") if file.is_file() else (), 1):
         try:
-            lines_read.append(json.loads(line))
-        except ValueError:
-            continue
+            result = json.loads(line)
+        except (ValueError, RecursionError):
+            if line.startswith(b"{") or not line.strip(b"\0 \r"):
+                continue
+            result = None
+        if not isinstance(result, dict) or set(_KEYS) - set(result):
+            raise AlkdError(f"--out: {str(file)!r}, line {number} is no result of lora-curve's")
+        lines_read.append(result)
     return lines_read
 
 

@@ -120,6 +120,7 @@ def write_study(file: Path, study: StudyExamples) -> None:
         "titles": [study.titles[item] for item in items],
         **{name: rows(getattr(study, name)) for name in (*POOLS, "held_out")},
     }
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, json.dumps(content, separators=(",", ":")))
 
 
@@ -134,10 +135,16 @@ def read_study(file: Path) -> StudyExamples:
         if content["form"] != _FORM:
             raise ValueError(f"form {content['form']!r}")
         items, titles = [str(item) for item in content["items"]], [str(title) for title in content["titles"]]
+        settings = dict(content["settings"])
+        if not isinstance(settings["llm_candidates"], int):
+            raise ValueError("llm_candidates is no whole number")
+        "\n".join([*items, *titles]).encode()  # an escape of JSON may be half a character
         pools = {name: tuple(_example(items, *row) for row in content[name]) for name in (*POOLS, "held_out")}
+        if not pools["held_out"]:
+            raise ValueError("no held-out example, by which tuning is judged")
         return StudyExamples(
             str(content["dataset"]),
-            dict(content["settings"]),
+            settings,
             dict(zip(items, titles, strict=True)),
             drawn=int(content["drawn"]),
             found=int(content["found"]),
@@ -157,7 +164,9 @@ def read_study(file: Path) -> StudyExamples:
 def _example(
     items: Sequence[str], history: Sequence[int], candidates: Sequence[int], target: int, natural: int
 ) -> LoraExample:
+    if min(*history, *candidates, target, 0) < 0:
+        raise ValueError("a number of an item is below 0")
+    if target not in candidates or len(set(candidates)) < max(2, len(candidates)):
+        raise ValueError("a target is one of its candidates, of which there are at least two, all different")
     shown = tuple(items[k] for k in candidates)
-    if items[target] not in shown:
-        raise ValueError("a target is one of its candidates")
     return LoraExample(tuple(items[k] for k in history), shown, items[target], bool(natural))

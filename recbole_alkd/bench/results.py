@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.bench.plan import Task
+from recbole_alkd.model.scoring import GROUPS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ def load_result(task: Task, stem: Path) -> Result | None:
         ]
         whole = all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers)
         whole = whole and isinstance(facts.get("labels") or {}, dict)
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (
+        OSError, EOFError, ValueError, TypeError, KeyError, MemoryError, RecursionError, OverflowError,
+        zipfile.BadZipFile, zlib.error,
+    ):  # fmt: skip
         return None
     whole = (
         whole
@@ -62,6 +66,8 @@ def load_result(task: Task, stem: Path) -> Result | None:
         and test.ndim == 1 == valid.ndim
         and len(test) > 0
     )
-    if not whole or not (np.isfinite(test).all() and np.isfinite(valid).all()):
+    ranks = all((np.isfinite(ranks) & (ranks >= 1)).all() for ranks in (test, valid))
+    known = groups.dtype.kind in "iu" and np.isin(groups, range(len(GROUPS))).all()
+    if not (whole and ranks and known):
         return None
     return Result(task, test, valid, sessions, groups, facts)

@@ -69,7 +69,16 @@ def read_item_vectors(name: str, items: Sequence[str]) -> np.ndarray:
         )
     matched = np.zeros((len(items), vectors.shape[1]), dtype=np.float32)
     matched[at >= 0] = vectors[at[at >= 0]]
-    return matched
+    return _in_range(matched)
+
+
+def _in_range(vectors: np.ndarray) -> np.ndarray:
+    """``vectors`` times a power of two, where float32 does not hold the squares of their numbers: only
+    directions are looked at, and lengths of 0 or infinity have none."""
+    largest = float(np.abs(vectors).max())
+    if not largest or 1e-12 < largest < 1e12:
+        return vectors
+    return np.ldexp(vectors, -int(np.frexp(largest)[1]))
 
 
 def _vectors(path: Path) -> np.ndarray:
@@ -77,7 +86,7 @@ def _vectors(path: Path) -> np.ndarray:
         raise AlkdError(f"item_text: {path}: no such file")
     try:
         content: Any = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # the last: a size that no file has
         raise AlkdError(f"item_text: {path} cannot be read as an array of numbers ({error})") from None
     if (
         not isinstance(content, np.ndarray)
@@ -99,6 +108,7 @@ def _ids(path: Path) -> list[str]:
             f"item_text: {path}: no such file; it has the id of each row of the vectors, one a line"
         )
     try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        # "-sig": spreadsheets begin a file with a mark, which is no part of the first id
+        return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AlkdError(f"item_text: {path} cannot be read as lines of UTF-8 ({error})") from None

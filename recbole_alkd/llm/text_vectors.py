@@ -232,7 +232,7 @@ def _read(file: Path, count: int) -> TextVectors | None:
             and np.isfinite(vectors).all()
         ):
             return cached
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
         pass
     getLogger().warning(f"{file}: not readable as vectors of {count} titles; they are made anew")
     return None

@@ -56,6 +56,65 @@ def test_another_file_is_named(tmp_path, content):
         read_study(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("held_out", []),
+        ("held_out", [[[0], [1], 1, 1]]),  # nothing to choose from
+        ("held_out", [[[0], [1, 1, 2], 1, 1]]),
+        ("natural", [[[0], [1, -2], 1, 1]]),
+        ("natural", [[[0], [1, 2], 3, 1]]),
+        ("settings", {}),
+        ("settings", {"llm_candidates": "5"}),
+        ("titles", ["\ud800"] * 600),
+        ("form", 2),
+    ],
+)
+def test_a_file_that_cannot_be_studied_is_no_file_of_examples(tmp_path, part, value):
+    file = tmp_path / "study.json"
+    write_study(file, control_study(6, 3))
+    content = json.loads(file.read_text())
+    if part == "titles":
+        value = value[: len(content["titles"])]
+    file.write_text(json.dumps({**content, part: value}))
+    with pytest.raises(AlkdError, match=r"study\.json: no file that recbole-alkd lora-examples wrote"):
+        read_study(file)
+
+
+CUT = [b'{"dataset": "control", "po', b"\0" * 40, b""]
+FOREIGN = [b"1", b"null", b"{}", b'{"dataset": "control"}', b"[" * 100_000, b"\xff\xfe\0", b"my notes"]
+
+
+def test_lines_that_were_cut_are_left_out_and_other_files_are_not_appended_to(tmp_path, model):
+    out, study = tmp_path / "out.jsonl", control_study(16, 8, candidates=5)
+    (result,) = run_curve(study, out, [0], ["natural"], [model], "cpu")
+    whole = out.read_bytes()
+    for line in CUT:
+        out.write_bytes(line + b"\n" + whole + line)
+        assert read_lines(out) == [result]
+    for line in FOREIGN:
+        out.write_bytes(whole + line + b"\n")
+        with pytest.raises(AlkdError, match=r"^--out: '.*out\.jsonl', line 2 is no result of lora-curve"):
+            next(run_curve(study, out, [0], ["natural"], [model], "cpu"))
+        assert out.read_bytes() == whole + line + b"\n"
+
+
+@pytest.mark.parametrize("name", ["folder", "file/out.jsonl"])
+def test_a_place_where_no_results_can_be_written_is_named_before_the_llm_is_loaded(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    never = {"llm_model": str(tmp_path / "no model")}
+    with pytest.raises(AlkdError, match=r"^--out: .* cannot be (read|written): "):
+        next(run_curve(control_study(4, 2), tmp_path / name, [0], ["natural"], [never], "cpu"))
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "100000"])
+def test_threads_that_no_machine_gives_are_refused(tmp_path, threads):
+    args = parsed("control", "--out", str(tmp_path / "out.jsonl"), "--threads", threads)
+    with pytest.raises(AlkdError, match=f"^--threads: {threads} is not allowed; allowed: .*from 1 to 1024"):
+        args.run(args)
+
+
 def test_a_curve_has_its_controls_and_goes_on_where_it_ended(model, tmp_path):
     study, out = control_study(16, 8, candidates=5), tmp_path / "out.jsonl"
     variants = [model, {**model, "lora_rank": 2}]

@@ -471,3 +471,19 @@ def test_data_that_cannot_be_shipped_are_named_once(tmp_path):
         AlkdError, match=r"datasets: no alkdrec-games.* --data Games --out DATA/alkdrec-games"
     ):
         check_runs(plan)
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        (["text_edges"], r"text_edges: .*tiny\.item: no such file"),
+        ([{"name": "own", "arm": "text_edges", "settings": {"item_text": "gone.npy"}}],
+         r"own: item_text: no file 'gone\.npy', nor below the data path"),
+    ],
+)  # fmt: skip
+def test_titles_and_vectors_that_arms_look_at_are_looked_for_before_anything_runs(write, arms, words):
+    own = {key: value for key, value in TINY.items() if key != "kd_batch_size"}
+    with pytest.raises(AlkdError, match=words):
+        check_runs(read_plan(write(arms=["popularity", *arms], settings=own)))
+    own |= {"item_text": "tfidf"}  # which nothing looks at here
+    check_runs(read_plan(write(arms=["popularity", "teacher"], backbones=["SessionKNN"], settings=own)))

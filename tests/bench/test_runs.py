@@ -26,6 +26,7 @@ from recbole_alkd.bench import runs
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.plan import read_plan
+from recbole_alkd.bench.results import load_result
 from recbole_alkd.bench.runs import alone_in
 from recbole_alkd.bench.worker import half_precision, run_task
 from recbole_alkd.cli import main
@@ -546,3 +547,30 @@ def test_a_result_says_on_what_it_was_made(tmp_path, monkeypatch):
     assert bench_here(home, monkeypatch, "--report-only") == 0
     expected = "Seconds are of different devices, on CPU: popularity; on NVIDIA X: student."
     assert expected in (home / "out" / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays"),
+    [
+        (b"[" * 100_000, {}),
+        ({"bytes": 10**400}, {}),
+        ({"cost": None}, {}),
+        ({}, {"test": [0, 2]}),  # the best rank is 1
+        ({}, {"valid": [-3.0]}),
+        ({}, {"groups_test": [0, 99]}),
+        ({}, {"groups_test": ["0", "1"]}),
+        ({}, {"test": [1]}),
+    ],
+)
+def test_a_result_that_no_run_writes_is_none(tmp_path, facts, arrays):
+    whole = {"parameters": 1, "bytes": 2, "seconds": 0.5}
+    whole |= {"cost": {"labels": 0, "tokens": 0, "seconds": 0.0, "usd": None}}
+    good = {"test": [1, 2], "valid": [3], "sessions_test": ["a", "b"], "groups_test": [0, 1]}
+
+    def loaded(facts, arrays):
+        content = facts if isinstance(facts, bytes) else json.dumps({**whole, **facts}).encode()
+        (tmp_path / "k.json").write_bytes(content)
+        np.savez(tmp_path / "k.npz", **{**good, **arrays})
+        return load_result(None, tmp_path / "k")
+
+    assert loaded({}, {}) is not None and loaded(facts, arrays) is None

@@ -7,6 +7,7 @@ import pytest
 
 from recbole_alkd import AlkdError
 from recbole_alkd.data.item_vectors import read_item_vectors
+from recbole_alkd.model.edges import unit_rows
 
 ITEMS = ["a", "b", "85123A"]
 
@@ -29,6 +30,22 @@ def test_rows_go_by_their_ids(tmp_path, kind):
     read = read_item_vectors(write(tmp_path, vectors, ["85123A", "elsewhere", "a", "b"]), ITEMS)
     np.testing.assert_array_equal(read, [[4, 5], [6, 7], [0, 1]])
     assert read.dtype == np.float32
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_directions_are_kept_where_float32_has_no_squares_of_the_numbers(tmp_path, scale):
+    vectors = np.array([[1, 2], [3, -4], [-5, 6]])
+    read = unit_rows(read_item_vectors(write(tmp_path, vectors * scale, ITEMS), ITEMS))
+    np.testing.assert_allclose(read, unit_rows(vectors.astype(np.float32)), atol=1e-6)
+
+
+def test_ids_may_begin_with_the_mark_of_a_spreadsheet(tmp_path):
+    file = write(tmp_path, np.arange(1, 7).reshape(3, 2), "\n".join(ITEMS).encode("utf-8-sig"))
+    assert read_item_vectors(file, ITEMS).all()
+
+
+HUGE = np.lib.format.magic(1, 0) + b"v\0"
+HUGE += b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 8), }".ljust(117) + b"\n"
 
 
 def test_missing_and_unknown_ids_are_counted(tmp_path, caplog):
@@ -68,6 +85,7 @@ NAN[1, 1], FAR[2, 0] = np.nan, 1e300
         (np.array([[Trap()], [1], [2]], dtype=object), ITEMS, "cannot be read as an array of numbers"),
         (b"no array", ITEMS, "cannot be read as an array of numbers"),
         (b"", ITEMS, "cannot be read as an array of numbers"),
+        (HUGE, ITEMS, "cannot be read as an array of numbers"),
         (np.ones((2, 2)), ["x", "y"], "has a vector for none of the 3 items of the clicks, whose ids are"),
     ],
 )  # fmt: skip

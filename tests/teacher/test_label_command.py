@@ -279,3 +279,14 @@ def test_sigkill_while_labelling_loses_and_repeats_nothing(home: Path) -> None: 
         texts = [body["messages"][1]["content"] for body in server.requests]
         # asked again: what had no answer in the store
         assert len(texts) - len(set(texts)) == before - 1 - kept
+
+
+@pytest.mark.parametrize("option", ["out", "batch_out"])
+def test_a_place_that_is_no_file_is_named_before_anything_is_trained_or_asked(
+    home: Path,  # noqa: F811
+    option: str,
+) -> None:
+    (home / "taken").mkdir()
+    with pytest.raises(AlkdError, match=f"^{option}: 'taken' is a folder; allowed: the path of a file"):
+        label({option: "taken"}, llm_teacher="null")
+    assert not (home / "saved").exists()

@@ -94,7 +94,7 @@ class TeacherSettings(Group):
     llm_threads: int | None = setting(
         None,
         int,
-        check=at_least(1),
+        check=between(1, 1024),  # more than a system gives ends torch without a word
         decides=False,
         help="CPU threads of the LLM. ~: torch's.",
     )
