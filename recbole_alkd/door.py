@@ -26,6 +26,7 @@ def leave(command: Callable[[], int | None]) -> NoReturn:
     if "--traceback" in sys.argv:  # before RecBole reads the command line
         sys.argv = [word for word in sys.argv if word != "--traceback"]
         os.environ[TRACEBACK] = "1"
+    _open_outputs()
     try:
         code = command()
         sys.stdout.flush()
@@ -42,6 +43,14 @@ def leave(command: Callable[[], int | None]) -> NoReturn:
         line, code = told(error)
         print(f"error: {line}", file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _open_outputs() -> None:
+    """Where the process was started with a closed output (``>&-``), what it says goes nowhere, and no file
+    that it opens gets the number of an output."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
 
 
 def told(error: BaseException) -> tuple[str, int]:

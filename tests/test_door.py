@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import subprocess
 import sys
 
 import pytest
-from process import ROOT, fresh
+from process import ROOT, environment, fresh
 
 from recbole_alkd import AlkdError, door
 from recbole_alkd.cli import main
@@ -67,6 +68,16 @@ def test_an_end_without_error_is_zero():
         with pytest.raises(SystemExit) as leaving:
             leave(lambda value=value: value)
         assert leaving.value.code == 0
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_is_no_error(tmp_path, closed):
+    program = "import sys; from recbole_alkd.door import leave; "
+    program += "leave(lambda: print('said', file=sys.stdout) or print('told', file=sys.stderr))"
+    command = ["bash", "-c", f'"$1" -c "$2" {closed}', "bash", sys.executable, program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    said = ("" if closed.startswith(">") else "said\n", "" if "2>" in closed else "told\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, *said)
 
 
 def test_the_stage_is_named_and_the_traceback_kept(tmp_path, monkeypatch, capsys):
