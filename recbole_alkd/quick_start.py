@@ -25,6 +25,7 @@ from recbole_alkd.labelling.rounds import CERTIFICATE, LabelRounds
 from recbole_alkd.processes.group import Group, place
 from recbole_alkd.processes.launch import launch_run
 from recbole_alkd.processes.places import PORT, Places
+from recbole_alkd.processes.started import together
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer import label_command
 
@@ -47,7 +48,8 @@ def run_recbole_alkd(
         model, dataset, config_file_list, config_dict, saved: as in ``recbole.quick_start.run_recbole``.
         nproc, world_size, ip, port, group_offset: as in ``recbole.quick_start.run``, for ALKDRec: how many
             processes train together, on this machine and in all, and where the first machine is found. A
-            program that starts them is guarded by ``if __name__ == "__main__"``.
+            program that starts them is guarded by ``if __name__ == "__main__"``. Not given where torchrun
+            has started the processes, which join each other.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and
@@ -63,7 +65,7 @@ def run_recbole_alkd(
     number: Any = int(port) if str(port).isdigit() else port  # what is none is refused by name
     places = Places(nproc, world_size, ip, number, group_offset)
     arguments = (model, dataset, config_file_list, config_dict, saved)
-    if places.size > 1:
+    if together(places) > 1:
         return launch_run(arguments, places, strict=False)
     return _run_here(*arguments)
 

@@ -31,6 +31,7 @@ def _recbole_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def run() -> None:
     from recbole_alkd.processes.launch import launch_run
     from recbole_alkd.processes.places import add_places, places_of
+    from recbole_alkd.processes.started import together
 
     parser = argparse.ArgumentParser(
         prog="recbole-alkd run",
@@ -60,7 +61,7 @@ def run() -> None:
             end="\n" if again.notes else "",
             file=sys.stderr,
         )
-    if places.size > 1:
+    if together(places) > 1:
         launch_run((args.model, args.dataset, args.config_files, settings, True), places, strict=True)
         return
     from recbole_alkd.checks import own_command

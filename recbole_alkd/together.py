@@ -8,6 +8,7 @@ from typing import Any
 from recbole_alkd.compat.replacing import replace_everywhere
 from recbole_alkd.processes.group import place
 from recbole_alkd.processes.places import PORT
+from recbole_alkd.processes.started import starter
 
 
 def start_together() -> None:
@@ -31,7 +32,7 @@ def start_together() -> None:
     ) -> Any:
         what, where = (model, dataset, config_file_list, config_dict, saved), (ip, port, group_offset)
         given = (*what, nproc, world_size, *where)
-        if model != "ALKDRec" or (nproc == 1 and world_size <= 1):
+        if model != "ALKDRec" or (nproc == 1 and world_size <= 1 and starter() is None):
             return original(*given)
         from recbole_alkd.quick_start import run_recbole_alkd
 

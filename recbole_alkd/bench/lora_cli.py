@@ -54,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
     """Train and judge; print the table of all results in ``--out``."""
     from recbole_alkd.processes.launch import launch
     from recbole_alkd.processes.places import Places
+    from recbole_alkd.processes.started import together
 
     places = Places(args.nproc)
-    if places.size == 1:
+    if together(places) == 1:
         return run_here(args)
     given = {key: value for key, value in vars(args).items() if key != "run"}
     launch("recbole_alkd.bench.lora_cli:run_as_member", (given,), places, "recbole_alkd.door:told")

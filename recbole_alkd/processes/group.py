@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from recbole_alkd.processes.started import starter
 from recbole_alkd.settings.error import AlkdError
 
 if TYPE_CHECKING:  # a process that only starts others does not load torch
@@ -46,7 +47,8 @@ class Group:
         """The processes of a run, which ``launch`` has started; one where nobody has.
 
         Raises:
-            AlkdError: processes that RecBole has started by itself.
+            AlkdError: processes that RecBole has started by itself, or that have not joined each other; more
+                than a batch has rows for.
         """
         if not config["single_spec"]:
             raise AlkdError(
@@ -54,6 +56,18 @@ class Group:
                 "run_recbole_alkd(..., nproc=N)"
             )
         rank, count, local = place()
+        by = starter()
+        if count == 1 and by is not None:
+            raise AlkdError(
+                f"WORLD_SIZE: {by.size} processes were started by another program, such as torchrun; allowed "
+                "so: `recbole-alkd run`, `recbole-alkd lora-curve`, run_recbole_alkd(...)"
+            )
+        rows = config["train_batch_size"]
+        if count > 1 and rows < 2 * count:
+            raise AlkdError(
+                f"nproc: {count} processes with train_batch_size {rows}; allowed: at most "
+                f"{max(rows // 2, 1)}, two rows of a batch each"
+            )
         return cls(rank, count, local, config["device"])
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,20 +14,23 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
+from recbole_alkd.processes.before_start import check_count, check_sendable, cores
 from recbole_alkd.processes.device import check_model
 from recbole_alkd.processes.machines import OneMachine, machines_of
-from recbole_alkd.processes.member import FOLDER, Begun, Failure, Seat, begin
+from recbole_alkd.processes.member import FOLDER, KEPT, Begun, Failure, Seat, begin
 from recbole_alkd.processes.places import Places
-from recbole_alkd.settings.error import AlkdError, ToldError
+from recbole_alkd.processes.started import join, starter, together
+from recbole_alkd.processes.terminating import Terminated, tidily
 
 _LOOK = 0.5  # seconds between two looks at the other machines
 _BETTER = 4.0  # seconds in which a better reason than "another process is gone" may come
 _TERM = 5.0  # seconds that a process has to end by itself
+_EXIT = 30.0  # seconds in which a process that has done its part leaves; threads of a plug-in may keep it
 
 
 def launch(work: str, arguments: tuple[Any, ...], places: Places, told: str) -> Any:
     """Call ``work`` (module:function) in every process; gives what the leader returns, and None on a machine
-    that does not have it.
+    that does not have it. Where another program has started the processes, this one joins the others.
 
     Args:
         arguments: what it is called with; they are pickled for the new processes.
@@ -34,8 +38,14 @@ def launch(work: str, arguments: tuple[Any, ...], places: Places, told: str) -> 
 
     Raises:
         AlkdError: what a user can fix, in any process. ToldError: any other end, in one line.
+        SystemExit: a process that another program started; another one has said how the run ended.
     """
+    by = starter()
+    if by is not None:
+        return join(by, work, arguments, told)
+    check_count(places)
     with (
+        tidily(),
         tempfile.TemporaryDirectory(prefix="recbole-alkd-") as folder,  # of mode 0700
         _environment(places, folder),
     ):
@@ -50,9 +60,7 @@ def launch(work: str, arguments: tuple[Any, ...], places: Places, told: str) -> 
             raise
         result = _watched(members, machines)
     if isinstance(result, Failure):
-        if result.code == 130:
-            raise KeyboardInterrupt
-        raise AlkdError(result.line) if result.code == 2 else ToldError(result.line, result.code)
+        result.leave()
     return result
 
 
@@ -64,7 +72,9 @@ def launch_run(arguments: tuple[Any, ...], places: Places, strict: bool) -> dict
         arguments: its first five. strict: whether the command line is ours (``checks.own_command``).
     """
     if arguments[0] is not None:  # otherwise a file of settings names it
-        check_model(arguments[0], places.size)
+        check_model(arguments[0], together(places))
+    if starter() is None:
+        check_sendable(arguments)
     work, told = "recbole_alkd.quick_start:run_as_member", "recbole_alkd.door:told"
     return launch(work, (arguments, strict), places, told) or {}
 
@@ -109,7 +119,7 @@ class Member:
         how = f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
         memory = " (the system does that where memory runs out)" if -code == signal.SIGKILL else ""
         line = f"process {self.seat.rank} of {self.seat.size} {how}{memory}; "
-        return Failure(line + "labels and finished stages are kept, and the same command resumes there", 1)
+        return Failure(line + KEPT, 1)
 
     def end(self) -> None:
         self.process.terminate()
@@ -126,14 +136,21 @@ def _watched(members: list[Member], machines: OneMachine) -> Any:
     except KeyboardInterrupt:
         failure = Failure("interrupted", 130)
         _interrupt(members)
+    except Terminated:
+        _end(members)
+        machines.tell(Failure(f"a machine of this run was ended by SIGTERM; {KEPT}", 1))
+        raise
     finally:
         if failure is not None or not all(member.ended for member in members):
             _end(members)
     machines.tell(failure)
+    until = time.monotonic() + _EXIT
     for member in members:
-        member.process.join(_TERM)
-    if failure is not None:
-        _end(members)
+        member.process.join(max(0.0, until - time.monotonic()))
+        if member.process.is_alive():
+            which = f"process {member.seat.rank} of {member.seat.size}"
+            print(f"note: {which} has done its part but does not leave: ended", file=sys.stderr)
+    _end(members)
     return failure or members[0].result
 
 
@@ -184,8 +201,7 @@ def _end(members: list[Member]) -> None:
 @contextmanager
 def _environment(places: Places, folder: str) -> Iterator[None]:
     """What the new processes find in their environment: the run's folder, and their share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    own = {FOLDER: folder, "OMP_NUM_THREADS": str(max(1, cores // places.nproc))}
+    own = {FOLDER: folder, "OMP_NUM_THREADS": str(max(1, cores() // places.nproc))}
     if "OMP_NUM_THREADS" in os.environ:
         del own["OMP_NUM_THREADS"]
     os.environ.update(own)

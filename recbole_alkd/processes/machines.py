@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from recbole_alkd.settings.error import AlkdError
 
 PATIENCE = 600.0  # seconds that machines wait for each other at the start
 SILENCE = 60.0  # seconds without a sign of life after which a machine is gone
+QUIET = 2.0  # seconds after which a machine that waits says for whom
 BEAT = 2.0  # seconds between signs of life
 GRACE = 30.0  # seconds in which the others may still learn how a run ended
 
@@ -46,13 +48,17 @@ class SeveralMachines(OneMachine):
         self.store, self.interface = (places.ip, places.port), interface_to(places.ip)
         self._places, self._last = places, 0.0
         self._silent: dict[int, tuple[int, float]] = {}  # offset -> signs of life, and when the last one came
-        first = places.group_offset == 0
+        first, until = places.group_offset == 0, time.monotonic() + patience
+        if first:
+            _check_own(places.ip)
+        else:
+            _wait_for_first(places, patience)
         try:
             from torch import distributed
 
             self._shared: Any = distributed.TCPStore(
                 places.ip, places.port, is_master=first, wait_for_workers=False,
-                timeout=timedelta(seconds=patience),
+                timeout=timedelta(seconds=max(1.0, until - time.monotonic())),
             )  # fmt: skip
         except RuntimeError as error:
             words = str(error).splitlines()[0]
@@ -60,10 +66,7 @@ class SeveralMachines(OneMachine):
                 raise AlkdError(
                     f"port: {places.port} of {places.ip!r} cannot be opened ({words}); allowed: a free port"
                 ) from None
-            raise AlkdError(
-                f"ip: no first machine at {places.ip}:{places.port} in {patience:g} s ({words}); allowed: "
-                "where the one with group_offset 0 runs"
-            ) from None
+            raise _no_first(places, patience, words) from None
         self._sit_down()
         self._wait(patience)
 
@@ -123,8 +126,12 @@ class SeveralMachines(OneMachine):
         self._shared.add("seated", places.nproc)
 
     def _wait(self, patience: float) -> None:
-        until, size = time.monotonic() + patience, self._places.size
+        begun, size = time.monotonic(), self._places.size
+        until, said = begun + patience, False
         while (seated := self._shared.add("seated", 0)) < size:
+            if not said and time.monotonic() > begun + QUIET:
+                said = True
+                _say(f"{size - seated} of {size} processes, which other machines start", patience)
             if time.monotonic() > until:
                 raise AlkdError(
                     f"world_size: {seated} of {size} processes came in {patience:g} s; start the others with "
@@ -142,6 +149,47 @@ class SeveralMachines(OneMachine):
 def machines_of(places: Places, store: str) -> OneMachine:
     """The machines of a run. ``store``: the file by which the processes of one find each other."""
     return SeveralMachines(places) if places.several_machines else OneMachine(store)
+
+
+def _check_own(ip: str) -> None:
+    """AlkdError where the first machine would be another one than this."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(ip, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as one:
+            one.bind(address)
+    except OSError as error:
+        raise AlkdError(
+            f"ip: {ip!r} is no address of this machine ({error.strerror or error}), which is the first one "
+            "(group_offset 0); allowed: an address of its own, by which the others reach it"
+        ) from None
+
+
+def _wait_for_first(places: Places, patience: float) -> None:
+    """Until the first machine listens. torch's own way to wait cannot be interrupted, and prints a trace."""
+    begun, said = time.monotonic(), False
+    while True:
+        try:
+            socket.create_connection((places.ip, places.port), timeout=5.0).close()
+            return
+        except OSError as error:
+            waited = time.monotonic() - begun
+            if waited > patience:
+                raise _no_first(places, patience, error.strerror or str(error)) from None
+        if not said and waited > QUIET:
+            said = True
+            _say(f"the first machine, {places.ip}:{places.port}", patience)
+        time.sleep(min(0.5, patience / 10))
+
+
+def _no_first(places: Places, patience: float, words: str) -> AlkdError:
+    return AlkdError(
+        f"ip: no first machine at {places.ip}:{places.port} in {patience:g} s ({words}); allowed: where the "
+        "one with group_offset 0 runs"
+    )
+
+
+def _say(whom: str, patience: float) -> None:
+    print(f"waiting for {whom}; at most {patience:g} s", file=sys.stderr, flush=True)
 
 
 def loopback() -> str:

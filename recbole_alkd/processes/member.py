@@ -11,9 +11,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
+
+from recbole_alkd.settings.error import AlkdError, ToldError
 
 FOLDER = "RECBOLE_ALKD_RUN"  # in the environment of the processes of a run: a folder that only they use
+KEPT = "labels and finished stages are kept, and the same command resumes there"
 FOREVER = timedelta(days=30)  # labelling may take days; a process that is gone is noticed in other ways
 
 
@@ -42,6 +45,16 @@ class Failure:
     code: int
     lost: bool = False
 
+    def leave(self) -> NoReturn:
+        """Raise what says so in a program.
+
+        Raises:
+            KeyboardInterrupt: code 130. AlkdError: code 2. ToldError: any other code.
+        """
+        if self.code == 130:
+            raise KeyboardInterrupt
+        raise AlkdError(self.line) if self.code == 2 else ToldError(self.line, self.code)
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -63,26 +76,43 @@ def begin(seat: Seat, work: str, arguments: tuple[Any, ...], told: str, pipe: An
         work: module:function, called with ``arguments``. told: module:function that puts an error into
             (line, code).
     """
-    global _seat
-    _seat = seat
     pipe.send(Begun())
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal interrupts the process that started us, and that one tells us
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        pipe.send(work_together(seat, _store(seat), work, arguments))
+    except BaseException as error:
+        pipe.send(failure_of(error, told))
+    pipe.close()
+
+
+def work_together(seat: Seat, store: Any, work: str, arguments: tuple[Any, ...]) -> Any:
+    """Join the others, work, and leave them; what the leader's ``work`` gives, None elsewhere.
+
+    Args:
+        store: torch's, by which the processes find each other. work, arguments: as in ``begin``.
+    """
+    from torch import distributed
+
+    global _seat
+    _seat = seat
     if seat.rank:
         logging.getLogger().addHandler(logging.NullHandler())  # the leader speaks for all
-    try:
-        _join(seat)
-        result = named(work)(*arguments)
-        _leave()
-    except KeyboardInterrupt:
-        pipe.send(Failure("interrupted", 130))
-    except BaseException as error:
-        line, code = named(told)(error)
-        pipe.send(Failure(line, code, _is_loss(error)))
-    else:
-        pipe.send(result if seat.rank == 0 else None)
-    pipe.close()
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", seat.interface)
+    distributed.init_process_group("gloo", store=store, rank=seat.rank, world_size=seat.size, timeout=FOREVER)
+    result = named(work)(*arguments)
+    distributed.barrier()
+    distributed.destroy_process_group()
+    return result if seat.rank == 0 else None
+
+
+def failure_of(error: BaseException, told: str) -> Failure:
+    """What is said of the error that ended a process. ``told``: as in ``begin``."""
+    if isinstance(error, KeyboardInterrupt):
+        return Failure("interrupted", 130)
+    line, code = named(told)(error)
+    return Failure(line, code, _is_loss(error))
 
 
 def named(name: str) -> Callable[..., Any]:
@@ -91,23 +121,13 @@ def named(name: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), function)
 
 
-def _join(seat: Seat) -> None:
+def _store(seat: Seat) -> Any:
     from torch import distributed
 
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", seat.interface)
     if isinstance(seat.store, str):
-        store: Any = distributed.FileStore(seat.store, seat.size)
-    else:
-        store = distributed.TCPStore(*seat.store, is_master=False, timeout=FOREVER)
-        store = distributed.PrefixStore("processes", store)
-    distributed.init_process_group("gloo", store=store, rank=seat.rank, world_size=seat.size, timeout=FOREVER)
-
-
-def _leave() -> None:
-    from torch import distributed
-
-    distributed.barrier()
-    distributed.destroy_process_group()
+        return distributed.FileStore(seat.store, seat.size)
+    store = distributed.TCPStore(*seat.store, is_master=False, timeout=FOREVER)
+    return distributed.PrefixStore("processes", store)
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -74,3 +74,14 @@ def sleep(folder):
     if group.leads:
         time.sleep(600)
     group.any(True)
+
+
+def linger(rank):
+    """One process has a thread that does not end."""
+    import threading
+
+    from recbole_alkd.processes.group import place
+
+    if place()[0] == rank:
+        threading.Thread(target=time.sleep, args=(600,)).start()
+    return "done"

@@ -96,15 +96,15 @@ def alive(number):
         return stream.read().rpartition(")")[2].split()[0] != "Z"
 
 
-def started(folder, work, arguments=(), places=(2,), tag="start", guard='__name__ == "__main__"'):
+def started(folder, work, arguments=(), places=(2,), tag="start", guard='__name__ == "__main__"', **more):
     """A program that launches ``work``."""
     file = folder / f"{tag}.py"
     tests = os.path.dirname(__file__)
     text = START.format(tests=tests, work=work, arguments=arguments, places=places)
     file.write_text(text.replace('__name__ == "__main__"', guard))
     return subprocess.Popen(
-        [sys.executable, str(file)], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
+        [sys.executable, str(file)], env=environment(**more), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
@@ -243,6 +243,84 @@ def test_machines_that_do_not_come_are_one_line():
     places = Places(1, 3, "127.0.0.1", free_port(), 0)
     with pytest.raises(AlkdError, match=r"world_size: 1 of 3 processes came in 0\.5 s"):
         machines.SeveralMachines(places, patience=0.5)
+
+
+def test_a_first_machine_with_another_ones_address_is_one_line_at_once():
+    from recbole_alkd.processes import machines
+
+    begin = time.monotonic()
+    with pytest.raises(AlkdError, match=r"ip: '203\.0\.113\.7' is no address of this machine"):
+        machines.SeveralMachines(Places(1, 2, "203.0.113.7", free_port(), 0))
+    assert time.monotonic() - begin < 60
+
+
+def test_a_machine_that_waits_says_for_whom(monkeypatch, capfd):
+    from recbole_alkd.processes import machines
+
+    monkeypatch.setattr(machines, "QUIET", 0.1)
+    port = free_port()
+    for offset in (0, 1):
+        with pytest.raises(AlkdError):
+            machines.SeveralMachines(Places(1, 3, "127.0.0.1", port, offset), patience=1.0)
+    printed = capfd.readouterr().err.splitlines()
+    assert printed[0] == "waiting for 2 of 3 processes, which other machines start; at most 1 s"
+    assert printed[1] == f"waiting for the first machine, 127.0.0.1:{port}; at most 1 s"
+    assert len(printed) == 2, "nothing of torch's own"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_machine_that_waits_leaves_nothing_behind(offset, number, tmp_path):
+    port = free_port()
+    places = (1, 2, "127.0.0.1", port, offset)
+    program = started(tmp_path, "members:talk", (), places, TMPDIR=str(tmp_path))
+    for line in program.stdout:
+        if line.startswith("waiting for"):
+            break
+    assert list(tmp_path.glob("recbole-alkd-*"))
+    program.send_signal(number)
+    assert program.wait(20) == (-signal.SIGTERM if number == signal.SIGTERM else 130)
+    assert not list(tmp_path.glob("recbole-alkd-*"))
+
+
+def test_what_cannot_be_sent_is_named():
+    from recbole_alkd import run_recbole_alkd
+
+    with pytest.raises(AlkdError, match=r"learning_rate: <function .* cannot be sent to another process"):
+        run_recbole_alkd(dataset="toy", config_dict={"epochs": 1, "learning_rate": lambda: 1}, nproc=2)
+    with pytest.raises(AlkdError, match="dataset: <generator"):
+        run_recbole_alkd(dataset=(one for one in "toy"), nproc=2)
+
+
+def test_more_processes_than_a_machine_has_use_for_are_refused(monkeypatch):
+    from recbole_alkd.processes import before_start
+
+    monkeypatch.setattr(before_start, "cores", lambda: 2)
+    before_start.check_count(Places(8, 100))
+    with pytest.raises(AlkdError, match="nproc: 9 is not allowed on 2 cores; allowed: 1 to 8"):
+        launch("members:talk", (), Places(9), "members:told")
+
+
+def test_more_processes_than_a_batch_has_rows_for_are_refused(monkeypatch):
+    import torch
+
+    from recbole_alkd.processes import group
+
+    monkeypatch.setattr(group, "place", lambda: (0, 4, 0))
+    config = {"single_spec": True, "train_batch_size": 8, "device": torch.device("cpu")}
+    assert group.Group.of(config).count == 4
+    with pytest.raises(AlkdError, match="nproc: 4 processes with train_batch_size 7; allowed: at most 3"):
+        group.Group.of({**config, "train_batch_size": 7})
+
+
+@pytest.mark.slow
+def test_one_that_has_done_its_part_but_does_not_leave_is_ended(monkeypatch, capfd):
+    from recbole_alkd.processes import launch as module
+
+    monkeypatch.setattr(module, "_EXIT", 1.0)
+    assert launch("members:linger", (1,), TWO, "members:told") == "done"
+    assert "process 1 of 2 has done its part but does not leave: ended" in capfd.readouterr().err
 
 
 # two network namespaces with a cable between them, as an ordinary user may make them
