@@ -46,6 +46,88 @@ def children(number):
     return [one for one, name in names.items() if b"spawn_main" in name]
 
 
+# progress at every epoch, however short, a diary of epochs, and time to kill one
+SLOW = """
+import os
+import time
+
+import recbole_alkd.learner.progress
+from recbole_alkd.learner.stage_trainer import StageTrainer
+from recbole_alkd.processes.group import place
+
+recbole_alkd.learner.progress.SECONDS, recbole_alkd.learner.progress.SHARE = 0.0, 1e9
+train = StageTrainer._train_epoch
+
+
+def slow(self, data, epoch, *args, **how):
+    loss, begun = self._stage.loss, []
+
+    def counted(batch):
+        if not begun and place()[0] == 0:
+            with open("epochs.txt", "a") as diary:
+                diary.write(f"{self._stage.name} {epoch}\\n")
+        begun.append(1)
+        if len(begun) == 2:  # in the middle of the epoch
+            time.sleep(float(os.environ.get("EPOCH_PAUSE", "0")))
+        return loss(batch)
+
+    self._stage.loss = counted
+    try:
+        return train(self, data, epoch, *args, **how)
+    finally:
+        self._stage.loss = loss
+
+
+StageTrainer._train_epoch = slow
+"""
+
+
+@pytest.mark.parametrize(("stage", "rank"), [("student", None), ("distilled", 1)])
+def test_a_stage_that_is_killed_in_an_epoch_ends_with_the_numbers_of_one_that_was_not(
+    stage, rank, tmp_path, monkeypatch
+):
+    """Negatives and dropout are drawn by each process for itself: the generators of all are kept."""
+    write_toy_data(tmp_path / "data")
+    (tmp_path / "slow_epochs.py").write_text(SLOW)
+    more = {"alkd_plugins": "slow_epochs", "epochs": 6, "kd_rec_weight": 1.0}
+    whole = finish(tmp_path, checkpoint_dir="whole", **more)
+    assert whole["stages"][stage]["epochs"] > 3
+    diary = tmp_path / "epochs.txt"
+    diary.unlink()
+    monkeypatch.setenv("EPOCH_PAUSE", "0.4")
+    program = start(tmp_path, **more)
+    until = time.monotonic() + 240
+    while not (diary.is_file() and f"{stage} 3\n" in diary.read_text()):
+        assert program.poll() is None, program.communicate()[0][-3000:]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(program.pid if rank is None else children(program.pid)[rank], signal.SIGKILL)
+    assert program.wait(60) != 0
+    monkeypatch.delenv("EPOCH_PAUSE")
+    (left,) = tmp_path.glob("saved/ALKDRec-*")
+    assert (left / f"{stage}.progress.pth").is_file() and not (left / f"{stage}.stage.pth").exists()
+    diary.unlink()
+    resumed = finish(tmp_path, **more)
+    again = [line.split() for line in diary.read_text().splitlines()]
+    assert [stage, "0"] not in again and [stage, "3"] in again, "it resumed inside of the stage"
+    same(whole, resumed, tmp_path)
+
+
+def same(whole, resumed, home):
+    """Two runs with the same numbers to the bit."""
+    for stage, content in whole["stages"].items():
+        for key in ("valid", "test", "epochs", "steps", "best_step"):
+            assert content[key] == resumed["stages"][stage][key], (stage, key)
+        first, second = (
+            torch.load(Path(home, one["run_folder"], f"{stage}.stage.pth"), weights_only=True)["state"]
+            for one in (whole, resumed)
+        )
+        assert all(torch.equal(value, second[name]) for name, value in first.items()), stage
+    assert whole["policy"]["picks"] == resumed["policy"]["picks"]
+    assert resumed["labels"]["asked"] + resumed["labels"]["reused"] == 10
+    assert len(list(home.glob("saved/ALKDRec-*"))) == 1, "it resumed in its folder"
+
+
 def killed_after(home, file, rank=None):
     """Kill the program, or one of its processes, once ``file`` is in the run folder."""
     program = start(home)
@@ -64,16 +146,7 @@ def test_a_killed_run_ends_with_the_numbers_of_one_that_was_not(file, tmp_path):
     whole = finish(tmp_path, checkpoint_dir="whole")
     killed_after(tmp_path, file).wait(30)
     resumed = finish(tmp_path)
-    for stage, content in whole["stages"].items():
-        assert content["test"] == resumed["stages"][stage]["test"], stage
-        first, second = (
-            torch.load(Path(tmp_path, one["run_folder"], f"{stage}.stage.pth"), weights_only=True)["state"]
-            for one in (whole, resumed)
-        )
-        assert all(torch.equal(value, second[name]) for name, value in first.items()), stage
-    assert whole["policy"]["picks"] == resumed["policy"]["picks"]
-    assert resumed["labels"]["asked"] + resumed["labels"]["reused"] == 10
-    assert len(list(tmp_path.glob("saved/ALKDRec-*"))) == 1, "it resumed in its folder"
+    same(whole, resumed, tmp_path)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
