@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from recbole_alkd.processes.group import Group
 
 _NONE, _DENSE, _SPARSE = range(3)  # kinds of gradients, the later ones outdo the earlier
+# a table with at most so many rows for each row that a process sends is added whole: that is one exchange for
+# all of them, and no row is looked for twice
+_WHOLE = 2
 
 
 class SharedSteps:
@@ -51,36 +54,65 @@ class SharedSteps:
 
     @torch.no_grad()
     def add_gradients(self) -> None:
-        """Replace each parameter's gradient by its sum over the processes."""
-        own = torch.tensor([_kind(one.grad) for one in self.parameters])
-        kinds = self.group.largest(own).tolist()
-        dense = [one for one, kind in zip(self.parameters, kinds, strict=True) if kind == _DENSE]
-        if dense:
-            flat = torch.cat([
-                (torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in dense
-            ])  # fmt: skip
-            sums = self.group.added(flat).split([one.numel() for one in dense])
-            for one, part in zip(dense, sums, strict=True):
-                one.grad = part.view_as(one).clone()
-        for one, kind in zip(self.parameters, kinds, strict=True):
-            if kind == _SPARSE:
-                one.grad = self._sparse_sum(one)
+        """Replace each parameter's gradient by its sum over the processes.
 
-    def _sparse_sum(self, parameter: nn.Parameter) -> Tensor:
-        """Of gradients with few rows, as such a gradient."""
-        grad = parameter.grad
-        if grad is not None and not grad.is_sparse:  # a batch whose other half has no dense part
-            grad = grad.to_sparse(1)
-        rows, values = _rows_of(grad, parameter)
-        counts = [int(one) for one in self.group.side_by_side(torch.tensor([len(rows)], device=rows.device))]
-        most = max(counts)
-        all_rows = self.group.side_by_side(_padded(rows, most))
-        all_values = self.group.side_by_side(_padded(values, most))
-        indices = torch.cat([one[:n] for one, n in zip(all_rows, counts, strict=True)])
-        content = torch.cat([one[:n] for one, n in zip(all_values, counts, strict=True)])
-        return torch.sparse_coo_tensor(
-            indices.unsqueeze(0), content, parameter.shape, check_invariants=False
-        ).coalesce()
+        What costs is how often they exchange something, more than how much: all gradients go in one exchange,
+        and those of large tables, of which few rows have one, in a second.
+        """
+        for one in self.parameters:
+            if one.grad is not None and one.grad.is_sparse:
+                one.grad = one.grad.coalesce()
+        own = torch.tensor([(_kind(one.grad), _row_count(one.grad)) for one in self.parameters])
+        whole, rows = [], []
+        for one, (kind, most) in zip(self.parameters, self.group.largest(own).tolist(), strict=True):
+            if kind == _SPARSE and len(one) > _WHOLE * self.group.size * most:
+                rows.append((one, most))
+            elif kind != _NONE:
+                whole.append((one, kind == _SPARSE))
+        for dtype in dict.fromkeys(one.dtype for one, _ in whole):
+            self._add_whole([pair for pair in whole if pair[0].dtype == dtype])
+        if rows:
+            self._add_rows(rows)
+
+    def _add_whole(self, parameters: Sequence[tuple[nn.Parameter, bool]]) -> None:
+        """Of all gradients at once. Those that are sparse (True) bring a mark for each row that they have."""
+        sizes = [(one.numel(), len(one) if sparse else 0) for one, sparse in parameters]
+        flat = parameters[0][0].new_zeros(sum(map(sum, sizes)))
+        parts = flat.split([size for pair in sizes for size in pair])
+        places = list(zip(parameters, parts[::2], parts[1::2], strict=True))
+        for (one, sparse), part, marks in places:
+            if sparse:
+                rows, values = _rows_of(one)
+                part.view_as(one).index_copy_(0, rows, values)
+                marks[rows] = 1
+            elif one.grad is not None:
+                part.copy_(one.grad.flatten())
+        self.group.added(flat)
+        for (one, sparse), part, marks in places:
+            one.grad = part.view_as(one)
+            if sparse:
+                rows = marks.nonzero().squeeze(1)
+                one.grad = _sparse(rows, one.grad.index_select(0, rows), one)
+
+    def _add_rows(self, parameters: Sequence[tuple[nn.Parameter, int]]) -> None:
+        """Of gradients with few rows: at most so many in any process."""
+        pieces = []
+        for one, most in parameters:
+            rows, values = _rows_of(one)
+            count = torch.tensor([len(rows)], device=rows.device)
+            pieces += [_bytes(count), _bytes(_padded(rows, most)), _bytes(_padded(values, most))]
+        sizes = [len(piece) for piece in pieces]
+        others = [part.split(sizes) for part in self.group.side_by_side(torch.cat(pieces))]
+        for k, (one, most) in enumerate(parameters):
+            found = []
+            for parts in others:
+                count, rows, values = parts[3 * k : 3 * k + 3]
+                n = int(count.view(torch.long))
+                values = values[: most * one[0].numel() * one.element_size()]  # without what fills it up
+                content = values.view(one.dtype).view(most, *one.shape[1:])
+                found.append((rows.view(torch.long)[:n], content[:n]))
+            all_rows, all_values = (torch.cat(parts) for parts in zip(*found, strict=True))
+            one.grad = _sparse(all_rows, all_values, one)
 
 
 class _Whole(torch.autograd.Function):
@@ -107,15 +139,37 @@ def _kind(grad: Tensor | None) -> int:
     return _SPARSE if grad.is_sparse else _DENSE
 
 
-def _rows_of(grad: Tensor | None, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
+def _row_count(grad: Tensor | None) -> int:
+    """At most so many rows has a gradient that is sent by rows."""
+    if grad is None or not grad.dim():
+        return 0
+    return len(grad.values()) if grad.is_sparse else len(grad)
+
+
+def _rows_of(parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
     """Indices (n,) and values (n, ...) of a sparse gradient, each row once."""
+    grad = parameter.grad
     if grad is None:
         return (
             torch.empty(0, dtype=torch.long, device=parameter.device),
             parameter.new_zeros((0, *parameter.shape[1:])),
         )
+    if not grad.is_sparse:  # a batch whose other half has no dense part
+        grad = grad.to_sparse(1)
     grad = grad.coalesce()
     return grad.indices()[0], grad.values()
+
+
+def _sparse(rows: Tensor, values: Tensor, parameter: nn.Parameter) -> Tensor:
+    """The gradient that has these rows; one that comes twice is their sum."""
+    made = torch.sparse_coo_tensor(rows.unsqueeze(0), values, parameter.shape, check_invariants=False)
+    return made.coalesce()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """As bytes, filled up to whole numbers of eight, so that numbers of any kind may follow."""
+    plain = tensor.contiguous().flatten().view(torch.uint8)
+    return nn.functional.pad(plain, (0, -len(plain) % 8))
 
 
 def _padded(tensor: Tensor, count: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -181,7 +180,7 @@ def two_machines(folder, work, arguments=()):
 def test_two_machines_speak_with_each_other(tmp_path):
     outputs = [program.communicate(timeout=120)[0] for program in two_machines(tmp_path, "members:talk")]
     assert "'gathered': [{'rank': 0}, {'rank': 1}]" in outputs[0], outputs
-    assert outputs[0].count("'local_rank': 0") == 2 and outputs[1].strip() == "None"
+    assert outputs[0].count("'local_rank': 0") == 2 and outputs[1].splitlines()[-1] == "None"
 
 
 @pytest.mark.slow
@@ -321,38 +320,3 @@ def test_one_that_has_done_its_part_but_does_not_leave_is_ended(monkeypatch, cap
     monkeypatch.setattr(module, "_EXIT", 1.0)
     assert launch("members:linger", (1,), TWO, "members:told") == "done"
     assert "process 1 of 2 has done its part but does not leave: ended" in capfd.readouterr().err
-
-
-# two network namespaces with a cable between them, as an ordinary user may make them
-CABLE = """
-ip link set lo up
-unshare -n sleep 100 & other=$!
-sleep 0.5
-ip link add one type veth peer name two netns $other
-ip addr add 10.9.0.1/24 dev one && ip link set one up
-nsenter -t $other -n sh -c 'ip addr add 10.9.0.2/24 dev two && ip link set two up && ip link set lo up'
-[ $# -eq 0 ] || { nsenter -t $other -n "$1" "$3" & "$1" "$2"; wait $!; }
-kill $other
-"""
-
-
-@pytest.mark.slow
-def test_two_machines_with_networks_of_their_own(tmp_path):
-    way = ["unshare", "-rn", "bash", "-ec", CABLE, "cable"]
-    if not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
-        pytest.skip("needs unshare, nsenter and ip")
-    tried = subprocess.run(way, capture_output=True, text=True, timeout=60)
-    if tried.returncode:
-        pytest.skip(f"network namespaces are not allowed here: {tried.stderr.strip()[-200:]}")
-    files = []
-    for offset in (0, 1):
-        files.append(tmp_path / f"machine{offset}.py")
-        text = START.format(
-            tests=os.path.dirname(__file__), work="members:talk", arguments=(),
-            places=(1, 2, "10.9.0.1", 5678, offset),
-        )  # fmt: skip
-        files[-1].write_text(text)
-    words = [*way, sys.executable, *map(str, files)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment())
-    assert "'gathered': [{'rank': 0}, {'rank': 1}]" in done.stdout, done.stderr
-    assert done.stdout.count("'local_rank': 0") == 2

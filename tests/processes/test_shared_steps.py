@@ -34,7 +34,7 @@ def batch(rows):
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 20])
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 20, 150])  # 150: most rows of the table
 def test_gradients_and_value_are_those_of_the_whole_batch(sparse, count, rows):
     whole = Model(sparse)
     value = whole.loss(batch(rows))
@@ -65,7 +65,8 @@ def test_all_processes_have_the_same_bits():
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_a_gradient_that_only_one_process_has_reaches_all(sparse):
+@pytest.mark.parametrize("rows", [8, 150])
+def test_a_gradient_that_only_one_process_has_reaches_all(rows, sparse):
     def step(group):
         model = Model(sparse)
 
@@ -73,11 +74,76 @@ def test_a_gradient_that_only_one_process_has_reaches_all(sparse):
             found = model.weight(torch.ones(1, 3)).sum()
             return found + model.table(rows["item"]).sum() if group.rank == 1 else found
 
-        SharedSteps(group, loss, list(model.parameters()))(batch(8)).backward()
+        SharedSteps(group, loss, list(model.parameters()))(batch(rows)).backward()
         return model.table.weight.grad.to_dense()
 
     first, second = together(2, step)
     assert torch.equal(first, second) and first.abs().sum() > 0
+
+
+@pytest.mark.parametrize("rows", [8, 150])
+def test_a_row_whose_gradient_is_zero_is_still_one(rows):
+    """An optimizer of touched rows moves it."""
+
+    def step(group):
+        model = Model(True)
+        SharedSteps(group, lambda rows: 0 * model.loss(rows), list(model.parameters()))(
+            batch(rows)
+        ).backward()
+        return model.table.weight.grad
+
+    wanted = batch(rows)["item"].unique()
+    for grad in together(2, step):
+        assert torch.equal(grad.coalesce().indices()[0], wanted) and not grad.to_dense().any()
+
+
+@pytest.mark.parametrize("rows", [8, 150])
+def test_gradients_of_several_kinds_of_numbers_keep_theirs(rows):
+    def step(group):
+        model, fine = Model(True), Model(True).double()
+        parameters = [*model.parameters(), *fine.parameters()]
+        SharedSteps(group, lambda rows: model.loss(rows) + fine.loss(rows), parameters)(
+            batch(rows)
+        ).backward()
+        return model, fine
+
+    whole = Model(True).double()
+    whole.loss(batch(rows)).backward()
+    for model, fine in together(2, step):
+        for one, other, exact in zip(model.parameters(), fine.parameters(), whole.parameters(), strict=True):
+            if exact.grad is not None:
+                assert other.grad.dtype == torch.float64
+                assert torch.allclose(other.grad.to_dense(), exact.grad.to_dense(), atol=1e-12)
+                assert torch.allclose(one.grad.to_dense().double(), exact.grad.to_dense(), atol=1e-6)
+
+
+class Counting:
+    """A group that counts what its processes exchange."""
+
+    def __init__(self, group):
+        self.group, self.exchanges = group, []
+
+    def __getattr__(self, name):
+        if name in ("added", "largest", "side_by_side"):
+            self.exchanges.append(name)
+        return getattr(self.group, name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "exchanges"),
+    [(150, ["added", "largest", "added"]), (8, ["added", "largest", "added", "side_by_side"])],
+)
+def test_a_step_exchanges_few_times_however_many_parameters_there_are(rows, exchanges):
+    """The loss, what there is, and all gradients; those of tables with few touched rows once more."""
+
+    def step(group):
+        models, counting = [Model(True) for _ in range(3)], Counting(group)
+        parameters = [one for model in models for one in model.parameters()]
+        loss = SharedSteps(counting, lambda rows: sum(model.loss(rows) for model in models), parameters)
+        loss(batch(rows)).backward()
+        return counting.exchanges
+
+    assert together(2, step) == [exchanges, exchanges]
 
 
 def test_a_loss_of_several_numbers_has_several():
