@@ -55,8 +55,9 @@ def run_recbole_alkd(
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``, and
         for ALKDRec ``stages`` (teacher, student, student_longer, distilled; each with valid and test
         metrics), ``baselines`` (popularity, item_knn), ``targets`` (test targets that are warm,
-        input_only and cold), ``labels``, ``lora``, ``policy``,
-        ``run_folder``, ``settings``: what ``result.json`` in the run folder holds.
+        input_only and cold), ``comparison`` (distilled against student_longer: metric, difference, low, high
+        of its 95 % interval, verdict), ``labels``, ``lora``, ``policy``, ``run_folder``, ``settings``:
+        what ``result.json`` in the run folder holds.
 
     Raises:
         AlkdError: a setting or a data set that cannot work, in one line that says what to do.
@@ -102,8 +103,8 @@ def select_instances(
             needs the extra ``bench``.
 
     Returns:
-        What the file holds: dataset, seed, policy, picks (session tokens in the order drawn), value, upper,
-        gap, support.
+        The content of the file, which is dataset, seed, policy, picks (session tokens in the order
+        drawn), value, upper, gap, support.
     """
     check_target(out)
     if picture:
@@ -252,7 +253,18 @@ def objective_function(
     config_dict: dict[str, Any] | None = None, config_file_list: list[str] | None = None, saved: bool = True
 ) -> dict[str, Any]:
     """RecBole's objective for hyper-parameter search. A worker process that imports it by name
-    knows ALKDRec."""
+    knows ALKDRec.
+
+    Args:
+        config_dict, config_file_list, saved: as in ``run_recbole_alkd``; ``model`` and ``dataset`` stand
+            among the settings.
+
+    Returns:
+        ``model``, ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``.
+
+    Raises:
+        AlkdError: as ``run_recbole_alkd``.
+    """
     return quick_start.objective_function(
         config_dict=config_dict, config_file_list=config_file_list, saved=saved
     )

@@ -52,6 +52,7 @@ def draw(log_p: np.ndarray, size: int, rng: np.random.Generator, method: str = "
 
     Args:
         log_p: (N,) logarithms of probabilities, up to a constant; -inf is never drawn.
+        rng: the only source of randomness.
         method: ``gumbel`` (indices in draw order) or ``pps`` (in random order).
 
     Raises:

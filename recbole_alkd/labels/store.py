@@ -77,7 +77,8 @@ class LabelStore:
     then, as it is for a store whose structure is damaged.
 
     Attributes:
-        path: where it is. readonly: whether it can only be read.
+        path: where it is.
+        readonly: whether it can only be read.
 
     Raises:
         LabelStoreError: the file is no label store, is damaged, cannot be opened, or is of a newer version;
@@ -216,7 +217,7 @@ class LabelStore:
 
         Returns:
             True when it was stored; False when the key exists, whose label then stays as it is (first wins).
-            The one exception is an ok label for a key that has only failed: it replaces the failed label.
+            An ok label for a key that has only failed is stored, and replaces the failed label.
         """
         return self.put_many([label]) == 1
 

@@ -37,6 +37,15 @@ def update(bundle: str | Path, inter: str | Path, out: str | Path, titles: str |
     """Add new sessions and items to the table of a bundle, as a new bundle (``serving/make_update.py``);
     needs the whole package.
 
+    Args:
+        bundle: a table's. out: a new folder.
+        inter: whole sessions that the table does not hold yet: clicks, or rows of (session, history, item),
+            in the columns that the run read.
+        titles: a file with the titles of new items. None: the ``.item`` file beside ``inter``, if any.
+
+    Returns:
+        ``out``.
+
     Raises:
         AlkdError: the bundle is no table or has no ``counts.npz``, a file cannot be read, or ``out`` is
         there.
