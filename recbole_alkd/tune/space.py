@@ -21,6 +21,7 @@ FIXED = (
     "valid_metric_bigger", "metrics", "topk", "eval_args", "eval_step", "checkpoint_dir", "stage_cache",
     "label_store", "alkd_plugins", "use_gpu", "gpu_id", "device", "nproc", "world_size",
 )  # fmt: skip
+_MOST = 10**15  # of an integer, and of the steps in a range: a float holds both
 _RANGE = ("low", "high", "log", "step")
 
 
@@ -160,7 +161,8 @@ def _axis(place: str, value: Any) -> Axis:
         ends = [value["low"], value["high"], value.get("step")]
         log = value.get("log", False)
         given = [end for end in ends if end is not None]
-        if all(is_a(end, int, float) for end in given) and isinstance(log, bool):
+        numbers = all(is_a(end, int, float) for end in given)
+        if numbers and isinstance(log, bool) and not any(abs(end) > _MOST for end in given if is_a(end, int)):
             whole = all(isinstance(end, int) for end in given)
             return _range(place, ends[0], ends[1], log, ends[2], whole)
     allowed = "a list of values, or {low: 1, high: 5} with log: True or step: 1"
@@ -182,7 +184,7 @@ def _range(place: str, low: float, high: float, log: bool, step: float | None, w
         not finite
         or not low < high
         or (log and (low <= 0 or step))
-        or (step is not None and not 0 < step <= high - low)
+        or (step is not None and not (high - low) / _MOST < step <= high - low)
     ):
         steps = "" if step is None else f" in steps of {step:g}"
         raise AlkdError(

@@ -62,6 +62,8 @@ def test_a_search_file_of_recboles(tmp_path):
         ("a: {low: 1, high: 2, step: 0}", "step above 0"),
         ("a: {low: 1, high: 2, step: 5}", "fits between"),
         ("a: {low: 0, high: .inf}", "both finite"),
+        (f"a: {{low: 1, high: 1{'0' * 400}}}", "a list of values, or"),
+        ("a: {low: 0.1, high: 0.5, step: 1.0e-320}", "a step above 0 that fits"),
         ("a: {low: True, high: 2}", "a list of values, or"),
         ("a: {low: 1, high: 2, size: 3}", "a list of values, or"),
     ],
