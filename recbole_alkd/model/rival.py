@@ -69,7 +69,7 @@ class Rival(CountedModel):
         start, begin = self.start(), process_time()
         if rows is None or all(len(values) == 1 for values in self.grid.values()):
             return Chosen(start, {})
-        gains = {}
+        gains: dict[Any, float] = {}
 
         def gains_of(hows: Sequence[Any]) -> list[np.ndarray]:
             worth = [rows.worth(ranks_of(how)) for how in hows]
