@@ -55,7 +55,7 @@ def help_of(command):
     assert done.returncode == 0, f"recbole-alkd {command}: {done.stderr}"
     text = done.stdout
     if command in ("store", "runs", "bench", "import"):  # their own commands have arguments too
-        for name in re.findall(r"^    ([\w-]+) ", text, re.MULTILINE):
+        for name in re.findall(r"^    ([\w-]+)(?: |$)", text, re.MULTILINE):
             text += run(["-m", "recbole_alkd.cli", command, name, "--help"], ROOT).stdout
     return text
 
