@@ -152,7 +152,8 @@ def test_they_end_with_torchrun(number, tmp_path):
         one.send_signal(number)
     output, _ = one.communicate(timeout=90)
     assert one.returncode != 0 and gone(working)
-    assert len(errors(output)) == (0 if number == signal.SIGKILL else 1), output
+    # nobody tells them of a SIGKILL: they end without a word, or one sees that the other is gone before
+    assert len(errors(output)) in ((0, 1) if number == signal.SIGKILL else (1,)), output
     until = time.monotonic() + 10
     while list(tmp_path.glob("recbole-alkd-*")) and time.monotonic() < until:
         time.sleep(0.1)
