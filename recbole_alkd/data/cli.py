@@ -8,6 +8,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.data.argument_types import separator, window
 from recbole_alkd.data.importers import import_alkdrec
 from recbole_alkd.data.leave_one_out import LONGEST, PUBLISHED, import_recbole_gnn
 from recbole_alkd.data.own_settings import benchmark_settings, settings_text
@@ -46,7 +47,7 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
     add(
         "window",
         "seconds of a session, in UTC; none: the user is the session",
-        type=_window,
+        type=window,
         metavar="SECONDS",
     )
     add("min_length", "records of a session, at least", type=int, metavar="N")
@@ -66,7 +67,7 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
         metavar="FILE",
     )
     add("title_field", "column of the titles; without it, title, movie_title or name", metavar="NAME")
-    add("separator", "between columns; without it, the first line tells", type=_separator, metavar="TEXT")
+    add("separator", "between columns; without it, the first line tells", type=separator, metavar="TEXT")
     add(
         "encoding",
         "of the files, such as latin-1; without it, UTF-8 or what a byte order mark says",
@@ -184,11 +185,3 @@ def _print_settings(out: Path | str, settings: dict[str, Any]) -> None:
         f"{folder.name}.yaml says so; elsewhere RecBole reads {out} with\n{settings_text(settings)}",
         end="",
     )
-
-
-def _window(text: str) -> int | None:
-    return None if text.lower() in ("none", "~") else int(text)
-
-
-def _separator(text: str) -> str:
-    return {"tab": "\t", "\\t": "\t"}.get(text.lower(), text)

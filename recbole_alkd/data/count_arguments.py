@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from recbole_alkd.data.argument_types import filled, last_items, path, window
 from recbole_alkd.data.click_blocks import ClickColumns
 from recbole_alkd.data.pairs import LONGEST_GAP
 from recbole_alkd.data.partial_counts import CountSettings
 from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.places import check_folder
 
 _MOST_ITEMS = 257  # a gap is kept in one byte
 
@@ -18,9 +19,9 @@ def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
     """``inter``: what is said of the clicks."""
     usual = ClickColumns()
     add = parser.add_argument
-    add("--inter", required=True, metavar="PART", help=inter)
+    add("--inter", required=True, type=filled, metavar="PART", help=inter)
     add(
-        "--out", required=True, type=Path, metavar="FOLDER", help="folder for the files of counts, one a part"
+        "--out", required=True, type=path, metavar="FOLDER", help="folder for the files of counts, one a part"
     )
     add(
         "--user-field",
@@ -37,10 +38,11 @@ def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
     add("--time-field", default=usual.time, metavar="NAME", help="column of the time (default: %(default)s)")
     add(
         "--window",
-        type=int,
+        type=window,
         default=usual.window,
         metavar="SECONDS",
-        help="a user's clicks with the same floor(time / SECONDS), UTC, are a session (default: %(default)s)",
+        help="a user's clicks with the same floor(time / SECONDS), UTC, are a session; none: all of them "
+        "(default: %(default)s)",
     )
     add("--time-unit", choices=tuple(TIME_UNITS), help="of times that are numbers; without it, whole seconds")
     add(
@@ -52,24 +54,25 @@ def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
     )
     add(
         "--last-items",
-        type=_items,
+        type=last_items,
         default=20,
         metavar="N",
         help="how many of a session's newest clicks count, or all (default: %(default)s)",
     )
 
 
-def _items(text: str) -> int | None:
-    return None if text == "all" else int(text)
-
-
 def columns_and_settings(args: argparse.Namespace) -> tuple[ClickColumns, CountSettings]:
-    """What the arguments say. AlkdError for a number that is not allowed."""
-    window = None if args.session_field else args.window
+    """What the arguments say.
+
+    Raises:
+        AlkdError: a number that is not allowed, or a folder that cannot be made.
+    """
+    check_folder("--out", args.out)
+    seconds = None if args.session_field else args.window
     for key, value, most in (
         ("--last-items", args.last_items, _MOST_ITEMS),
         ("--min-length", args.min_length, None),
-        ("--window", window, None),
+        ("--window", seconds, None),
     ):
         least = 1 if key == "--window" else 2
         if value is not None and not least <= value <= (most or value):
@@ -77,6 +80,6 @@ def columns_and_settings(args: argparse.Namespace) -> tuple[ClickColumns, CountS
             raise AlkdError(f"{key}: {value} is not allowed; allowed: a whole number {span}")
     text = (getattr(args, "separator", None), getattr(args, "encoding", None))
     session = args.session_field or args.user_field
-    columns = ClickColumns(session, args.item_field, args.time_field, window, args.time_unit, *text)
+    columns = ClickColumns(session, args.item_field, args.time_field, seconds, args.time_unit, *text)
     longest = LONGEST_GAP if args.last_items is None else args.last_items - 1
-    return columns, CountSettings(args.last_items, longest, args.min_length, window)
+    return columns, CountSettings(args.last_items, longest, args.min_length, seconds)

@@ -11,6 +11,7 @@ later.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,16 @@ def main() -> None:
     add_count_arguments(parser, "a Parquet data set that Spark reads")
     parser.add_argument("--tasks", type=int, help="files of counts (default: spark.sql.shuffle.partitions)")
     args = parser.parse_args()
-    from pyspark.sql import SparkSession
+    try:
+        how = columns_and_settings(args)
+        if args.tasks is not None and args.tasks < 1:
+            raise AlkdError(f"--tasks: {args.tasks} is not allowed; allowed: a whole number of at least 1")
+        from pyspark.sql import SparkSession
 
-    files = count_spark(
-        SparkSession.builder.getOrCreate(), args.inter, args.out, *columns_and_settings(args), args.tasks
-    )
+        files = count_spark(SparkSession.builder.getOrCreate(), args.inter, args.out, *how, args.tasks)
+    except AlkdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     print(f"{len(files)} files of counts in {args.out}; add them: recbole-alkd merge {args.out} --out all")
 
 

@@ -65,7 +65,8 @@ def window_index(time: np.ndarray, window: int, time_unit: str | None) -> np.nda
             f"timestamp {time[np.abs(time).argmax()]}: no second before the year 5138; "
             "give time_unit (session_time_unit)"
         )
-    return time // (window if time_unit is None else window * 10**9)
+    # a window that no 64 bits hold is longer than all times, as the longest one that they hold is
+    return time // min(window if time_unit is None else window * 10**9, 2**63 - 1)
 
 
 def session_codes(user: np.ndarray, window: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import gzip
 import lzma
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -188,8 +188,8 @@ def open_table(
 
 def _known(encoding: str) -> None:
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        TextIOWrapper(BytesIO(), encoding)
+    except (LookupError, ValueError):  # no codec, one that is not of text (base64), a NUL in its name
         raise AlkdError(
             f"encoding: {encoding!r} is no encoding of text; allowed: utf-8, latin-1, cp1252, utf-16, ..."
         ) from None

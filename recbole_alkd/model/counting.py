@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 # where tables have always found it
 from recbole_alkd.data.count_sessions import session_counts as session_counts
 from recbole_alkd.data.pairs import LONGEST_GAP, PairCounts, count_pairs
-from recbole_alkd.model.neighbours import only, rounded
+from recbole_alkd.model.neighbours import only, repeat_weight
 
 
 def training_sessions(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,7 @@ def with_repeats(table: csr_array, repeat: float) -> csr_array:
     its diagonal is empty."""
     if not repeat or not table.nnz:
         return table
-    weight = rounded(np.array([repeat * np.median(table.data)]))
+    weight = repeat_weight(repeat, np.median(table.data))
     own = np.arange(1, table.shape[0])
     repeated = csr_array(table + csr_array((np.repeat(weight, len(own)), (own, own)), shape=table.shape))
     repeated.sort_indices()

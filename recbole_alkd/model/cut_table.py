@@ -14,7 +14,7 @@ from recbole_alkd.data.pairs import AT_ONCE, PairCounts
 from recbole_alkd.data.partial_counts import PartialCounts
 from recbole_alkd.model.counting import weighed_gaps
 from recbole_alkd.model.grid_tables import Counting, median_of
-from recbole_alkd.model.neighbours import cut, rounded, weigh
+from recbole_alkd.model.neighbours import cut, repeat_weight, weigh
 
 _EDGE = np.dtype([("row", "<i4"), ("column", "<i4"), ("value", "<f4")])
 
@@ -61,7 +61,7 @@ def cut_table(
     if not how.repeat or not middle:
         return table
     # a row's own item can be among its largest weights only together with those that were
-    weight, own = rounded(np.array([how.repeat * middle])), np.arange(n_items)
+    weight, own = repeat_weight(how.repeat, middle), np.arange(n_items)
     table = csr_array(table + csr_array((np.repeat(weight, n_items), (own, own)), shape=table.shape))
     table.sort_indices()
     return cut(table, neighbors)

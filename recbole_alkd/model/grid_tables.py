@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.data.pairs import count_pairs
 from recbole_alkd.model.counting import LONGEST_GAP, gap_edges, session_counts
-from recbole_alkd.model.neighbours import in_halves, only, rounded
+from recbole_alkd.model.neighbours import in_halves, only, repeat_weight
 
 _AT_ONCE = 1 << 15  # weights that are made together, so that they stay in the processor's cache
 
@@ -84,7 +84,7 @@ class Tables:
         if how.repeat:
             middle = self._kept("middle", key, lambda _: median(halves))
             if middle:
-                weights[self._own] = rounded(np.array([how.repeat * middle]))
+                weights[self._own] = repeat_weight(how.repeat, middle)
         return weights
 
     def _halves(self, how: Counting) -> np.ndarray:

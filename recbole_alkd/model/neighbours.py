@@ -45,6 +45,12 @@ def in_halves(weights: np.ndarray) -> np.ndarray:
     return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
 
 
+def repeat_weight(repeat: float, middle: np.floating) -> np.ndarray:
+    """What an edge from an item to itself weighs, (1,) float32: ``repeat`` times the median of the others."""
+    with np.errstate(over="ignore"):  # the largest float16 number is taken for what is larger
+        return rounded(np.array([repeat * middle]))
+
+
 def served(
     table: csr_array, neighbors: int | None = None, size: int | None = None, use: np.ndarray | None = None
 ) -> csr_array:

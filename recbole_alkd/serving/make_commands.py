@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.data.argument_types import path, separator
 from recbole_alkd.data.count_arguments import add_count_arguments, columns_and_settings
 from recbole_alkd.data.count_sessions import count_file
 from recbole_alkd.data.partial_counts import ENDING, PartialCounts
@@ -19,6 +20,7 @@ from recbole_alkd.serving.make_table import table_bundle
 from recbole_alkd.serving.manifest import COUNTS, read_manifest
 from recbole_alkd.serving.recommender import find_bundle
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.places import check_folder, check_new_file
 
 _WEIGHED = {
     "repeat": "weight of a session's own items, in medians of the table's edges",
@@ -41,7 +43,7 @@ def add_count_commands(commands: Any) -> None:
         "clicks with whole sessions in them: .inter or CSV (.gz, .xz), Parquet (extra scale), a folder",
     )
     text = "between columns of text; without it, the first line tells"
-    count.add_argument("--separator", metavar="TEXT", help=text)
+    count.add_argument("--separator", type=separator, metavar="TEXT", help=text)
     text = "of text, such as latin-1; without it, UTF-8 or what a byte order mark says"
     count.add_argument("--encoding", metavar="NAME", help=text)
 
@@ -49,26 +51,26 @@ def add_count_commands(commands: Any) -> None:
     merge.add_argument(
         "counts",
         nargs="+",
-        type=Path,
+        type=path,
         metavar="COUNTS",
         help=f"files of counts (*{ENDING}), or folders of them",
     )
-    merge.add_argument("--out", required=True, type=Path, metavar="FILE", help="a file that is not there")
+    merge.add_argument("--out", required=True, type=path, metavar="FILE", help="a file that is not there")
 
     table = _add(commands, "table", _table, "weigh counts and cut them to a table of neighbours, as a bundle")
     table.add_argument(
         "--counts",
         required=True,
-        type=Path,
+        type=path,
         metavar="FILE",
         help="a file of counts, or a folder with one in it",
     )
-    table.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="a folder that is not there")
+    table.add_argument("--out", required=True, type=path, metavar="BUNDLE", help="a folder that is not there")
     table.add_argument(
         "--neighbors", type=int, default=20, metavar="N", help="neighbours an item (default: %(default)s)"
     )
     table.add_argument(
-        "--like", type=Path, metavar="FOLDER", help="weigh as this bundle's table (or a run's) was weighed"
+        "--like", type=path, metavar="FOLDER", help="weigh as this bundle's table (or a run's) was weighed"
     )
     usual = Counting()._asdict()
     for name, text in _WEIGHED.items():
@@ -77,7 +79,7 @@ def add_count_commands(commands: Any) -> None:
             spelt, type=float, metavar="NUMBER", help=f"{text} (default: --like, or {usual[name]:g})"
         )
     table.add_argument(
-        "--titles", type=Path, metavar="FILE", help="an .item file, or CSV, with item_id and titles"
+        "--titles", type=path, metavar="FILE", help="an .item file, or CSV, with item_id and titles"
     )
     table.add_argument(
         "--name", metavar="NAME", help="of the data, for the card (default: that of the first part)"
@@ -104,11 +106,13 @@ def _merge(args: argparse.Namespace) -> None:
         args.out = args.out.with_name(args.out.name + ENDING)
         if args.out.exists():
             raise AlkdError(f"{args.out} is there already; allowed: a file that is not there")
+    check_new_file("--out", args.out)
     file = Sum([PartialCounts.read(one) for one in files_of_counts(args.counts)]).write(args.out)
     _say(PartialCounts.read(file, verify=False), file)
 
 
 def _table(args: argparse.Namespace) -> None:
+    check_folder("--out", args.out.parent)
     files = files_of_counts([args.counts])
     if len(files) > 1:
         raise AlkdError(

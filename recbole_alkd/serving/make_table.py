@@ -41,7 +41,8 @@ def table_bundle(
         at_once: entries that are held in memory.
 
     Raises:
-        AlkdError: ``out`` is there, titles that cannot be read, or no pair of items in the counts.
+        AlkdError: ``out`` is there, titles that cannot be read, no pair of items in the counts, or weights
+            that all round to 0.
     """
     if os.path.lexists(out):
         raise AlkdError(f"{out} is there already; allowed: a folder that is not there")
@@ -51,9 +52,7 @@ def table_bundle(
     with work_folder(out) as work:
         table = cut_table(counts, how, neighbors, work, at_once)
     if not table.nnz:
-        raise AlkdError(
-            f"{counts.file or 'counts'}: no pair of items in them, so that the table would be empty"
-        )
+        raise AlkdError(f"{counts.file or 'counts'}: {_why_empty(counts, how)}")
     n_items = len(counts.ids)
     facts: dict[str, Any] = {
         "backbone": "SessionKNN",
@@ -98,6 +97,17 @@ def table_bundle(
         (folder / CARD).write_text(card(content), encoding="utf-8")
 
     return write_bundle_folder(out, content, fill)
+
+
+def _why_empty(counts: PartialCounts, how: Counting) -> str:
+    if not len(counts.pairs.target):
+        return "no pair of items in them, so that the table would be empty"
+    given = f"source_exponent {how.source_exponent:g} and target_exponent {how.target_exponent:g}"
+    usual = f"{Counting().source_exponent:g} and {Counting().target_exponent:g}"
+    return (
+        f"under {given} every weight rounds to 0 (as numbers of 16 bits), so that the table would be empty; "
+        f"allowed: smaller exponents, usually from 0 to 1 (default: {usual})"
+    )
 
 
 def recency(decay: float, last_items: int) -> np.ndarray:
