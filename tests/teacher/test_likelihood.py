@@ -1,5 +1,7 @@
 """Scores of a token tree in one forward pass against a forward pass for each text."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_llm import tiny_llm
 
+from recbole_alkd.llm.devices import training_attention
 from recbole_alkd.llm.likelihood import build_tree, log_likelihoods, plain_logits
 from recbole_alkd.llm.models import load_causal_lm
 
@@ -70,6 +73,38 @@ def test_equal_texts_have_exactly_equal_scores(folder):
         scores = log_likelihoods(load(folder, "sdpa"), [build_tree([5, 6], TEXTS)])[0]
     assert scores[0] == scores[4]
     assert scores[5] == 0  # the empty text
+
+
+@pytest.mark.parametrize(
+    ("dtype", "before", "inside"),
+    [
+        (torch.bfloat16, "sdpa", "eager"),
+        (torch.bfloat16, "eager", "eager"),
+        (torch.float32, "sdpa", "sdpa"),
+    ],
+)
+def test_a_bfloat16_model_trains_on_a_cpu_without_fused_attention(folder, dtype, before, inside):
+    model = load(folder, before).to(dtype)
+    with pytest.raises(RuntimeError, match="stopped"), training_attention(model):
+        assert model.config._attn_implementation == inside
+        raise RuntimeError("stopped")
+    assert model.config._attn_implementation == before
+
+
+def test_without_fused_attention_the_gradient_is_no_further_from_that_of_float32(folder):
+    def gradient(dtype, way):
+        model = load(folder, "sdpa").to(dtype)
+        with way(model):
+            log_likelihoods(model, [build_tree(PREFIXES[1], TEXTS)])[0].sum().backward()
+        return torch.cat([p.grad.flatten().double() for p in model.parameters()])
+
+    def plain(model):
+        return contextlib.nullcontext()
+
+    exact = gradient(torch.float32, plain)
+    error = {way: float((gradient(torch.bfloat16, way) - exact).norm()) for way in (plain, training_attention)}
+    assert error[training_attention] < 1.5 * error[plain]
+    assert error[training_attention] < 0.05 * float(exact.norm())
 
 
 def test_gradients_flow_through_the_scores(folder):

@@ -34,6 +34,7 @@ import torch
 from recbole_alkd.files import json_text, move_whole
 from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
 from recbole_alkd.llm.bundled import BUNDLED, quiet
+from recbole_alkd.llm.devices import training_attention
 from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
@@ -146,7 +147,8 @@ def _train(
         plain = scorer.model
         scorer.model = add_adapter(plain, settings)
         try:
-            seconds = seconds_of_one(scorer, examples)
+            with training_attention(scorer.model):
+                seconds = seconds_of_one(scorer, examples)
             logger.info(
                 "LoRA: %d examples, %s on this machine",
                 len(examples),
@@ -160,7 +162,8 @@ def _train(
             )
             # of several processes the leader's, which the others of its machine read
             begun = group.from_leader(lambda: last_checkpoint(work / "checkpoints"))
-            trainer.train(resume_from_checkpoint=begun)
+            with training_attention(scorer.model):
+                trainer.train(resume_from_checkpoint=begun)
             report = checked_report(trainer, examples, settings) | {
                 "scale_start": scale,
                 "loss_start": loss_start,

@@ -87,7 +87,10 @@ class ListwiseTrainer(Trainer):
         for row, example in chosen:
             instance = Instance(row, str(row), example.history, example.candidates)
             cases.append(self.scorer.training_case(instance, epoch))
-        for (_, example), scores in zip(chosen, self.scorer.scores(cases), strict=True):
+        # a CPU gains nothing from a batch, which pads the shorter texts
+        parts = [[case] for case in cases] if self.log_scale.device.type == "cpu" else [cases]
+        made = [scores for part in parts for scores in self.scorer.scores(part)]
+        for (_, example), scores in zip(chosen, made, strict=True):
             losses.append(
                 example_loss(scores / (self.log_scale.exp() if self.learns_scale else self._given), example)
             )
