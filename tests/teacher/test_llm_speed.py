@@ -131,7 +131,7 @@ def test_a_lora_example_beside_its_forward_pass(tmp_path):
 
     with threads(1):
         with torch.no_grad():
-            plain = np.median([timed(lambda: scores(one))[2] for one in examples][1:])
+            plain = np.median([timed(lambda: scores(asked))[2] for asked in examples][1:])  # noqa: B023
         scorer.model = add_adapter(scorer.model, one.context.settings)
         scorer.model.train()
         rows = {"as the model comes": [], "as it is trained": []}
