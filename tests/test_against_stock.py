@@ -21,10 +21,14 @@ from recbole.data.dataset import SequentialDataset
 from recbole.data.interaction import Interaction
 from recbole.evaluator import Collector
 from recbole.utils import get_model, get_trainer, init_seed
+from torch.nn.functional import cross_entropy
 
 from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.rows import expand
 from recbole_alkd.learner.collector import SingleTargetCollector
+from recbole_alkd.model import session_model
+from recbole_alkd.model.session_fpmc import SessionFPMC, _WeightedSum
+from recbole_alkd.model.session_model import item_weights
 from recbole_alkd.plugin import empty_argv
 
 pytestmark = pytest.mark.benchmarks
@@ -33,11 +37,20 @@ ROUNDS, ROWS = 3, 10_000
 
 @contextlib.contextmanager
 def stock(monkeypatch):
-    """RecBole as it comes: rows one by one, and the anomaly mode that its import of SINE switches on."""
+    """RecBole as it comes: rows one by one, and the anomaly mode that its import of SINE switches on; models
+    are left to autograd."""
     with monkeypatch.context() as patched, torch.autograd.set_detect_anomaly(True):
         patched.setattr(TrainDataLoader, "__iter__", TrainDataLoader.__iter__.__wrapped__)
         patched.setattr(Interaction, "__getitem__", Interaction.__getitem__.__wrapped__)
+        patched.setattr(session_model, "full_softmax_loss", lambda s, t, y: cross_entropy(s @ t.T, y))
+        patched.setattr(SessionFPMC, "forward", mean_of_vectors)
         yield
+
+
+def mean_of_vectors(self, item_seq, item_seq_len):
+    """The session vector of SessionFPMC by torch's own pieces, with a gradient of every place."""
+    weights = item_weights(item_seq, item_seq_len, self.item_decay)
+    return _WeightedSum.apply(weights, self.input_embedding(item_seq))
 
 
 def config_of(model, **values):

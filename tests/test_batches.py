@@ -10,10 +10,11 @@ from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 from tiny import tiny_config
+from torch.nn.functional import embedding
 
 from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.model.sampled_softmax import _SumOfSquares
-from recbole_alkd.model.session_fpmc import _WeightedSum
+from recbole_alkd.model.session_fpmc import _MeanOfRows, _WeightedSum
 
 CASES = {
     "our sessions": ("ALKDRec", {}),
@@ -109,6 +110,28 @@ def test_weighted_sum_is_that_of_autograd():
         gradients.append((mean.detach(), vectors.grad))
     for one, other in zip(*gradients, strict=True):
         assert torch.equal(one, other)
+
+
+def test_gradients_of_a_mean_of_rows_are_those_of_every_place():
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 6, (40,), generator=generator)
+    items = torch.randint(1, 12, (40, 5), generator=generator)
+    items = items.masked_fill(torch.arange(5) >= lengths.unsqueeze(1), 0)
+    weights = torch.rand(40, 5, generator=generator) * (items > 0)
+    outer = torch.randn(7, 40, generator=generator).T
+    ways = {
+        "rows": lambda table: _MeanOfRows.apply(table, items, weights),
+        "places": lambda table: _WeightedSum.apply(weights, embedding(items, table, padding_idx=0)),
+    }
+    gradients = []
+    for mean_of in ways.values():
+        table = torch.randn(12, 7, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        mean = mean_of(table)
+        mean.backward(outer)
+        gradients.append((mean.detach(), table.grad))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+    assert not table.grad[0].any()
 
 
 def test_a_step_by_rows_is_adam_on_those_rows():

@@ -46,6 +46,10 @@ def rows_as_tensors() -> None:
         rows = isinstance(index, torch.Tensor) and index.is_cpu and index.ndim == 1 and len(index) > 0
         if not rows or index.dtype not in (torch.int64, torch.bool):
             return by_list(self, index)
+        if index.dtype == torch.int64 and index.min() >= 0:  # whole rows are then copied as they lie
+            return Interaction(
+                {name: column.index_select(0, index) for name, column in self.interaction.items()}
+            )
         return Interaction({name: column[index] for name, column in self.interaction.items()})
 
     Interaction.__getitem__ = __getitem__

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, embedding, normalize, pad
 
 from recbole_alkd.model.backbone import Backbone
+from recbole_alkd.model.full_softmax import full_softmax_loss
 from recbole_alkd.model.session_model import last_items
 from recbole_alkd.registry import backbones
 
@@ -56,7 +57,7 @@ class FEARec(_FixedWidth, recbole_models.FEARec):
         if self.ssl or self.loss_type != "CE":
             return super().calculate_loss(interaction)
         session = self.forward(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        return cross_entropy(session @ self.item_embedding.weight.T, interaction[self.POS_ITEM_ID])
+        return full_softmax_loss(session, self.item_embedding.weight, interaction[self.POS_ITEM_ID])
 
 
 @backbones.register("NextItNet")

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from scipy.sparse import csc_matrix
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding
 
 from recbole_alkd.model.session_model import SessionModel, item_weights
 from recbole_alkd.registry import backbones
@@ -35,6 +39,7 @@ class SessionFPMC(SessionModel):
         with torch.no_grad():
             self.input_embedding.weight[0].zero_()
         self.item_decay = config["item_decay"]
+        self._weight_tables: dict[Any, Tensor] = {}
         if (
             isinstance(self.item_decay, bool)
             or not isinstance(self.item_decay, (int, float))
@@ -47,11 +52,52 @@ class SessionFPMC(SessionModel):
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """Weighted mean input vector of the session, (B, L), (B,) -> (B, d).
         A repeated item counts wherever it stands."""
-        vectors = self.input_embedding(item_seq)
+        table = self.input_embedding
         if self.item_decay == 1:
-            return vectors.sum(1) / item_seq_len.unsqueeze(1)
-        weights = item_weights(item_seq, item_seq_len, self.item_decay).to(vectors.dtype)
-        return _WeightedSum.apply(weights, vectors)
+            return table(item_seq).sum(1) / item_seq_len.unsqueeze(1)
+        weights = self._weights(item_seq.shape[1], table.weight).index_select(0, item_seq_len)
+        # where somebody looks at the vectors of every place, or the gradient is sparse, they have to be made
+        plain = item_seq.device.type == "cpu" and not table.sparse and not table._forward_hooks
+        if plain and table.weight.dtype in (torch.float32, torch.float64):
+            return _MeanOfRows.apply(table.weight, item_seq, weights)
+        return _WeightedSum.apply(weights, table(item_seq))
+
+    def _weights(self, width: int, like: Tensor) -> Tensor:
+        """``item_weights`` of every length in ``width`` places, (lengths, width)."""
+        key = width, like.dtype, like.device
+        if key not in self._weight_tables:
+            lengths = torch.arange(max(width, self.max_seq_length) + 1, device=like.device)
+            places = torch.zeros(len(lengths), width, device=like.device)
+            self._weight_tables[key] = item_weights(places, lengths, self.item_decay).to(like.dtype)
+        return self._weight_tables[key]
+
+
+class _MeanOfRows(torch.autograd.Function):
+    """(n_items, d), (B, L) items, (B, L) weights -> (B, d), with the dense gradient of the table, where row
+    0, the padding, has none.
+
+    Autograd adds up a (B, L, d) array of the gradients of every place; here it is not made. The sums are the
+    same, in the same order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, item_seq: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(item_seq, weights)
+        ctx.n_items = len(table)
+        return torch.einsum("bl,bld->bd", weights, embedding(item_seq, table))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *outer: Any) -> Any:
+        item_seq, weights = ctx.saved_tensors
+        rows, width = item_seq.shape
+        starts = np.arange(0, rows * width + 1, width)
+        places = csc_matrix(
+            (weights.numpy().ravel(), item_seq.numpy().ravel(), starts), shape=(ctx.n_items, rows)
+        )
+        by_table = torch.from_numpy(places @ outer[0].to(weights.dtype).numpy())
+        by_table[0] = 0
+        return by_table, None, None
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -10,6 +10,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from recbole_alkd.model.full_softmax import full_softmax_loss
 from recbole_alkd.model.loss import draw_items, in_batch_bpr, sampled_bce, sampled_bpr
 from recbole_alkd.settings.field import NO_DEFAULT, Field
 
@@ -70,7 +71,7 @@ class SessionModel(SequentialRecommender):
         item_seq, target = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
         session, table = self.forward(item_seq, interaction[self.ITEM_SEQ_LEN]), self.item_table()
         if self.loss_type == "CE":
-            return nn.functional.cross_entropy(session @ table.T, target)
+            return full_softmax_loss(session, table, target)
         if self.loss_type == "BPR_INBATCH":
             return in_batch_bpr(session, table[target])
         drawn = draw_items(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tiny import create_dataset, tiny_config, tiny_model, training_rows
 
 from recbole_alkd.model.loss import in_batch_bpr
+from recbole_alkd.model.session_model import item_weights
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -47,6 +48,33 @@ def test_older_items_count_less_with_item_decay(setup):
         total = sum(weight * table[item] for weight, item in zip(weights, session, strict=True))
         expected.append(total / sum(weights))
     torch.testing.assert_close(encode(model, *sessions), torch.stack(expected))
+
+
+def test_weights_of_a_length_are_those_of_a_batch(tiny_path, setup):
+    config = tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, item_decay=0.8)
+    model = tiny_model(config, setup[1])
+    table = model.input_embedding.weight
+    for width in (1, 3, 20):
+        lengths = torch.randint(1, width + 1, (30,), generator=torch.Generator().manual_seed(width))
+        weights = item_weights(torch.zeros(30, width), lengths, 0.8)
+        for _ in range(2):  # the second time it is kept
+            assert torch.equal(model._weights(width, table)[lengths], weights)
+
+
+def test_gradients_are_those_of_the_formula(tiny_path, setup):
+    config = tiny_config(tiny_path, model="SessionFPMC", embedding_size=5, item_decay=0.5)
+    model = tiny_model(config, setup[1])
+    items, lengths = torch.tensor([[3, 8, 3], [4, 0, 0], [9, 2, 0]]), torch.tensor([3, 1, 2])
+    gradients = []
+    for vectors in (
+        model(items, lengths),
+        (item_weights(items, lengths, 0.5).unsqueeze(2) * model.input_embedding(items)).sum(1),
+    ):
+        model.zero_grad()
+        vectors.square().sum().backward()
+        gradients.append(model.input_embedding.weight.grad)
+    torch.testing.assert_close(*gradients)
+    assert gradients[0][[3, 8, 4, 9, 2]].all() and not gradients[0][[0, 1, 5]].any()
 
 
 @pytest.mark.parametrize("value", [0, 1.5, True, "half"])
