@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 
 import pytest
 from process import run
 from test_trainer import BASE, go, home  # noqa: F401  (the fixture)
+
+from recbole_alkd.cli import main
 
 
 def cli(home, *words):  # noqa: F811
@@ -73,6 +77,30 @@ def test_help_names_the_commands(home):  # noqa: F811
     assert done.returncode == 0
     for name in ("run", "select", "label", "sessions", "bench", "store"):
         assert name in done.stdout
+
+
+def help_texts(monkeypatch, capsys, *words):
+    """The ``--help`` of a command and of all commands below it, as (words, text)."""
+    monkeypatch.setattr(sys, "argv", ["recbole-alkd"])
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert ended.value.code == 0, words
+    text = capsys.readouterr().out
+    yield words, text
+    for name in re.findall(r"^    ([a-z][\w-]*)(?: |$)", text, re.MULTILINE):
+        yield from help_texts(monkeypatch, capsys, *words, name)
+
+
+def test_no_help_shows_a_default_that_is_none(monkeypatch, capsys):
+    texts = dict(help_texts(monkeypatch, capsys))
+    assert len(texts) > 25 and {("bench",), ("lora-curve",), ("store", "merge"), ("tune",)} <= texts.keys()
+    shown = {
+        words: re.findall(r"\(default: ?([^)]*)", " ".join(text.split())) for words, text in texts.items()
+    }
+    said = [one for ones in shown.values() for one in ones]
+    assert not [one for one in said if one[:1] in ("[", "(", "'") or one in ("None", "False", "True", "")]
+    assert {"1"} <= set(shown["bench",]) and {"0 250 1000", "cpu", "natural"} <= set(shown["lora-curve",])
+    assert {"86400", "0.6 0.2 0.2", "random"} <= set(shown["sessions",])
 
 
 def test_the_console_command_finds_plug_ins_in_the_working_directory(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 from process import ROOT
 
 ROOMS = [
-    "threads", "bars", "files", "settings", "tensors", "memory", "processes", "shared_steps", "compat",
-    "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill", "labelling",
-    "learner", "trainer", "serving", "bench", "tune", "testing",
+    "threads", "bars", "help_words", "files", "settings", "tensors", "memory", "processes", "shared_steps",
+    "compat", "registry", "statistics", "labels", "llm", "data", "model", "active", "teacher", "distill",
+    "labelling", "learner", "trainer", "serving", "bench", "tune", "testing",
 ]  # fmt: skip
 SEE_EVERYTHING = {
     "__init__",

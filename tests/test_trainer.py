@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -397,6 +398,9 @@ def test_tables_that_count_stand_in_the_report(home, caplog):
         assert plain["stages"][name]["test"] == report["stages"][name]["test"], "the rows change no stage"
     said = next(line for line in reversed(caplog.messages) if line.startswith("result"))
     assert "SessionKNN 5  " in said and "SessionKNN 5, titles" in said
+    plain_text = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in caplog.messages]
+    counted = [line.partition(":")[0] for line in plain_text if line.startswith("neighbours")]
+    assert counted == ["neighbours of SessionKNN 5", "neighbours of SessionKNN 5, titles"]
     recbole = {key: value for key, value in BASE.items() if key not in OURS}
     recbole |= {"data_path": "data", "student_neighbors": 5}
     alone = run_recbole_alkd(model="SessionKNN", dataset="tiny", config_dict=recbole)

@@ -12,6 +12,7 @@ from recbole_alkd.bench.before import check_runs
 from recbole_alkd.bench.plan import read_plan
 from recbole_alkd.bench.plan_settings import absolute
 from recbole_alkd.files import properties
+from recbole_alkd.help_words import DefaultsShown
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -23,7 +24,7 @@ def add_bench_command(subparsers: Any) -> argparse.ArgumentParser:
         description="Run datasets x backbones x arms x seeds and write results.csv, "
         "results.md and report.html. "
         "The same command resumes what is not finished.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
     )
     parser.add_argument("plan", help=f"a plan: a YAML file, or a shipped one: {', '.join(shipped_plans())}")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -99,8 +100,8 @@ def draw_numbered(plan: Plan, table: Table, panel: Any, cost: str) -> list[Mark]
 
 
 def place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> None:
-    """Write the numbers beside their dots, the nearest free place each, so that none covers another number or
-    a dot.
+    """Write the numbers beside their dots, the nearest free place each, so that none covers another number, a
+    dot, or a line that is drawn in the panel; in a panel without room, the place that covers least.
 
     The panels must have their final place: nothing may be added to the figure afterwards.
     """
@@ -112,6 +113,7 @@ def place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> 
         frame = panel.get_window_extent()
         left, right, bottom, top = frame.x0 / scale, frame.x1 / scale, frame.y0 / scale, frame.y1 / scale
         taken = [(x - 3, x + 3, y - 3, y + 3) for x, y in dots]
+        lines = list(_line_boxes(panel, scale))
         for mark, (x, y) in zip(marks, dots, strict=True):
             half = 2.7 * len(mark.text) + 1
             places = []
@@ -120,9 +122,10 @@ def place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> 
                     angle = 2 * math.pi * turn / 16 + math.pi / 2
                     dx, dy = (5 + 5 * ring) * math.cos(angle), (4 + 5 * ring) * math.sin(angle)
                     box = (x + dx - half, x + dx + half, y + dy - 5, y + dy + 5)
-                    inside = left <= box[0] and box[1] <= right and bottom <= box[2] and box[3] <= top
-                    places.append((dx, dy, box, inside and not any(_overlap(box, other) for other in taken)))
-            dx, dy, box, _ = next((place for place in places if place[3]), places[-1])
+                    outside = not (left <= box[0] and box[1] <= right and bottom <= box[2] and box[3] <= top)
+                    covered = [sum(_overlap(box, other) for other in kind) for kind in (taken, lines)]
+                    places.append((outside, *covered, len(places), dx, dy, box))
+            *_, dx, dy, box = min(places)  # the nearest of those that cover least
             taken.append(box)
             line = {
                 "arrowstyle": "-",
@@ -139,6 +142,19 @@ def place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> 
                 fontweight="bold", ha="center", va="center", arrowprops=line if far else None,
                 gid=f"number-{mark.text}",
             )  # fmt: skip
+
+
+def _line_boxes(panel: Any, scale: float) -> Iterator[tuple[float, float, float, float]]:
+    """Boxes (left, right, bottom, top), in points, that the lines of a panel lie in: one of an upright or
+    level line, a chain of small ones along any other."""
+    for line in panel.get_lines():
+        ends = line.get_transform().transform(line.get_xydata()) / scale
+        for (x, y), (to_x, to_y) in itertools.pairwise(ends.tolist()):
+            steps = 1 if x == to_x or y == to_y else max(1, round(math.hypot(to_x - x, to_y - y) / 4))
+            for step in range(steps):
+                xs = (x + (to_x - x) * step / steps, x + (to_x - x) * (step + 1) / steps)
+                ys = (y + (to_y - y) * step / steps, y + (to_y - y) * (step + 1) / steps)
+                yield min(xs) - 1, max(xs) + 1, min(ys) - 1, max(ys) + 1
 
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.help_words import DefaultsShown
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -20,7 +21,7 @@ def add_lora_command(subparsers: Any) -> argparse.ArgumentParser:
         "and judge it on held-out ones "
         "beside the LLM without tuning, the recommender's order and TF-IDF. The same command resumes what is "
         "not finished.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
     )
     parser.add_argument(
         "file",
@@ -72,8 +73,9 @@ def run_as_member(given: dict[str, Any]) -> int:
 def run_here(args: argparse.Namespace) -> int:
     """``run``, in this process, alone or as one of a group."""
     from recbole_alkd.bench.lora_control import control_study
-    from recbole_alkd.bench.lora_curves import read_lines, run_curve, settings_of_study, table
+    from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
     from recbole_alkd.bench.lora_file import read_study
+    from recbole_alkd.bench.lora_settings import settings_of_study
     from recbole_alkd.llm.models import check_device
     from recbole_alkd.processes.group import Group, place
     from recbole_alkd.settings.groups import FIELDS

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_alkd.bench.lora_file import KEPT, StudyExamples
+from recbole_alkd.bench.lora_file import StudyExamples
+from recbole_alkd.bench.lora_settings import settings_of_study
 from recbole_alkd.files import json_line
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import Settings
-from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.statistics import paired_difference
 from recbole_alkd.teacher.base import Instance, LoraExample, TeacherContext
 from recbole_alkd.teacher.local import lora
@@ -38,28 +38,6 @@ from recbole_alkd.teacher.text import WEIGHT, TextTeacher
 
 _KEYS = ("dataset", "pool", "count", "given", "mrr", "ndcg10", "gains")  # of every result
 BATCH = 16  # held-out sessions in one forward pass on a GPU
-
-
-def settings_of_study(study: StudyExamples, given: Mapping[str, Any], count: int) -> Settings:
-    """The settings under which ``count`` examples of ``study`` train; ``given`` ones first,
-    then those of its file.
-
-    Raises:
-        AlkdError: a setting that is not allowed, or that the file has decided.
-    """
-    for key in given:
-        if key in ("lora_examples", "llm_candidates"):
-            raise AlkdError(
-                f"--set {key}: decided by the file and --examples; allowed: other lora_ and llm_ settings"
-            )
-    brought = {key: study.settings[key] for key in KEPT if key in study.settings}
-    base = {
-        "llm_top_n": study.settings["llm_candidates"],
-        "lora_held_out": 0,
-        "lora_use": "always",
-        "lora_examples": count or 1,
-    }
-    return read_settings({**brought, **base, **given})
 
 
 class Curve:

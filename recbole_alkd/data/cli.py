@@ -15,6 +15,7 @@ from recbole_alkd.data.own_settings import benchmark_settings, settings_text
 from recbole_alkd.data.reading import TIME_UNITS
 from recbole_alkd.data.rows import AUGMENTATIONS, ORDERS
 from recbole_alkd.data.sessions import make_sessions
+from recbole_alkd.help_words import DefaultsShown
 
 
 def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
@@ -26,7 +27,7 @@ def add_sessions_command(subparsers: Any) -> argparse.ArgumentParser:
         "sessions",
         help="turn raw clicks into session files",
         description="Cut clicks into sessions, split the sessions, and write RecBole's atomic files.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=DefaultsShown,
     )
     defaults = {
         name: parameter.default for name, parameter in inspect.signature(make_sessions).parameters.items()

@@ -38,14 +38,15 @@ def count_model(
     logger: Logger,
     edges: Edges | None = None,
     text: ItemText | None = None,
-    stage: str | None = None,
+    row: str | None = None,
 ) -> dict[str, float]:
     """``CountedModel.count``, and a line in the log that says what came of it.
 
     Args:
         edges: as ``CountedModel.count`` has them. Those of ``item_text`` come before them by themselves.
         text: the run's title vectors, where it has some; others are made if the model wants others.
-        stage: what the log calls the stage that this is, if it is one.
+        row: what the log says was counted: the row of the run's table that it is. Without it, the model's
+            class.
 
     Returns:
         The facts of what was counted.
@@ -55,7 +56,8 @@ def count_model(
         text = text if text and text.text == model.text else ItemText(model.text, train, valid)
         edges = {**text.edge_makers(), **edges}
     counted = model.count(train, valid, edges)
-    of = f" of {stage}" if stage else ""
+    row = row or type(model).__name__
+    of = "" if row == model.heading else f" of {row}"
     logger.info(set_color(model.heading, "blue") + f"{of}: " + ", ".join(counted.words))
     return dict(counted.facts)
 
@@ -166,7 +168,7 @@ class CountingLearner(Learner):
         begin = perf_counter()
         trainer.eval_collector.data_collect(train_data)
         parts = (train_data._dataset, valid_data._dataset if valid_data else None)
-        fitted = count_model(model.recommender, *parts, trainer.logger, edges, shop.text, task.shown)
+        fitted = count_model(model.recommender, *parts, trainer.logger, edges, shop.text, task.row)
         outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1, fitted=fitted)
         if valid_data:
             outcome.valid = trainer.validate(valid_data, shop.show_progress and not trainer.short)

@@ -13,6 +13,14 @@ from torch import nn
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.stage_folder import StageFolder
 
+# stage -> its row in the table of a run
+STAGES = {
+    "teacher": "teacher recommender",
+    "student": "student",
+    "student_longer": "student, trained longer",
+    "distilled": "student, distilled",
+}
+
 
 @dataclass(frozen=True)
 class StageTask:
@@ -32,6 +40,13 @@ class StageTask:
     lent: StageFolder | None = None
     checkpoint: Callable[[StageOutcome], bool] | None = None
     callback: Callable[[int, float], None] | None = None
+
+    @property
+    def row(self) -> str:
+        """What the run's table calls the stage, with the number of a try, a fold or an earlier round."""
+        name = next((name for name in sorted(STAGES, key=len)[::-1] if self.shown.startswith(name)), "")
+        number = self.shown.removeprefix(name).replace("_tune_", ", try ").replace("_fold", ", fold ")
+        return STAGES.get(name, "") + (f", round {number[1:]}" if number.startswith("_") else number)
 
     def finished(self, model: nn.Module, logger: Logger) -> StageOutcome | None:
         """The stage as an earlier run left it, laid into the model; None when it has to be trained."""

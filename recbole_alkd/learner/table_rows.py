@@ -67,7 +67,7 @@ def table_rows(
             settings = settings_of(viewed)
             begin = perf_counter()
             model = SessionRecommender(viewed, train, settings, "student").to(config["device"])
-            fitted = count_model(model.recommender, train, valid, logger, None, own)
+            fitted = count_model(model.recommender, train, valid, logger, None, own, table_words(name))
             yield TableRow(name, model.eval(), fitted, round(perf_counter() - begin, 3))
 
 

@@ -184,7 +184,7 @@ def counts_of(
     made = model.made or _made(fitted)
     if made is None and valid is not None:
         again = copy.deepcopy(model)
-        count_model(again, train, valid, logging.getLogger())
+        count_model(again, train, valid, logging.getLogger(), row="the table, counted again")
         made = again.made
     if fitted.get("refined_epoch") or (made is not None and made.refined):
         return "its weights were refined by gradients (knn_refine_epochs), which counts do not give again"

@@ -10,16 +10,10 @@ from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate_words
 from recbole_alkd.labels.cost import money
+from recbole_alkd.learner.stage_task import STAGES
 from recbole_alkd.learner.table_rows import table_words
 from recbole_alkd.llm.adapters import rank_words, why_unused
 from recbole_alkd.model.baselines import KINDS
-
-STAGES = {
-    "teacher": "teacher recommender",
-    "student": "student",
-    "student_longer": "student, trained longer",
-    "distilled": "student, distilled",
-}
 
 
 class TestResult(OrderedDict):  # type: ignore[type-arg]

@@ -12,7 +12,9 @@ from recbole_alkd.bench.lora_cli import add_lora_command
 from recbole_alkd.bench.lora_control import control_study
 from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
 from recbole_alkd.bench.lora_file import read_study, write_study
+from recbole_alkd.bench.lora_settings import ALLOWED, settings_of_study
 from recbole_alkd.settings.error import AlkdError
+from recbole_alkd.settings.groups import FIELDS
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "teacher"))
 from tiny_llm import tiny_llm
@@ -145,6 +147,15 @@ def test_a_curve_has_its_controls_and_goes_on_where_it_ended(model, tmp_path):
         (["--set", "lora_rank=x"], "lora_rank: 'x'"),
         (["--set", "epochs=3"], "--set: 'epochs=3' is not allowed"),
         (["--set", "llm_candidates=3"], "--set llm_candidates: decided by the file"),
+        (["--set", "lora_inserted=False"], "--set lora_inserted: decided by the file and --pool; allowed: l"),
+        (["--set", "llm_threads=2"], "--set llm_threads: given as --threads"),
+        (["--set", "lora_folds=3"], "--set lora_folds: has no effect here; allowed: llm_model, .*lora_rank"),
+        (["--set", "lora_use=if_better"], "--set lora_use: has no effect here"),
+        (["--set", "llm_base_url=http://localhost:1"], "--set llm_base_url: has no effect here"),
+        (["--set", "lora_rnk=3"], r"--set lora_rnk: no such setting \(did you mean 'lora_rank'\?\)"),
+        (["--set", "llm_history=9"], "--set llm_history: 9 is more than the 8 items.*allowed: 1 to 8"),
+        (["--set", "llm_scoring=generate"], "--set llm_scoring: 'generate' has no scores.*title, index"),
+        (["--set", "lora_patience=2"], "--set lora_patience: has no effect with lora_epochs 1"),
         (["--examples", "2000"], "--examples: 2000 is more than the 1000 natural ones"),
         (["--examples", "-1"], "--examples: -1 is not allowed"),
     ],
@@ -154,6 +165,19 @@ def test_what_cannot_work_is_said_before_a_model_is_loaded(words, told, tmp_path
     with pytest.raises(AlkdError, match=told):
         args.run(args)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_every_other_setting_of_the_llm_is_refused_by_name():
+    """A setting that is new is either of use here, and listed, or refused."""
+    study = control_study(4, 2)
+    ours = [key for key in FIELDS if key.startswith(("llm_", "lora_"))]
+    assert set(ALLOWED) < set(ours) and len(ours) > len(ALLOWED) + 10
+    for key in set(ours) - set(ALLOWED):
+        with pytest.raises(AlkdError, match=rf"^--set {key}: .*; allowed: llm_model, "):
+            settings_of_study(study, {key: FIELDS[key].default}, 1)
+    for key in set(ALLOWED) - {"lora_patience"}:
+        settings_of_study(study, {key: FIELDS[key].default}, 1)
+    settings_of_study(study, {"lora_patience": 2, "lora_epochs": 2}, 1)
 
 
 def test_examples_of_a_data_set_are_of_other_sessions_than_those_that_judge(tmp_path, monkeypatch):

@@ -431,6 +431,24 @@ def test_nothing_covers_anything_in_a_figure_of_many_alike_arms(tmp_path):
     assert not [(a, b) for a in range(20) for b in range(a) if inner[a].overlaps(inner[b])]
 
 
+@pytest.mark.parametrize("cost", ["bytes", "labels"])
+def test_no_number_stands_on_a_bar_or_a_line(tmp_path, cost):
+    """Arms of a study, joined by lines, with the bars of their intervals."""
+    plan = plan_of(tmp_path, study=STUDY)
+    (table,) = make_tables(plan, made_up(plan).results)
+    with new_figure(plan, tmp_path / "x", "x", (7.5, 4.6)) as (figure, _):
+        axes = figure.subplots()
+        marks = draw_numbered(plan, table, axes, cost)
+        place_numbers(figure, [(axes, marks)])
+        figure.draw_without_rendering()
+        boxes = [Text.get_window_extent(text).shrunk(0.8, 0.7) for text in axes.texts]
+        paths = [line.get_transform().transform_path(line.get_path()) for line in axes.lines]
+    lengths = [len(line.get_xdata()) for line in axes.lines]
+    assert len(boxes) == len(marks) > 6 and lengths.count(2) > 4 and max(lengths) > 2  # bars, and joins
+    assert not [text for text, box in zip(axes.texts, boxes, strict=True) for path in paths
+                if path.intersects_bbox(box, filled=False)]  # fmt: skip
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium (Debian package) on this machine")
 def test_the_page_in_a_browser(report, tmp_path):
     out, _ = report

@@ -2,6 +2,7 @@
 at the size of the plain table."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -73,8 +74,13 @@ def test_controls_teach_other_lists(home, kind):  # noqa: F811
     assert control["labels"]["asked"] == 0
 
 
-def test_rounds_and_a_table_as_both(home):  # noqa: F811
+def test_rounds_and_a_table_as_both(home, caplog):  # noqa: F811
+    caplog.set_level("INFO")
     report = go(**KNN, teacher_model="SessionKNN", alkd_rounds=2, alkd_policy="disagreement")
+    said = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in caplog.messages]
+    rows = [line.partition(": ")[0] for line in said if line.startswith("neighbours")]
+    stages = ("teacher recommender", "student", "student, distilled, round 1", "student, distilled")
+    assert list(dict.fromkeys(rows)) == [f"neighbours of {stage}" for stage in stages]
     assert [r["picks"] for r in report["policy"]["rounds"]] == [6, 6]
     assert report["stages"]["teacher"]["bytes"] > report["stages"]["distilled"]["bytes"]
 
