@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,7 @@ class Finding:
     fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.state:<8}{self.what}: {self.words}" + (
-            f"\n        -> {self.fix}" if self.fix else ""
-        )
+        return f"{self.state:<8}{self.what}: {self.words}" + (f"\n        -> {self.fix}" if self.fix else "")
 
 
 def findings(folder: Path) -> Iterator[Finding]:
@@ -155,16 +155,25 @@ def _programs() -> Iterator[Finding]:
 
 
 def _places(folder: Path) -> Iterator[Finding]:
-    places = {
-        "runs": folder / "saved", "labels": folder / "alkd_labels", "unpacked models": cache_folder(),
-        "temporary files": Path(tempfile.gettempdir()),
+    places: dict[str, tuple[Callable[[], Path], str]] = {
+        "runs": (lambda: folder / "saved", "start runs in another folder, or give --checkpoint_dir=FOLDER"),
+        "labels": (lambda: folder / "alkd_labels", "start runs in another folder, or give --label_store"),
+        "unpacked models": (cache_folder, "export XDG_CACHE_HOME=FOLDER, one that can be written"),
+        "temporary files": (
+            lambda: Path(tempfile.gettempdir()), "export TMPDIR=FOLDER, one that can be written",
+        ),
     }  # fmt: skip
-    for what, place in places.items():
-        there = next(path for path in (place, *place.absolute().parents) if path.exists())
-        if not _writable(there):
-            yield Finding(
-                BAD if what == "runs" else NOTE, what, f"{place} cannot be written", f"chmod u+w {there}"
-            )
+    for what, (find, elsewhere) in places.items():
+        state = BAD if what == "runs" else NOTE
+        try:
+            place = find()
+        except (OSError, RuntimeError) as error:  # no temporary folder can be written; no home is known
+            yield Finding(state, what, f"no place is known: {_reason(error)}", elsewhere)
+            continue
+        there, refused = _nearest(place)
+        if refused:
+            words = f"{place} cannot be written: {_reason(refused)}"
+            yield Finding(state, what, words, _fix_of(refused, there, elsewhere))
             continue
         free = shutil.disk_usage(there).free
         words = f"{place}, {free / 2**30:.1f} GiB free"
@@ -174,12 +183,45 @@ def _places(folder: Path) -> Iterator[Finding]:
         )
 
 
-def _writable(folder: Path) -> bool:
+def _nearest(place: Path) -> tuple[Path, OSError | None]:
+    """What of the path is there already, and why nothing can be written below it (None: it can)."""
+    there = place.absolute()
+    try:
+        while True:
+            try:
+                os.lstat(there)
+                return there, _refusal(there)
+            except (FileNotFoundError, NotADirectoryError):
+                there = there.parent
+    except OSError as error:
+        return there, error
+
+
+def _refusal(folder: Path) -> OSError | None:
     try:
         with tempfile.TemporaryFile(dir=folder):
-            return True
+            return None
+    except OSError as error:
+        return error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _fix_of(error: OSError, there: Path, elsewhere: str) -> str:
+    """What helps against an error that came up where a file was to be written in ``there``."""
+    try:
+        is_file, is_own = there.is_file(), there.stat().st_uid == os.geteuid()
     except OSError:
-        return False
+        return elsewhere
+    if is_file:
+        return f"{there} is a file: move it away, or {elsewhere}"
+    if error.errno in (errno.EACCES, errno.EPERM) and is_own and not os.access(there, os.W_OK | os.X_OK):
+        return f"chmod u+wx {shlex.quote(str(there))}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"make room there, or {elsewhere}"
+    return elsewhere
 
 
 def _version(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 
@@ -81,6 +82,49 @@ def test_no_room_on_the_disk_is_a_note(tmp_path, monkeypatch):
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_writable", lambda _: False)
+    monkeypatch.setattr(doctor, "_refusal", lambda _: OSError(errno.EROFS, "Read-only file system"))
     checks = by_name(tmp_path)
     assert checks["runs"].state == doctor.BAD and checks["labels"].state == doctor.NOTE
+    assert checks["runs"].words.endswith("cannot be written: Read-only file system")
+    assert not [one.fix for one in checks.values() if "chmod" in one.fix], (
+        "it helps against no such file system"
+    )
+
+
+def test_advice_is_about_what_is_wrong_with_the_place(tmp_path, monkeypatch):
+    """A home that can hold no files, one that is a file, none at all; a folder of ours, of somebody else,
+    and on a full disk."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for home, told in (
+        ("/proc/nobody", "export XDG_CACHE_HOME="),
+        (
+            str(tmp_path / "file"),
+            f"{tmp_path / 'file'} is a file: move it away, or export XDG_CACHE_HOME=",
+        ),
+        (str(tmp_path / "file" / "below"), f"{tmp_path / 'file'} is a file: move it away, or export"),
+        (str(tmp_path / "loop"), "export XDG_CACHE_HOME="),
+        ("/" + "x" * 5000, "export XDG_CACHE_HOME="),
+    ):
+        monkeypatch.setenv("HOME", home)
+        models = by_name(tmp_path)["unpacked models"]
+        assert models.state == doctor.NOTE and models.fix.startswith(told) and "chmod" not in models.fix, home
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    denied = OSError(errno.EACCES, "Permission denied")
+    assert doctor._fix_of(denied, tmp_path, "elsewhere") == f"chmod u+wx {tmp_path}"
+    monkeypatch.setattr(doctor.os, "geteuid", lambda: os.getuid() + 1)
+    assert doctor._fix_of(denied, tmp_path, "elsewhere") == "elsewhere", "chmod is the owner's"
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert doctor._fix_of(full, tmp_path, "elsewhere") == "make room there, or elsewhere"
+
+
+def test_a_place_that_nobody_names_is_told(tmp_path, monkeypatch):
+    def none():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", none)
+    found = by_name(tmp_path)["temporary files"]
+    assert found.state == doctor.NOTE and "No usable temporary directory" in found.words
+    assert found.fix.startswith("export TMPDIR=")
