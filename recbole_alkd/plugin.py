@@ -133,6 +133,7 @@ def _shorten_console() -> None:
     from recbole.quick_start import quick_start
 
     from recbole_alkd.trainer.console import short_console
+    from recbole_alkd.trainer.logs import log_of_its_own
 
     original = quick_start.init_logger
 
@@ -140,7 +141,8 @@ def _shorten_console() -> None:
     def init_logger(config: Any) -> None:
         if place()[0]:  # the leader of several processes speaks for all
             return
-        original(config)
+        with log_of_its_own():
+            original(config)
         short_console(config, config["model"] in MODELS or is_own_command())
 
     quick_start.init_logger = init_logger

@@ -7,6 +7,7 @@ import types
 from importlib.machinery import ModuleSpec
 
 import pytest
+from process import ROOT, run
 from test_trainer import go, home  # noqa: F401  (the fixture)
 
 from recbole_alkd.learner.stage_logs import StageTensorBoard, StageWandb
@@ -74,3 +75,39 @@ def test_names_of_metrics(key, named):
     )
     StageWandb(logger, "s").log_metrics({key: 1})
     assert got == [({named: 1}, "", True)]
+
+
+RUNS = """
+import logging, os, shutil, sys
+from pathlib import Path
+sys.argv = ["run"]
+sys.path[:0] = {path!r}
+from test_trainer import BASE, OURS, go
+from recbole_alkd import run_recbole_alkd
+
+own = logging.FileHandler("own.txt")
+first = Path(go(data_path={data!r}, state="INFO")["run_folder"])
+assert (Path("log/ALKDRec") / (first.name + ".log")).stat().st_size > 1000
+logging.getLogger().addHandler(own)
+shutil.rmtree("log")
+os.makedirs("other"); os.chdir("other")
+shutil.copy("../scripted_teacher.py", ".")
+recbole = {{key: value for key, value in BASE.items() if key not in OURS}}
+run_recbole_alkd("SessionKNN", "tiny", config_dict={{**recbole, "data_path": {data!r}}})
+(single,) = Path("log/SessionKNN").glob("*.log")
+shutil.rmtree("log")
+second = Path(go(data_path={data!r}, state="INFO")["run_folder"])
+(log,) = Path("log/ALKDRec").glob("*.log")
+assert log.name == second.name + ".log" and "test result" in log.read_text()
+assert [type(one).__name__ for one in logging.getLogger().handlers].count("FileHandler") == 2
+assert Path("../own.txt").exists() and "test result" in Path("../own.txt").read_text()
+"""
+
+
+def test_every_run_of_a_process_has_a_log_of_its_own(home):  # noqa: F811
+    """Another model, another working directory, and the log folder of an earlier run gone;
+    a program's own log file stays where it is."""
+    path = [str(ROOT / "tests"), str(home)]
+    done = run(["-c", RUNS.format(path=path, data=str(home / "data"))], home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (home / "own.txt").exists() and not (home / "log").exists()
