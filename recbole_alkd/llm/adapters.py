@@ -7,7 +7,7 @@ that (a LoRA adapter of ours, likelihoods without it) speaks of one and the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
     """``model`` with the adapter in ``folder`` added to its weights;
     AlkdError where the adapter is of another model."""
     from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
     from peft.utils.save_and_load import load_peft_weights
 
     if getattr(model, "is_quantized", False):
@@ -74,12 +75,19 @@ def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
             "save the merged model and name that"
         )
     problem = f"llm_model: the adapter {name!r} does not fit its base model {base!r}"
+    place = str(folder.absolute())  # a relative one without weights may read as an id of the Hub
+    if not any((folder / file).is_file() for file in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+        raise AlkdError(
+            f"llm_model: the adapter {name!r} has no weights; allowed: a folder with {CONFIG} and "
+            f"{SAFETENSORS_WEIGHTS_NAME}"
+        )
     try:
         with quiet():
-            whole: Any = PeftModel.from_pretrained(model, str(folder))
+            whole: Any = PeftModel.from_pretrained(model, place)
+            embeddings = targets_embeddings(getattr(whole.active_peft_config, "target_modules", None))
             wanted, present = (
-                set(get_peft_model_state_dict(whole)),
-                set(load_peft_weights(str(folder), device="cpu")),
+                set(get_peft_model_state_dict(whole, save_embedding_layers=embeddings)),
+                set(load_peft_weights(place, device="cpu")),
             )
     except Exception as error:
         raise AlkdError(f"{problem} ({first_line(error)})") from None
@@ -92,6 +100,19 @@ def merge_adapter(model: Any, folder: Path, name: str, base: str) -> Any:
             "allowed: LoRA and the like"
         )
     return whole if model.device.type == "meta" else whole.merge_and_unload()
+
+
+def targets_embeddings(targets: Collection[str] | None) -> bool:
+    """Whether an adapter on these modules has weights of embeddings, which are saved with it.
+
+    Left to find out by itself, PEFT asks the Hub whether the vocabulary was resized. It never is here.
+
+    Args:
+        targets: names of modules, or a pattern of them, as PEFT's ``target_modules``.
+    """
+    from peft.utils.save_and_load import EMBEDDING_LAYER_NAMES
+
+    return bool(targets) and any(name in targets for name in EMBEDDING_LAYER_NAMES)
 
 
 def portable_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import socket
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -18,6 +19,7 @@ from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.teacher.base import Instance, LoraExample
 from recbole_alkd.teacher.local import lora
+from recbole_alkd.teacher.local import teacher as local_teacher
 from recbole_alkd.teacher.local.scorers import TitleScorer
 
 # what is chosen next is always of the family of the last item, and one of each family is offered
@@ -40,6 +42,20 @@ def examples(count, seed=0):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return tiny_llm(tmp_path_factory.mktemp("llm") / "tiny")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """What was tried to be reached; nothing can be."""
+    tried = []
+
+    def refuse(*what, **how):
+        tried.append(what)
+        raise OSError("there is no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return tried
 
 
 def recorded(count, seed=0):
@@ -389,16 +405,56 @@ def test_progress_is_drawn_only_when_asked_for(model, tmp_path, capsys, monkeypa
     assert "8/8" in shown and "loss=" in shown
 
 
-def test_an_adapter_is_saved_without_asking_the_hub(model, tmp_path, monkeypatch):
-    asked = []
-    look = "peft.utils.save_and_load.check_file_exists_on_hf_hub"
-    monkeypatch.setattr(look, lambda *what: asked.append(what))
+def test_an_adapter_is_trained_and_saved_without_asking_the_hub(model, tmp_path, monkeypatch, no_network):
+    """Checkpoints too, of a model that was named by its id."""
+    load = local_teacher.load_causal_lm
+
+    def named(*args):
+        loaded, tokenizer = load(*args)
+        loaded.name_or_path = loaded.config._name_or_path = "nobody/such-a-model"
+        return loaded, tokenizer
+
+    monkeypatch.setattr(local_teacher, "load_causal_lm", named)
     one = teacher(model, tmp_path)
     one.prepare()
-    assert asked == []
+    assert no_network == []
     tensors = load_file(Path(adapter_of(one), "adapter_model.safetensors"))
     assert tensors and not any("embed_tokens" in name or "lm_head" in name for name in tensors)
     assert lora.targets_embeddings(["q_proj", "embed_tokens"]) and not lora.targets_embeddings(["q_proj"])
+    assert lora.targets_embeddings(".*embed_tokens") and not lora.targets_embeddings(None)
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens"]], ids=["attention", "embeddings"])
+def test_an_adapter_is_merged_without_asking_the_hub(model, tmp_path, monkeypatch, no_network, targets):
+    """Its base is named by the last part of a path, which might be the id of a model there."""
+    first = teacher(model, tmp_path, lora_targets=targets, lora_learning_rate=5e-2)
+    first.prepare()
+    Path(adapter_of(first)).rename(tmp_path / "mine")
+    (tmp_path / "tiny").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    for name in (tmp_path / "mine", "mine"):
+        merged, _ = load_causal_lm(str(name), "cpu", "float32")
+        assert no_network == [] and not hasattr(merged, "peft_config")
+    plain, _ = load_causal_lm(str(model), "cpu", "float32")
+    changed = [
+        name for name, value in merged.state_dict().items() if not value.equal(plain.state_dict()[name])
+    ]
+    assert changed and all(any(target in name for target in [*targets, "lm_head"]) for name in changed)
+
+
+def test_an_adapter_without_weights_is_named_without_asking_the_hub(model, tmp_path, monkeypatch, no_network):
+    first = teacher(model, tmp_path, made=4, wanted=4)
+    first.prepare()
+    monkeypatch.chdir(tmp_path)
+    Path("some").mkdir()
+    Path(adapter_of(first)).rename(tmp_path / "some" / "one")
+    (tmp_path / "some" / "tiny").symlink_to(model)
+    (tmp_path / "some" / "one" / "adapter_model.safetensors").unlink()
+    with pytest.raises(
+        AlkdError, match=r"llm_model: the adapter 'some/one' has no weights; allowed: a folder"
+    ):
+        load_causal_lm("some/one", "cpu", "float32")
+    assert no_network == []
 
 
 def test_progress_in_a_file_is_a_line_a_minute(model, tmp_path, capsys):

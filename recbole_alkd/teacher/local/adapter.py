@@ -44,9 +44,12 @@ def add_adapter(model: Any, settings: Settings) -> Any:
         # the Trainer does that
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     try:
-        return get_peft_model(model, lora_config(settings))
+        tuned: Any = get_peft_model(model, lora_config(settings))
     except ValueError as error:
         raise AlkdError(f"lora_targets: {lora.lora_targets}: {str(error).splitlines()[0]}") from None
+    # of a base that has a name PEFT would ask the Hub for the vocabulary, at every checkpoint of the Trainer
+    tuned.peft_config["default"].base_model_name_or_path = ""
+    return tuned
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
@@ -56,7 +59,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
     try:
         with quiet():
-            return PeftModel.from_pretrained(model, str(folder)).eval()
+            return PeftModel.from_pretrained(model, str(folder.absolute())).eval()
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise AlkdError(
             f"the adapter in {folder} cannot be used ({str(error).splitlines()[0]}); delete that folder"

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from recbole_alkd.files import json_text, move_whole
-from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words
+from recbole_alkd.llm.adapters import REPORT, model_card, portable_name, rank_words, targets_embeddings
 from recbole_alkd.llm.bundled import BUNDLED, quiet
 from recbole_alkd.llm.devices import training_attention
 from recbole_alkd.processes.group import Group
@@ -192,16 +192,6 @@ def _train(
         finally:
             scorer.model = scorer.model.unload().eval()
     shutil.rmtree(work, ignore_errors=True)
-
-
-def targets_embeddings(targets: Sequence[str]) -> bool:
-    """Whether an adapter on these modules has weights of embeddings, which are saved with it.
-
-    Left to find out by itself, PEFT asks the Hub whether the vocabulary was resized. It never is here.
-    """
-    from peft.utils.save_and_load import EMBEDDING_LAYER_NAMES
-
-    return any(name in targets for name in EMBEDDING_LAYER_NAMES)
 
 
 def shortened(example: LoraExample, size: int | None) -> LoraExample:
