@@ -141,6 +141,11 @@ def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Ite
     Raises:
         AlkdError: no recorded session, or no recorded item, is one of them; it shows both kinds of id.
     """
+    if not recordings.rankings:
+        raise AlkdError(
+            f"{recordings.file} holds no ranking, or empty ones alone; needed is one "
+            f'{{"{id_field(recordings.unit)}": ..., "ranking": [item, ...]}} a line'
+        )
     ranked = [item for ranking in recordings.rankings.values() for item in ranking]
     key = id_field(recordings.unit)
     recorded = {key: set(recordings.rankings), "ranking": set(ranked)}
@@ -170,6 +175,10 @@ def _some(ids: Iterable[str]) -> str:
     return ", ".join(repr(name[:40]) for name in shown[:3]) + (", ..." if len(shown) > 3 else "")
 
 
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (str, int)) and not isinstance(value, bool)
+
+
 def _read(file: Path, content: bytes, key: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     seen: dict[str, int] = {}
     for number, line in enumerate(content.splitlines(), start=1):
@@ -182,9 +191,9 @@ def _read(file: Path, content: bytes, key: str) -> Iterator[tuple[str, tuple[str
         session, ranking = (
             (record.get(key), record.get("ranking")) if isinstance(record, dict) else (None, None)
         )
-        if not isinstance(session, (str, int)) or not isinstance(ranking, list):
+        if not _is_id(session) or not isinstance(ranking, list):
             raise AlkdError(f'{file}, line {number}: {{"{key}": ..., "ranking": [item, ...]}} is expected')
-        if not all(isinstance(item, (str, int)) for item in ranking):
+        if not all(map(_is_id, ranking)):
             raise AlkdError(f"{file}, line {number}: a ranking holds item ids only (text or integers)")
         if str(session) in seen:
             raise AlkdError(

@@ -191,7 +191,9 @@ def _count(study: Study) -> int:
 def _open(optuna: Any, plan: Plan, folder: Path, identity: str) -> Study:
     import sqlalchemy
 
-    address = sqlalchemy.URL.create("sqlite", database=os.fspath(folder / STUDY))
+    file = folder / STUDY
+    is_new = not file.exists()
+    address = sqlalchemy.URL.create("sqlite", database=os.fspath(file))
     try:
         storage = optuna.storages.RDBStorage(
             address.render_as_string(hide_password=False), engine_kwargs={"connect_args": {"timeout": 60}}
@@ -207,8 +209,13 @@ def _open(optuna: Any, plan: Plan, folder: Path, identity: str) -> Study:
         )
     except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
+        if is_new:  # half of one could never be read
+            file.unlink(missing_ok=True)
+            raise AlkdError(
+                f"--out: {os.fspath(file)!r} cannot be written ({reason}); make room, or give another folder"
+            ) from None
         raise AlkdError(
-            f"--out: {os.fspath(folder / STUDY)!r} cannot be read as a search ({reason}); give another folder"
+            f"--out: {os.fspath(file)!r} cannot be read as a search ({reason}); give another folder"
         ) from None
     known = study.user_attrs.get("search")
     if known is None:

@@ -116,6 +116,8 @@ def test_the_prompt_is_the_session_s(tmp_path):
     [
         ("{", r"shop\.llm\.jsonl, line 2: not readable as JSON"),
         ('["s", []]', "line 2: .*is expected"),
+        ('{"session_id": true, "ranking": []}', "line 2: .*is expected"),
+        ('{"session_id": "s", "ranking": [false]}', "line 2: a ranking holds item ids only"),
         ('{"ranking": []}', "line 2: .*is expected"),
         ('{"session_id": "s", "ranking": "a b"}', "line 2: .*is expected"),
         ('{"session_id": "s", "ranking": [["a"]]}', "line 2: a ranking holds item ids only"),
@@ -188,6 +190,12 @@ def test_recordings_that_match_in_part_are_counted(tmp_path, caplog):
 def test_recordings_of_other_data_are_refused_with_both_kinds_of_id(tmp_path, sessions, items, words):
     with pytest.raises(AlkdError, match=words):
         check_recordings(teacher(tmp_path)._recordings, sessions, items)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", '{"session_id": "s1", "ranking": []}'])
+def test_a_file_without_a_ranking_says_so(tmp_path, content):
+    with pytest.raises(AlkdError, match=r"shop\.llm\.jsonl holds no ranking.*needed is one .*\"session_id\""):
+        check_recordings(teacher(tmp_path, content)._recordings, *OWN)
 
 
 def test_titles_in_place_of_ids_are_refused(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import re
+import resource
 import shlex
 import signal
 import sqlite3
@@ -105,6 +107,22 @@ def test_a_second_start_has_the_first_ones_trials_and_another_search_is_refused(
     assert more.stdout.count(" done): ") == 1
     other = run(words_of("--trials=3", "--hidden_size=4"), place)
     assert other.returncode == 2 and "another search" in other.stderr
+
+
+def test_a_disk_that_is_full_leaves_no_half_made_search(place):
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))  # bytes; a new search has more
+
+    full = subprocess.run(
+        [sys.executable, *words_of("--trials=1")], cwd=place, env=environment(), capture_output=True,
+        text=True, preexec_fn=small,
+    )  # fmt: skip
+    assert full.returncode == 2 and "Traceback" not in full.stderr
+    told = r"^error: --out: .search/study.db. cannot be written .*make room"
+    assert re.search(told, full.stderr, re.MULTILINE), full.stderr
+    assert not (place / "search" / "study.db").exists()
+    done = run(words_of("--trials=1"), place)
+    assert done.returncode == 0 and len(table(place)) == 1, done.stderr
 
 
 def test_a_killed_trial_is_made_again(place):

@@ -167,8 +167,8 @@ class ApiTeacher(LLMTeacher):
             reply = self._exchange.run(self._exchange.chat(messages, tokens, reservation, "the hints"))
         except NoReplyError as error:
             raise AlkdError(
-                f"llm_hints: {self.settings.llm_model} gave no hints: {error}; "
-                "lower llm_hint_cases, or set llm_hints: False to do without them"
+                f"llm_hints: {self.settings.llm_model} gave no hints: {str(error).rstrip('. ')}; lower "
+                "llm_hint_cases where its prompt was too long, or set llm_hints: False to do without them"
             ) from None
         return self._exchange.paid(Answer((), raw=self._exchange.raw(reply)), reply, messages, tokens)
 
