@@ -208,15 +208,12 @@ def _open(optuna: Any, plan: Plan, folder: Path, identity: str) -> Study:
             load_if_exists=True,
         )
     except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        how, what = "read as a search", "give another folder"
         if is_new:  # half of one could never be read
             file.unlink(missing_ok=True)
-            raise AlkdError(
-                f"--out: {os.fspath(file)!r} cannot be written ({reason}); make room, or give another folder"
-            ) from None
-        raise AlkdError(
-            f"--out: {os.fspath(file)!r} cannot be read as a search ({reason}); give another folder"
-        ) from None
+            how, what = "written", f"make room, or {what}"
+        reason = str(error).splitlines()[0]
+        raise AlkdError(f"--out: {os.fspath(file)!r} cannot be {how} ({reason}); {what}") from None
     known = study.user_attrs.get("search")
     if known is None:
         study.set_user_attr("search", identity)
