@@ -27,7 +27,8 @@ from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.rows import expand
 from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.model import session_model
-from recbole_alkd.model.session_fpmc import SessionFPMC, _WeightedSum
+from recbole_alkd.model.row_means import WeightedSum
+from recbole_alkd.model.session_fpmc import SessionFPMC
 from recbole_alkd.model.session_model import item_weights
 from recbole_alkd.plugin import empty_argv
 
@@ -50,7 +51,7 @@ def stock(monkeypatch):
 def mean_of_vectors(self, item_seq, item_seq_len):
     """The session vector of SessionFPMC by torch's own pieces, with a gradient of every place."""
     weights = item_weights(item_seq, item_seq_len, self.item_decay)
-    return _WeightedSum.apply(weights, self.input_embedding(item_seq))
+    return WeightedSum.apply(weights, self.input_embedding(item_seq))
 
 
 def config_of(model, **values):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from recbole.data import create_dataset, data_preparation
 from recbole.data.dataloader import TrainDataLoader
 from recbole.data.interaction import Interaction
 from recbole.utils import init_seed
 from tiny import tiny_config
-from torch.nn.functional import embedding
 
 from recbole_alkd.learner.row_adam import RowAdam
-from recbole_alkd.model.sampled_softmax import _SumOfSquares
-from recbole_alkd.model.session_fpmc import _MeanOfRows, _WeightedSum
+from recbole_alkd.model.lookups import lookups, sum_of_squares
+from recbole_alkd.model.row_means import WeightedSum, weighted_rows
+from recbole_alkd.model.row_sums import groups, row_sums
 
 CASES = {
     "our sessions": ("ALKDRec", {}),
@@ -89,7 +91,7 @@ def test_sum_of_squares_is_that_of_autograd():
     torch.manual_seed(0)
     for shape in ((7, 3), (5, 4, 6)):
         gradients = []
-        for call in (_SumOfSquares.apply, lambda v: v.square().sum()):
+        for call in (sum_of_squares, lambda v: v.square().sum()):
             vectors = torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True)
             loss = call(vectors)
             (0.37 * loss).backward()
@@ -103,7 +105,7 @@ def test_weighted_sum_is_that_of_autograd():
     weights = torch.rand(9, 4, generator=generator) * (torch.rand(9, 4, generator=generator) < 0.7)
     outer = torch.randn(6, 9, generator=generator).T  # not contiguous, as the loss hands it over
     gradients = []
-    for call in (_WeightedSum.apply, lambda w, v: torch.einsum("bl,bld->bd", w, v)):
+    for call in (WeightedSum.apply, lambda w, v: torch.einsum("bl,bld->bd", w, v)):
         vectors = torch.randn(9, 4, 6, generator=torch.Generator().manual_seed(2), requires_grad=True)
         mean = call(weights, vectors)
         mean.backward(outer)
@@ -112,26 +114,81 @@ def test_weighted_sum_is_that_of_autograd():
         assert torch.equal(one, other)
 
 
-def test_gradients_of_a_mean_of_rows_are_those_of_every_place():
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.randint(1, 6, (40,), generator=generator)
-    items = torch.randint(1, 12, (40, 5), generator=generator)
-    items = items.masked_fill(torch.arange(5) >= lengths.unsqueeze(1), 0)
-    weights = torch.rand(40, 5, generator=generator) * (items > 0)
-    outer = torch.randn(7, 40, generator=generator).T
-    ways = {
-        "rows": lambda table: _MeanOfRows.apply(table, items, weights),
-        "places": lambda table: _WeightedSum.apply(weights, embedding(items, table, padding_idx=0)),
-    }
-    gradients = []
-    for mean_of in ways.values():
-        table = torch.randn(12, 7, generator=torch.Generator().manual_seed(2), requires_grad=True)
-        mean = mean_of(table)
-        mean.backward(outer)
-        gradients.append((mean.detach(), table.grad))
-    for one, other in zip(*gradients, strict=True):
-        assert torch.equal(one, other)
-    assert not table.grad[0].any()
+def places(rows=40, width=5, items=12, seed=1):
+    """Items (rows, width), 0 behind the end of each row, and their weights."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, width + 1, (rows,), generator=generator)
+    item_seq = torch.randint(1, items, (rows, width), generator=generator)
+    item_seq = item_seq.masked_fill(torch.arange(width) >= lengths.unsqueeze(1), 0)
+    return item_seq, torch.rand(rows, width, generator=generator) * (item_seq > 0)
+
+
+@given(
+    st.integers(1, 40), st.integers(1, 6), st.integers(2, 30), st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.float64]), st.booleans(), st.booleans(),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_weighted_rows_are_those_of_autograd(rows, width, items, seed, dtype, sparse, squares):
+    item_seq, weights = places(rows, width, items, seed)
+    weights = weights.to(dtype)
+    outer = torch.randn(7, rows, generator=torch.Generator().manual_seed(seed), dtype=dtype).T
+    results = []
+    for own in (True, False):
+        table = torch.nn.Embedding(items, 7, padding_idx=0, dtype=dtype)
+        with torch.no_grad():
+            table.weight.normal_(generator=torch.Generator().manual_seed(2))[0] = 0
+        with lookups(table, items, sparse, squares) as seen:
+            if own:
+                total = weighted_rows(table, item_seq, weights)
+            else:
+                total = torch.einsum("bl,bld->bd", weights, table(item_seq))
+        loss = (total * outer).sum() + 0.37 * sum(seen.squares)
+        loss.backward()
+        gradient = table.weight.grad
+        assert gradient.is_sparse is sparse and len(seen.squares) == squares
+        gradient = gradient.coalesce().to_dense() if sparse else gradient
+        results.append((total.detach(), *(one.detach() for one in seen.squares), gradient))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+        if dtype == torch.float32 and not (squares and not sparse):  # to the bit, as runs have it
+            assert torch.equal(one, other)
+    assert not results[0][-1][0].any(), "the padding has no gradient"
+
+
+def test_a_lookup_ends_even_by_an_error():
+    table = torch.nn.Embedding(9, 3, padding_idx=0)
+    with pytest.raises(KeyError), lookups(table, 9, True, True):
+        assert table.sparse
+        raise KeyError
+    assert not table.sparse and not table._forward_hooks
+    with lookups(table, 9, False, False) as seen:
+        weighted_rows(table, *places(items=9))
+        table(torch.tensor([1]))
+    assert seen.squares == []
+
+
+@given(st.lists(st.integers(0, 20), min_size=0, max_size=200), st.integers(1, 9), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_sums_of_equal_rows_are_those_of_coalesce(items, size, once):
+    items = torch.tensor(sorted(set(items)) if once else items, dtype=torch.long)
+    values = torch.randn(len(items), size, generator=torch.Generator().manual_seed(len(items)))
+    gradient = torch.sparse_coo_tensor(items[None], values, (21, size), check_invariants=True)
+    rows, sums = row_sums(gradient)
+    whole = gradient.coalesce()
+    assert torch.equal(rows, whole.indices()[0]) and torch.equal(sums, whole.values())
+    assert all(torch.equal(*pair) for pair in zip(row_sums(whole), (rows, sums), strict=True))
+    if len(items):
+        different, order, starts = groups(items)
+        assert torch.equal(different, items.unique()) and torch.equal(items[order][starts], different)
+
+
+def test_sums_of_many_rows_are_those_of_coalesce_to_the_bit():
+    generator = torch.Generator().manual_seed(0)
+    items = torch.randint(0, 1674, (10_000,), generator=generator)
+    for size in (10, 100):
+        values = torch.randn(len(items), size, generator=generator)
+        gradient = torch.sparse_coo_tensor(items[None], values, (1674, size), check_invariants=True)
+        assert torch.equal(row_sums(gradient)[1], gradient.coalesce().values())
 
 
 def test_a_step_by_rows_is_adam_on_those_rows():

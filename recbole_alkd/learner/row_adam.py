@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recbole_alkd.model.row_sums import row_sums
+
 
 class RowAdam(torch.optim.Optimizer):
     """Adam for dense gradients; for sparse ones, moments and rows move only where the gradient has a row.
@@ -54,8 +56,7 @@ class RowAdam(torch.optim.Optimizer):
             square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
             parameter.addcdiv_(mean, square.sqrt().div_(correction).add_(group["eps"]), value=-scale)
             return
-        grad = grad.coalesce()
-        rows, values = grad.indices()[0], grad.values()
+        rows, values = row_sums(grad)
         mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
         square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2)
         square.addcmul_(values, values, value=1 - beta2)

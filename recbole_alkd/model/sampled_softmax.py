@@ -11,13 +11,13 @@ gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from recbole_alkd.model.lookups import lookups, sum_of_squares
+from recbole_alkd.model.matrices import aligned_matrix
 from recbole_alkd.model.view import Backbone
 from recbole_alkd.settings.groups import TrainingSettings
 
@@ -57,16 +57,17 @@ class SampledSoftmax:
         if settings.softmax_dropout:
             item_seq, length = drop_items(item_seq, length, settings.softmax_dropout)
         drawn = self.draw(settings.softmax_negatives)
-        with lookups(self.view.model, self.n_items, self.sparse) as inputs:
+        squares = bool(settings.softmax_l2)
+        with lookups(self.view.model, self.n_items, self.sparse, squares) as inputs:
             session = self.view.encode(item_seq, length)
             outputs = self.view.item_vectors(torch.cat([target, drawn]), self.sparse)
         positive, negative = outputs[: len(target)], outputs[len(target) :]
         loss = sampled_loss(
             session, positive, negative, target, drawn, self.log_q[drawn] + math.log(len(drawn))
         )
-        if settings.softmax_l2:
-            squares = [_SumOfSquares.apply(vectors) for vectors in (positive, *inputs)]
-            loss = loss + settings.softmax_l2 / len(target) * torch.stack(squares).sum()
+        if squares:
+            every = torch.stack([sum_of_squares(positive), *inputs.squares])
+            loss = loss + settings.softmax_l2 / len(target) * every.sum()
         return loss
 
     def draw(self, count: int) -> Tensor:
@@ -75,40 +76,6 @@ class SampledSoftmax:
         label = self.targets[torch.randint(len(self.targets), (count,), device=device)]
         anything = torch.randint(1, self.n_items, (count,), device=device)
         return torch.where(torch.rand(count, device=device) < self.settings.softmax_uniform, anything, label)
-
-
-@contextmanager
-def lookups(model: nn.Module, n_items: int, sparse: bool) -> Iterator[list[Tensor]]:
-    """Vectors that ``model`` looks up in its item tables meanwhile, as they come;
-    with ``sparse``, so are the tables' gradients."""
-    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
-    seen: list[Tensor] = []
-    hooks = [
-        table.register_forward_hook(lambda module, args, output: seen.append(output)) for table in tables
-    ]
-    before = [table.sparse for table in tables]
-    for table in tables:
-        table.sparse = sparse
-    try:
-        yield seen
-    finally:
-        for hook, table, was in zip(hooks, tables, before, strict=True):
-            hook.remove()
-            table.sparse = was
-
-
-class _SumOfSquares(torch.autograd.Function):
-    """``vectors.square().sum()``, with the same gradient in one pass over the vectors instead of four."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:
-        ctx.save_for_backward(vectors)
-        return vectors.square().sum()
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Any) -> Any:
-        (vectors,) = ctx.saved_tensors
-        return vectors * (2 * outer[0])
 
 
 class _SampledLoss(torch.autograd.Function):
@@ -129,7 +96,8 @@ class _SampledLoss(torch.autograd.Function):
         log_expected: Tensor,
     ) -> Tensor:
         own = (session * positive).sum(1)
-        others = torch.addmm(-log_expected, session, negative.T)
+        _, others = aligned_matrix(session, len(session), len(negative))
+        torch.addmm(-log_expected, session, negative.T, out=others)
         hits = accidental_hits(target, drawn)
         others[hits] = -torch.inf
         largest = torch.maximum(others.amax(1), own)
@@ -190,6 +158,6 @@ def drop_items(item_seq: Tensor, item_seq_len: Tensor, rate: float) -> tuple[Ten
         place >= item_seq_len.unsqueeze(1), -1
     )
     kept = (draw >= rate) | (draw == draw.amax(1, keepdim=True))
-    order = torch.argsort((~kept).to(torch.uint8), dim=1, stable=True)
     length = kept.sum(1)
-    return item_seq.gather(1, order).masked_fill(place >= length.unsqueeze(1), 0), length
+    moved = torch.zeros_like(item_seq)
+    return moved.masked_scatter_(place < length.unsqueeze(1), item_seq[kept]), length

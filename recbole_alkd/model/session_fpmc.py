@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from scipy.sparse import csc_matrix
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.functional import embedding
 
+from recbole_alkd.model.row_means import weighted_rows
 from recbole_alkd.model.session_model import SessionModel, item_weights
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.error import AlkdError
@@ -56,11 +53,7 @@ class SessionFPMC(SessionModel):
         if self.item_decay == 1:
             return table(item_seq).sum(1) / item_seq_len.unsqueeze(1)
         weights = self._weights(item_seq.shape[1], table.weight).index_select(0, item_seq_len)
-        # where somebody looks at the vectors of every place, or the gradient is sparse, they have to be made
-        plain = item_seq.device.type == "cpu" and not table.sparse and not table._forward_hooks
-        if plain and table.weight.dtype in (torch.float32, torch.float64):
-            return _MeanOfRows.apply(table.weight, item_seq, weights)
-        return _WeightedSum.apply(weights, table(item_seq))
+        return weighted_rows(table, item_seq, weights)
 
     def _weights(self, width: int, like: Tensor) -> Tensor:
         """``item_weights`` of every length in ``width`` places, (lengths, width)."""
@@ -70,48 +63,3 @@ class SessionFPMC(SessionModel):
             places = torch.zeros(len(lengths), width, device=like.device)
             self._weight_tables[key] = item_weights(places, lengths, self.item_decay).to(like.dtype)
         return self._weight_tables[key]
-
-
-class _MeanOfRows(torch.autograd.Function):
-    """(n_items, d), (B, L) items, (B, L) weights -> (B, d), with the dense gradient of the table, where row
-    0, the padding, has none.
-
-    Autograd adds up a (B, L, d) array of the gradients of every place; here it is not made. The sums are the
-    same, in the same order.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, item_seq: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(item_seq, weights)
-        ctx.n_items = len(table)
-        return torch.einsum("bl,bld->bd", weights, embedding(item_seq, table))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *outer: Any) -> Any:
-        item_seq, weights = ctx.saved_tensors
-        rows, width = item_seq.shape
-        starts = np.arange(0, rows * width + 1, width)
-        places = csc_matrix(
-            (weights.numpy().ravel(), item_seq.numpy().ravel(), starts), shape=(ctx.n_items, rows)
-        )
-        by_table = torch.from_numpy(places @ outer[0].to(weights.dtype).numpy())
-        by_table[0] = 0
-        return by_table, None, None
-
-
-class _WeightedSum(torch.autograd.Function):
-    """(B, L), (B, L, d) -> (B, d), with the gradient of the vectors alone.
-
-    Autograd would take it from B matrix products of one column and one row each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, vectors: Tensor) -> Tensor:
-        ctx.save_for_backward(weights)
-        return torch.einsum("bl,bld->bd", weights, vectors)
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Any) -> Any:
-        (weights,) = ctx.saved_tensors
-        return None, weights.unsqueeze(2) * outer[0].contiguous().unsqueeze(1)
