@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recbole_alkd.distill.base import DistillationLoss, DistillBatch, DistillContext
 from recbole_alkd.model.edges import unit_rows
-from recbole_alkd.model.sampled_softmax import lookups
+from recbole_alkd.model.lookups import lookups
 from recbole_alkd.registry import losses
 
 _ITEMS_AT_ONCE = 1024

@@ -35,7 +35,7 @@ def current_lookups() -> Lookups:
 
 
 @contextmanager
-def lookups(model: nn.Module, n_items: int, sparse: bool, squares: bool) -> Iterator[Lookups]:
+def lookups(model: nn.Module, n_items: int, sparse: bool, squares: bool = False) -> Iterator[Lookups]:
     """Meanwhile item tables of ``model`` have sparse gradients, with ``sparse``, and the squares of what is
     looked up in them are taken, with ``squares``."""
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
