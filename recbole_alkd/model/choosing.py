@@ -125,16 +125,22 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     if SharedScores.entries(tables, *sizes) <= SHARED:
         shared = SharedScores(tables, some.item_seq, some.length, some.target, some.last_items, some.masked)
 
+    valid_gains: dict[Counting, float] = {}
+
     def worth_of(hows: Sequence[Counting]) -> list[np.ndarray]:
-        """What each row gains under settings with the same decay."""
-        decay = hows[0].decay
+        """What each row gains under settings that go together (``_alike``)."""
         if shared is None:
-            worth = [some.gains(tables(how), tables.counts, decay) for how in hows]
+            worth = [some.gains(tables(how), tables.counts, how.decay) for how in hows]
         else:
-            ranks = shared.ranks([tables.weights(how) for how in hows], decay, some.cutoff)
+            weighed = dict.fromkeys(how._replace(decay=0) for how in hows)
+            decays = list(dict.fromkeys(how.decay for how in hows))
+            ranks = shared.ranks([tables.weights(how) for how in weighed], decays, some.cutoff)
             worth = [some.worth(one) for one in ranks]
         gains = np.zeros((len(hows), len(moving)))
         gains[:, moving] = worth
+        # the rows of the last items come first
+        last = (float(one[: len(valid.target)].mean()) for one in gains)
+        valid_gains.update(zip(hows, last, strict=True))
         return list(gains)
 
     def gains_of(hows: Sequence[Counting]) -> list[np.ndarray]:
@@ -143,14 +149,12 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
     settled = settle(grid, start, gains_of)
     how = settled.how
     table = tables(how)
-    (gains,) = worth_of([how])
-    gain = float(gains[: len(valid.target)].mean())  # the rows of the last items come first
     seconds = process_time() - begin
     return Choice(
         how,
         table,
         tables.counts,
-        gain,
+        valid_gains[how],
         len(rows.target),
         settled.tried,
         seconds,
@@ -160,8 +164,10 @@ def _fit(train: Any, valid: Sessions | None, grid: Grid) -> Choice:
 
 
 def _alike(hows: Sequence[Counting]) -> Iterator[list[Counting]]:
-    """The settings in their order, those with the same decay together, ``ALIKE`` at most."""
-    for _, group in groupby(hows, lambda how: how.decay):
+    """The settings in their order: those with the same decay together, or those that differ in nothing else,
+    ``ALIKE`` at most."""
+    one_table = len({how._replace(decay=0) for how in hows}) == 1
+    for _, group in groupby(hows, lambda how: None if one_table else how.decay):
         while some := list(islice(group, ALIKE)):
             yield some
 

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from recbole_alkd.data.pairs import count_pairs
 from recbole_alkd.model.counting import LONGEST_GAP, gap_edges, session_counts
-from recbole_alkd.model.neighbours import in_halves, only, repeat_weight
+from recbole_alkd.model.neighbours import as_singles, in_halves, only, repeat_weight
 
 _AT_ONCE = 1 << 15  # weights that are made together, so that they stay in the processor's cache
 
@@ -80,7 +80,7 @@ class Tables:
         """What every edge weighs, (E,) float32; 0 where the table has none."""
         key = how._replace(repeat=0, decay=0)
         halves = self._kept("halves", key, self._halves)
-        weights = halves.astype(np.float32)
+        weights = as_singles(halves)
         if how.repeat:
             middle = self._kept("middle", key, lambda _: median(halves))
             if middle:

@@ -9,6 +9,7 @@ nothing of the size n_items x n_items is dense.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 
 from recbole_alkd.settings.error import AlkdError
@@ -37,12 +38,31 @@ def weigh(
 
 def rounded(weights: np.ndarray) -> np.ndarray:
     """The float16 numbers next to the weights, as float32."""
-    return in_halves(weights).astype(np.float32)
+    return as_singles(in_halves(weights))
 
 
 def in_halves(weights: np.ndarray) -> np.ndarray:
-    """The float16 numbers next to the weights; the largest one for what is larger."""
-    return np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
+    """The float16 numbers next to the weights; the largest one for what is larger.
+
+    What numpy gives, in a fraction of its time: torch has the processor do it, which takes float32 numbers.
+    """
+    weights = np.minimum(weights, np.finfo(np.float16).max)
+    single = weights.astype(np.float32)
+    halves: np.ndarray = torch.from_numpy(single).half().numpy()
+    if weights.dtype == np.float64:
+        # rounded twice, a number can go astray where the first rounding put it in the middle of two halves;
+        # below 2^-14 halves have fewer digits, and their middles lie elsewhere
+        middle = (single.view(np.int32) & 0x1FFF) == 0x1000
+        tiny = (single < 2.0**-14) & (single > -(2.0**-14)) & (single != 0)
+        unsure = np.flatnonzero(middle | tiny)
+        halves[unsure] = weights[unsure].astype(np.float16)
+    return halves
+
+
+def as_singles(halves: np.ndarray) -> np.ndarray:
+    """float16 numbers as float32."""
+    singles: np.ndarray = torch.from_numpy(halves).float().numpy()
+    return singles
 
 
 def repeat_weight(repeat: float, middle: np.floating) -> np.ndarray:

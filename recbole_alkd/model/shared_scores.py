@@ -1,13 +1,13 @@
 """What the tables of a grid are worth: ranks of targets under any of them, from scores with shared places.
 
 The scores of the validation sessions are the product of one sparse matrix with a table's weights
-(``grid_tables.py``), and settings with the same decay are summed side by side. All numbers are those that
-``target_ranks`` gives by itself, to the last bit.
+(``grid_tables.py``). Settings with the same decay are summed side by side, and so are decays of the same
+weights. All numbers are those that ``target_ranks`` gives by itself, to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -94,17 +94,31 @@ class SharedScores:
         age = length[:, None] - 1 - np.arange(item_seq.shape[1])
         return int(np.diff(tables.start)[item_seq[(age >= 0) & (age < last_items)]].sum())
 
-    def ranks(self, weights: Sequence[np.ndarray], decay: float, cutoff: int) -> list[np.ndarray]:
-        """``target_ranks``, (rows,), under each of several ``Tables.weights`` with the same decay; inf where
-        they are above ``cutoff``, or what they are.
+    def ranks(self, weights: Sequence[np.ndarray], decays: Sequence[float], cutoff: int) -> list[np.ndarray]:
+        """``target_ranks``, (rows,), under each of several ``Tables.weights`` with one decay, or under each
+        of several decays with one ``Tables.weights``; inf where they are above ``cutoff``, or what they are.
         """
+        scores_of = (
+            self._of_weights(weights, decays[0]) if len(decays) == 1 else self._of_decays(weights[0], decays)
+        )
+        near: list[list[Near]] = [[] for _ in range(max(len(weights), len(decays)))]
+        for block, beside in zip(self._blocks, scores_of, strict=True):
+            for parts, scores in zip(near, np.ascontiguousarray(beside.T), strict=True):
+                scores[block.hidden] = -np.inf
+                parts.append(self._near(block, scores, cutoff))
+        return [self._ranks(parts) for parts in near]
+
+    def _of_weights(self, weights: Sequence[np.ndarray], decay: float) -> Iterator[np.ndarray]:
+        """The scores of each block, (S, weights)."""
         if self._votes[0] != decay:
             data = np.append(self._profile(decay).data, np.float32(0))
             edges = len(self._tables.indices) + 1
             self._votes = (
                 decay,
                 [
-                    csr_array((data[block.speaker], block.edge, block.start), shape=(len(block.items), edges))
+                    csr_array(
+                        (_at(data, block.speaker), block.edge, block.start), shape=(len(block.items), edges)
+                    )
                     for block in self._blocks
                 ],
             )
@@ -112,12 +126,17 @@ class SharedScores:
         beside = np.zeros((len(self._tables.indices) + 1, len(weights)), dtype=np.float32)
         for column, one in enumerate(weights):
             beside[:-1, column] = one
-        near: list[list[Near]] = [[] for _ in weights]
-        for block, votes in zip(self._blocks, self._votes[1], strict=True):
-            for parts, scores in zip(near, np.ascontiguousarray((votes @ beside).T), strict=True):
-                scores[block.hidden] = -np.inf
-                parts.append(self._near(block, scores, cutoff))
-        return [self._ranks(parts) for parts in near]
+        for votes in self._votes[1]:
+            yield votes @ beside
+
+    def _of_decays(self, weights: np.ndarray, decays: Sequence[float]) -> Iterator[np.ndarray]:
+        """The scores of each block, (S, decays): the same products, of what the edges weigh with the votes of
+        their items under all decays."""
+        weights = np.append(weights, np.float32(0))
+        beside = np.stack([np.append(self._profile(one).data, np.float32(0)) for one in decays], axis=1)
+        for block in self._blocks:
+            shape = (len(block.items), len(beside))
+            yield csr_array((_at(weights, block.edge), block.speaker, block.start), shape=shape) @ beside
 
     def _near(self, block: Block, scores: np.ndarray, cutoff: int) -> Near:
         """Only scores that can stand at or above the target's are looked at: the others lack more than any
@@ -130,7 +149,7 @@ class SharedScores:
         near = np.flatnonzero(close)
         size = np.diff(np.searchsorted(near, block.indptr))
         row = np.repeat(np.arange(len(own)), size)
-        value = scores[near]
+        value = _at(scores, near)
         above = np.bincount(row[value > (own + np.float32(self._most))[row]], minlength=len(own))
         some = above < cutoff  # the others are behind it, whatever popularity adds
         kept = some[row]
@@ -157,7 +176,7 @@ class SharedScores:
         first = tables.start[profile.indices[speaker]]
         degree = tables.start[profile.indices[speaker] + 1] - first
         edge = np.arange(degree.sum()) + np.repeat(first - (np.cumsum(degree) - degree), degree)
-        key = np.repeat(row * n_items, degree) + tables.indices[edge]
+        key = np.repeat(row * n_items, degree) + _at(tables.indices, edge)
         speaker = np.repeat(speaker, degree)
         hidden = key[:0]
         if excluded is not None:  # an edge of no weight, from nobody, so that they stand among the scores
@@ -188,3 +207,8 @@ class SharedScores:
             speaker[order].astype(np.int32),
             own,
         )
+
+
+def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """``values[places]`` of places that are there, which numpy need not look at first."""
+    return np.take(values, places, mode="clip")

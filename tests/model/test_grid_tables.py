@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from recbole_alkd.model import shared_scores
-from recbole_alkd.model.choosing import Sessions
+from recbole_alkd.model.choosing import Sessions, _alike
 from recbole_alkd.model.counting import both_ways, forward_counts, with_repeats
 from recbole_alkd.model.grid_tables import Counting, Tables, median
-from recbole_alkd.model.neighbours import weigh
+from recbole_alkd.model.neighbours import as_singles, in_halves, weigh
 from recbole_alkd.model.shared_scores import SharedScores
 
 N = 40
@@ -63,12 +63,14 @@ def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked
     seen = 0
     alike = {decay: [how for how in GRID if how.decay == decay] for decay in (0.0, 0.5)}
     together = {
-        decay: shared.ranks([tables.weights(how) for how in hows], decay, rows.cutoff)
+        decay: shared.ranks([tables.weights(how) for how in hows], [decay], rows.cutoff)
         for decay, hows in alike.items()
     }
     for how in GRID:
         wanted = rows.ranks(tables(how), tables.counts, how.decay)
-        (ranks,) = shared.ranks([tables.weights(how)], how.decay, rows.cutoff)
+        (ranks,) = shared.ranks([tables.weights(how)], [how.decay], rows.cutoff)
+        decays = [0.25, how.decay, 0.75]
+        assert ranks.tobytes() == shared.ranks([tables.weights(how)], decays, rows.cutoff)[1].tobytes()
         assert ranks.tobytes() == together[how.decay][alike[how.decay].index(how)].tobytes()
         near = np.isfinite(ranks)
         np.testing.assert_array_equal(ranks[near], wanted[near])
@@ -77,6 +79,30 @@ def test_ranks_up_to_the_cutoff_are_those_of_each_table(sessions, tables, masked
         seen += int(near.sum())
     assert 0 < seen < 300 * len(GRID)
     assert SharedScores.entries(tables, item_seq, length, 4) > 0
+
+
+def test_weights_are_rounded_as_numpy_rounds_them():
+    """Also what lies in the middle of two float16 numbers, or next to it by less than a float32 shows."""
+    rng = np.random.default_rng(3)
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float64)  # all that are finite
+    middles = (halves[1:] + halves[:-1]) / 2
+    near = [middles, *(np.nextafter(middles, to) for to in (0, np.inf)), middles * (1 + 1e-12)]
+    wide = np.exp(rng.normal(-4, 8, size=100_000))
+    every = np.concatenate([halves, *near, wide, [0.0, 1e-300, 65504, 65519.9, 65520, 1e300]])
+    for weights in (every, -every[every < 6e4], every[every < 1e38].astype(np.float32)):
+        expected = np.minimum(weights, np.finfo(np.float16).max).astype(np.float16)
+        assert in_halves(weights).tobytes() == expected.tobytes()
+        assert as_singles(expected).tobytes() == expected.astype(np.float32).tobytes()
+    assert len(in_halves(every[:0])) == 0
+
+
+def test_settings_go_together_that_share_a_decay_or_all_but_it():
+    how = Counting()
+    weights = [how._replace(target_exponent=one) for one in (0.0, 0.1, 0.2)]
+    decays = [how._replace(decay=one) for one in (0.0, 0.3, 0.5)]
+    assert list(_alike(weights)) == [weights] and list(_alike(decays)) == [decays]
+    both = [*weights, *(one._replace(decay=0.9) for one in weights)]
+    assert list(_alike(both)) == [both[:3], both[3:]]
 
 
 def test_the_median_is_that_of_numpy():
