@@ -207,14 +207,28 @@ def _blocks(
         text += stream.readline()
         columns = plain_columns(text, separator, width)
         if columns is None:
-            rest = by_line(text, before)
-            while some := list(islice(rest, _ROWS)):
-                lines, rows = zip(*some, strict=True)
-                yield Rows(lines, list(zip(*rows, strict=True)))
+            yield from _gathered(by_line(text, before))
             return
         end = before + len(columns[0])
         yield Rows(range(before + 1, end + 1), columns)
         before = end
+
+
+def _gathered(rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
+    """Rows, many at a time; a fault comes behind the rows that stand before it, as line by line."""
+    fault, some = None, [(0, [""])]
+    while some and fault is None:
+        some = []
+        try:
+            for one in islice(rows, _ROWS):
+                some.append(one)
+        except (AlkdError, UnicodeError, OSError, EOFError, lzma.LZMAError) as error:
+            fault = error
+        if some:
+            lines, texts = zip(*some, strict=True)
+            yield Rows(lines, list(zip(*texts, strict=True)))
+    if fault is not None:
+        raise fault
 
 
 def _checked(stream: Iterable[str], path: Path, first: int = 1) -> Iterator[str]:

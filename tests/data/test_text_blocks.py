@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recbole_alkd.data import click_blocks, tables
+from recbole_alkd.data import click_blocks, reading, tables
 from recbole_alkd.data.click_blocks import ClickColumns, Items
 from recbole_alkd.data.plain_text import plain_columns
+from recbole_alkd.data.reading import read_clicks
 from recbole_alkd.data.tables import open_table
 from recbole_alkd.settings.error import AlkdError
 
@@ -125,3 +126,67 @@ def test_a_bad_line_behind_plain_blocks_is_named(tmp_path, monkeypatch, line, me
     file.write_text(HEAD + "".join([*good[:300], line, *good[300:]]))
     with pytest.raises(AlkdError, match=message):
         list(click_blocks.click_blocks(file, ClickColumns(session="session_id", window=None), Items()))
+
+
+usual_ids = st.sampled_from(["a", "a ", " b", "b", "7", "007"])
+odd_ids = st.sampled_from(["", "NaN", "[PAD]", "x" * 1001, '"q"', "a\0"])
+usual_times = st.integers(-5, 5).map(str)
+odd_times = st.sampled_from(
+    ["5.0", "2011-12-09 12:50:00", "soon", "", "9" * 25, str(2**62), "-9223372036854775808", "1_0"]
+)
+
+
+@st.composite
+def clicks_as_text(draw):
+    """Clicks as others write them, with a fault here and there, and one fault behind the other."""
+    odd = draw(st.sampled_from([0, 1, 4]))  # of ten
+    lines = []
+    for _ in range(draw(st.integers(0, 15))):
+        kinds = [draw(st.integers(0, 9)) < odd for _ in range(4)]
+        user, item = (draw(odd_ids if kind else usual_ids) for kind in kinds[:2])
+        time = draw(odd_times if kinds[2] else usual_times)
+        row = [user, item, time, draw(st.sampled_from(["u", "v w", ""]))]
+        lines.append("\t".join(row[:3] if kinds[3] and draw(st.booleans()) else row) + "\n")
+    return "".join(lines)
+
+
+def clicks_of(file, unit):
+    try:
+        clicks = read_clicks(file, "session_id", "item_id", "timestamp", unit, others=None)
+    except AlkdError as error:
+        return str(error)
+    columns = (clicks.user, clicks.item, clicks.time, clicks.line)
+    said = (clicks.rows, clicks.blank, clicks.users, clicks.items, clicks.kinds, clicks.others)
+    return [one.tolist() for one in columns], said
+
+
+@given(clicks_as_text(), st.sampled_from([30, 1 << 20]), st.sampled_from([None, "s", "ns"]))
+@settings(max_examples=400, deadline=None)
+@example("s\ta\t1\tu\ns\ta\tsoon\tu\ns\ta\t1\n", 1 << 20, None)  # the first fault is told
+@example("s\t\tsoon\tu\n\ta\t1\tu\ns\tb\t1\tu\n", 1 << 20, None)  # of rows that count
+@example(f's\ta\t{2**62}\tu\n"s"\ta\t1\tu\n', 1 << 20, "s")
+def test_clicks_are_those_that_are_read_row_by_row(tmp_path_factory, text, letters, unit):
+    file = tmp_path_factory.getbasetemp() / "clicks.inter"
+    file.write_text(HEAD.replace("\n", "\tmore:token\n") + text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_LETTERS", letters)
+        blocks = clicks_of(file, unit)
+        patch.setattr(reading._Read, "block", lambda self, rows: False)
+        patch.setattr(tables, "_ROWS", 1)
+        patch.setattr(tables, "plain_columns", lambda *given: None)
+        assert blocks == clicks_of(file, unit)
+
+
+def test_plain_clicks_are_taken_in_blocks(tmp_path, monkeypatch):
+    """And dates row by row, with the same sessions."""
+    taken = []
+    before = reading._Read.block
+    monkeypatch.setattr(
+        reading._Read, "block", lambda self, rows: taken.append(before(self, rows)) or taken[-1]
+    )
+    file = tmp_path / "clicks.inter"
+    seen = []
+    for time in ("{}", "1970-01-01 00:00:{:02}"):
+        file.write_text(HEAD + "".join(f"s{k % 7}\ti{k % 5}\t{time.format(k)}\n" for k in range(50)))
+        seen.append(clicks_of(file, None))
+    assert taken == [True, False] and seen[0] == seen[1] and len(seen[0][0][0]) == 50
