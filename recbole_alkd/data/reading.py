@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from recbole_alkd.data.row_blocks import Rows
 from recbole_alkd.data.tables import MAX_ID, checked_id, clean_id, open_table, shown
-from recbole_alkd.data.tables import Rows as TableRows
 from recbole_alkd.settings.error import AlkdError
 
 # Timestamps without a unit stay the integers they are; with one they become nanoseconds.
@@ -192,7 +192,7 @@ class _Read:
         for at, texts in zip(self._others, self.others, strict=True):
             texts.append(row[at])
 
-    def block(self, rows: TableRows) -> bool:
+    def block(self, rows: Rows) -> bool:
         """Take many rows at once; False, and nothing is taken, where one of them needs a look by itself."""
         texts, lines = rows.columns[self._at[2]], np.array(rows.lines, dtype=np.int64)
         try:

@@ -14,11 +14,12 @@ import lzma
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO, TextIOWrapper
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from recbole_alkd.data.plain_text import plain_columns
+from recbole_alkd.data.row_blocks import Rows, gathered
 from recbole_alkd.settings.error import AlkdError
 
 # RecBole's types of a column.
@@ -41,15 +42,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 MAX_ID = 1000  # characters; RecBole keeps all ids as wide as the longest one
-_LETTERS, _ROWS = 1 << 22, 1 << 17  # of a block
+_LETTERS = 1 << 22  # of a block
 _LONGEST = 1 << 27  # characters of a field; a history of 20,000 items is longer than Python's default
-
-
-class Rows(NamedTuple):
-    """For each of some rows the number of the line on which it ends, and one text a column."""
-
-    lines: Sequence[int]
-    columns: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -207,28 +201,11 @@ def _blocks(
         text += stream.readline()
         columns = plain_columns(text, separator, width)
         if columns is None:
-            yield from _gathered(by_line(text, before))
+            yield from gathered(by_line(text, before))
             return
         end = before + len(columns[0])
         yield Rows(range(before + 1, end + 1), columns)
         before = end
-
-
-def _gathered(rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
-    """Rows, many at a time; a fault comes behind the rows that stand before it, as line by line."""
-    fault, some = None, [(0, [""])]
-    while some and fault is None:
-        some = []
-        try:
-            for one in islice(rows, _ROWS):
-                some.append(one)
-        except (AlkdError, UnicodeError, OSError, EOFError, lzma.LZMAError) as error:
-            fault = error
-        if some:
-            lines, texts = zip(*some, strict=True)
-            yield Rows(lines, list(zip(*texts, strict=True)))
-    if fault is not None:
-        raise fault
 
 
 def _checked(stream: Iterable[str], path: Path, first: int = 1) -> Iterator[str]:

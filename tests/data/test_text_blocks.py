@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recbole_alkd.data import click_blocks, reading, tables
+from recbole_alkd.data import click_blocks, reading, row_blocks, tables
 from recbole_alkd.data.click_blocks import ClickColumns, Items
 from recbole_alkd.data.plain_text import plain_columns
 from recbole_alkd.data.reading import read_clicks
@@ -172,7 +172,7 @@ def test_clicks_are_those_that_are_read_row_by_row(tmp_path_factory, text, lette
         patch.setattr(tables, "_LETTERS", letters)
         blocks = clicks_of(file, unit)
         patch.setattr(reading._Read, "block", lambda self, rows: False)
-        patch.setattr(tables, "_ROWS", 1)
+        patch.setattr(row_blocks, "_ROWS", 1)
         patch.setattr(tables, "plain_columns", lambda *given: None)
         assert blocks == clicks_of(file, unit)
 
