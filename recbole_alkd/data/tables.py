@@ -174,7 +174,8 @@ def open_table(
             """Rows of the rest of the file, which begins with ``text``, behind so many lines."""
             rest = _checked(chain(StringIO(text, newline=""), stream), path, before + 1)
             split = _split(rest, path, delimiter, quoted, not lax, before)
-            return _whole(split, path, len(columns), lax, before)
+            # the row behind the header is looked at for an open quote, as it is line by line
+            return _whole(split, path, len(columns), lax, 0 if before == last else before)
 
         by_block = _blocks(stream, last, len(columns), delimiter, by_line)
         yield Table(path, columns, kinds, quoted, _whole(rows, path, len(columns), one_line=lax), by_block)

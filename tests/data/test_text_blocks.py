@@ -65,6 +65,7 @@ def texts(draw):
 @example("a\tb\nc\td\te\tf\n", 1 << 20, ".tsv")
 @example("a\tb\tc\r\nd\te\tf\r\n", 1 << 20, ".tsv")
 @example("a\tb\tc\n\n \nd\te\tf", 1, ".tsv")
+@example('a\ta\t"\n', 1, ".inter")  # a quote that stays open in the first row
 def test_blocks_are_the_rows_of_every_text(tmp_path_factory, text, letters, ending):
     file = tmp_path_factory.getbasetemp() / f"blocks{ending}"
     head = HEAD if ending == ".inter" else HEAD.replace(":token", "").replace(":float", "")
