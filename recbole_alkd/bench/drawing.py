@@ -116,7 +116,7 @@ def place_numbers(figure: Any, panels: Sequence[tuple[Any, Sequence[Mark]]]) -> 
         lines = list(_line_boxes(panel, scale))
         for mark, (x, y) in zip(marks, dots, strict=True):
             half = 2.7 * len(mark.text) + 1
-            places = []
+            places: list[tuple[Any, ...]] = []  # how bad it is, its offset, its box
             for ring in range(1, 12):
                 for turn in range(16):
                     angle = 2 * math.pi * turn / 16 + math.pi / 2

@@ -112,7 +112,7 @@ def targets_embeddings(targets: Collection[str] | None) -> bool:
     """
     from peft.utils.save_and_load import EMBEDDING_LAYER_NAMES
 
-    return bool(targets) and any(name in targets for name in EMBEDDING_LAYER_NAMES)
+    return targets is not None and any(name in targets for name in EMBEDDING_LAYER_NAMES)
 
 
 def portable_name(name: str) -> str:

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from colorlog import ColoredFormatter
 from recbole.utils.logger import RemoveColorFilter
@@ -16,7 +16,7 @@ from recbole.utils.logger import RemoveColorFilter
 TENSORBOARD = "log_tensorboard"  # RecBole's folder for it
 
 
-def _is_file(handler: logging.Handler) -> bool:
+def _is_file(handler: logging.Handler) -> TypeGuard[logging.FileHandler]:
     """Whether a handler is the one that RecBole writes a run's log file with, and not a program's own."""
     return type(handler) is logging.FileHandler and any(
         isinstance(one, RemoveColorFilter) for one in handler.filters
