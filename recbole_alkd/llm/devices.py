@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -67,23 +67,33 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+_PROBABILITIES = 2**30  # bytes that attention may keep for the backward pass
+
+
 @contextlib.contextmanager
-def training_attention(model: Any) -> Iterator[None]:
+def training_attention(model: Any, lengths: Sequence[int]) -> Iterator[None]:
     """Eager attention inside of the block, where ``model`` trains in bfloat16 on a CPU; as it was afterwards.
 
     torch's fused attention has a slow backward pass there: a training example takes 15 % longer with it, and
-    its gradient is no nearer to that of float32. Elsewhere, and for a model that has no fused attention to
-    leave, nothing is changed.
+    its gradient is no nearer to that of float32. Eager attention keeps every probability, so it is left alone
+    where they would take more than 1 GiB. Elsewhere, and for a model that has no fused attention to leave,
+    nothing is changed.
+
+    Args:
+        lengths: tokens of the texts of a step, the longest that there may be.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    weight = next(inner.parameters())
-    slow = weight.device.type == "cpu" and inner.dtype == torch.bfloat16
-    before = getattr(inner.config, "_attn_implementation", None)
-    if not (slow and before == "sdpa" and hasattr(inner, "set_attn_implementation")):
+    config = inner.config
+    slow = next(inner.parameters()).device.type == "cpu" and inner.dtype == torch.bfloat16
+    fused = getattr(config, "_attn_implementation", None)
+    heads = getattr(config, "num_hidden_layers", 0) * getattr(config, "num_attention_heads", 0)
+    kept = heads * sum(tokens**2 for tokens in lengths) * 8  # in float32, and in bfloat16 before and after
+    fits = 0 < kept <= _PROBABILITIES
+    if not (slow and fits and fused == "sdpa" and hasattr(inner, "set_attn_implementation")):
         yield
         return
     inner.set_attn_implementation("eager")
     try:
         yield
     finally:
-        inner.set_attn_implementation(before)
+        inner.set_attn_implementation(fused)

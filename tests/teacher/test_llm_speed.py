@@ -137,7 +137,7 @@ def test_a_lora_example_beside_its_forward_pass(tmp_path):
         rows = {"as the model comes": [], "as it is trained": []}
         for instance in examples:  # in turn: other programs share the machine
             rows["as the model comes"].append(spent(instance))
-            with training_attention(scorer.model):
+            with training_attention(scorer.model, [200]):
                 rows["as it is trained"].append(spent(instance))
     print(f"\nLoRA, one example, CPU-s: forward pass of the LLM {plain:.3f}")
     for name, row in rows.items():

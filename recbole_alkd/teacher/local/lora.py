@@ -139,7 +139,10 @@ def _train(
             f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; "
             f"allowed: at most {count}"
         )
-    examples = _that_fit(scorer, [shortened(example, lora.lora_candidates) for example in examples], settings)
+    examples, lengths = _that_fit(
+        scorer, [shortened(example, lora.lora_candidates) for example in examples], settings
+    )
+    longest = sorted(lengths)[-lora.lora_batch_size :]
     scorer.prepare({item for example in (*examples, *judges) for item in example.candidates})
     work = folder.with_name(f".{folder.name}.partial")
     with kept_random_state(), quiet():
@@ -147,7 +150,7 @@ def _train(
         plain = scorer.model
         scorer.model = add_adapter(plain, settings)
         try:
-            with training_attention(scorer.model):
+            with training_attention(scorer.model, longest):
                 seconds = seconds_of_one(scorer, examples)
             logger.info(
                 "LoRA: %d examples, %s on this machine",
@@ -162,7 +165,7 @@ def _train(
             )
             # of several processes the leader's, which the others of its machine read
             begun = group.from_leader(lambda: last_checkpoint(work / "checkpoints"))
-            with training_attention(scorer.model):
+            with training_attention(scorer.model, longest):
                 trainer.train(resume_from_checkpoint=begun)
             report = checked_report(trainer, examples, settings) | {
                 "scale_start": scale,
@@ -233,16 +236,15 @@ def clear_unfinished(folder: Path) -> None:
             continue  # at work
 
 
-def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Settings) -> Sequence[LoraExample]:
-    """Those that are not longer than what the model reads; AlkdError where none is left."""
-    instances = [
-        Instance(row, str(row), example.history, example.candidates) for row, example in enumerate(examples)
+def _that_fit(
+    scorer: Scorer, examples: Sequence[LoraExample], settings: Settings
+) -> tuple[Sequence[LoraExample], list[int]]:
+    """Those that are not longer than what the model reads, and their tokens; AlkdError where none is left."""
+    cases = [
+        scorer.training_case(Instance(row, str(row), example.history, example.candidates), 0)
+        for row, example in enumerate(examples)
     ]
-    fit = [
-        one
-        for one, instance in zip(examples, instances, strict=True)
-        if not scorer.training_case(instance, 0).problem
-    ]
+    fit = [one for one, case in zip(examples, cases, strict=True) if not case.problem]
     if not fit:
         raise AlkdError(
             f"llm_candidates: no LoRA example with {settings.teacher.llm_candidates} candidates fits what "
@@ -254,7 +256,7 @@ def _that_fit(scorer: Scorer, examples: Sequence[LoraExample], settings: Setting
             len(examples) - len(fit),
             len(examples),
         )
-    return fit
+    return fit, [case.tokens for case in cases if not case.problem]
 
 
 @contextlib.contextmanager
