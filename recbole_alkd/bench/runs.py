@@ -9,8 +9,6 @@ A run is kept under a hash of all that decides it (``run_key``).
 from __future__ import annotations
 
 import fcntl
-import glob
-import hashlib
 import json
 import signal
 import sys
@@ -19,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from recbole_alkd.bench.plan_settings import PATH_SETTINGS
 from recbole_alkd.bench.processes import start_run
 from recbole_alkd.bench.progress import LogWatch
 from recbole_alkd.bench.results import Outcome, load_result
+from recbole_alkd.data.content import data_fingerprint, file_hash
 from recbole_alkd.files import write_whole
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
@@ -67,35 +65,14 @@ def run_key(task: Task, config: Any, data: str) -> str:
     for key in PATH_SETTINGS:
         if values.get(key):
             name, _, part = values[key].partition("#")
-            values[key] = [_file_hash(name), part]
+            values[key] = [file_hash(Path(name)), part]
     if is_vector_file(values.get("item_text") or ""):
         files = (Path(values["item_text"]), Path(values["item_text"]).with_suffix(".ids"))
-        values["item_text"] = [_file_hash(str(file)) for file in files if file.is_file()]
+        values["item_text"] = [file_hash(file) for file in files if file.is_file()]
     if stage not in TRAINS and teachers.get(settings.teacher.llm_teacher).needs_titles:
         prompt = load_prompt(settings.teacher.llm_prompt, task.dataset, settings.selection.alkd_unit)
         values["llm_prompt"] = dict(prompt.texts)
     return settings_hash({"settings": {**values, "seed": task.seed}, "stage": stage, "data": data})
-
-
-@cache
-def data_fingerprint(folder: Path, dataset: str) -> str:
-    """A hash of the content of every file of a data set."""
-    files = sorted(path for path in folder.glob(f"{glob.escape(dataset)}.*") if path.is_file())
-    return settings_hash({path.name: _file_hash(str(path)) for path in files})
-
-
-@cache
-def _file_hash(path: str) -> str:
-    with open(path, "rb") as stream:
-        return (
-            hashlib.file_digest(stream, "sha256").hexdigest()
-            if sys.version_info >= (3, 11)
-            else _digest(stream.read())
-        )
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:

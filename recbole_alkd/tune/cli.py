@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recbole_alkd.data.content import data_fingerprint
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
-from recbole_alkd.settings.identity import settings_hash
+from recbole_alkd.settings.identity import settings_hash, volatile
 from recbole_alkd.settings.reading import settings_of
 from recbole_alkd.tune.results import BEST, PICTURE, TABLE, write_results
 from recbole_alkd.tune.space import check_space, combinations, read_space
-from recbole_alkd.tune.study import SAMPLERS, Plan, best_trial, identity_of, import_optuna, run_search
+from recbole_alkd.tune.study import SAMPLERS, Plan, best_trial, import_optuna, run_search
 from recbole_alkd.tune.trial import STAGES, Search
 
 
@@ -85,9 +87,9 @@ def tune(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[s
     given = {
         key: value
         for key, value in config.external_config_dict.items()
-        if key not in ("model", "dataset", "config_files")
+        if key not in ("model", "dataset", "config_files", *volatile())
     }
-    identity = identity_of(search, space, plan.metric, given)
+    identity = search.identity(space, plan.metric, given, _content(config))
     name = f"{config['model']}-{config['dataset']}-{settings_hash({'search': identity})}"
     folder = args.out or Path(config["checkpoint_dir"]) / "tune" / name
     count = combinations(space)
@@ -109,6 +111,16 @@ def tune(args: argparse.Namespace, files: Sequence[str] | None, settings: dict[s
     print("No trial has looked at the test part; a run does:")
     print(f"  {_command(args, files, settings, folder / BEST)}")
     return None
+
+
+def _content(config: Any) -> str:
+    """The fingerprint of the data set's files; where there are none, RecBole downloads them first."""
+    from recbole.data import create_dataset
+
+    folder, name = Path(config["data_path"]), config["dataset"]
+    if not any(folder.glob(f"{glob.escape(name)}.*")):
+        create_dataset(config)
+    return data_fingerprint(folder, name)
 
 
 def _check_cost(config: Any, args: argparse.Namespace) -> None:

@@ -7,7 +7,6 @@ trial is given up early; this module gives it trials and keeps the books.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -289,12 +288,3 @@ def _take_up(optuna: Any, study: Study, folder: Path, mine: int, say: Callable[[
         if trial.params:
             study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
             say(f"trial {trial.number + 1} was cut off by an earlier start's end; it is made again")
-
-
-def identity_of(search: Search, space: Mapping[str, Axis], metric: str, given: Mapping[str, Any]) -> str:
-    """What makes a search this one: model, data, settings, space, metric. A resumed start has the same."""
-    facts = {
-        "model": search.model, "dataset": search.dataset, "stage": search.stage, "metric": metric,
-        "given": given, "space": {key: str(axis) for key, axis in space.items()},
-    }  # fmt: skip
-    return json.dumps(facts, sort_keys=True, default=str)

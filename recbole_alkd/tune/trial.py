@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.runs import holds_labels
+from recbole_alkd.tune.space import Axis
 
 STAGES = ("distilled", "student", "teacher")
 Report = Callable[[int, float], None]  # (epoch, validation score); may raise, which ends the trial
@@ -37,6 +39,19 @@ class Search:
 
         files = list(self.config_files) if self.config_files else None
         return Config(self.model, self.dataset, files, {**self.settings, **values})
+
+    def identity(self, space: Mapping[str, Axis], metric: str, given: Mapping[str, Any], data: str) -> str:
+        """What makes a search this one. A resumed start has the same.
+
+        Args:
+            given: settings of the command line and files that decide what comes out.
+            data: ``data_fingerprint``, so that scores on other sessions are never compared with these.
+        """
+        facts = {
+            "model": self.model, "dataset": self.dataset, "stage": self.stage, "metric": metric,
+            "data": data, "given": given, "space": {key: str(axis) for key, axis in space.items()},
+        }  # fmt: skip
+        return json.dumps(facts, sort_keys=True, default=str)
 
 
 class DivergedError(Exception):

@@ -107,6 +107,21 @@ def test_a_second_start_has_the_first_ones_trials_and_another_search_is_refused(
     assert more.stdout.count(" done): ") == 1
     other = run(words_of("--trials=3", "--hidden_size=4"), place)
     assert other.returncode == 2 and "another search" in other.stderr
+    quiet = run(words_of("--trials=3", "--log_wandb=False", "--worker=0"), place)
+    assert quiet.returncode == 0, quiet.stderr  # no other search
+
+
+def test_trials_on_other_sessions_are_never_mixed_with_those_of_today(place):
+    first = run(words_of("--trials=1"), place)
+    assert first.returncode == 0, first.stderr
+    file = place / "data" / NAME / f"{NAME}.train.inter"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]))
+    later = run(words_of("--trials=2"), place)
+    assert later.returncode == 2 and "another search (other settings, space or data)" in later.stderr
+    file.write_text("".join(lines))
+    again = run(words_of("--trials=2"), place)
+    assert again.returncode == 0 and len(table(place)) == 2, again.stderr
 
 
 def test_a_disk_that_is_full_leaves_no_half_made_search(place):
