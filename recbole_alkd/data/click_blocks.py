@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_alkd.data.reading import TIME_UNITS, exact_time
-from recbole_alkd.data.rows import window_index
+from recbole_alkd.data.rows import farthest, window_index
 from recbole_alkd.data.tables import MAX_ID, checked_id, clean_id, open_table
 from recbole_alkd.settings.error import AlkdError
 
@@ -270,6 +270,7 @@ def _arrow_times(column: Any, there: np.ndarray, columns: ClickColumns, where: s
                 f"{where}: times finer than a second; give a time_unit (s, ms, us or ns), any of them"
             )
         return values // per_second
-    if len(values) and np.abs(values).max() > (2**63 - 1) // factor:
-        raise AlkdError(f"{where}: {values[np.abs(values).argmax()]} is out of range")
+    far = farthest(values)
+    if far is not None and abs(far) > (2**63 - 1) // factor:
+        raise AlkdError(f"{where}: {far} is out of range")
     return values * factor

@@ -24,6 +24,7 @@ from recbole_alkd.settings.error import AlkdError
 # Timestamps without a unit stay the integers they are; with one they become nanoseconds.
 TIME_UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _EXACT = Context(prec=60, traps=[Inexact, InvalidOperation])
+_SHOWN = 60  # characters of a text in a message
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -250,13 +251,14 @@ def exact_time(text: str, unit: str | None, where: str) -> int:
     except DecimalException:
         value = _date(text, unit, where)
     if not value.is_finite() or abs(value) >= 2**63:
-        raise AlkdError(f"{where} {text!r} is out of range")
+        raise AlkdError(f"{where} {_shortened(text)} is out of range")
     if value != value.to_integral_value():
         if unit is None:
             raise AlkdError(
-                f"{where} {text!r} is not an integer; give its time_unit (session_time_unit): s, ms, us or ns"
+                f"{where} {_shortened(text)} is not an integer; "
+                "give its time_unit (session_time_unit): s, ms, us or ns"
             )
-        raise AlkdError(f"{where} {text!r} ({unit}) is finer than a nanosecond")
+        raise AlkdError(f"{where} {_shortened(text)} ({unit}) is finer than a nanosecond")
     return int(value)
 
 
@@ -266,9 +268,14 @@ def _date(text: str, unit: str | None, where: str) -> Decimal:
         when = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError:
         raise AlkdError(
-            f"{where} {text!r} is not a number that can be kept exactly, nor a date such as 2011-12-09 "
-            "12:50:00"
+            f"{where} {_shortened(text)} is not a number that can be kept exactly, nor a date such as "
+            "2011-12-09 12:50:00"
         ) from None
     since = (when if when.tzinfo else when.replace(tzinfo=timezone.utc)) - _EPOCH
     microseconds = (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
     return Decimal(microseconds) * 1000 if unit else Decimal(microseconds) / 10**6
+
+
+def _shortened(text: str) -> str:
+    """A text of others in a message, which is one line that can be read."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"

@@ -58,12 +58,20 @@ class Rows:
         return len(self.target)
 
 
+def farthest(time: np.ndarray) -> int | None:
+    """The time that is farthest from 0, of (N,) int64; None without one. As a number of Python, whose size is
+    exact: to numpy -2^63, which others write for a missing time, is its own absolute value.
+    """
+    if not len(time):
+        return None
+    return max(int(time.max()), int(time.min()), key=abs)
+
+
 def window_index(time: np.ndarray, window: int, time_unit: str | None) -> np.ndarray:
     """(N,) floor(time / window), windows of ``window`` seconds from 1970 on, UTC."""
-    if time_unit is None and len(time) and np.abs(time).max() >= _FAR_FUTURE:
+    if time_unit is None and (far := farthest(time)) is not None and abs(far) >= _FAR_FUTURE:
         raise AlkdError(
-            f"timestamp {time[np.abs(time).argmax()]}: no second before the year 5138; "
-            "give time_unit (session_time_unit)"
+            f"timestamp {far}: no second before the year 5138; give time_unit (session_time_unit)"
         )
     # a window that no 64 bits hold is longer than all times, as the longest one that they hold is
     return time // min(window if time_unit is None else window * 10**9, 2**63 - 1)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -439,6 +440,18 @@ def test_a_kill_leaves_whole_files(tmp_path):
     process.stdout.close()
     assert not [one for one in out.iterdir() if not one.name.startswith(".")]
     assert PartialCounts.read(count_file(file, out, COLUMNS, CountSettings())).parts[0].sessions == 60
+
+
+def test_a_missing_time_that_is_the_smallest_number_is_refused_where_it_has_a_unit(tmp_path):
+    """-2^63, which pandas has for NaT, is its own absolute value to numpy, and times a unit it is 0."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = ClickColumns(session="session_id", window=None, time_unit="s")
+    rows = {"session_id": [1, 1], "item_id": [1, 2], "timestamp": [5, -(2**63)]}
+    parquet.write_table(pa.table(rows), tmp_path / "clicks.parquet")
+    (tmp_path / "clicks.csv").write_text(pd.DataFrame(rows).to_csv(index=False))
+    for name in ("clicks.parquet", "clicks.csv"):
+        with pytest.raises(AlkdError, match=r"-9223372036854775808.* is out of range"):
+            count_file(tmp_path / name, tmp_path / "counts", columns, CountSettings())
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):

@@ -245,6 +245,9 @@ def refused(
         (["u\ti\t1e-999999999"], "line 2: timestamp '1e-999999999' is not a number that can be kept exactly"),
         (["u\ti\t99999999999999999999"], "out of range"),
         (["u\ti\t1291191960000"], "year 5138.*time_unit"),
+        # what others write for a missing time; its absolute value is no int64
+        (["u\ti\t5", f"u\ti\t{-(2**63)}"], "timestamp -9223372036854775808: no second before the year 5138"),
+        (["u\ti\t" + "9" * 5000], r"line 2: timestamp '9{60}'\.\.\. \(5,000 characters\) is not a number"),
         (["u\ti\t5", "u\ti"], "line 3: 3 columns expected, found 2"),
         (['u\t"i\t5', 'u\ti"\t5'], "line 3: 3 columns expected, found a quote that stays open"),
         (['"u', 'u"\ti\t5'], "line 3: 3 columns expected, found a quote that stays open"),
