@@ -17,17 +17,17 @@ METHODS = ("gumbel", "pps")
 
 
 class PoolExhausted(AlkdError):  # noqa: N818  (a public name)
-    """More picks were asked for than can be drawn. ``available`` and ``requested`` are the two numbers."""
+    """More picks were asked for than can be drawn. ``available`` and ``requested`` are the two numbers;
+    ``fill``: whether the pool has more instances than the policy draws from."""
 
-    def __init__(self, available: int, requested: int) -> None:
-        super().__init__(available, requested)
-        self.available, self.requested = available, requested
+    def __init__(self, available: int, requested: int, fill: bool = False) -> None:
+        super().__init__(available, requested, fill)
+        self.available, self.requested, self.fill = available, requested, fill
 
     def __str__(self) -> str:
         return (
             f"budget_labels: {self.requested} instances are asked for and only {self.available} can be "
-            "drawn; "
-            "lower the budget, or set alkd_fill: next where the policy has a support"
+            f"drawn; lower the budget{', or set alkd_fill: next' if self.fill else ''}"
         )
 
 
@@ -69,7 +69,7 @@ def draw(log_p: np.ndarray, size: int, rng: np.random.Generator, method: str = "
         raise AlkdError(f"size: {size} is not allowed; allowed: an integer >= 0")
     support = np.flatnonzero(log_p > -np.inf)
     if size > len(support):
-        raise PoolExhausted(len(support), size)
+        raise PoolExhausted(len(support), size, fill=size <= len(log_p))
     if size == 0:
         return np.empty(0, dtype=np.int64)
     picks = (

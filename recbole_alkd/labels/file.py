@@ -30,6 +30,7 @@ LOCKED_SECONDS = 600.0  # a write waits for another process for so long,
 FAULT_SECONDS = 5.0  # and for a disk that is full or gives errors
 TOLD_AFTER = 5.0  # seconds of waiting after which the log says so
 _STEP = 0.5  # seconds that SQLite itself waits: Ctrl-C is seen in between
+_LITTLE = 1 << 17  # bytes that are left on a disk which is as good as full
 _FAULTS = ("full", "disk i/o", "unable to open", "readonly", "locking protocol", "interrupted")
 _DAMAGE = ("malformed", "not a database", "encrypted", "corrupt")
 _checked: set[tuple[str, int, int]] = set()  # files whose structure this process has checked
@@ -141,8 +142,7 @@ class StoreFile:
         """As ``write`` for the body of a ``with``, which cannot be run again: only its beginning waits."""
         self.check_writable()
         with self.lock:
-            whole = self._whole()
-            db = self._patiently(whole.__enter__, "a write")
+            whole, db = self._patiently(self._begun, "a write")
             try:
                 yield db
             except BaseException as error:
@@ -153,6 +153,10 @@ class StoreFile:
                     whole.__exit__(None, None, None)
                 except sqlite3.Error as error:
                     raise self.problem(error) from error
+
+    def _begun(self) -> tuple[contextlib.AbstractContextManager[sqlite3.Connection], sqlite3.Connection]:
+        whole = self._whole()  # a new one for every try: it can be entered once
+        return whole, whole.__enter__()
 
     @contextlib.contextmanager
     def _whole(self) -> Iterator[sqlite3.Connection]:
@@ -192,10 +196,16 @@ class StoreFile:
         _checked.add((str(self.path), *self.identity))
 
     def first_problem(self) -> str | None:
-        """What is wrong with the structure of the file, or None."""
+        """What is wrong with the structure of the file, or None.
+
+        Raises:
+            LabelStoreError: it cannot be looked at now, as where the disk is full, which is no damage.
+        """
         try:
             problems = self.read("PRAGMA integrity_check(1)")
         except LabelStoreError as error:
+            if not _is_damage(error.__cause__ or error):
+                raise
             return _words(error.__cause__ or error)
         return None if problems == [("ok",)] else str(problems[0][0]).replace("\n", " ")
 
@@ -222,11 +232,9 @@ class StoreFile:
     def problem(self, error: sqlite3.Error, waited: float = 0.0) -> LabelStoreError:
         """``error`` in one sentence."""
         after = f" (waited {waited:.0f} s)" if waited >= 1 else ""
-        advice = (
-            f"; `recbole-alkd store repair --store {self.path}` saves what can be read"
-            if _is_damage(error)
-            else ""
-        )
+        advice = full_disk(self.path, error)
+        if _is_damage(error):
+            advice = f"; `recbole-alkd store repair --store {self.path}` saves what can be read"
         return LabelStoreError(f"label_store: {str(self.path)!r}: {_words(error)}{after}{advice}")
 
 
@@ -263,6 +271,18 @@ def _patience(error: sqlite3.Error) -> float:
     if "locked" in text or "busy" in text:
         return LOCKED_SECONDS
     return FAULT_SECONDS if any(word in text for word in _FAULTS) else 0.0
+
+
+def full_disk(path: Path, error: sqlite3.Error) -> str:
+    """Words for an I/O error that is a full disk, as SQLite calls it where a file that processes share does
+    not fit; "" for others."""
+    with contextlib.suppress(OSError):
+        if "disk i/o" not in str(error).lower():
+            return ""
+        left = shutil.disk_usage(path.parent).free
+        if left < _LITTLE:
+            return f"; its disk has {left // 1024} KiB left"
+    return ""
 
 
 def _is_damage(error: BaseException) -> bool:

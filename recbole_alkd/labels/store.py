@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from recbole_alkd.labels.file import LOCKED_SECONDS, LabelStoreError, StoreFile
+from recbole_alkd.labels.file import LOCKED_SECONDS, LabelStoreError, StoreFile, full_disk
 from recbole_alkd.labels.label import STATUSES, Label, from_row, label_key, to_row
 from recbole_alkd.labels.label_rows import SELECT_LABEL, insert_label
 
@@ -98,7 +98,8 @@ class LabelStore:
                 if "not a database" in str(error)
                 else "cannot be used as a label store"
             )
-            raise LabelStoreError(f"label_store: {str(self.path)!r} {what}: {error}") from error
+            full = full_disk(self.path, error)
+            raise LabelStoreError(f"label_store: {str(self.path)!r} {what}: {error}{full}") from error
         except LabelStoreError:
             self._file.close()
             raise

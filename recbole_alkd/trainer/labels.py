@@ -199,8 +199,8 @@ class RunLabels:
             """The teacher recommender without one fold, for as long as the full one took to its best."""
             if fold == 0:
                 run.trainer.logger.info(
-                    f"LoRA: candidates of its examples come from {run.settings.lora.lora_folds} teacher "
-                    "recommenders, each trained without a part of the sessions (lora_folds)"
+                    f"candidates of LoRA examples and of a pilot come from {run.settings.lora.lora_folds} "
+                    "teacher recommenders, each trained without a part of the sessions (lora_folds)"
                 )
             run.seed("fold init", fold)
             own = run.roles["teacher"]

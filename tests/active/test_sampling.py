@@ -138,6 +138,14 @@ def test_more_than_the_support_is_an_error_with_both_numbers(method):
     assert (again.available, again.requested, str(again)) == (2, 3, str(error.value))
 
 
+def test_filling_is_advised_where_the_pool_has_more_than_the_policy_draws_from():
+    log_p = np.array([0.0, 0.0, -np.inf])
+    with pytest.raises(PoolExhausted, match=r"only 2 can be drawn; lower the budget, or set alkd_fill: next$"):
+        draw(log_p, 3, np.random.default_rng(0))
+    with pytest.raises(PoolExhausted, match=r"only 2 can be drawn; lower the budget$"):
+        draw(log_p, 4, np.random.default_rng(0))
+
+
 def test_pps_refuses_an_inclusion_above_one():
     with pytest.raises(
         InclusionAboveOne, match=r"1\.5 times; allowed: at most once, which means budget_labels <= 2"

@@ -64,6 +64,14 @@ def test_a_write_that_is_given_up_is_one_line(tmp_path: Path, monkeypatch: pytes
         assert store.put(LABELS[0])  # and so does writing, afterwards
 
 
+def test_a_transaction_waits_for_the_lock_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_module, "_STEP", 0.05)
+    with LabelStore(tmp_path / "s") as store, locked(tmp_path / "s", seconds=0.5):
+        with store.transaction() as db:
+            db.execute("INSERT INTO teachers (name) VALUES ('late')")
+        assert store.query("SELECT name FROM teachers") == [("late",)]
+
+
 KINDS = [
     "database is locked", "database table is locked: labels", "database schema is locked: main", "locking "
                                                                                                  "protocol",
@@ -123,6 +131,32 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_stored(
             assert len(store) == 20 + kept
             filling.unlink()
             assert store.put(Label("last", ("a",)))
+
+
+@pytest.mark.parametrize("left", [0, 16, 40])  # KiB
+def test_a_disk_without_room_for_the_files_beside_a_store_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setattr(file_module, "FAULT_SECONDS", 0.1)
+    with small_disk(tmp_path / "disk", 400) as disk:
+        with LabelStore(disk / "s") as store:
+            store.put_many(LABELS)
+        filling = fill(disk)
+        os.truncate(filling, filling.stat().st_size - 1024 * left)
+        monkeypatch.setattr(file_module, "_checked", set())
+
+        def asked() -> None:
+            with LabelStore(disk / "s") as store:
+                store.check_writable()
+                store.put(Label("new", ("a",), raw="x" * 100_000))
+
+        with pytest.raises(LabelStoreError, match=r"disk has \d+ KiB left|disk is full") as error:
+            asked()
+        assert "damaged" not in str(error.value)
+        filling.unlink()
+        asked()
+        with LabelStore(disk / "s") as store:
+            assert len(store) == 21
 
 
 def copy_with_log(path: Path, to: Path) -> None:
