@@ -58,7 +58,7 @@ def write_report(plan: Plan, outcome: Outcome, out: Path) -> str:
         )
     if outcome.missing:
         notes.insert(0, missing_words(outcome.missing))
-    notes += devices_words(outcome.results)
+    notes += devices_words(outcome.results) + versions_words(outcome.results)
     sheets = [_sheets(plan, table) for table in tables]
     names = [[name for name, _ in pictures] for pictures in drawn]
     write_whole(out / "results.md", markdown(plan, tables, verdicts, failed, names, sheets, notes))
@@ -101,6 +101,23 @@ def devices_words(results: Sequence[Result]) -> list[str]:
         return []
     listed = "; ".join(f"on {device}: {', '.join(words)}" for device, words in arms.items())
     return [f"Seconds are of different devices, {listed}."]
+
+
+def versions_words(results: Sequence[Result]) -> list[str]:
+    """A line for each package of which runs were made with several versions: what is equal otherwise may come
+    out differently. Results of releases that did not say are left out."""
+    made: dict[str, dict[str, dict[str, None]]] = {}
+    for result in results:
+        said = result.facts.get("versions")
+        for package, version in said.items() if isinstance(said, Mapping) else ():
+            made.setdefault(str(package), {}).setdefault(str(version), {})[result.task.arm.words] = None
+    return [
+        f"Runs were made with different versions of {package}, "
+        + "; ".join(f"with {version}: {', '.join(words)}" for version, words in of.items())
+        + "."
+        for package, of in made.items()
+        if len(of) > 1
+    ]
 
 
 def _sheets(plan: Plan, table: Table) -> list[Sheet]:

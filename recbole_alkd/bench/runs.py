@@ -35,7 +35,7 @@ from recbole_alkd.files import write_whole
 from recbole_alkd.registry import teachers
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.identity import settings_hash
-from recbole_alkd.trainer.identity import outcome_settings
+from recbole_alkd.trainer.identity import outcome_settings, plugin_sources
 
 # stage -> the recommenders that it trains, and whether anything is labelled;
 # everything, for stages that are not named here
@@ -51,7 +51,7 @@ def run_key(task: Task, config: Any, data: str) -> str:
     """The content a run is kept under: its stage, its data, and every setting that decides it,
     defaults among them.
 
-    Names and places do not count, of files that settings name the content does.
+    Names and places do not count, of files and plug-ins that settings name the content does.
 
     Args:
         config: RecBole's Config of the task (of any seed). data: ``data_fingerprint``.
@@ -72,7 +72,10 @@ def run_key(task: Task, config: Any, data: str) -> str:
     if stage not in TRAINS and teachers.get(settings.teacher.llm_teacher).needs_titles:
         prompt = load_prompt(settings.teacher.llm_prompt, task.dataset, settings.selection.alkd_unit)
         values["llm_prompt"] = dict(prompt.texts)
-    return settings_hash({"settings": {**values, "seed": task.seed}, "stage": stage, "data": data})
+    content = {"settings": {**values, "seed": task.seed}, "stage": stage, "data": data}
+    if stage not in CLOSED_FORM and (sources := plugin_sources(settings)):
+        content["plug-ins"] = sources
+    return settings_hash(content)
 
 
 def arm_configs(plan: Plan) -> dict[tuple[str, str, str], Any]:

@@ -27,6 +27,7 @@ from recbole_alkd.model.scoring import session_tokens, target_groups, write_arra
 from recbole_alkd.registry import losses
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.group import Group
+from recbole_alkd.trainer.identity import versions
 from recbole_alkd.trainer.report import stage_ranks
 
 if TYPE_CHECKING:
@@ -151,14 +152,16 @@ def main(file: Path) -> int:
     sys.argv = sys.argv[:1]  # RecBole reads it
     try:
         arrays, facts = run_task(task["dataset"], task["stage"], task["settings"])
+        results, key = Path(task["results"]), task["key"]
+        write_arrays(results / f"{key}.npz", arrays)
+        asked = {name: task[name] for name in ("dataset", "stage", "settings", "data")}
+        write_json(results / f"{key}.json", {**asked, "versions": versions(), **facts})
     except AlkdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results, key = Path(task["results"]), task["key"]
-    write_arrays(results / f"{key}.npz", arrays)
-    write_json(
-        results / f"{key}.json", {**{k: task[k] for k in ("dataset", "stage", "settings", "data")}, **facts}
-    )
+    except OSError as error:  # such as a full disk, of which the log may hold no whole traceback
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -100,6 +100,15 @@ def test_a_plan_names_arms_of_plug_ins(write, tmp_path, monkeypatch):
         read_plan(write(settings={**TINY, "alkd_plugins": ["no_such_plugin"]}))
 
 
+def test_a_changed_plug_in_is_another_run(key, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    keys = []
+    for number in range(2):
+        (tmp_path / "own_plan_plugin.py").write_text(f"NUMBER = {number}\n")
+        keys += [key(alkd_plugins="own_plan_plugin"), key("popularity")]
+    assert keys[0] != keys[2] and keys[1] == keys[3] and key() not in keys
+
+
 def test_own_arms_lay_settings_over_known_ones(write):
     plan = read_plan(
         write(arms=["student", {"name": "few labels", "arm": "random", "settings": {"budget_labels": 3}}])

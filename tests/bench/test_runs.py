@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from test_plan import PLAN
 from tiny import N_ITEMS, tiny_config, write_benchmark
 
 from recbole_alkd import AlkdError
-from recbole_alkd.bench import runs
+from recbole_alkd.bench import runs, worker
 from recbole_alkd.bench.arms import ARMS as ARMS_OF_ALL
 from recbole_alkd.bench.arms import find_arm
 from recbole_alkd.bench.plan import read_plan
@@ -36,6 +37,7 @@ from recbole_alkd.model.counting import LONGEST_GAP
 from recbole_alkd.model.neighbours import table_bytes
 from recbole_alkd.model.scoring import mean_ranks
 from recbole_alkd.quick_start import select_instances
+from recbole_alkd.trainer.identity import versions
 
 ARMS = ["student", "item_knn", "strong_student", "random"]
 COMMAND = ["-m", "recbole_alkd.cli", "bench", "mine.yaml", "--out", "out"]
@@ -547,6 +549,35 @@ def test_a_result_says_on_what_it_was_made(tmp_path, monkeypatch):
     assert bench_here(home, monkeypatch, "--report-only") == 0
     expected = "Seconds are of different devices, on CPU: popularity; on NVIDIA X: student."
     assert expected in (home / "out" / "results.md").read_text()
+
+
+def test_results_of_several_versions_are_told(tmp_path, monkeypatch):
+    home = home_with(tmp_path, arms=["popularity", "item_knn"], seeds=[1])
+    assert bench_here(home, monkeypatch) == 0
+    assert "different versions" not in (home / "out" / "results.md").read_text()
+    for file in (home / "out" / "results").glob("*.json"):
+        facts = json.loads(file.read_text())
+        assert facts["versions"] == versions()
+        if facts["stage"] == "item_knn":
+            file.write_text(json.dumps({**facts, "versions": {**facts["versions"], "torch": "1.0"}}))
+    assert bench_here(home, monkeypatch, "--report-only") == 0
+    words = f"with {versions()['torch']}: popularity; with 1.0: item-kNN."
+    said = (home / "out" / "results.md").read_text().replace("\\", "")
+    assert f"Runs were made with different versions of torch, {words}" in said
+
+
+def test_a_run_that_meets_a_full_disk_says_so_in_one_line(tmp_path, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "k.npz")
+
+    monkeypatch.setattr(worker, "run_task", lambda *_: ({}, {}))
+    monkeypatch.setattr(worker, "write_arrays", full)
+    task = {"dataset": "d", "stage": "student", "settings": {}, "data": "", "key": "k"}
+    task["results"] = str(tmp_path)
+    (tmp_path / "task.json").write_text(json.dumps(task))
+    assert worker.main(tmp_path / "task.json") == 2
+    assert capfd.readouterr().err == "error: OSError: [Errno 28] No space left on device: 'k.npz'\n"
+    assert not (tmp_path / "k.json").exists()
 
 
 @pytest.mark.parametrize(
