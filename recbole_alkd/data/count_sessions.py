@@ -19,8 +19,8 @@ from recbole_alkd.data.partial_counts import (
     CountsWriter,
     Part,
     PartialCounts,
-    work_folder,
 )
+from recbole_alkd.data.work_folder import work_folder
 from recbole_alkd.settings.error import AlkdError
 
 SHARDS = 64

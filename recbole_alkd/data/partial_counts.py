@@ -14,8 +14,6 @@ More than 300 lines: the format of the file is written, checked and read here, a
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +26,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recbole_alkd.data.pairs import Keys, PairCounts, narrowed, unpacked
-from recbole_alkd.files import PART, whole_file
+from recbole_alkd.data.work_folder import work_folder
+from recbole_alkd.files import whole_file
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.tensors import TensorFile
 
@@ -255,17 +254,6 @@ class CountsWriter:
                 else:
                     with open(self._files[name], "rb") as part:
                         shutil.copyfileobj(part, stream, 1 << 20)
-
-
-@contextmanager
-def work_folder(file: Path) -> Iterator[Path]:
-    """A folder beside a file for what is needed while it is made."""
-    folder = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(3)}{PART}")
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Numbered:

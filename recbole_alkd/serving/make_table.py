@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from recbole_alkd.data.pairs import AT_ONCE
-from recbole_alkd.data.partial_counts import PartialCounts, work_folder
+from recbole_alkd.data.partial_counts import PartialCounts
 from recbole_alkd.data.titles import read_titles
+from recbole_alkd.data.work_folder import work_folder
 from recbole_alkd.model.cut_table import cut_table
 from recbole_alkd.model.grid_tables import Counting
 from recbole_alkd.serving.card import card
@@ -63,6 +64,7 @@ def table_bundle(
         "edges": table.nnz,
         "last_items": last_items,
         "decay": how.decay,
+        "no_counts": "count the new sessions, merge both files of counts, and make the table anew",
     }
     content = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

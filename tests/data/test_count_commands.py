@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +139,33 @@ def test_the_command_of_spark_says_the_same(place, given, message, monkeypatch, 
         count_spark.main()
     err = capsys.readouterr().err
     assert ended.value.code == 2 and err.startswith(message) and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kilobytes", [8, 40])
+def test_a_full_disk_is_named_with_what_was_to_be_written(place, tmp_path, monkeypatch, capsys, kilobytes):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "labels")
+    from disks import small_disk
+
+    rows = "".join(f"s{k % 300}\ti{k * k % 1009}\t{k}\n" for k in range(4000))
+    (tmp_path / "b.inter").write_text("session_id:token\titem_id:token\ttimestamp:float\n" + rows)
+    columns = ClickColumns("session_id", window=None)
+    counted = count_file(tmp_path / "b.inter", tmp_path / "c", columns, CountSettings())
+    count = ["count", "--inter", str(tmp_path / "b.inter"), "--session-field", "session_id"]
+    with small_disk(tmp_path / "disk", kilobytes) as disk:
+        for words in (
+            [*count, "--window", "none", "--out", str(disk / "c")],
+            ["merge", str(counted), "--out", str(disk / "all")],
+            ["table", "--counts", str(counted), "--out", str(disk / "t")],
+        ):
+            code, _, said = told(words, place, monkeypatch, capsys)
+            assert code == 2 and said.count("\n") == 1
+            assert str(disk) in said and said.endswith("cannot be written: No space left on device\n")
+        assert not files(disk)
+
+
+def test_the_table_of_counts_says_how_sessions_are_added_to_it(place, tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "t")
+    assert told([*TABLE, "--out", out], place, monkeypatch, capsys)[0] == 0
+    words = ["update", "--bundle", out, "--inter", "a.inter", "--out", str(tmp_path / "new")]
+    code, _, said = told(words, place, monkeypatch, capsys)
+    assert code == 2 and "merge both files of counts" in said
