@@ -40,6 +40,6 @@ def check_together(settings: Settings) -> None:
         )
     if selection.alkd_policy == "listed" and not selection.alkd_picks:
         raise AlkdError(
-            "alkd_picks: the policy 'listed' needs a file of session ids (JSON); "
+            f"alkd_picks: the policy 'listed' needs a JSON file of {selection.alkd_unit} ids; "
             "give alkd_picks: FILE or FILE#key"
         )

@@ -204,6 +204,12 @@ def test_listed_keeps_the_files_order_and_reports_what_is_absent(tmp_path, caplo
     assert "1 of 5 listed sessions are not in the pool" in caplog.text and "gone" in caplog.text
 
 
+def test_listed_says_what_is_listed(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        listed(tmp_path, ["s9", "gone"], size=1, alkd_unit="item")
+    assert "1 of 2 listed items are not in the pool" in caplog.text
+
+
 def test_listed_reads_one_list_of_several(tmp_path):
     assert listed(tmp_path, {"random": ["s1", "s2"], "hardest": ["s5", "s3"]}, "#hardest").picks.tolist() == [
         5,
@@ -239,9 +245,10 @@ def test_a_name_with_a_hash_in_it_is_a_file_first(tmp_path):
         ({"random": ["s1"]}, "", "holds several lists; allowed: .*random"),
         (["s1"], "#random", "holds a list and no key 'random'"),
         ("[s1", "", "is not JSON"),
-        ([["s1"]], "", "is no list of session ids"),
-        ({"random": "s1"}, "#random", "is no list of session ids"),
-        ([True], "", "is no list of session ids"),
+        ("[" * 100_000, "", "is not JSON"),
+        ([["s1"]], "", "is no list of ids"),
+        ({"random": "s1"}, "#random", "is no list of ids"),
+        ([True], "", "is no list of ids"),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, key, message):

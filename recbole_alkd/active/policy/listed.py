@@ -33,10 +33,11 @@ class Listed(Policy):
         absent = [session for session in listed if session not in place]
         if absent:
             logger.warning(
-                "alkd_picks: %d of %d listed sessions are not in the pool (never there, "
+                "alkd_picks: %d of %d listed %ss are not in the pool (never there, "
                 "or labelled already): %s%s",
                 len(absent),
                 len(listed),
+                self.settings.alkd_unit,
                 ", ".join(absent[:5]),
                 ", ..." if len(absent) > 5 else "",
             )
@@ -54,7 +55,7 @@ def read_picks(source: str | None) -> list[str]:
     """
     if not source:
         raise AlkdError(
-            "alkd_picks: the policy 'listed' needs a JSON file of session ids; "
+            "alkd_picks: the policy 'listed' needs a JSON file of session ids, or of item ids; "
             "give alkd_picks: FILE or FILE#key"
         )
     name, _, key = (
@@ -70,7 +71,7 @@ def read_picks(source: str | None) -> list[str]:
         raise AlkdError(
             f"alkd_picks: {name!r} cannot be read ({error.strerror}); allowed: a JSON file, FILE or FILE#key"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AlkdError(f"alkd_picks: {name!r} is not JSON: {error}") from None
     if isinstance(content, dict):
         if key not in content:
@@ -86,6 +87,6 @@ def read_picks(source: str | None) -> list[str]:
         isinstance(entry, (str, int)) and not isinstance(entry, bool) for entry in content
     ):
         raise AlkdError(
-            f"alkd_picks: {source!r} is no list of session ids; allowed: a JSON list of texts or integers"
+            f"alkd_picks: {source!r} is no list of ids; allowed: a JSON list of texts or integers"
         )
     return list(dict.fromkeys(str(entry) for entry in content))
