@@ -65,12 +65,13 @@ def hints(run: Path) -> list[str]:
 
 def labelled_session(run: Path, session: str) -> dict[str, Any]:
     """One labelled session by its id; AlkdError that shows a few ids where there is none of that name."""
-    known = []
+    known, unit = [], "session"
     for record in labelled_sessions(run):
         if record["session"] == session:
             return record
         known.append(record["session"])
+        unit = record.get("unit", unit)
     shown = ", ".join(known[:5]) or "none"
     raise AlkdError(
-        f"--session: {session[:80]!r} is not one of the {len(known):,} labelled sessions; such as: {shown}"
+        f"--session: {session[:80]!r} is not one of the {len(known):,} labelled {unit}s; such as: {shown}"
     )

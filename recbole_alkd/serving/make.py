@@ -47,7 +47,8 @@ def bundle_of_run(run: FinishedRun, log: logging.Logger) -> str | None:
     if run.labels:
         # the distilled student last: the model keeps the state that it is given last
         stages = {name: run.stages[name] for name in sorted(run.stages, key="distilled".__eq__)}
-        write_labelled(run.folder, run.train if run.part is None else run.part, run.labels, stages, run.names)
+        part, unit = run.train if run.part is None else run.part, run.settings.selection.alkd_unit
+        write_labelled(run.folder, part, run.labels, stages, run.names, unit)
         write_json(run.folder / HINTS, list(run.hints()))
     if "teacher" in run.stages:
         _teacher_bundle(run, log)

@@ -28,14 +28,15 @@ def write_labelled(
     labels: Mapping[int, Any],
     stages: Mapping[str, tuple[Any, dict[str, Any]]],
     names: Any = None,
+    unit: str = "session",
 ) -> Path:
     """Write a line for each labelled session: ``session``, ``history``, ``target``, ``key`` (of the label in
-    the
-    store), ``llm`` (its ranking) and, by the names of the stages, the first items of their lists.
+    the store), ``llm`` (its ranking) and, by the names of the stages, the first items of their lists. Of
+    labelled items ``session`` is the item, and a line has ``unit`` too.
 
     Args:
         folder: the run folder. train: the training part, or that of labelled items. labels: row -> label.
-        names: what each row is called; None: its session.
+        names: what each row is called; None: its session. unit: what is labelled (``alkd_unit``).
         stages: stage -> its model and its state, which is put into the model; the last one stays in it.
     """
     import torch
@@ -70,6 +71,7 @@ def write_labelled(
             "key": label.key,
             "llm": list(label.ranking),
             **{name: ranked[k] for name, ranked in lists.items()},
+            **({} if unit == "session" else {"unit": unit}),
         }
         text.write(json_text(line) + "\n")
     return write_whole(folder / LABELLED, text.getvalue())

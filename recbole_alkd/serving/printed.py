@@ -45,8 +45,11 @@ def print_side_by_side(recommender: Recommender, labelled: dict[str, Any], as_js
     if as_json:
         print(json_text(labelled))
         return
-    print(f"session {shown(labelled['session'])}: {named(recommender, labelled['history'])}")
-    print(f"target: {named(recommender, [labelled['target']])}; label: {labelled['key']}")
+    unit = labelled.get("unit", "session")
+    print(f"{unit} {shown(labelled['session'])}: {named(recommender, labelled['history'])}")
+    # of an item: what came next in one training session with it, where anything did
+    target = named(recommender, [labelled["target"]]) if labelled["target"] else "none"
+    print(f"{'target' if unit == 'session' else 'next once'}: {target}; label: {labelled['key']}")
     lists = [labelled.get(name, []) for name in COLUMNS]
     rows = []
     for place in range(max(map(len, lists))):

@@ -4,6 +4,7 @@ labels of sessions."""
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import recbole_alkd.labelling.collect as collect
 import recbole_alkd.labelling.rounds as rounds_module
 from recbole_alkd import AlkdError
 from recbole_alkd.active.difficulty import item_difficulty
+from recbole_alkd.cli import main
 from recbole_alkd.labelling.item_neighbours import merged
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.labels.transfer import export_labels, import_labels
@@ -52,6 +54,27 @@ def test_items_are_picked_and_the_report_says_so(ran: Any) -> None:
     ]
     assert {one["session"] for one in labelled} == set(picks)
     assert all(one["history"] == [one["session"]] for one in labelled)
+
+
+def test_explain_speaks_of_items(ran: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(ran[1]["run_folder"])
+    pick = ran[1]["policy"]["picks"][0]
+
+    def said(word: str, run: Path) -> str:
+        with pytest.raises(SystemExit):
+            main(["explain", "--bundle", str(run), "--session", word])
+        shown = capsys.readouterr()
+        return shown.out + shown.err
+
+    assert said(pick, run).startswith(f"item {pick}: ") and "next once: " in said(pick, run)
+    assert "'s1' is not one of the 10 labelled items" in said("s1", run)
+    # an item that no training session goes on from
+    lone = run.parent / "lone"
+    shutil.copytree(run, lone)
+    lines = (lone / "labelled.jsonl").read_text().splitlines()
+    bare = [json.dumps({**json.loads(line), "target": ""}) for line in lines]
+    (lone / "labelled.jsonl").write_text("\n".join(bare) + "\n")
+    assert "next once: none; label: " in said(pick, lone)
 
 
 def test_candidates_hold_counted_and_title_neighbours_and_never_the_item(ran: Any) -> None:
