@@ -7,7 +7,6 @@ Every result is a line of JSON, written when it is there; what a file has alread
 from __future__ import annotations
 
 import gc
-import json
 import shutil
 import tempfile
 import time
@@ -19,8 +18,8 @@ import numpy as np
 import torch
 
 from recbole_alkd.bench.lora_file import StudyExamples
+from recbole_alkd.bench.lora_lines import append_line, check_same, facts_of, line_key, read_lines
 from recbole_alkd.bench.lora_settings import settings_of_study
-from recbole_alkd.files import json_line
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm
 from recbole_alkd.processes.group import Group
@@ -36,7 +35,6 @@ from recbole_alkd.teacher.local.teacher import SCORERS
 from recbole_alkd.teacher.prompt import load_prompt
 from recbole_alkd.teacher.text import WEIGHT, TextTeacher
 
-_KEYS = ("dataset", "pool", "count", "given", "mrr", "ndcg10", "gains")  # of every result
 BATCH = 16  # held-out sessions in one forward pass on a GPU
 
 
@@ -87,8 +85,7 @@ class Curve:
             "pool": pool,
             "count": count,
             "given": dict(given),
-            "held_out": len(self.places),
-            "candidates": self.study.settings["llm_candidates"],
+            **facts_of(self.study, pool, count),
             "device": _device_name() if self.on_gpu else "cpu",
             "judge_seconds": round(self.judge_seconds, 2),
         }
@@ -175,7 +172,7 @@ def run_curve(
     settings alone. ``group``: processes that do so together; the leader writes.
     """
     group = group or Group()
-    done = set(group.from_leader(lambda: [_key(line) for line in read_lines(out)]))
+    group.from_leader(lambda: check_same(out, study))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.open("ab").close()
@@ -190,10 +187,10 @@ def run_curve(
     with threads(thread_count):
         for given in variants:
             for pool, count in wanted:
-                if (
-                    _key({"dataset": study.dataset, "pool": pool, "count": count, "given": dict(given)})
-                    in done
-                ):
+                asked = {"dataset": study.dataset, "pool": pool, "count": count, "given": dict(given)}
+                key = line_key(asked)
+                # read anew: another command may add to the same file
+                if group.from_leader(lambda key=key: key in map(line_key, read_lines(out))):
                     continue
                 own = {key: value for key, value in given.items() if key.startswith("llm_")}
                 if curve is None or own != loaded:
@@ -201,29 +198,8 @@ def run_curve(
                     curve = Curve(study, own, device, group)
                 result = curve.at(pool, count, given)
                 if group.leads:
-                    with out.open("a", encoding="utf-8") as stream:
-                        stream.write(json_line(result))
+                    append_line(out, result)
                 yield result
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The results in ``file``; lines that a kill or a power failure has cut are left out.
-
-    Raises:
-        AlkdError: a line that is something else, so that nothing is appended to a file of another kind.
-    """
-    lines_read = []
-    for number, line in enumerate(file.read_bytes().split(b"\n") if file.is_file() else (), 1):
-        try:
-            result = json.loads(line)
-        except (ValueError, RecursionError):
-            if line.startswith(b"{") or not line.strip(b"\0 \r"):
-                continue
-            result = None
-        if not isinstance(result, dict) or set(_KEYS) - set(result):
-            raise AlkdError(f"--out: {str(file)!r}, line {number} is no result of lora-curve's")
-        lines_read.append(result)
-    return lines_read
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -261,12 +237,6 @@ def _gains(a: np.ndarray, b: np.ndarray) -> dict[str, list[float]]:
     """a - b in MRR and NDCG@10 on the same sessions, each with its 95 % interval: [difference, low, high]."""
     of = {"mrr": (1 / a, 1 / b), "ndcg10": (ndcg(a, 10), ndcg(b, 10))}
     return {name: [round(value, 4) for value in paired_difference(*pair)[:3]] for name, pair in of.items()}
-
-
-def _key(line: Mapping[str, Any]) -> str:
-    return json.dumps(
-        [line["dataset"], line["pool"] if line["count"] else "", line["count"], line["given"]], sort_keys=True
-    )
 
 
 def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -12,6 +12,7 @@ from recbole_alkd.bench.lora_cli import add_lora_command
 from recbole_alkd.bench.lora_control import control_study
 from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
 from recbole_alkd.bench.lora_file import read_study, write_study
+from recbole_alkd.bench.lora_lines import append_line
 from recbole_alkd.bench.lora_settings import ALLOWED, settings_of_study
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS
@@ -139,6 +140,46 @@ def test_a_curve_has_its_controls_and_goes_on_where_it_ended(model, tmp_path):
     )
     assert "| control | 8 natural |" in table(read_lines(out))
     assert not list(tmp_path.glob("alkd_lora_*"))
+
+
+def test_results_of_other_examples_are_not_mixed_with_those_of_a_file(model, tmp_path):
+    study, out = control_study(6, 4, candidates=5), tmp_path / "out.jsonl"
+    list(run_curve(study, out, [0], ["natural"], [model], "cpu"))
+    others = [
+        control_study(6, 5, candidates=5),
+        control_study(6, 4, candidates=6),
+        replace(study, held_out=tuple(reversed(study.held_out))),
+        replace(study, titles={**study.titles, study.held_out[0].target: "another"}),
+    ]
+    for other in others:
+        with pytest.raises(AlkdError, match=r"^--out: .* has results of control from other examples"):
+            next(run_curve(other, out, [0], ["natural"], [model], "cpu"))
+    more = replace(study, natural=(*study.natural, *study.natural))  # as many as before are the same
+    assert list(run_curve(more, out, [0], ["natural"], [model], "cpu")) == []
+    # a line of an earlier version does not say
+    line = read_lines(out)[0]
+    out.write_text(json.dumps({key: line[key] for key in line if key not in ("judged_by", "trained_on")}))
+    assert list(run_curve(others[2], out, [0], ["natural"], [model], "cpu")) == []
+    line["count"] = "two"
+    out.write_text(json.dumps(line))
+    with pytest.raises(AlkdError, match=r"line 1 is no result of lora-curve's"):
+        read_lines(out)
+
+
+def test_what_another_command_has_added_meanwhile_is_not_done_again(model, tmp_path):
+    study, out = control_study(6, 4, candidates=5), tmp_path / "out.jsonl"
+    variants = [model, {**model, "llm_history": 2}]
+    steps = run_curve(study, out, [0], ["natural"], variants, "cpu")
+    next(steps)
+    assert len(list(run_curve(study, out, [0], ["natural"], variants, "cpu"))) == 1
+    assert list(steps) == [] and len(read_lines(out)) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_names_the_file_and_the_result():
+    result = {"count": 8, "pool": "natural", "mrr": {"tuned": 0.5}}
+    with pytest.raises(AlkdError, match=r"'/dev/full' cannot be written: No space .*8 natural .*0\.5"):
+        append_line(Path("/dev/full"), result)
 
 
 @pytest.mark.parametrize(
