@@ -21,11 +21,14 @@ def told(error):
 
 
 def train(model, folder, values):
-    """Train an adapter; the losses of every step, by the leader."""
+    """Train an adapter; the losses of every step, by the leader.
+
+    In float32: bfloat16 makes of gradients that were summed in another order other losses after a few steps.
+    """
     settings = context(model, Path(folder), values, titles=ITEMS).settings
     scorer = TitleScorer(
-        *load_causal_lm(str(model), "cpu"), load_prompt(settings.teacher.llm_prompt, "tiny"), ITEMS,
-        settings.teacher,
+        *load_causal_lm(str(model), "cpu", "float32"), load_prompt(settings.teacher.llm_prompt, "tiny"),
+        ITEMS, settings.teacher,
     )  # fmt: skip
     steps = []
     adapter = Path(folder) / "adapter"
