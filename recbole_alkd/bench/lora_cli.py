@@ -73,8 +73,9 @@ def run_as_member(given: dict[str, Any]) -> int:
 def run_here(args: argparse.Namespace) -> int:
     """``run``, in this process, alone or as one of a group."""
     from recbole_alkd.bench.lora_control import control_study
-    from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
+    from recbole_alkd.bench.lora_curves import run_curve, table
     from recbole_alkd.bench.lora_file import read_study
+    from recbole_alkd.bench.lora_lines import read_lines
     from recbole_alkd.bench.lora_settings import settings_of_study
     from recbole_alkd.llm.models import check_device
     from recbole_alkd.processes.group import Group, place

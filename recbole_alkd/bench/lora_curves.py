@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from recbole_alkd.bench.lora_file import StudyExamples
-from recbole_alkd.bench.lora_lines import append_line, check_same, facts_of, line_key, read_lines
+from recbole_alkd.bench.lora_lines import append_line, check_same, facts_of, is_done
 from recbole_alkd.bench.lora_settings import settings_of_study
 from recbole_alkd.llm.devices import threads
 from recbole_alkd.llm.models import load_causal_lm
@@ -188,9 +189,8 @@ def run_curve(
         for given in variants:
             for pool, count in wanted:
                 asked = {"dataset": study.dataset, "pool": pool, "count": count, "given": dict(given)}
-                key = line_key(asked)
                 # read anew: another command may add to the same file
-                if group.from_leader(lambda key=key: key in map(line_key, read_lines(out))):
+                if group.from_leader(partial(is_done, out, asked)):
                     continue
                 own = {key: value for key, value in given.items() if key.startswith("llm_")}
                 if curve is None or own != loaded:

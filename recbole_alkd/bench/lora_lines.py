@@ -36,8 +36,12 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     return lines_read
 
 
-def line_key(line: Mapping[str, Any]) -> str:
-    """What a result is of: the same for the same data set, examples and settings."""
+def is_done(out: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether ``out`` has a result of the data set, pool, count and settings (``given``) of ``asked``."""
+    return _key(asked) in map(_key, read_lines(out))
+
+
+def _key(line: Mapping[str, Any]) -> str:
     pool = line["pool"] if line["count"] else ""
     return json.dumps([line["dataset"], pool, line["count"], line["given"]], sort_keys=True)
 

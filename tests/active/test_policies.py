@@ -243,6 +243,8 @@ def test_a_name_with_a_hash_in_it_is_a_file_first(tmp_path):
             "has no key 'easiest'; allowed: .*KEY one of random, hardest",
         ),
         ({"random": ["s1"]}, "", "holds several lists; allowed: .*random"),
+        ({"dataset": "d", "seed": 1, "picks": ["s1"]}, "", "allowed: .*KEY one of picks$"),
+        ({"dataset": "d"}, "", "allowed: .*KEY one of dataset$"),
         (["s1"], "#random", "holds a list and no key 'random'"),
         ("[s1", "", "is not JSON"),
         ("[" * 100_000, "", "is not JSON"),

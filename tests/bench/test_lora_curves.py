@@ -10,9 +10,9 @@ import pytest
 
 from recbole_alkd.bench.lora_cli import add_lora_command
 from recbole_alkd.bench.lora_control import control_study
-from recbole_alkd.bench.lora_curves import read_lines, run_curve, table
+from recbole_alkd.bench.lora_curves import run_curve, table
 from recbole_alkd.bench.lora_file import read_study, write_study
-from recbole_alkd.bench.lora_lines import append_line
+from recbole_alkd.bench.lora_lines import append_line, read_lines
 from recbole_alkd.bench.lora_settings import ALLOWED, settings_of_study
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.settings.groups import FIELDS

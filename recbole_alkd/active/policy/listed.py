@@ -76,9 +76,9 @@ def read_picks(source: str | None) -> list[str]:
     if isinstance(content, dict):
         if key not in content:
             asked = f"has no key {key!r}" if key else "holds several lists"
+            lists = [str(one) for one, ids in content.items() if isinstance(ids, list)] or content
             raise AlkdError(
-                f"alkd_picks: {name!r} {asked}; "
-                f"allowed: {name}#KEY with KEY one of {', '.join(map(str, content))}"
+                f"alkd_picks: {name!r} {asked}; allowed: {name}#KEY with KEY one of {', '.join(lists)}"
             )
         content = content[key]
     elif key:
