@@ -6,6 +6,7 @@ recommender that never saw its session (``Folds``).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -19,6 +20,7 @@ from recbole_alkd.settings.groups import Settings
 from recbole_alkd.settings.identity import stage_seed
 from recbole_alkd.teacher.base import LoraExample
 
+logger = logging.getLogger(__name__)
 _DRAWN = 10  # times as many are drawn, where the recommender must have found the target
 
 
@@ -119,11 +121,27 @@ class LoraExamples:
         full = self._sessions
         rng = np.random.default_rng(stage_seed(self._rows.dataset.config["seed"], "lora examples"))
         most = max(4, -(-4 * wanted // len(full)))
-        if self._rows.settings.lora.lora_inserted:
+        if not self._rows.settings.lora.only_natural:
             drawn = prefix_examples(full, wanted, rng, max_per_session=most, fewer=given is None)
             return drawn, self.of(drawn)
-        drawn = prefix_examples(full, sum(map(len, full)), rng, max_per_session=_DRAWN * most, fewer=True)
-        return self.natural(drawn, wanted)
+        every = prefix_examples(full, sum(map(len, full)), rng, max_per_session=_DRAWN * most, fewer=True)
+        chosen, made = self.natural(every, wanted)
+        if not made:
+            logger.warning(
+                "LoRA: the recommender found none of %s targets by itself, so they are inserted into the "
+                "examples (lora_inserted)",
+                f"{len(every):,}",
+            )
+            chosen = every[:wanted]
+            made = self.of(chosen)
+        elif len(made) < wanted:
+            logger.warning(
+                "LoRA: %d examples in place of %d: the recommender found no more targets by itself "
+                "(lora_inserted: True takes others as well)",
+                len(made),
+                wanted,
+            )
+        return chosen, made
 
     def natural(self, drawn: Drawn, wanted: int) -> tuple[Drawn, list[LoraExample]]:
         """The first ``wanted`` of the examples ``drawn`` (session, position) whose target the recommender

@@ -202,7 +202,7 @@ class Rows(ABC):
     def lora_key(self, recorded: str = "") -> str:
         """A hash of all that decides the LoRA examples. ``recorded``: of the rankings that they imitate."""
         own: dict[str, Any] = {"lora_examples": self.settings.lora_examples}
-        if not self.settings.lora.lora_inserted:
+        if self.settings.lora.only_natural:
             own["lora_inserted"] = False
         if self.settings.lora.lora_held_out is not None:
             own["lora_held_out"] = self.settings.lora.lora_held_out

@@ -281,6 +281,7 @@ def all_cases() -> dict[str, Case]:
         "lora_rank": 2,
         "lora_examples": 8,
         "lora_scale": "fixed",
+        "lora_inserted": True,
         "lora_use": "always",
     }
     cases["teacher local, LoRA"] = Case(lora)

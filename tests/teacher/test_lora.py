@@ -215,7 +215,10 @@ def test_random_numbers_outside_are_left_alone(model, tmp_path):
 
 def test_too_few_examples_are_an_error(model, tmp_path):
     with pytest.raises(AlkdError, match="lora_examples: 16 are wanted and only 15 were made"):
-        teacher(model, tmp_path, made=15).prepare()
+        teacher(model, tmp_path, made=15, lora_inserted=True).prepare()
+    one = teacher(model, tmp_path, made=15)  # all whose target the recommender found
+    one.prepare()
+    assert one.lora_report["examples"] == 15
 
 
 def test_a_training_that_ends_early_is_an_error_and_leaves_nothing(model, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_an_adapter_that_nothing_can_judge_is_not_used(model, tmp_path, caplog):
 
 
 def test_an_adapter_of_an_earlier_version_is_used_as_it_was(model, tmp_path):
-    made = teacher(model, tmp_path, lora_held_out=None, lora_use="always")
+    made = teacher(model, tmp_path, lora_held_out=None, lora_inserted=True, lora_use="always")
     made.prepare()
     file = Path(adapter_of(made)) / lora.REPORT
     report = json.loads(file.read_text())
@@ -110,15 +110,18 @@ def test_an_adapter_of_an_earlier_version_is_used_as_it_was(model, tmp_path):
     for key in ("better", "scale", "scale_start", "loss_start"):
         del report[key]
     file.write_text(json.dumps(report))
-    later = teacher(model, tmp_path, made=0, lora_scale="learnt", lora_held_out=None)
+    later = teacher(model, tmp_path, made=0, lora_scale="learnt", lora_held_out=None, lora_inserted=True)
     assert later.identity == made.identity
     later.prepare()
     assert later.lora_report["used"] is True and later.lora_report["reused"] is True
     # one that this version trained with a fixed scale is another one than a learnt scale asks for
-    other = teacher(model, tmp_path / "other", lora_held_out=None, lora_use="always")
+    other = teacher(model, tmp_path / "other", lora_held_out=None, lora_inserted=True, lora_use="always")
     other.prepare()
     assert (
-        teacher(model, tmp_path / "other", lora_scale="learnt", lora_held_out=None).identity != other.identity
+        teacher(
+            model, tmp_path / "other", lora_scale="learnt", lora_held_out=None, lora_inserted=True
+        ).identity
+        != other.identity
     )
 
 

@@ -196,10 +196,10 @@ class LoraSettings(Group):
         "and what there is.",
     )
     lora_inserted: bool = setting(
-        True,
+        False,
         bool,
-        help="Whether examples whose target the recommender had not found are trained on (it is inserted); "
-        "False: natural ones only.",
+        help="Whether examples whose target the recommender had not found are trained on too (it is "
+        "inserted); False: natural ones only, fewer than lora_examples where there are no more.",
     )
     lora_candidates: int | None = setting(
         None,
@@ -260,3 +260,8 @@ class LoraSettings(Group):
         check=at_least(2),
         help="Candidate lists are cross-fitted over this many folds of the training sessions.",
     )
+
+    @property
+    def only_natural(self) -> bool:
+        """Whether examples whose target would be inserted are left out; recorded rankings have no target."""
+        return self.lora_target == "next_item" and not self.lora_inserted

@@ -133,7 +133,7 @@ def _train(
     )
 
     lora, seed = settings.lora, settings.teacher.llm_seed
-    if len(examples) < (lora.lora_examples or 1):
+    if len(examples) < (1 if lora.only_natural else lora.lora_examples or 1):
         count = len(examples)
         raise AlkdError(
             f"lora_examples: {settings.lora_examples} are wanted and only {count} were made; "

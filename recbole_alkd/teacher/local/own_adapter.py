@@ -53,7 +53,8 @@ class OwnAdapter:
         return own
 
     def _key(self, scale: Any) -> str:
-        s, given = self.context.settings.teacher, self.settings.flat() | {"lora_scale": scale}
+        s = self.context.settings.teacher
+        given = self.settings.flat() | {"lora_scale": scale, "lora_inserted": not self.settings.only_natural}
         del given["lora_use"]
         # settings that came later count where they are not what was done before
         decides = {key: value for key, value in given.items() if key not in _FIRST or value != _FIRST[key]}
