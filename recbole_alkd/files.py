@@ -117,6 +117,19 @@ def write_npz(file: str | os.PathLike[str], arrays: dict[str, Any], compressed: 
     return write_whole(file, buffer.getvalue())
 
 
+def write_picture(figure: Any, file: str | os.PathLike[str], dpi: int) -> Path:
+    """Write a figure of matplotlib, whole or not at all; the end of the file's name is its format, without
+    one PNG.
+
+    Raises:
+        OSError: as ``whole_file``. ValueError: matplotlib knows no such format.
+    """
+    file = Path(file)
+    with whole_file(file) as stream:
+        figure.savefig(stream, format=file.suffix.lower().removeprefix(".") or "png", dpi=dpi)
+    return file
+
+
 def move_whole(work: Path, final: Path) -> None:
     """Rename the folder ``work`` to ``final``, with everything in it on the disk first.
     OSError as ``os.replace``."""

@@ -27,9 +27,9 @@ from recbole_alkd.data.dataset import ALKDRecDataset
 from recbole_alkd.data.rows import expand
 from recbole_alkd.learner.collector import SingleTargetCollector
 from recbole_alkd.model import session_model
-from recbole_alkd.model.row_means import WeightedSum
 from recbole_alkd.model.session_fpmc import SessionFPMC
 from recbole_alkd.model.session_model import item_weights
+from recbole_alkd.model.weighted_rows import WeightedSum
 from recbole_alkd.plugin import empty_argv
 
 pytestmark = pytest.mark.benchmarks

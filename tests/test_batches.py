@@ -15,8 +15,8 @@ from tiny import tiny_config
 
 from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.model.lookups import lookups, sum_of_squares
-from recbole_alkd.model.row_means import WeightedSum, weighted_rows
 from recbole_alkd.model.row_sums import groups, row_sums
+from recbole_alkd.model.weighted_rows import WeightedSum, weighted_rows
 
 CASES = {
     "our sessions": ("ALKDRec", {}),

@@ -51,7 +51,7 @@ def test_the_run_that_follows_a_selection_does_not_train_the_recommender_again(h
     assert cli(home, "select", "--out=picks.json", *settings(state="INFO")).returncode == 0
     done = cli(home, "run", *settings(state="INFO"))
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "stage teacher: finished by an earlier run" in done.stdout + done.stderr
+    assert "stage teacher recommender: finished by an earlier run" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

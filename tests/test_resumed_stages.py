@@ -15,6 +15,7 @@ from recbole_alkd import AlkdError
 from recbole_alkd.compat import load_checkpoint
 from recbole_alkd.learner import progress
 from recbole_alkd.learner.batches import Cycle
+from recbole_alkd.learner.stage_names import stage_words
 from recbole_alkd.learner.stage_trainer import StageTrainer
 
 SLOW = "\n\nimport recbole_alkd.learner.progress\n" + textwrap.dedent(
@@ -106,7 +107,8 @@ def test_the_resumed_stage_ends_the_same(case, home, monkeypatch, every_epoch, c
     assert (left / f"{stage}.progress.pth").is_file()
     caplog.clear()
     resumed = go(**settings)
-    assert any(f"{stage}: resumes after epoch 3" in line for line in caplog.messages), caplog.messages
+    words = f" {stage_words(stage)}: resumes after epoch 3"
+    assert any(words in line for line in caplog.messages), caplog.messages
     assert resumed["run_folder"] == f"saved/{left.name}" and not list(left.glob("*.progress.pth"))
     assert outcomes(resumed) == outcomes(whole)
     for name in ("student", "distilled", "student_longer"):
@@ -187,14 +189,14 @@ def test_a_cycle_finds_its_place():
 
 
 def test_a_loss_that_is_no_number_names_its_stage(home, monkeypatch):  # noqa: F811
-    with pytest.raises(AlkdError, match=r"stage teacher: .*nan.*learning_rate") as error:
+    with pytest.raises(AlkdError, match=r"stage teacher recommender: .*nan.*learning_rate") as error:
         go(learning_rate=1e30, train_loss=None)
     assert "\n" not in str(error.value)
 
 
 def test_scores_that_are_no_numbers_name_their_stage_though_the_loss_was_one(home):  # noqa: F811
     with pytest.raises(
-        AlkdError, match=r"stage teacher: scores on validation are .*nan.*epoch 1.*learning_rate"
+        AlkdError, match=r"stage teacher recommender: scores on validation are .*nan.*epoch 1.*learning_rate"
     ) as error:
         go(learning_rate=1e30, train_loss=None, epochs=1, train_batch_size=4096)
     assert "\n" not in str(error.value)

@@ -13,6 +13,7 @@ from test_trainer import BASE, TEACHER, python_path
 from tiny import write_benchmark
 
 from recbole_alkd.active.certificate import certificate_words
+from recbole_alkd.learner.stage_names import stage_words
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.trainer.again import read_again
 from recbole_alkd.trainer.run_folder import RunFolder
@@ -68,7 +69,7 @@ def test_the_console_is_short(finished):
     assert "train_batch_size" not in printed and "FLOPs" not in printed and "users" not in printed
     for stage in ("teacher", "student", "distilled", "student_longer"):
         epochs = result["stages"][stage]["epochs"]
-        assert sum(f" of {stage}: loss" in line for line in lines) == epochs
+        assert sum(f" of {stage_words(stage)}: loss" in line for line in lines) == epochs
     assert "40 training sessions (40 rows), 12 validation sessions, 30 items" in printed
     assert len(lines) < 70
     assert "no policy is sure of gaining more" in printed

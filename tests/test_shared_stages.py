@@ -40,7 +40,7 @@ def test_label_after_a_run_trains_nothing(home, trained, caplog):  # noqa: F811
     caplog.clear()
     report = label_instances(dataset="tiny", config_dict={"data_path": "data", **BASE})
     assert trained == [] and report["reused"] == 12
-    assert "teacher: finished by an earlier run, loaded from saved/stages/teacher-" in caplog.text
+    assert "teacher recommender: finished by an earlier run, loaded from saved/stages/teacher-" in caplog.text
 
 
 def test_later_settings_share_and_the_numbers_stay(home, trained):  # noqa: F811
@@ -142,4 +142,4 @@ def test_waiting_for_another_process_is_said(tmp_path, caplog):
     with shared_stage(tmp_path, "teacher", {"a": 1}) as folder:
         assert leave.is_set() and folder.path.parent == tmp_path
     thread.join()
-    assert "another process is training the stage teacher" in caplog.text
+    assert "another process is training the stage teacher recommender in " in caplog.text

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_alkd.active.gain import difficulty_ranks
-from recbole_alkd.files import whole_file
+from recbole_alkd.files import write_picture
 from recbole_alkd.settings.error import AlkdError
 
 
@@ -29,7 +29,7 @@ def draw_selection(
         solution_summary: a line for the title, such as the value, its upper bound and the support.
 
     Raises:
-        AlkdError: as ``check_picture``.
+        AlkdError: as ``check_picture``; the file cannot be written, as on a full disk.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -68,10 +68,10 @@ def draw_selection(
     bottom.set(xlabel="difficulty rank (1 is the hardest)", ylabel="share in each bin")
     bottom.legend()
     figure.suptitle(solution_summary)
-    path = Path(path)
-    with whole_file(path) as stream:
-        figure.savefig(stream, format=path.suffix.lower().removeprefix("."), dpi=120)
-    return path
+    try:
+        return write_picture(figure, path, dpi=120)
+    except OSError as error:
+        raise AlkdError(f"{path}: the picture cannot be written: {error.strerror}") from None
 
 
 def check_picture(path: str | Path) -> None:

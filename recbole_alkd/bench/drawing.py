@@ -14,7 +14,7 @@ from typing import Any
 
 from recbole_alkd.bench.plan import Plan
 from recbole_alkd.bench.tables import Row, Table
-from recbole_alkd.files import whole_file
+from recbole_alkd.files import write_picture
 
 INK = "#010203"  # becomes the colour of the text around the SVG
 GREY = "#8a8a8a"
@@ -71,8 +71,7 @@ def new_figure(
         figure = Figure(figsize=size, layout="constrained")
         yield figure, svg
         for kind in ("png", "pdf"):
-            with whole_file(stem.with_name(f"{stem.name}.{kind}")) as stream:
-                figure.savefig(stream, format=kind, dpi=150)
+            write_picture(figure, stem.with_name(f"{stem.name}.{kind}"), dpi=150)
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
 
 

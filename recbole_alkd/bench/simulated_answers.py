@@ -26,11 +26,13 @@ def halves(sessions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def true_neighbours(
     flat: np.ndarray, offsets: np.ndarray, n_items: int, most: int = PLACES
 ) -> dict[int, list[int]]:
-    """Item -> the items that come after it most often, best first; an item g places later counts ``GAP``^(g
-    - 1).
+    """Item -> the items that come after it most often, best first.
+
+    An item g places later counts ``GAP``^(g - 1).
 
     Args:
-        flat, offsets: sessions, as ``counting.training_sessions`` gives them.
+        flat, offsets: sessions, as ``counting.training_sessions`` gives them: (clicks,) items and
+            (sessions + 1,) places where they begin.
         most: neighbours of an item. Ties are decided by how many sessions hold a neighbour, then by its id.
     """
     (later,) = forward_counts(flat, offsets, n_items, [GAP])
@@ -47,6 +49,10 @@ def simulated_list(
 ) -> list[int]:
     """``PLACES`` different candidates: at each place the best true one not yet named, with probability
     ``accuracy``, else a random one that is not true. Where one kind has run out, it is of the other.
+
+    Args:
+        truth: the true neighbours, best first. candidates: of which the false ones are taken.
+        accuracy: in [0, 1].
     """
     known = set(truth)
     right = list(truth)

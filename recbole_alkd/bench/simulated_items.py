@@ -11,7 +11,6 @@ second half is what the simulated teacher knows, so the truth is of no validatio
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -31,8 +30,8 @@ from recbole_alkd.bench.simulated_answers import (
     simulated_list,
     true_neighbours,
 )
-from recbole_alkd.bench.simulated_rows import read_rows
-from recbole_alkd.files import write_npz, write_whole
+from recbole_alkd.bench.simulated_rows import METRIC, read_rows
+from recbole_alkd.files import write_json, write_npz
 from recbole_alkd.labelling.item_neighbours import ItemNeighbours
 from recbole_alkd.labelling.item_rows import ItemRows
 from recbole_alkd.labelling.training_rows import TrainingRows
@@ -52,19 +51,24 @@ from recbole_alkd.teacher.base import ItemInstance, TeacherContext
 CANDIDATES, QUESTIONS, NEIGHBOURS = 20, 500, 10
 CHOICES = ("random", "most clicked", "hardest", "all")  # of the items that are asked about
 ACCURACIES = (0.25, 0.4, 0.55, 0.7, 0.85, 1.0)  # from chance (5 places of 20) to always right
-METRIC = "ndcg@10"
 logger = logging.getLogger(__name__)
 
 
 class Study:
     """One data set and seed: the half that the table sees, the half that a teacher knows, and the items
-    that can be asked about."""
+    that can be asked about.
+
+    Args:
+        data_path: the folder with the data set's; None: RecBole's own. settings: laid over the study's.
+
+    Attributes:
+        half, hidden, whole: data sets of the first half, of the second, and of all training sessions.
+        bytes: of a table of ``NEIGHBOURS`` an item, in which every table is kept.
+        rows: the items. truth: row -> the true neighbours of its item, as internal ids, best first.
+    """
 
     def __init__(self, dataset: str, data_path: str | None, seed: int, settings: dict[str, Any]) -> None:
-        from recbole.config import Config
         from recbole.data import create_dataset, data_preparation
-
-        from recbole_alkd.plugin import empty_argv
 
         own = {
             "mask_session_items": True, "MAX_ITEM_LIST_LENGTH": 10, "student_model": "SessionKNN",
@@ -72,8 +76,8 @@ class Study:
             "llm_top_n": PLACES, "show_progress": False, "state": "WARNING",
         }  # fmt: skip
         own |= {"data_path": data_path} if data_path else {}
-        self.make_config = lambda **more: _config(Config, empty_argv, dataset, {**own, **settings, **more})
-        config = self.make_config()
+        self._dataset, self._settings = dataset, {**own, **settings}
+        config = self._make_config()
         self.config, self.seed = config, seed
         train, self.valid, self.test = data_preparation(config, create_dataset(config))
         self.whole = train._dataset
@@ -94,13 +98,22 @@ class Study:
         truth = true_neighbours(*training_sessions(self.hidden), self.n_items)
         self.truth = {row: truth[item] for row, item in enumerate(self.rows.items.tolist()) if item in truth}
 
+    def _make_config(self, **more: Any) -> Any:
+        """RecBole's Config of the study, with ``more`` laid over it."""
+        from recbole.config import Config
+
+        from recbole_alkd.plugin import empty_argv
+
+        with empty_argv():
+            return Config(model="ALKDRec", dataset=self._dataset, config_dict={**self._settings, **more})
+
     def _rows(self, rows: np.ndarray) -> Any:
         part = self.whole.copy(self.whole.inter_feat[torch.as_tensor(rows)])
         part.row_is_last = np.asarray(self.whole.row_is_last)[rows]
         return part
 
     def questions(self) -> dict[str, np.ndarray]:
-        """Name -> rows that are asked about."""
+        """Name (one of ``CHOICES``) -> rows that are asked about, ``QUESTIONS`` at most but for "all"."""
         rows, rng = np.array(sorted(self.truth)), np.random.default_rng(stage_seed(self.seed, "questions"))
         times, hard = self.rows.neighbours.times[self.rows.items[rows]], self.rows.hardness[rows]
         return {
@@ -118,7 +131,7 @@ class Study:
         Args:
             answers: what makes the edges, from what they count the other way round (``knn_list_backward``).
         """
-        config = self.make_config(student_bytes=self.bytes)
+        config = self._make_config(student_bytes=self.bytes)
         model = SessionRecommender(config, part, settings_of(config), "student").to(config["device"])
         text = ItemText(self.text, self.whole) if self.text.item_text else None
         backward = model.recommender.list_backward
@@ -130,9 +143,10 @@ class Study:
         return gains(session_ranks(model, self.test, config["device"]), METRIC), facts
 
     def candidates(self, rows: np.ndarray) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-        """Row -> the true neighbours and, beside them, the usual candidates, ``CANDIDATES`` of them; and the
-        best ``PLACES`` of these by the whole table of the half, which is what counting answers."""
-        config = self.make_config(student_bytes=None, student_neighbors=None, item_text=None)
+        """Row -> its candidates: the true neighbours, filled up to ``CANDIDATES`` with those that a run would
+        show; and row -> the best ``PLACES`` of these by the whole table of the half, which is what counting
+        answers. All as internal ids."""
+        config = self._make_config(student_bytes=None, student_neighbors=None, item_text=None)
         model = SessionRecommender(config, self.half, settings_of(config), "teacher").to(config["device"])
         count_model(model.recommender, self.half, self.valid._dataset, logger)
         view, device = model.eval().view, config["device"]
@@ -177,11 +191,6 @@ class Study:
         return lists, sum(one.prompt_tokens for one in answers.values()), seconds
 
 
-def _config(config: Any, empty_argv: Any, dataset: str, values: dict[str, Any]) -> Any:
-    with empty_argv():
-        return config(model="ALKDRec", dataset=dataset, config_dict=values)
-
-
 def run(
     dataset: str,
     data_path: str | None,
@@ -209,7 +218,7 @@ def run(
         print(dataset, seed, rows[-1], flush=True)
         write_npz(file.with_suffix(".npz"), kept)
         content = {"dataset": dataset, "seed": seed, "bytes": study.bytes, "questions": asked, "rows": rows}
-        write_whole(file, json.dumps(content, indent=1))
+        write_json(file, content)
 
     out.mkdir(parents=True, exist_ok=True)
     note("half", study.half)
@@ -255,7 +264,7 @@ def ask_some(
     }
     facts = {"dataset": dataset, "seed": seed, "asked": len(rows), "true": {**shares, "chance": chance}}
     facts |= {"tokens": tokens, "seconds": round(seconds, 2)}
-    write_whole(out / f"{dataset}-{seed}-llm.json", json.dumps(facts, indent=1))
+    write_json(out / f"{dataset}-{seed}-llm.json", facts)
     return facts
 
 

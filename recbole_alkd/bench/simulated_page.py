@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from recbole_alkd.bench.simulated_items import METRIC
-from recbole_alkd.bench.simulated_rows import read_gains
+from recbole_alkd.bench.simulated_rows import METRIC, read_gains
+from recbole_alkd.files import write_picture
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.statistics import bootstrap_interval
 
@@ -55,8 +55,7 @@ class Point:
 
     def cells(self) -> list[str]:
         """A row of the table."""
-        percent = (f"{100 * value / self.reference:+.1f}" for value in (self.gain, self.low, self.high))
-        gain, low, high = percent
+        gain, low, high = (f"{100 * one / self.reference:+.1f}" for one in (self.gain, self.low, self.high))
         used = sum(1 for weight in self.weights if weight)
         true = "" if self.true is None else f"{self.true:.2f}"
         weight = "" if self.true is None else f"{used} of {self.seeds}"
@@ -153,6 +152,9 @@ def draw(points: Sequence[Point], file: Path, asked: Mapping[str, float] | None 
 
     Args:
         asked: ``read_asked``; an upright line in the panel of a data set.
+
+    Raises:
+        OSError: the file cannot be written; it is written whole or not at all.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -177,7 +179,7 @@ def draw(points: Sequence[Point], file: Path, asked: Mapping[str, float] | None 
         panels[0].set_ylabel(f"gain in test {METRIC}, %")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
-        figure.savefig(file, dpi=110)
+        write_picture(figure, file, dpi=110)
 
 
 def _draw_choice(panel: Any, colour: str, choice: str, points: Sequence[Point]) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+METRIC = "ndcg@10"  # of the test sessions
+
 
 def read_rows(file: Path) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """The rows of a study, and the gains of the test sessions by their names; nothing where there is none."""

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recbole_alkd.files import whole_path, write_json
+from recbole_alkd.files import write_json, write_picture
 from recbole_alkd.labels import LabelStore
 from recbole_alkd.serving.labelled import labelled_sessions
 from recbole_alkd.serving.recommender import Recommender, find_teacher
@@ -105,9 +105,7 @@ def draw(facts: dict[str, Any], out: Path) -> Path:
     )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    with whole_path(out) as part:
-        figure.savefig(part, dpi=160, format=out.suffix.lstrip(".") or "png")
-    return out
+    return write_picture(figure, out, dpi=160)
 
 
 def _rate(recommender: Recommender, histories: Sequence[Sequence[str]]) -> float:

@@ -15,21 +15,19 @@ import numpy as np
 import pandas as pd
 
 from recbole_alkd.data.reading import TIME_UNITS, exact_time
+from recbole_alkd.data.row_blocks import ROWS
 from recbole_alkd.data.rows import farthest, window_index
 from recbole_alkd.data.tables import MAX_ID, checked_id, clean_id, open_table
 from recbole_alkd.settings.error import AlkdError
 
-ROWS = 1 << 17  # of a block
 TEXT, PARQUET = (".inter", ".csv", ".tsv", ".txt"), (".parquet", ".pq")
-_MIX = (
-    np.uint64(0xBF58476D1CE4E5B9),
-    np.uint64(0x94D049BB133111EB),
-)  # splitmix64: Steele, Lea & Flood (OOPSLA 2014)
+# splitmix64: Steele, Lea & Flood (OOPSLA 2014)
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class Block(NamedTuple):
-    """Some clicks in the order of their file: the hash of the session, the code of the item, the time. All
-    (N,).
+    """Some clicks in the order of their file, all (N,): the hash of the session, uint64; the code of the item
+    (``Items``), int64; the time, int64, in seconds, or in nanoseconds where the columns name a unit.
     """
 
     session: np.ndarray
@@ -39,7 +37,7 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class ClickColumns:
-    """Where clicks have what.
+    """Which columns of a file of clicks say what, and how it is read.
 
     Attributes:
         session, item, time: columns; ``session`` is that of the user where sessions are windows of time.
@@ -65,7 +63,7 @@ class Items:
     blank: int = 0
 
     def code(self, tokens: list[str]) -> np.ndarray:
-        """Codes of tokens, -1 for an empty one."""
+        """Codes of tokens, (N,) int64, -1 for an empty one; new ones get the next codes."""
         codes = self.codes
         return np.array(
             [codes.setdefault(token, len(codes)) if token else -1 for token in tokens], dtype=np.int64
@@ -152,7 +150,7 @@ def _text(file: Path, columns: ClickColumns, items: Items) -> Iterator[Block]:
 
 
 def _tokens(texts: Sequence[str], lines: Sequence[int], file: Path) -> tuple[np.ndarray, list[str]]:
-    """(N,) codes, and the tokens behind them."""
+    """(N,) codes, and the token of each code."""
     code, distinct = pd.factorize(np.array(texts, dtype=object))
     tokens = [clean_id(text) for text in distinct]
     if max(map(len, tokens), default=0) > MAX_ID:
@@ -164,9 +162,10 @@ def _tokens(texts: Sequence[str], lines: Sequence[int], file: Path) -> tuple[np.
 def _times(
     texts: Sequence[str], lines: Sequence[int], there: np.ndarray, columns: ClickColumns, file: Path
 ) -> np.ndarray:
+    """(N,) int64, 0 for a click that is not ``there``."""
     factor = 1 if columns.time_unit is None else TIME_UNITS[columns.time_unit]
     if there.all():
-        try:
+        try:  # whole numbers, all at once; anything else is read and judged one by one
             if factor == 1:
                 return np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
             return np.array([int(text) * factor for text in texts], dtype=np.int64)
@@ -186,6 +185,7 @@ def _block(
     columns: ClickColumns,
     items: Items,
 ) -> Block:
+    """The clicks that are ``there``, (N,) bool; the others are counted as ``Items.blank``."""
     if not there.all():
         items.blank += int((~there).sum())
         user, item, time = user[there], item[there], time[there]
@@ -230,6 +230,7 @@ def arrow_block(batch: Any, columns: ClickColumns, items: Items, where: str) -> 
 
 
 def _arrow_tokens(column: Any, where: str) -> tuple[np.ndarray, list[str]]:
+    """As ``_tokens``; a missing value has the code of "", which stands last."""
     import pyarrow as pa
 
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -242,29 +243,29 @@ def _arrow_tokens(column: Any, where: str) -> tuple[np.ndarray, list[str]]:
 
 
 def _arrow_times(column: Any, there: np.ndarray, columns: ClickColumns, where: str) -> np.ndarray:
+    """As ``_times``. A timestamp is whole seconds, or nanoseconds where numbers have a unit, as its text
+    would be read.
+    """
     import pyarrow as pa
 
     kind, factor = column.type, 1 if columns.time_unit is None else TIME_UNITS[columns.time_unit]
+    per_second = 0  # of a timestamp that must be whole seconds, what a second counts
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         texts = column.to_pylist()
         times = [
             exact_time(texts[k] or "", columns.time_unit, where) if there[k] else 0 for k in range(len(texts))
         ]
         return np.array(times, dtype=np.int64)
-    if pa.types.is_timestamp(
-        kind
-    ):  # seconds, or nanoseconds where numbers have a unit: what text gives for the same times
+    if pa.types.is_timestamp(kind):
         factor = TIME_UNITS[kind.unit]
-        if columns.time_unit is None:
-            factor = 0
+        per_second = 10**9 // factor if columns.time_unit is None else 0
     elif not pa.types.is_integer(kind):
         raise AlkdError(f"{where} is of type {kind}; allowed for times: whole numbers, timestamps and text")
     missing = column.is_null().to_numpy(zero_copy_only=False)
     if (missing & there).any():
         raise AlkdError(f"{where}: a click without a time")
     values = column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-    if factor == 0:
-        per_second = 10**9 // TIME_UNITS[kind.unit]
+    if per_second:
         if (values[there] % per_second).any():
             raise AlkdError(
                 f"{where}: times finer than a second; give a time_unit (s, ms, us or ns), any of them"

@@ -16,7 +16,7 @@ _MOST_ITEMS = 257  # a gap is kept in one byte
 
 
 def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
-    """``inter``: what is said of the clicks."""
+    """Add them to ``parser``. ``inter``: the help of ``--inter``, as each command reads clicks of its own."""
     usual = ClickColumns()
     add = parser.add_argument
     add("--inter", required=True, type=filled, metavar="PART", help=inter)
@@ -62,7 +62,11 @@ def add_count_arguments(parser: argparse.ArgumentParser, inter: str) -> None:
 
 
 def columns_and_settings(args: argparse.Namespace) -> tuple[ClickColumns, CountSettings]:
-    """What the arguments say.
+    """What the arguments say: where clicks have what, and how sessions are counted.
+
+    Args:
+        args: with ``--separator`` and ``--encoding`` beside those of ``add_count_arguments``, where the
+            command reads text.
 
     Raises:
         AlkdError: a number that is not allowed, or a folder that cannot be made.

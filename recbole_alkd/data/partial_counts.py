@@ -7,8 +7,6 @@ following item and gap (``start``, ``target``, ``gap``, ``count``); items are nu
 under which settings and from which parts it was counted, and has a checksum of every array. Files of
 different parts have different items. Since all have them in the same order, a range of items of the sum needs
 one piece of each, and the sum of any number of files takes the memory of a range.
-
-More than 300 lines: the format of the file is written, checked and read here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -254,26 +252,6 @@ class CountsWriter:
                 else:
                     with open(self._files[name], "rb") as part:
                         shutil.copyfileobj(part, stream, 1 << 20)
-
-
-class Numbered:
-    """Counts of one file under the numbers that their items have in the sum; both rise together."""
-
-    def __init__(self, counts: PartialCounts, number: np.ndarray, n_items: int | None = None) -> None:
-        self._pairs, self._number = counts.pairs, number
-        self._how = Keys(len(number) if n_items is None else n_items, counts.settings.longest)
-
-    def before(self, item: int) -> int:
-        return int(self._pairs.start[self._number.searchsorted(item)])
-
-    def piece(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        first, last = self._number.searchsorted([begin, end]).tolist()
-        start = self._pairs.start[first : last + 1]
-        rows = slice(int(start[0]), int(start[-1]))
-        source = np.repeat(self._number[first:last], np.diff(start))
-        return self._how.of(
-            source, self._number[self._pairs.target[rows]], self._pairs.gap[rows]
-        ), self._pairs.count[rows]
 
 
 def _facts(arrays: TensorFile) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows of a table, many at a time."""
+"""Rows of a table, many at a time: cheaper than one by one, and a block is all that memory holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from recbole_alkd.settings.error import AlkdError
 
-_ROWS = 1 << 17  # of a block
+ROWS = 1 << 17  # of a block
 
 
 class Rows(NamedTuple):
@@ -20,12 +20,17 @@ class Rows(NamedTuple):
 
 
 def gathered(rows: Iterator[tuple[int, list[str]]]) -> Iterator[Rows]:
-    """Rows, many at a time; a fault comes behind the rows that stand before it, as line by line."""
+    """Rows, ``ROWS`` at a time. An error of ``rows`` is raised after the rows before it are given, as it is
+    line by line.
+
+    Args:
+        rows: the number of the line on which a row ends, and its texts; all rows have equally many.
+    """
     fault: Exception | None = None
     while fault is None:
         some: list[tuple[int, list[str]]] = []
         try:
-            for one in islice(rows, _ROWS):
+            for one in islice(rows, ROWS):
                 some.append(one)
         except (AlkdError, UnicodeError, OSError, EOFError, lzma.LZMAError) as error:
             fault = error

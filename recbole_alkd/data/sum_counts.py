@@ -8,8 +8,32 @@ from pathlib import Path
 import numpy as np
 
 from recbole_alkd.data.pairs import AT_ONCE, Keys, Source, added, collected
-from recbole_alkd.data.partial_counts import ENDING, CountsWriter, Numbered, PartialCounts
+from recbole_alkd.data.partial_counts import ENDING, CountsWriter, PartialCounts
 from recbole_alkd.settings.error import AlkdError
+
+
+class Numbered:
+    """Counts of one file under the numbers that their items have in the sum: a ``pairs.Source``.
+
+    Args:
+        number: (items of the file,) int64, the number of each in the sum, rising. n_items: of the sum.
+    """
+
+    def __init__(self, counts: PartialCounts, number: np.ndarray, n_items: int) -> None:
+        self._pairs, self._number = counts.pairs, number
+        self._how = Keys(n_items, counts.settings.longest)
+
+    def before(self, item: int) -> int:
+        return int(self._pairs.start[self._number.searchsorted(item)])
+
+    def piece(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        first, last = self._number.searchsorted([begin, end]).tolist()
+        start = self._pairs.start[first : last + 1]
+        rows = slice(int(start[0]), int(start[-1]))
+        source = np.repeat(self._number[first:last], np.diff(start))
+        return self._how.of(
+            source, self._number[self._pairs.target[rows]], self._pairs.gap[rows]
+        ), self._pairs.count[rows]
 
 
 class Sum:

@@ -21,9 +21,9 @@ class ItemNeighbours:
 
     Args:
         train: the training part of a RecBole sequential data set; it is counted plainly (``Counting()``),
-        without a choice.
+            without a choice.
         vectors: (n_items, d) title vectors, a row of 0 for an item without a title; None where there are no
-        titles.
+            titles.
         size: title neighbours of an item, at most.
 
     Attributes:
@@ -40,7 +40,9 @@ class ItemNeighbours:
         self.agreement = None if vectors is None else _agreement(self.counted, unit_rows(vectors))
 
     def best(self, item: int, size: int) -> list[list[int]]:
-        """The ``size`` best counted neighbours of an item, and its nearest by title, best first."""
+        """The ``size`` best counted neighbours of an item, and its nearest by title: one list, or two, best
+        first.
+        """
         return [_best(table, item, size) for table in (self.counted, self.titles) if table is not None]
 
 

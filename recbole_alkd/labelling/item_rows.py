@@ -1,5 +1,5 @@
 """Items as what may be labelled (``alkd_unit: item``): a row is an item of the training sessions, as a
-session of it alone."""
+session of this one item."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from recbole_alkd.teacher.base import Instance, ItemInstance
 class ItemRows(Rows):
     """The items of the training sessions, each as a session of one item.
 
-    ``target`` is the next item in one training session with the item, drawn by the run's seed, or 0 where
-    no session goes on from it: a pilot judges answers by it, and nothing else looks at it. Candidates are
+    ``target`` is the next item in one training session with the item, drawn by the run's seed, or 0 where no
+    other item follows it in any: a pilot judges answers by it, and nothing else looks at it. Candidates are
     the counted neighbours of the item, its neighbours by title and the teacher recommender's best for it,
     taken in turn. No target is put among them: what sessions say is there already.
 

@@ -272,12 +272,14 @@ class LabelRounds:
     def label_report(self) -> dict[str, Any]:
         """The bill of this start; what all starts of the run spent; the limit that ended the asking and the
         selected sessions that are without an answer; and what labelling the whole pool would have cost at the
-        same rates."""
+        same rates. ``unit`` and ``origin`` (of the LLM teacher) only where they are not session and LLM.
+        """
         known = total(label.cost for label in self.labels.values())
         each = self.pool_size / max(1, len(self.labels))
         return {
             **self.bill.report(),
             **({} if self.rows.unit == "session" else {"unit": self.rows.unit}),
+            **({"origin": self.llm.origin} if self.llm.origin else {}),
             "seconds": round(self.bill.cost.seconds, 3),
             "spent": dataclasses.asdict(self.ledger.spending),
             "ended": self._ended,

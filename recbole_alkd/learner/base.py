@@ -144,7 +144,7 @@ class Learner(ABC):
             learning_rate: of the control, where it is not the run's.
         """
         words = f"{run.settings.backbone.student_model} takes no more steps, it is the student's"
-        self.workshop.trainer.logger.info(set_color("stage", "blue") + f" {task.shown}: {words}")
+        self.workshop.trainer.logger.info(set_color("stage", "blue") + f" {task.words}: {words}")
         return replace(student, seconds=0.0)
 
 

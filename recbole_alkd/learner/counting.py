@@ -6,6 +6,7 @@ from dataclasses import asdict
 from logging import Logger
 from time import perf_counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from recbole.utils import calculate_valid_score, set_color
@@ -29,6 +30,9 @@ from recbole_alkd.settings.groups import FIELDS, Settings
 
 # settings of distillation by steps
 STEPS = ("kd_init", "kd_weight", "kd_rec_weight", "kd_learning_rate", "kd_negatives", "kd_batch_size")
+
+# training part -> what the log has said of choices that were made for it
+_said: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
 def count_model(
@@ -58,7 +62,12 @@ def count_model(
     counted = model.count(train, valid, edges)
     row = row or type(model).__name__
     of = "" if row == model.heading else f" of {row}"
-    logger.info(set_color(model.heading, "blue") + f"{of}: " + ", ".join(counted.words))
+    words = counted.words
+    if counted.choice:
+        known = _said.setdefault(train, set())
+        words = tuple("chosen as before" if one in known else one for one in words)
+        known.update(counted.choice)
+    logger.info(set_color(model.heading, "blue") + f"{of}: " + ", ".join(words))
     return dict(counted.facts)
 
 
@@ -168,7 +177,7 @@ class CountingLearner(Learner):
         begin = perf_counter()
         trainer.eval_collector.data_collect(train_data)
         parts = (train_data._dataset, valid_data._dataset if valid_data else None)
-        fitted = count_model(model.recommender, *parts, trainer.logger, edges, shop.text, task.row)
+        fitted = count_model(model.recommender, *parts, trainer.logger, edges, shop.text, task.words)
         outcome = StageOutcome(best_epoch=1, best_step=1, steps=1, epochs=1, fitted=fitted)
         if valid_data:
             outcome.valid = trainer.validate(valid_data, shop.show_progress and not trainer.short)

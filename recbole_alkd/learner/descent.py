@@ -45,7 +45,7 @@ class RunningStage:
     """The stage that is running."""
 
     name: str
-    shown: str  # what logs call it
+    words: str  # what the log calls it
     loss: Callable[[Any], torch.Tensor]
     batches: Any
     how: Descent

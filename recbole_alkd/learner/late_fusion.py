@@ -69,7 +69,7 @@ class LateFusion:
             f"{one:g}: {calculate_valid_score(metrics, trainer.valid_metric):.4f}"
             for one, metrics in tried.items()
         )
-        words = f"titles at weight {weight:g}" + ("" if weight else ", which is none at all")
+        words = f"titles at weight {weight:g}" + ("" if weight else ", which leaves them out")
         words += f" ({trainer.valid_metric} on validation by weight: {gains})" if gains else ""
         trainer.logger.info(set_color("late fusion", "blue") + f": {words}, {size} coordinates")
         return valid, {"serve_text_weight": float(weight), "serve_text_dim": float(size)}

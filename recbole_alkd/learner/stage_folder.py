@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_alkd.compat import load_checkpoint, save_checkpoint
+from recbole_alkd.learner.stage_names import stage_words
 from recbole_alkd.processes.group import Group
 from recbole_alkd.settings.identity import settings_hash
 
@@ -57,7 +58,7 @@ class StageFolder:
     def stage(self, name: str) -> dict[str, Any] | None:
         """What ``save_stage`` stored, or None: that stage has not finished, or its file is damaged,
         which the log says."""
-        return read_state(self.path / f"{name}.stage.pth", f"the stage {name}")
+        return read_state(self.path / f"{name}.stage.pth", f"the stage {stage_words(name)}")
 
     def below(self, name: str) -> StageFolder:
         """A folder in this one, for stages that are tried beside each other."""
@@ -80,7 +81,7 @@ class StageFolder:
 
     def progress(self, name: str) -> dict[str, Any] | None:
         """What ``save_progress`` kept of a stage that has not finished, or None."""
-        return read_state(self.path / f"{name}.progress.pth", f"the progress of stage {name}")
+        return read_state(self.path / f"{name}.progress.pth", f"the progress of stage {stage_words(name)}")
 
     def save_progress(self, name: str, content: dict[str, Any]) -> None:
         save_checkpoint(content, str(self.path / f"{name}.progress.pth"))
@@ -165,7 +166,8 @@ def shared_stage(cache: Path, name: str, facts: Mapping[str, Any]) -> Iterator[S
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            logger.info(f"another process is training the stage {name} in {path}: waiting for it")
+            words = f"the stage {stage_words(name)} in {path}: waiting for it"
+            logger.info(f"another process is training {words}")
             fcntl.flock(handle, fcntl.LOCK_EX)
         os.utime(path)  # `recbole-alkd runs prune` goes by the last use
         yield SharedStage(path)

@@ -12,14 +12,7 @@ from torch import nn
 
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.stage_folder import StageFolder
-
-# stage -> its row in the table of a run
-STAGES = {
-    "teacher": "teacher recommender",
-    "student": "student",
-    "student_longer": "student, trained longer",
-    "distilled": "student, distilled",
-}
+from recbole_alkd.learner.stage_names import stage_words
 
 
 @dataclass(frozen=True)
@@ -27,7 +20,8 @@ class StageTask:
     """One stage, or one try of it, that is to be trained.
 
     Attributes:
-        name: of the stage; it seeds the stage. shown: what logs call it.
+        name: of the stage; it seeds the stage. shown: what its folder and its curves are called, the name
+            with the number of a try.
         folder: where it is kept when it has finished, and where it is found then.
         lent: the run's own folder where ``folder`` is shared among runs; None otherwise, and for a try.
         checkpoint: whether RecBole's own checkpoint is written too, given what came out.
@@ -42,11 +36,11 @@ class StageTask:
     callback: Callable[[int, float], None] | None = None
 
     @property
-    def row(self) -> str:
-        """What the run's table calls the stage, with the number of a try, a fold or an earlier round."""
-        name = next((name for name in sorted(STAGES, key=len)[::-1] if self.shown.startswith(name)), "")
-        number = self.shown.removeprefix(name).replace("_tune_", ", try ").replace("_fold", ", fold ")
-        return STAGES.get(name, "") + (f", round {number[1:]}" if number.startswith("_") else number)
+    def words(self) -> str:
+        """What the log calls the stage: its row in the run's table, with the number of a try, a fold or an
+        earlier round.
+        """
+        return stage_words(self.shown)
 
     def finished(self, model: nn.Module, logger: Logger) -> StageOutcome | None:
         """The stage as an earlier run left it, laid into the model; None when it has to be trained."""
@@ -62,11 +56,11 @@ class StageTask:
             # torch lays in what fits before it says what does not
             model.load_state_dict(before, strict=False)
             reason = str(error).splitlines()[-1].strip()
-            words = f"the stage {self.shown} does not fit this model ({reason}); it is trained again"
+            words = f"the stage {self.words} does not fit this model ({reason}); it is trained again"
             logger.warning(f"{self.folder.path}: {words}")
             return None
         words = f"finished by an earlier run, loaded from {self.folder.path}"
-        logger.info(set_color("stage", "blue") + f" {self.shown}: {words}")
+        logger.info(set_color("stage", "blue") + f" {self.words}: {words}")
         return outcome
 
     def keep(self, outcome: StageOutcome) -> None:

@@ -95,7 +95,7 @@ class StageTrainer(SharedEvaluation):
         if self.group.size > 1:
             loss = SharedSteps(self.group, loss, list(model.parameters()))
         self._stage = stage = RunningStage(
-            task.name, task.shown, loss, how.batches or how.train_data, how,
+            task.name, task.words, loss, how.batches or how.train_data, how,
             StageOutcome(), ProgressClock(), keep, self.short and how.show_progress,
         )  # fmt: skip
         resumed = keep is not None and self._resume(task.folder.progress(task.name), stage, rate)
@@ -104,20 +104,20 @@ class StageTrainer(SharedEvaluation):
             if resumed
             else "training begins"
         )
-        self.logger.info(set_color("stage", "blue") + f" {task.shown}: {words}")
+        self.logger.info(set_color("stage", "blue") + f" {task.words}: {words}")
         loud = {
             "verbose": how.verbose and not self.short,
             "show_progress": how.show_progress and not self.short,
         }
         try:
-            with during(f"stage {task.shown}"):
+            with during(f"stage {task.words}"):
                 # `saved=True` makes RecBole call _save_checkpoint at every improvement, which is where the
                 # best state is kept
                 super().fit(how.train_data, how.valid_data, saved=True, callback_fn=task.callback, **loud)
         except ValueError as error:
             if "loss is nan" not in str(error):
                 raise
-            raise AlkdError(diverged(task.shown, len(self.train_loss_dict) + 1, rate)) from error
+            raise AlkdError(diverged(task.words, len(self.train_loss_dict) + 1, rate)) from error
         finally:
             self._stage = None
         outcome, best = stage.outcome, self.best_valid_result
@@ -136,10 +136,10 @@ class StageTrainer(SharedEvaluation):
         return self._stage is None or bool(scores.amax() < torch.inf)  # nan is not below anything
 
     def scores_diverged(self) -> AlkdError:
-        shown = self._stage.shown if self._stage else ""
+        words = self._stage.words if self._stage else ""
         rate = self.optimizer.param_groups[0]["lr"]
         return AlkdError(
-            diverged(shown, len(self.train_loss_dict), rate, "scores on validation are infinite or")
+            diverged(words, len(self.train_loss_dict), rate, "scores on validation are infinite or")
         )
 
     def _valid_epoch(self, valid_data: Any, show_progress: bool = False) -> Any:
@@ -199,7 +199,7 @@ class StageTrainer(SharedEvaluation):
             self.optimizer = self._build_optimizer(params=self.model.parameters(), learning_rate=rate)
             reason = str(error).splitlines()[-1].strip()
             self.logger.warning(
-                f"the kept progress of stage {stage.name} does not fit this model ({reason}); it begins anew"
+                f"the kept progress of stage {stage.words} does not fit this model ({reason}); it begins anew"
             )
             return False
         self.start_epoch, self.cur_step, self.best_valid_score, valid, self.train_loss_dict = numbers
@@ -236,7 +236,7 @@ class StageTrainer(SharedEvaluation):
             hook = self.optimizer.register_step_post_hook(lambda optimizer, args, kwargs: call(optimizer))
         begin, batches = perf_counter(), stage.batches
         if stage.show:  # for epochs that take a while; it leaves nothing behind
-            name = f"{stage.shown}, epoch {epoch_idx + 1}"
+            name = f"{stage.words}, epoch {epoch_idx + 1}"
             batches = progress_bar(batches, desc=name, total=len(batches), leave=False, delay=3)
         try:
             losses = super()._train_epoch(batches, epoch_idx, stage.loss, show_progress)
@@ -246,7 +246,7 @@ class StageTrainer(SharedEvaluation):
         if self.short:
             total = sum(losses) if isinstance(losses, tuple) else losses
             stage.line = (
-                f" {epoch_idx + 1} of {stage.shown}: loss {total:.4f}, {perf_counter() - begin:.2f} s"
+                f" {epoch_idx + 1} of {stage.words}: loss {total:.4f}, {perf_counter() - begin:.2f} s"
             )
             if not (stage.how.valid_data and self.eval_step > 0 and (epoch_idx + 1) % self.eval_step == 0):
                 self.logger.info(set_color("epoch", "green") + stage.line)

@@ -12,6 +12,8 @@ import torch
 from recbole_alkd.llm.adapters import first_line
 from recbole_alkd.settings.error import AlkdError
 
+_PROBABILITIES = 2**30  # bytes that attention may keep for the backward pass
+
 
 def check_device(device: str, quantize: str | None) -> None:
     """AlkdError where this machine has no such device, or lacks what a way of loading needs."""
@@ -57,7 +59,9 @@ def best_dtype(device: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """``count`` CPU threads for torch inside the block (None: as they are), the former number afterwards."""
+    """``count`` CPU threads for torch inside of the block (None: as many as before), the former number
+    afterwards.
+    """
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)
@@ -65,9 +69,6 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-_PROBABILITIES = 2**30  # bytes that attention may keep for the backward pass
 
 
 @contextlib.contextmanager

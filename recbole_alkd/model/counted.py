@@ -26,10 +26,13 @@ class Counted:
     Attributes:
         facts: plain numbers that the report holds (``fitted``), such as what validation chose.
         words: what the log says of it, part by part.
+        choice: those of ``words`` that say how validation chose. Where several models of a run rest on one
+            choice, the log says it once.
     """
 
     facts: Mapping[str, float] = field(default_factory=dict)
     words: tuple[str, ...] = ()
+    choice: tuple[str, ...] = ()
 
 
 class CountedView(Backbone):

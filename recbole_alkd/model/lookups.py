@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 @dataclass
 class Lookups:
-    """Attributes:
-    wants_squares: whether somebody asks for ``squares``.
-    squares: the sum of squares of the vectors of each lookup, scalars with gradient.
+    """What is wanted of lookups, and what came of it.
+
+    Attributes:
+        wants_squares: whether somebody asks for ``squares``.
+        squares: the sum of squares of the vectors of each lookup, scalars with gradient.
     """
 
     wants_squares: bool = False
@@ -29,15 +31,21 @@ _current: ContextVar[Lookups] = ContextVar("lookups", default=_NOBODY)
 
 
 def current_lookups() -> Lookups:
-    """The one that is under way, for a model that reads its table without ``nn.Embedding.forward``: it adds
-    to ``squares`` itself, where they are wanted."""
+    """Those of the block ``lookups`` that is running, for a model that reads its table without
+    ``nn.Embedding.forward``: it adds to ``squares`` itself, where they are wanted. Outside of a block nothing
+    is wanted."""
     return _current.get()
 
 
 @contextmanager
 def lookups(model: nn.Module, n_items: int, sparse: bool, squares: bool = False) -> Iterator[Lookups]:
-    """Meanwhile item tables of ``model`` have sparse gradients, with ``sparse``, and the squares of what is
-    looked up in them are taken, with ``squares``."""
+    """Watch the lookups in item tables of ``model`` inside of the block; afterwards it is as before.
+
+    Args:
+        n_items: an ``nn.Embedding`` with at least so many rows is an item table.
+        sparse: whether their gradients are sparse. squares: whether the squares of what is looked up are
+            summed.
+    """
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= n_items]
     seen = Lookups(squares)
     hooks, before = [], [table.sparse for table in tables]

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from recbole_alkd.model.row_means import weighted_rows
 from recbole_alkd.model.session_model import SessionModel, item_weights
+from recbole_alkd.model.weighted_rows import weighted_rows
 from recbole_alkd.registry import backbones
 from recbole_alkd.settings.error import AlkdError
 

@@ -101,13 +101,15 @@ class SessionKNN(CountedModel):
         edges = edges or {}
         chosen = self.fit_table(train, valid, edges)
         words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
+        choice = ()
         if not math.isnan(chosen["valid"]):
-            words.append(choice_words(chosen, "plain counting") + ", with the whole table)")
+            choice = (choice_words(chosen, "plain counting") + ", with the whole table)",)
+        words += choice
         for name in edges:
             weight, count = chosen[f"{name}_weight"], chosen[f"{name}_edges"]
             words.append(
                 f"{count:,} edges of {name} at weight {weight:g}"
-                + ("" if weight else ", which is none at all")
+                + ("" if weight else ", which leaves them out")
             )
         if "spread_gain" in chosen or "spread" in chosen:
             words.append(spread_words(chosen))
@@ -123,7 +125,7 @@ class SessionKNN(CountedModel):
             "bytes"
         )
         facts = {key: value for key, value in chosen.items() if not math.isnan(value)}
-        return Counted({**facts, "edges": kept}, tuple(words))
+        return Counted({**facts, "edges": kept}, tuple(words), choice)
 
     def fit_table(self, train: Any, valid: Any = None, edges: Edges | None = None) -> dict[str, Any]:
         """Count, choose, add, cut.

@@ -104,6 +104,9 @@ def _bill(bill: Mapping[str, Any] | None) -> list[str]:
         return ["No labels are on record."]
     paid = bill.get("usd")  # ``labels.cost.money``, which stands in a room that a bundle does without
     usd = "nothing to pay" if paid == 0 else "no USD price" if paid is None else f"{paid:.4f} USD"
+    if bill.get("origin") and not (paid or bill["prompt_tokens"] or bill["completion_tokens"]):
+        made = f"{bill['asked']:,} labels {_text(bill['origin'])}, {bill['reused']:,} reused"
+        return [f"{made}. No LLM was asked."]
     tokens = f"{bill['prompt_tokens']:,} prompt and {bill['completion_tokens']:,} completion tokens"
     return [
         f"{bill['asked']:,} labels of an LLM asked, {bill['reused']:,} reused; {tokens}, "

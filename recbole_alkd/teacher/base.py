@@ -143,6 +143,13 @@ class LLMTeacher:
         """How upper bounds are counted, in words; "" where there is nothing to say."""
         return ""
 
+    @property
+    def origin(self) -> str:
+        """Where its labels come from, in words that follow their number in the bill, such as "ordered at
+        random"; "" for those of an LLM, which are asked for.
+        """
+        return f"made by {self.context.settings.teacher.llm_teacher}" if self.instant else ""
+
     @classmethod
     def check_settings(cls, settings: Settings) -> None:
         """AlkdError where settings alone show that this teacher cannot work. Called before any training, also

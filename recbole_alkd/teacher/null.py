@@ -27,6 +27,10 @@ class NullTeacher(LLMTeacher):
         settings = self.context.settings.teacher
         return f"null|seed={settings.llm_seed}|top_n={settings.llm_top_n}"
 
+    @property
+    def origin(self) -> str:
+        return "ordered at random"
+
     def prompt(self, instance: Instance) -> str:
         """The session's name, which the shuffling starts from."""
         return instance.session

@@ -26,6 +26,10 @@ class RecommenderTeacher(LLMTeacher):
     def identity(self) -> str:
         return f"recommender|top_n={self.context.settings.teacher.llm_top_n}"
 
+    @property
+    def origin(self) -> str:
+        return "ordered by the teacher recommender"
+
     def prompt(self, instance: Instance) -> str:
         """Nothing besides the candidates, which are in the key already."""
         return ""

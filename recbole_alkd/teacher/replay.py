@@ -66,6 +66,10 @@ class ReplayTeacher(LLMTeacher):
     def identity(self) -> str:
         return f"replay|{self._recordings.digest}|top_n={self.context.settings.teacher.llm_top_n}"
 
+    @property
+    def origin(self) -> str:
+        return f"read from {self._recordings.file}"
+
     def can_label(self, sessions: Sequence[str]) -> list[bool]:
         return [session in self.recorded for session in sessions]
 
@@ -164,10 +168,10 @@ def check_recordings(recordings: Recordings, sessions: Iterable[str], items: Ite
     if matching < len(recorded[key]) or unknown:
         known = "training sessions" if recordings.unit == "session" else "items"
         logger.warning(
-            "%s: %d of %d recorded %ss are %s of this data set; "
-            "%d of %d recorded items are none of its items",
-            recordings.file, matching, len(recorded[key]), recordings.unit, known, unknown, len(ranked),
-        )  # fmt: skip
+            f"{recordings.file}: rankings of {len(recorded[key]):,} {recordings.unit}s, "
+            f"{matching:,} of which are {known} of this data set; "
+            f"of the {len(ranked):,} items in the rankings {unknown:,} are not in it"
+        )
 
 
 def _some(ids: Iterable[str]) -> str:

@@ -44,6 +44,10 @@ class TextTeacher(LLMTeacher):
             f"3-5|titles:{self._titles_hash}|history={settings.llm_history}|top_n={settings.llm_top_n}"
         )
 
+    @property
+    def origin(self) -> str:
+        return "ordered by titles and the teacher recommender"
+
     @cached_property
     def _titles_hash(self) -> str:
         """Of all titles: the rarity of an n-gram depends on every one of them."""

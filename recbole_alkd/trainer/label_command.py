@@ -39,7 +39,10 @@ def estimate(rounds: LabelRounds, picked: np.ndarray) -> Answer:
             estimated = estimate_labels(rounds.llm, instances, store, rounds.supplies)
     else:
         estimated = estimate_labels(rounds.llm, instances, None, rounds.supplies)
-    limits, bound = rounds.settings.selection, rounds.llm.bound_words
+    limits, bound, origin = rounds.settings.selection, rounds.llm.bound_words, rounds.llm.origin
+    if origin and not (estimated.most_tokens or estimated.most_usd):
+        words = f"{estimated.known:,} in {path}, {estimated.missing:,} to be {origin}; no LLM is asked"
+        return dataclasses.asdict(estimated), [f"{estimated.wanted:,} instances: {words}"]
     lines = [
         f"{estimated.wanted:,} instances: {estimated.known:,} in {path}, {estimated.missing:,} to ask"
         + (", and hints" if estimated.hints else ""),
@@ -125,13 +128,18 @@ def label(
         collected = rounds.collect(instances, store, retry_failed)
     session = {instance.row: instance.session for instance in instances}
     missing = [session[row] for row in collected.missing]
-    bill = collected.bill
+    bill, origin = collected.bill, rounds.llm.origin
+    free = bool(origin) and not (bill.cost.tokens or bill.usd)
+    made = f"{origin} now, no LLM asked" if free else "instances asked now"
+    cost = (
+        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, "
+        f"{bill.seconds:.1f} s"
+    )
     lines = [
-        f"{len(collected.labels):,} rankings in {path}: {bill.asked:,} instances asked now, "
+        f"{len(collected.labels):,} rankings in {path}: {bill.asked:,} {made}, "
         f"{bill.reused:,} rankings from the store; "
         f"{bill.failed:,} failed, {len(missing):,} without an answer",
-        f"{bill.prompt_tokens:,} prompt + {bill.completion_tokens:,} completion tokens, {money(bill.usd)}, "
-        f"{bill.seconds:.1f} s",
+        *([] if free else [cost]),
         *([f"ended by {collected.ended}"] if collected.ended else []),
     ]
     if file:
@@ -143,9 +151,7 @@ def label(
             {id_field(rounds.rows.unit): session[row], "ranking": list(one.ranking), "source": source}
             for row, one in collected.labels.items()
         ]
-        write_files(
-            file.parent, {file.name: lambda stream: stream.writelines(map(json_line, records))}
-        )
+        write_files(file.parent, {file.name: lambda stream: stream.writelines(map(json_line, records))})
         lines.append(
             f"rankings written to {file}; read by llm_teacher: replay and lora_target: "
             "replay (llm_replay_file)"

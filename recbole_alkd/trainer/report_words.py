@@ -10,7 +10,7 @@ from texttable import Texttable
 
 from recbole_alkd.active.certificate import certificate_words
 from recbole_alkd.labels.cost import money
-from recbole_alkd.learner.stage_task import STAGES
+from recbole_alkd.learner.stage_names import STAGES, stage_words
 from recbole_alkd.learner.table_rows import table_words
 from recbole_alkd.llm.adapters import rank_words, why_unused
 from recbole_alkd.model.baselines import KINDS
@@ -82,14 +82,20 @@ def bill_lines(
     """The bill and the certificate in words."""
     whole, unit = labels["all_sessions"], labels.get("unit", "session")
     all_cost = (whole["tokens"], round(whole["seconds"]), whole["usd"] or 0)
-    lines = [
-        f"labels: {labels['asked']} asked, {labels['reused']} reused, {labels['failed']} failed, "
-        f"{labels['repaired']} repaired; "
-        f"{labels['prompt_tokens']:,} prompt + {labels['completion_tokens']:,} completion tokens, "
-        f"{labels['seconds']:.1f} s, "
-        f"{money(labels['usd'])}",
-    ]
-    if any(all_cost):
+    tokens = labels["prompt_tokens"], labels["completion_tokens"]
+    free = "origin" in labels and not any((*tokens, labels["usd"]))
+    made = f"{labels['origin']}, no LLM asked" if free else "asked"
+    words = (
+        f"labels: {labels['asked']} {made}, {labels['reused']} reused, {labels['failed']} failed, "
+        f"{labels['repaired']} repaired"
+    )
+    if not free:
+        words += (
+            f"; {tokens[0]:,} prompt + {tokens[1]:,} completion tokens, {labels['seconds']:.1f} s, "
+            f"{money(labels['usd'])}"
+        )
+    lines = [words]
+    if any(all_cost) and not free:
         lines.append(
             f"labelling all {whole['sessions']:,} {unit}s of the pool would have cost about "
             f"{whole['tokens']:,} tokens, {whole['seconds']:,.0f} s, {money(whole['usd'])}"
@@ -135,7 +141,7 @@ def tuned_line(stage: str, report: Mapping[str, Any]) -> str:
     """What ``student_tune`` chose for a stage, in a line."""
     tried, best = report["tried"], report["tried"][report["won"]]
     return (
-        f"{stage}: {len(tried)} settings tried in {report['seconds']:.1f} s; best on validation: "
-        f"{settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; "
+        f"{stage_words(stage)}: {len(tried)} settings tried in {report['seconds']:.1f} s; "
+        f"best on validation: {settings_in_words(best['settings'])} ({report['metric']} {best['valid']:.4f}; "
         f"the run's own {tried[0]['valid']:.4f})"
     )

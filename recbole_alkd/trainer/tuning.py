@@ -18,6 +18,7 @@ from recbole.utils import calculate_valid_score, set_color
 from recbole_alkd.learner.outcome import StageOutcome
 from recbole_alkd.learner.role_run import RoleRun
 from recbole_alkd.learner.search_space import Values, role_tries
+from recbole_alkd.learner.stage_names import stage_words
 from recbole_alkd.model.backbone import SessionRecommender
 from recbole_alkd.trainer.report_words import settings_in_words, tuned_line
 from recbole_alkd.trainer.run import Run
@@ -82,9 +83,8 @@ def tried_out(
         total += seconds
         tried.append({"settings": values, "valid": score, "seconds": seconds})
         words = f"{settings_in_words(values)}: " + ("diverged" if score is None else f"{metric} {score:.4f}")
-        logger.info(
-            set_color("tuning", "blue") + f" {name}, {number + 1} of {len(tries)}: {words}, {seconds:.1f} s"
-        )
+        which = f"{stage_words(name)}, {number + 1} of {len(tries)}"
+        logger.info(set_color("tuning", "blue") + f" {which}: {words}, {seconds:.1f} s")
     assert best is not None
     report: dict[str, Any] = {"metric": metric, "tried": tried, "won": won, "seconds": round(total, 3)}
     logger.info(set_color("tuning", "blue") + f" {tuned_line(name, report)}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recbole_alkd.files import whole_file, write_whole
+from recbole_alkd.files import write_picture, write_whole
 from recbole_alkd.tune.space import Axis, Range
 from recbole_alkd.tune.study import Plan, best_trial, values_of
 
@@ -25,6 +26,8 @@ BEST, TABLE, PICTURE = "best.yaml", "trials.csv", "search"
 def write_results(study: Study, plan: Plan, folder: Path) -> dict[str, Any] | None:
     """Write ``best.yaml``, ``trials.csv`` and, where matplotlib is there, ``search.png`` and ``search.svg``.
 
+    A picture that cannot be written is a line on standard error: the search has its result.
+
     Returns:
         The best trial's settings; None where no trial is finished.
     """
@@ -37,7 +40,11 @@ def write_results(study: Study, plan: Plan, folder: Path) -> dict[str, Any] | No
     head = f"# trial {best.number + 1} of {len(trials)}: {plan.metric} {best.value:.6g} on validation\n"
     write_whole(folder / BEST, head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     if importlib.util.find_spec("matplotlib"):
-        draw(trials, plan, folder / PICTURE)
+        try:
+            draw(trials, plan, folder / PICTURE)
+        except OSError as error:
+            words = f"{folder / PICTURE}: the picture cannot be written: {error.strerror}"
+            print(f"warning: {words}", file=sys.stderr)
     return values
 
 
@@ -64,6 +71,9 @@ def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
     """Score by trial with the best so far, then score by each setting.
 
     A trial that was given up is a cross at its last score.
+
+    Raises:
+        OSError: a file cannot be written; as on a full disk.
     """
     from matplotlib.figure import Figure
 
@@ -103,8 +113,7 @@ def draw(trials: list[FrozenTrial], plan: Plan, stem: Path) -> None:
         panel.set_ylabel(f"{plan.metric} on validation", parse_math=False)
         panel.spines[["top", "right"]].set_visible(False)
     for kind in ("png", "svg"):
-        with whole_file(stem.with_suffix(f".{kind}")) as stream:
-            figure.savefig(stream, format=kind, dpi=130)
+        write_picture(figure, stem.with_suffix(f".{kind}"), dpi=130)
 
 
 def _score(trial: FrozenTrial) -> float | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import numpy as np
@@ -27,3 +29,15 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(AlkdError, match="recbole_alkd\\[bench\\]"):
         draw_selection(tmp_path / "picks.png", np.arange(4.0), None, np.arange(2))
+
+
+def test_a_full_disk_is_named_in_a_line(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure", reason="the extra `bench`")
+
+    def full(self, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(figure.Figure, "savefig", full)
+    with pytest.raises(AlkdError, match=r"picks\.png: the picture cannot be written: No space left"):
+        draw_selection(tmp_path / "picks.png", np.arange(4.0), None, np.arange(2))
+    assert not list(tmp_path.iterdir())

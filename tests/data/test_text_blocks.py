@@ -173,7 +173,7 @@ def test_clicks_are_those_that_are_read_row_by_row(tmp_path_factory, text, lette
         patch.setattr(tables, "_LETTERS", letters)
         blocks = clicks_of(file, unit)
         patch.setattr(reading._Read, "block", lambda self, rows: False)
-        patch.setattr(row_blocks, "_ROWS", 1)
+        patch.setattr(row_blocks, "ROWS", 1)
         patch.setattr(tables, "plain_columns", lambda *given: None)
         assert blocks == clicks_of(file, unit)
 

@@ -77,7 +77,7 @@ def test_it_is_a_student_of_a_whole_run_and_the_log_says_what_is_true_of_it(ease
     student = "\n".join(line for line in lines if "student" in line or "EASE" in line)
     for word in ("exponent", "neighbour", "SessionKNN", "edges kept", "decay"):
         assert word not in student.split("result")[0], word
-    assert any("student_longer: EASE takes no more steps" in line for line in lines)
+    assert any(" student, trained longer: EASE takes no more steps" in line for line in lines)
 
 
 def test_the_closed_form_is_what_is_served(ease):

@@ -38,7 +38,8 @@ COLOURS = ("crimson rose", "emerald leaf", "sapphire sea")
 N_ITEMS, COUNTS = 45, {"train": 48, "valid": 24, "test": 24}
 # what differs from run to run, or from machine to machine
 VOLATILE = ("seconds", "peak_mb")
-DERIVED = ("test_groups", "gap")  # from ranks and target groups; upper less value
+# from ranks and target groups; upper less value; words of the LLM teacher
+DERIVED = ("test_groups", "gap", "origin")
 
 TEACHER = '''
 from recbole_alkd.registry import teachers

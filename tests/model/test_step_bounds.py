@@ -13,9 +13,9 @@ from torch import nn
 
 from recbole_alkd.learner.row_adam import RowAdam
 from recbole_alkd.model.lookups import lookups
-from recbole_alkd.model.row_means import weighted_rows
 from recbole_alkd.model.sampled_softmax import drop_items, sampled_loss
 from recbole_alkd.model.session_model import item_weights
+from recbole_alkd.model.weighted_rows import weighted_rows
 
 # of ml-100k's day sessions, and the settings that the quickstart has
 ROWS, WIDTH, DRAWN, ITEMS, DROPPED, ROUNDS = 512, 20, 1024, 1674, 0.3, 60

@@ -101,11 +101,18 @@ def test_a_run_ends_with_the_table_the_bill_and_three_commands_that_work_as_they
     order = [
         next(k for k, line in enumerate(lines) if re.search(pattern, line))
         for pattern in (
-            r"^ *test +parameters ", r"^student, distilled, against ", r"^labels: 12 asked",
+            r"^ *test +parameters ", r"^student, distilled, against ",
+            r"^labels: 12 ordered by the teacher recommender, no LLM asked, 0 reused, 0 failed, 0 repaired$",
             r"^bundle: ", r"^result file: ", r"^use it$",
         )
     ]  # fmt: skip
     assert order == sorted(order) and order[-1] == len(lines) - 4
+    assert {line.rpartition(": ")[0] for line in lines if re.match("stage |neighbours", line)} >= {
+        "stage teacher recommender", "stage student, trained longer",
+    }  # fmt: skip
+    assert not any(re.match(r"(stage|epoch \d+ of) \w*(longer|_)", line) for line in lines)
+    choices = [line for line in lines if "chosen" in line]
+    assert len(choices) == 2 and "CPU s" in choices[0] and "chosen as before" in choices[1]
     commands = [shlex.split(line) for line in lines[-3:]]
     assert [words[:3] for words in commands] == [
         ["recbole-alkd", name, "--bundle"] for name in ("recommend", "explain", "serve")
@@ -131,7 +138,8 @@ def test_its_card_has_the_head_of_a_model_card(finished):
     measured = head["model-index"][0]["results"][0]["metrics"]
     assert {one["type"]: one["value"] for one in measured} == result["stages"]["distilled"]["test"]
     assert head["library_name"] == "recbole_alkd" and "SessionKNN" in head["tags"]
-    assert result["comparison"]["verdict"] in body and "## Limits" in body and "12 labels" in body
+    assert result["comparison"]["verdict"] in body and "## Limits" in body
+    assert "12 labels ordered by the teacher recommender, 0 reused. No LLM was asked." in body
 
 
 def test_a_bundle_can_be_made_from_the_checkpoint_as_well(finished, monkeypatch):

@@ -12,6 +12,7 @@ from recbole_alkd.settings.reading import read_settings
 from recbole_alkd.teacher.base import Instance, TeacherContext
 from recbole_alkd.teacher.text import DECAY, WEIGHT, TextTeacher
 from recbole_alkd.testing.teachers import TITLES, TeacherTests, some_instances
+from recbole_alkd.trainer.report_words import bill_lines
 
 
 class TestRecommender(TeacherTests):
@@ -114,3 +115,19 @@ class TestText(TeacherTests):
             TextTeacher(context).prepare()
         with pytest.raises(AlkdError, match="item 'x' has no title"):
             list(self.make(tmp_path).ask([Instance(0, "s", ("0A",), ("x",))]))
+
+
+def test_the_bill_says_where_labels_come_from_and_what_an_llm_took() -> None:
+    whole = {"sessions": 40, "tokens": 0, "seconds": 3.0, "usd": None}
+    counts = {"asked": 12, "reused": 1, "failed": 0, "repaired": 2}
+    free = {**counts, "prompt_tokens": 0, "completion_tokens": 0, "usd": None, "seconds": 0.1}
+    policy = {"value": None}
+    made = {**free, "all_sessions": whole, "origin": "ordered at random"}
+    assert bill_lines(made, None, policy, "max_min") == [
+        "labels: 12 ordered at random, no LLM asked, 1 reused, 0 failed, 2 repaired"
+    ]
+    # whoever says that answers cost nothing and counts tokens has them on the bill
+    (paid, *_) = bill_lines({**made, "prompt_tokens": 9}, None, policy, "max_min")
+    (asked, *_) = bill_lines({**free, "all_sessions": whole}, None, policy, "max_min")
+    assert paid.startswith("labels: 12 asked, ") and "; 9 prompt + 0 completion tokens" in paid
+    assert asked.endswith("2 repaired; 0 prompt + 0 completion tokens, 0.1 s, no USD price")

@@ -108,7 +108,10 @@ def test_a_dry_run_without_the_llm_says_why_there_is_no_time(home: Path) -> None
     assert report["seconds"] is None and 0 < report["tokens"] < report["most_tokens"]
     assert report["lines"][-1].startswith("time here:   not known: llm_model: 'gone/away' cannot be loaded")
     null = label({"dry_run": True}, llm_teacher="null")
-    assert null["lines"][-1].endswith("tokens, no USD price") and null["tokens"] == 0
+    assert null["lines"] == [
+        "5 instances: 0 in alkd_labels/labels.sqlite, 5 to be ordered at random; no LLM is asked"
+    ]
+    assert null["tokens"] == null["most_tokens"] == 0
 
 
 def test_prompts_are_shown_and_nothing_is_asked(home: Path) -> None:  # noqa: F811

@@ -164,7 +164,8 @@ def test_recordings_that_match_in_part_are_counted(tmp_path, caplog):
     one = teacher(tmp_path)
     check_recordings(one._recordings, *OWN)
     assert (
-        "2 of 4 recorded sessions are training sessions of this data set; 1 of 13 recorded items are none"
+        "rankings of 4 sessions, 2 of which are training sessions of this data set; "
+        "of the 13 items in the rankings 1 are not in it"
         in caplog.text
     )
     caplog.clear()

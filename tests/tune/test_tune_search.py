@@ -138,6 +138,11 @@ def test_a_disk_that_is_full_leaves_no_half_made_search(place):
     assert not (place / "search" / "study.db").exists()
     done = run(words_of("--trials=1"), place)
     assert done.returncode == 0 and len(table(place)) == 1, done.stderr
+    (place / "search" / "search.svg").unlink()
+    (place / "search" / "search.svg").mkdir()  # where no file can be written
+    again = run(words_of("--trials=1"), place)
+    assert again.returncode == 0 and "best on validation" in again.stdout, again.stderr
+    assert re.search(r"^warning: search/search: the picture cannot be written: ", again.stderr, re.MULTILINE)
 
 
 def test_a_killed_trial_is_made_again(place):

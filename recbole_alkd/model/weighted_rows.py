@@ -1,4 +1,4 @@
-"""Weighted means of rows of an item table on a CPU, with gradients that need no array of every place."""
+"""Weighted sums of rows of an item table on a CPU, with gradients that need no array of every place."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ _PLAIN = (torch.float32, torch.float64)
 
 
 def weighted_rows(table: nn.Embedding, item_seq: Tensor, weights: Tensor) -> Tensor:
-    """(n_items, d) vectors, (B, L) items, (B, L) weights -> the sum of each row's vectors, (B, d).
+    """(n_items, d) vectors, (B, L) items, (B, L) weights -> the weighted sum of each row's vectors, (B, d).
 
-    Row 0, the padding, has no gradient. The result and the gradients are those of ``einsum`` over
-    ``table(item_seq)``: sums of the same numbers in the same order.
+    Row 0, the padding, has no gradient, and neither have the weights. The result and the gradients are those
+    of ``einsum`` over ``table(item_seq)``: sums of the same numbers in the same order. The squares of the
+    vectors are noted where a block ``lookups`` wants them.
+
+    Args:
+        table: (n_items, d). Its gradient is sparse where ``table.sparse`` says so.
     """
     if item_seq.device.type != "cpu" or table.weight.dtype not in _PLAIN:
         return WeightedSum.apply(weights, table(item_seq))
@@ -65,7 +69,7 @@ class _WeightedRows(torch.autograd.Function):
 
 
 def _by_table(table: Tensor, item_seq: Tensor, weights: Tensor, by_total: Tensor) -> Tensor:
-    """The gradient of the whole table, place after place."""
+    """The gradient of the whole table, (n_items, d), as a product with the sparse matrix of the places."""
     rows, width = item_seq.shape
     starts = np.arange(0, rows * width + 1, width)
     places = csc_matrix((weights.numpy().ravel(), item_seq.numpy().ravel(), starts), shape=(len(table), rows))
@@ -77,7 +81,7 @@ def _by_table(table: Tensor, item_seq: Tensor, weights: Tensor, by_total: Tensor
 def _by_rows(
     table: Tensor, item_seq: Tensor, weights: Tensor, by_total: Tensor, by_square: Tensor, squares: bool
 ) -> tuple[Tensor, Tensor]:
-    """The rows that have a gradient, and the gradient, item after item.
+    """The rows that have a gradient, (m,) rising, and their gradients, (m, d).
 
     The gradient of a place is weight * by_total[row] + by_square * vector, rounded twice, as autograd has it:
     a bag of two rows, of which the second is a product already, is rounded in the same way, with and
