@@ -222,7 +222,7 @@ class Rows(ABC):
 
         The recommender's rank of the true next item is that of the fold recommender that never saw the
         session, among all items outside of it. A row without a usable ranking counts as one that does not
-        hold the item. A row without a next item (an item that no session goes on from) is incorrect,
+        hold the item. A row without a next item (an item that no other follows) is incorrect,
         which is the worst that it can be.
         """
         index = np.asarray(rows)

@@ -1,5 +1,5 @@
 """What a run has spent, in all its starts: a file in the run's folder, so that a killed run that is started
-again goes on with what was left of its budget.
+again has what was left of its budget.
 
 A line is written before a request leaves, with the most that it may take, and another when it is known what
 it took. What a killed start had sent and nobody saw the end of is counted with the most that it may have

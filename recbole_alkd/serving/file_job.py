@@ -1,7 +1,7 @@
 """Recommendations for a file of sessions of any size, which can be killed and started again.
 
 While it works ``OUT.part`` grows, and ``OUT.part.json`` says after every few seconds how much of it and of
-the sessions is on the disk. The next start cuts ``OUT.part`` back to that place and goes on from there, so
+the sessions is on the disk. The next start cuts ``OUT.part`` back to that place and resumes there, so
 that no line is there twice, none by half and none is missing. In the end ``OUT.part`` becomes ``OUT``.
 """
 

@@ -58,7 +58,7 @@ def log_file() -> Path | None:
 
 
 def name_log(name: str) -> None:
-    """Call the run's log file like its run folder. A resumed run goes on in the log that it began."""
+    """Call the run's log file like its run folder. A resumed run writes on in the log that it began."""
     for handler in logging.getLogger().handlers:
         if not _is_file(handler):
             continue

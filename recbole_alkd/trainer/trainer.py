@@ -95,7 +95,7 @@ class ALKDRecTrainer(AbstractTrainer):
         """Train ``stage`` and what it rests on, and no more; ``run.outcomes`` holds what came out.
 
         Args:
-            stage: teacher, student, distilled or student_longer (which goes on for as long as distillation
+            stage: teacher, student, distilled or student_longer (which trains for as long as distillation
                 did).
             saved, callback_fn: of the distilled student, as in ``fit``.
         """

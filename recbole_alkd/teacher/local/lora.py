@@ -7,7 +7,7 @@ al., ICML 2008), per rank. With ``title`` scores an adapter that has learned not
 ranking, where training starts. LoRA is this package's addition to the paper, whose LLM is only prompted.
 
 With more than one epoch, a tenth of the examples is held out; training ends when their loss has not fallen
-for ``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed goes on
+for ``lora_patience`` epochs, and the adapter of the best epoch is kept. A training that was killed resumes
 from its last checkpoint, with the same losses.
 
 An adapter is judged by examples apart from training (``judging``). One that is not shown to beat the LLM
@@ -190,7 +190,7 @@ def _train(
             )
             move_whole(work / "adapter", folder)
         except AlkdError:
-            shutil.rmtree(work, ignore_errors=True)  # going on from here would end in the same way
+            shutil.rmtree(work, ignore_errors=True)  # resumed from here it would end in the same way
             raise
         finally:
             scorer.model = scorer.model.unload().eval()
