@@ -17,8 +17,9 @@ from recbole_alkd.bench.simulated_answers import (
     simulated_list,
     true_neighbours,
 )
-from recbole_alkd.bench.simulated_items import ACCURACIES, CANDIDATES, Study, run
+from recbole_alkd.bench.simulated_items import ACCURACIES, run
 from recbole_alkd.bench.simulated_page import draw, page, read_asked, read_points
+from recbole_alkd.bench.simulated_study import CANDIDATES, Study
 from recbole_alkd.model.edges import Weighing
 from recbole_alkd.settings.error import AlkdError
 from recbole_alkd.testing import write_toy_data
