@@ -101,7 +101,7 @@ class SessionKNN(CountedModel):
         edges = edges or {}
         chosen = self.fit_table(train, valid, edges)
         words = [f"{name.replace('_', ' ')} {chosen[name]:g}" for name in Counting._fields]
-        choice = ()
+        choice: tuple[str, ...] = ()
         if not math.isnan(chosen["valid"]):
             choice = (choice_words(chosen, "plain counting") + ", with the whole table)",)
         words += choice
